@@ -1,0 +1,271 @@
+"""The configuration: every key, its default, and how a file and the command line change it.
+
+Key names are those of PySlowFast and TimeSformer where they have one; ours stand beside them under
+ATTENTION and FIBOTTENTION. A key that nothing reads is a defect, and a test looks for it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+_C = CfgNode()
+
+_C.OUTPUT_DIR = "runs/default"
+_C.RNG_SEED = 0
+_C.LOG_PERIOD = 10  # steps between json_stats lines
+_C.NUM_GPUS = 1  # processes on this machine: one a GPU, or that many CPU processes where there is none
+_C.NUM_SHARDS = 1  # machines
+_C.SHARD_ID = 0  # which of them this is
+_C.INIT_METHOD = (
+    "tcp://localhost:9999"  # rendezvous of several machines; one machine picks a free port itself
+)
+_C.GLOBAL_BATCH_SIZE = 0  # clips an optimizer step; above TRAIN.BATCH_SIZE gradients are accumulated; 0: off
+
+_C.TRAIN = CfgNode()
+_C.TRAIN.ENABLE = True
+_C.TRAIN.BATCH_SIZE = 8  # clips a forward pass, over all processes
+_C.TRAIN.EVAL_PERIOD = 1  # epochs
+_C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs
+_C.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in OUTPUT_DIR
+_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from (a videofib checkpoint)
+_C.TRAIN.MIXED_PRECISION = False
+_C.TRAIN.MIXED_PRECISION_DTYPE = "bf16"  # bf16 | fp16
+_C.TRAIN.EMA_DECAY = 0.0  # 0: no moving average of the weights
+
+_C.TEST = CfgNode()
+_C.TEST.ENABLE = True
+_C.TEST.BATCH_SIZE = 8  # views a forward pass, over all processes
+_C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips a video
+_C.TEST.NUM_SPATIAL_CROPS = 3  # 1 (centre) or 3
+_C.TEST.CHECKPOINT_FILE_PATH = ""  # empty: the newest in OUTPUT_DIR
+_C.TEST.ENSEMBLE_LOGITS = False  # average raw logits as TimeSformer's own tool does, not softmax scores
+_C.TEST.UNREADABLE = "wrong"  # a video that does not decode: counted "wrong", or "exclude"d
+
+_C.DATA = CfgNode()
+_C.DATA.PATH_TO_DATA_DIR = ""  # holds train.csv, val.csv, test.csv, or folders train/<class>/*.mp4 and so on
+_C.DATA.PATH_PREFIX = ""  # put before the paths in the lists
+_C.DATA.PATH_LABEL_SEPARATOR = " "
+_C.DATA.DECODING_BACKEND = "auto"  # auto: decord, else PyAV | decord | pyav
+_C.DATA.NUM_FRAMES = 8
+_C.DATA.SAMPLING_RATE = 32  # source frames between two frames of a clip, at TARGET_FPS
+_C.DATA.TARGET_FPS = 30
+_C.DATA.MEAN = [0.45, 0.45, 0.45]
+_C.DATA.STD = [0.225, 0.225, 0.225]
+_C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # short side in pixels, drawn for each clip
+_C.DATA.TRAIN_CROP_SIZE = 224
+_C.DATA.TEST_CROP_SIZE = 224
+_C.DATA.RANDOM_FLIP = True
+_C.DATA.ENSEMBLE_METHOD = "sum"  # sum (mean over views) | max
+
+_C.AUG = CfgNode()
+_C.AUG.ENABLE = False
+_C.AUG.AA_TYPE = "rand-m7-n2"  # RandAugment: n operations of magnitude m (0 to 10); empty: none
+_C.AUG.RE_PROB = 0.25  # random erasing
+_C.AUG.RE_MODE = "pixel"  # const | rand | pixel, as timm's RandomErasing
+_C.AUG.RE_COUNT = 1
+
+_C.MIXUP = CfgNode()
+_C.MIXUP.ENABLE = False
+_C.MIXUP.ALPHA = 0.8
+_C.MIXUP.CUTMIX_ALPHA = 1.0
+_C.MIXUP.PROB = 1.0
+_C.MIXUP.SWITCH_PROB = 0.5
+_C.MIXUP.LABEL_SMOOTH_VALUE = 0.0  # label smoothing; holds with MIXUP.ENABLE False, too
+
+_C.DATA_LOADER = CfgNode()
+_C.DATA_LOADER.NUM_WORKERS = 2  # a process
+_C.DATA_LOADER.PIN_MEMORY = True  # has an effect only where there is a GPU
+
+_C.MODEL = CfgNode()
+_C.MODEL.MODEL_NAME = "TimeSformer"
+_C.MODEL.NUM_CLASSES = 400
+
+_C.TIMESFORMER = CfgNode()
+_C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joint_space_time | space_only
+_C.TIMESFORMER.PATCH_SIZE = 16
+_C.TIMESFORMER.EMBED_DIM = 768
+_C.TIMESFORMER.DEPTH = 12
+_C.TIMESFORMER.NUM_HEADS = 12
+_C.TIMESFORMER.MLP_RATIO = 4.0
+_C.TIMESFORMER.QKV_BIAS = True
+_C.TIMESFORMER.DROP_RATE = 0.0
+_C.TIMESFORMER.ATTN_DROP_RATE = 0.0
+_C.TIMESFORMER.DROP_PATH_RATE = 0.1
+_C.TIMESFORMER.TOKEN_ORDER = "hwt"  # order of joint tokens: hwt (frames of one patch adjacent) | thw
+_C.TIMESFORMER.GRADIENT_CHECKPOINTING = False
+
+_C.ATTENTION = CfgNode()
+_C.ATTENTION.SPACE = "dense"  # attention within a frame: dense | fibottention
+_C.ATTENTION.TIME = "dense"  # attention over frames, divided only
+_C.ATTENTION.JOINT = "dense"  # attention over all space-time tokens
+_C.ATTENTION.BACKEND = "auto"  # auto | gather | reference
+
+_C.FIBOTTENTION = CfgNode()
+_C.FIBOTTENTION.W_MIN = 5
+_C.FIBOTTENTION.W_MAX = 0  # 0: a third of the tokens
+_C.FIBOTTENTION.VARIANT = "wythoff"  # wythoff | modified
+_C.FIBOTTENTION.HEAD_ORDER = "none"  # none | per_layer
+_C.FIBOTTENTION.MASKING = "exclude"  # exclude (the paper) | zero_logit (the released code)
+
+_C.SOLVER = CfgNode()
+_C.SOLVER.OPTIMIZING_METHOD = "sgd"  # sgd | adamw
+_C.SOLVER.BASE_LR = 0.005
+_C.SOLVER.LR_POLICY = "steps_with_relative_lrs"  # steps_with_relative_lrs | cosine
+_C.SOLVER.STEPS = [0, 11, 14]  # epochs at which LRS change
+_C.SOLVER.LRS = [1, 0.1, 0.01]  # relative to BASE_LR
+_C.SOLVER.COSINE_END_LR = 0.0
+_C.SOLVER.MAX_EPOCH = 15
+_C.SOLVER.WARMUP_EPOCHS = 0.0
+_C.SOLVER.WARMUP_START_LR = 0.0
+_C.SOLVER.MOMENTUM = 0.9
+_C.SOLVER.NESTEROV = True
+_C.SOLVER.BETAS = [0.9, 0.999]
+_C.SOLVER.WEIGHT_DECAY = 1e-4
+_C.SOLVER.ZERO_WD_1D_PARAM = True  # no weight decay on biases, norms and embeddings
+_C.SOLVER.CLIP_GRAD_L2NORM = 0.0  # 0: no clipping
+
+
+class ConfigError(ValueError):
+    """A config file or override that cannot be used; the message names the key and the mend."""
+
+
+def default_config() -> CfgNode:
+    """A fresh copy of the defaults, free to change."""
+    return _C.clone()
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
+    """Defaults, then the YAML file (and its ``_BASE_``, if it names one), then ``KEY VALUE`` pairs.
+
+    Args:
+        path: a YAML file, or None for the defaults alone.
+        overrides: ``["SOLVER.BASE_LR", "0.1", ...]``, as they come from the command line.
+
+    Returns:
+        A frozen config.
+
+    Raises:
+        ConfigError: unknown key (the nearest known one is named), a value of another type, an odd number of
+            overrides, or values that contradict each other.
+    """
+    cfg = default_config()
+    if path is not None:
+        if not Path(path).is_file():
+            raise ConfigError(f"no config file at {path}")
+        for key, value in _flatten(CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)):
+            _set(cfg, key, value, source=str(path))
+    if len(overrides) % 2:
+        raise ConfigError(
+            f"overrides come in pairs KEY VALUE, got {len(overrides)} words: {' '.join(overrides)}"
+        )
+    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
+        _set(cfg, key, value, source="the command line")
+    check_config(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def known_keys(cfg: CfgNode | None = None, prefix: str = "") -> list[str]:
+    """All full key names (``SOLVER.BASE_LR``), in order of definition."""
+    keys = []
+    for name, value in (_C if cfg is None else cfg).items():
+        if isinstance(value, CfgNode):
+            keys += known_keys(value, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+_CHOICES = {
+    "TRAIN.MIXED_PRECISION_DTYPE": ("bf16", "fp16"),
+    "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "TEST.UNREADABLE": ("wrong", "exclude"),
+    "DATA.DECODING_BACKEND": ("auto", "decord", "pyav"),
+    "DATA.ENSEMBLE_METHOD": ("sum", "max"),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw"),
+    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
+}
+_POSITIVE = (
+    "NUM_GPUS",
+    "NUM_SHARDS",
+    "LOG_PERIOD",
+    "TRAIN.BATCH_SIZE",
+    "TRAIN.EVAL_PERIOD",
+    "TRAIN.CHECKPOINT_PERIOD",
+    "TEST.BATCH_SIZE",
+    "TEST.NUM_ENSEMBLE_VIEWS",
+    "DATA.NUM_FRAMES",
+    "DATA.SAMPLING_RATE",
+    "DATA.TARGET_FPS",
+    "DATA.TRAIN_CROP_SIZE",
+    "DATA.TEST_CROP_SIZE",
+    "MODEL.NUM_CLASSES",
+    "SOLVER.MAX_EPOCH",
+)
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Raise ConfigError where values are out of range or contradict each other."""
+    for key, allowed in _CHOICES.items():
+        if _get(cfg, key) not in allowed:
+            raise ConfigError(
+                f"{key} is {_get(cfg, key)!r}; it must be one of {', '.join(map(str, allowed))}"
+            )
+    for key in _POSITIVE:
+        if _get(cfg, key) <= 0:
+            raise ConfigError(f"{key} is {_get(cfg, key)}; it must be above 0")
+    world = cfg.NUM_GPUS * cfg.NUM_SHARDS
+    for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
+        if _get(cfg, key) % world:
+            raise ConfigError(
+                f"{key} {_get(cfg, key)} is the total over processes and must divide by "
+                f"NUM_GPUS x NUM_SHARDS = {world}"
+            )
+    if cfg.GLOBAL_BATCH_SIZE and (
+        cfg.GLOBAL_BATCH_SIZE < cfg.TRAIN.BATCH_SIZE or cfg.GLOBAL_BATCH_SIZE % cfg.TRAIN.BATCH_SIZE
+    ):
+        raise ConfigError(
+            f"GLOBAL_BATCH_SIZE {cfg.GLOBAL_BATCH_SIZE} must be a multiple of TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE}"
+        )
+    if len(cfg.SOLVER.STEPS) != len(cfg.SOLVER.LRS) or cfg.SOLVER.STEPS[:1] != [0]:
+        raise ConfigError(
+            f"SOLVER.STEPS {cfg.SOLVER.STEPS} must start at 0 and have as many entries as SOLVER.LRS {cfg.SOLVER.LRS}"
+        )
+    low, high = cfg.DATA.TRAIN_JITTER_SCALES
+    if not cfg.DATA.TRAIN_CROP_SIZE <= low <= high:
+        raise ConfigError(
+            f"DATA.TRAIN_JITTER_SCALES {[low, high]} must be ordered and not below "
+            f"DATA.TRAIN_CROP_SIZE {cfg.DATA.TRAIN_CROP_SIZE}"
+        )
+
+
+def _get(cfg: CfgNode, key: str):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _flatten(node: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _set(cfg: CfgNode, key: str, value: object, source: str) -> None:
+    names = known_keys(cfg)
+    if key not in names:
+        near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"unknown key {key} in {source}; the nearest known key is {near}")
+    value = CfgNode._decode_cfg_value(value)  # "1e-4" -> 1e-4, as YAML itself does not
+    if isinstance(_get(cfg, key), float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    try:
+        cfg.merge_from_list([key, value])
+    except ValueError as error:
+        raise ConfigError(f"{key} in {source}: {error}") from error
