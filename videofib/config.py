@@ -20,9 +20,7 @@ _C.LOG_PERIOD = 10  # steps between json_stats lines
 _C.NUM_GPUS = 1  # processes on this machine: one a GPU, or that many CPU processes where there is none
 _C.NUM_SHARDS = 1  # machines
 _C.SHARD_ID = 0  # which of them this is
-_C.INIT_METHOD = (
-    "tcp://localhost:9999"  # rendezvous of several machines; one machine picks a free port itself
-)
+_C.INIT_METHOD = "tcp://localhost:9999"  # rendezvous of several machines; one machine picks a free port itself
 _C.GLOBAL_BATCH_SIZE = 0  # clips an optimizer step; above TRAIN.BATCH_SIZE gradients are accumulated; 0: off
 
 _C.TRAIN = CfgNode()
@@ -159,9 +157,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
         for key, value in _flatten(CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)):
             _set(cfg, key, value, source=str(path))
     if len(overrides) % 2:
-        raise ConfigError(
-            f"overrides come in pairs KEY VALUE, got {len(overrides)} words: {' '.join(overrides)}"
-        )
+        raise ConfigError(f"overrides come in pairs KEY VALUE, got {len(overrides)} words: {' '.join(overrides)}")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         _set(cfg, key, value, source="the command line")
     check_config(cfg)
@@ -212,9 +208,7 @@ def check_config(cfg: CfgNode) -> None:
     """Raise ConfigError where values are out of range or contradict each other."""
     for key, allowed in _CHOICES.items():
         if _get(cfg, key) not in allowed:
-            raise ConfigError(
-                f"{key} is {_get(cfg, key)!r}; it must be one of {', '.join(map(str, allowed))}"
-            )
+            raise ConfigError(f"{key} is {_get(cfg, key)!r}; it must be one of {', '.join(map(str, allowed))}")
     for key in _POSITIVE:
         if _get(cfg, key) <= 0:
             raise ConfigError(f"{key} is {_get(cfg, key)}; it must be above 0")
@@ -222,8 +216,7 @@ def check_config(cfg: CfgNode) -> None:
     for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
         if _get(cfg, key) % world:
             raise ConfigError(
-                f"{key} {_get(cfg, key)} is the total over processes and must divide by "
-                f"NUM_GPUS x NUM_SHARDS = {world}"
+                f"{key} {_get(cfg, key)} is the total over processes and must divide by NUM_GPUS x NUM_SHARDS = {world}"
             )
     if cfg.GLOBAL_BATCH_SIZE and (
         cfg.GLOBAL_BATCH_SIZE < cfg.TRAIN.BATCH_SIZE or cfg.GLOBAL_BATCH_SIZE % cfg.TRAIN.BATCH_SIZE
