@@ -1,0 +1,1 @@
+"""From video files to batches: manifests, decoding, sampling, transforms, data sets, loaders."""

@@ -1,0 +1,81 @@
+"""Which frames and which pixels: pure index arithmetic, no decoding and no tensors.
+
+Clips follow PySlowFast and TimeSformer. A video of L frames, a clip spanning c of them, T frames taken::
+
+    frame    0 1 2 3 4 5 6 7 8 9 . . . . . . . . . L-1
+             |<--- delta = L - c --->|
+    start    s ~ U(0, delta) in training
+    clip             s|<-------- c -------->|
+    taken             *     *      *        *        T evenly spaced, from s to s + c - 1, rounded down
+
+    views    0|<-------- c -------->|                start 0
+             1          |<-------- c -------->|      start delta / 2 (the only start where there is one view)
+             2                      |<-------- c -------->|  start delta: ends at frame L-1
+"""
+
+from __future__ import annotations
+
+import random
+
+# Sums such as 44.256 + 255.744 - 1 come out a hair below their integer; rounding down must not lose a frame to that.
+_ROUNDING = 1e-6
+
+
+def clip_length(num_frames: int, sampling_rate: float, target_fps: float, fps: float) -> float:
+    """Source frames spanned by T=num_frames frames taken every ``sampling_rate`` frames of a ``target_fps`` video."""
+    if min(num_frames, sampling_rate, target_fps, fps) <= 0:
+        raise ValueError(f"need values above 0, got {num_frames=}, {sampling_rate=}, {target_fps=}, {fps=}")
+    return sampling_rate * num_frames / target_fps * fps
+
+
+def train_start(video_length: int, clip_length: float, rng: random.Random) -> float:
+    """A uniformly random first frame; 0 where the video is shorter than the clip."""
+    return rng.uniform(0, max(video_length - clip_length, 0))
+
+
+def view_start(video_length: int, clip_length: float, view: int, num_views: int) -> float:
+    """The first frame of temporal view ``view``: spread over the video; the middle where there is one view."""
+    if not 0 <= view < num_views:
+        raise ValueError(f"view must be in 0..{num_views - 1}, got {view}")
+    delta = max(video_length - clip_length, 0)
+    return delta / 2 if num_views == 1 else delta * view / (num_views - 1)
+
+
+def clip_indices(start: float, clip_length: float, num_frames: int, video_length: int) -> list[int]:
+    """T=num_frames indices evenly spaced over ``start .. start + clip_length - 1``, clamped to the video.
+
+    A clip longer than the video repeats the last frame; a clip shorter than a frame repeats its first.
+    """
+    if video_length < 1:
+        raise ValueError(f"a video needs at least one frame, got {video_length=}")
+    step = max(clip_length - 1, 0) / max(num_frames - 1, 1)
+    return [min(max(int(start + step * i + _ROUNDING), 0), video_length - 1) for i in range(num_frames)]
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) after scaling the shorter side to ``short_side`` at the same aspect ratio."""
+    if height < width:
+        return short_side, width * short_side // height
+    return height * short_side // width, short_side
+
+
+def view_crop(height: int, width: int, size: int, crop: int, num_crops: int) -> tuple[int, int]:
+    """(top, left) of the square spatial crop ``crop`` of a view.
+
+    Three crops lie along the longer side, one is the centre::
+
+        wide    [0  |1 |  2]      0 left, 1 centre, 2 right
+        tall    0 top, 1 centre, 2 bottom
+    """
+    if num_crops not in (1, 3) or not 0 <= crop < num_crops:
+        raise ValueError(f"there are 1 or 3 spatial crops, got crop {crop} of {num_crops}")
+    spare_height, spare_width = height - size, width - size
+    if min(spare_height, spare_width) < 0:
+        raise ValueError(f"a crop of {size} does not fit {height}x{width}")
+    top, left = (spare_height + 1) // 2, (spare_width + 1) // 2
+    if num_crops == 3 and crop != 1:
+        if height > width:
+            top = 0 if crop == 0 else spare_height
+        else:
+            left = 0 if crop == 0 else spare_width
+    return top, left
