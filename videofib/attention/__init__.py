@@ -1,0 +1,11 @@
+"""Fibottention: sparse attention whose heads look along Fibonacci-spaced diagonals (arXiv 2406.19391).
+
+Read in this order: ``wythoff`` (which offsets), ``support`` (which pairs), ``functional`` (the op), ``module``.
+"""
+
+from videofib.attention.functional import sparse_attention
+from videofib.attention.module import SelfAttention
+from videofib.attention.support import Support
+from videofib.attention.wythoff import fibottention_offsets
+
+__all__ = ["SelfAttention", "Support", "fibottention_offsets", "sparse_attention"]

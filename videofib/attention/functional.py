@@ -1,0 +1,72 @@
+"""``sparse_attention``: one call, several backends that agree."""
+
+from torch import Tensor
+
+from videofib.attention.kernels import dense, gather, reference
+from videofib.attention.support import Support
+
+BACKENDS = {"reference": reference.attend, "gather": gather.attend, "dense": dense.attend}
+MASKINGS = ("exclude", "zero_logit")
+
+
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    support: Support,
+    *,
+    masking: str = "exclude",
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    backend: str = "auto",
+) -> Tensor:
+    """Attention in which head h uses only the pairs of ``support``'s head h.
+
+    Args:
+        q, k, v: (B, H, P+N, D), prefix tokens first, of one dtype, on one device.
+        support: for H heads, N tokens and P prefix tokens.
+        masking: ``exclude`` takes the softmax over the support alone (arXiv 2406.19391, eq. of section 3);
+            ``zero_logit`` sets the other logits to 0 before the softmax, as the authors' released code does, so that
+            each of those keys keeps the weight exp(0). Prefix tokens belong to every query's support.
+        scale: of the logits; by default D ** -0.5.
+        dropout_p: probability of dropping an attention weight; 0 outside training.
+        backend: ``auto`` (``dense`` for dense supports, else ``gather``), or one by name: ``reference`` builds the
+            N x N mask and is the ground truth; ``gather`` never holds more than O(N · offsets).
+
+    Returns:
+        (B, H, P+N, D), in the dtype of q.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit; an unknown masking or backend; dropout where the
+            backend has none. The message shows the values.
+    """
+    _check(q, k, v, support, masking, dropout_p)
+    if backend == "auto":
+        backend = "dense" if support.is_dense else "gather"
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return BACKENDS[backend](q, k, v, support, masking, scale, dropout_p)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, dropout_p: float) -> None:
+    if masking not in MASKINGS:
+        raise ValueError(f"unknown masking {masking!r}; known: {', '.join(MASKINGS)}")
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"dropout_p must lie in [0, 1), got {dropout_p}")
+    if q.ndim != 4 or not q.shape == k.shape == v.shape:
+        raise ValueError(
+            f"q, k and v must have one shape (B, H, P+N, D), got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
+        )
+    if 0 in q.shape:
+        raise ValueError(f"q, k and v are empty: shape {tuple(q.shape)}")
+    expected = (support.num_heads, support.num_prefix_tokens + support.num_tokens)
+    if tuple(q.shape[1:3]) != expected:
+        raise ValueError(
+            f"the support is for {support.num_heads} heads and {support.num_prefix_tokens} + {support.num_tokens} "
+            f"tokens, got q of shape {tuple(q.shape)} (B, H, P+N, D)"
+        )
+    if not q.device == k.device == v.device:
+        raise ValueError(f"q, k and v must be on one device, got {q.device}, {k.device}, {v.device}")
+    if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
+        raise ValueError(f"q, k and v must have one floating-point dtype, got {q.dtype}, {k.dtype}, {v.dtype}")

@@ -1,0 +1,158 @@
+"""Sparse attention in plain PyTorch: each diagonal is a pair of shifted slices.
+
+For an offset o, queries o..N-1 see keys 0..N-o-1 and the other way round, so a diagonal's N - o logits are one
+product of two slices, with no index tensor and no N x N tensor: time and memory are O(N · offsets).
+
+    keys     k0 k1 k2 k3 k4 k5 k6
+    queries        q0 q1 q2 q3 q4 q5 q6        offset 2: q[2:] · k[:-2]
+
+Shapes below: B batch, N patches, D head_dim, P prefix tokens, S segments of one head. One head is worked at a time,
+its logits laid out (S + P, B, N): one contiguous row for each diagonal, softmax over the first axis.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from videofib.attention.support import Segment, Support
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float) -> Tensor:
+    """See :func:`videofib.attention.sparse_attention`; 16-bit inputs are computed in 32 bits."""
+    if dropout_p and masking == "zero_logit":
+        raise ValueError(
+            f"backend 'gather' has no dropout under masking 'zero_logit' (got dropout_p={dropout_p}), whose masked "
+            "keys share one weight; use backend 'reference' or dropout_p=0"
+        )
+    work = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
+    with torch.autocast(q.device.type, enabled=False):
+        p = support.num_prefix_tokens
+        out = _Diagonals.apply(q.to(work) * scale, k.to(work), v.to(work), support, masking == "zero_logit", dropout_p)
+        if p:
+            out = torch.cat((_attend_prefix(q[:, :, :p].to(work) * scale, k.to(work), v.to(work), dropout_p), out), 2)
+    return out.to(q.dtype)
+
+
+def _attend_prefix(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+    """Prefix queries (B, H, P, D) see every key: dense rows, O(P · N)."""
+    weights = torch.softmax(q @ k.transpose(-2, -1), dim=-1)
+    return torch.nn.functional.dropout(weights, dropout_p) @ v
+
+
+@lru_cache(maxsize=256)
+def _segments(support: Support) -> tuple[tuple[Segment, ...], ...]:
+    return tuple(tuple(support.segments(head)) for head in range(support.num_heads))
+
+
+def _query_key(x: Tensor, y: Tensor, s: Segment) -> tuple[Tensor, Tensor]:
+    """The slices of x (by query) and y (by key), both (B, N, ...), that segment s pairs."""
+    return x[:, s.query : s.query + s.length], y[:, s.key : s.key + s.length]
+
+
+class _Diagonals(torch.autograd.Function):
+    """Patch queries of all heads. The backward is written out because autograd would give every slice's gradient a
+    zero-padded copy of the whole tensor.
+
+    With p_i the softmax weight of key i in the support and p_0 that of each key outside it (0 under ``exclude``),
+
+        out = Σ_S (p_i - p_0) v_i + p_0 Σ_all v          d logit_i = p_i (d_out · v_i - d_out · out),   i in S
+
+    so that logits outside the support get no gradient, and v gains one vector shared by all keys.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, support: Support, zero_logit: bool, dropout_p: float) -> Tensor:
+        p, n = support.num_prefix_tokens, support.num_tokens
+        batch, heads, total, dim = q.shape
+        out = q.new_empty(batch, heads, n, dim)
+        saved = []
+        for head, segments in enumerate(_segments(support)):
+            qh, kh, vh = q[:, head, p:], k[:, head, p:], v[:, head, p:]
+            logits = q.new_full((len(segments) + p, batch, n), float("-inf"))
+            for row, s in enumerate(segments):
+                a, b = _query_key(qh, kh, s)
+                torch.sum(a * b, -1, out=logits[row, :, s.query : s.query + s.length])
+            if p:
+                logits[len(segments) :] = (qh @ k[:, head, :p].transpose(-2, -1)).permute(2, 0, 1)
+            weights, rest = _softmax(logits, total if zero_logit else None)
+            keep = None
+            if dropout_p:
+                keep = torch.empty_like(weights).bernoulli_(1 - dropout_p).div_(1 - dropout_p)
+            excess = _excess(weights, rest, keep)
+            oh = out[:, head]
+            if p:
+                torch.matmul(excess[len(segments) :].permute(1, 2, 0), v[:, head, :p], out=oh)
+            else:
+                oh.zero_()
+            for row, s in enumerate(segments):
+                o, b = _query_key(oh, vh, s)
+                o.addcmul_(excess[row, :, s.query : s.query + s.length, None], b)
+            if zero_logit:
+                oh.addcmul_(rest[..., None], v[:, head].sum(1, keepdim=True))
+            saved += [weights, rest, keep]
+        ctx.save_for_backward(q, k, v, out, *saved)
+        ctx.support, ctx.zero_logit = support, zero_logit
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, d_out: Tensor):
+        q, k, v, out, *saved = ctx.saved_tensors
+        p = ctx.support.num_prefix_tokens
+        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for head, segments in enumerate(_segments(ctx.support)):
+            weights, rest, keep = saved[3 * head : 3 * head + 3]
+            excess = _excess(weights, rest, keep)
+            gh, qh, kh, vh = d_out[:, head], q[:, head, p:], k[:, head, p:], v[:, head, p:]
+            dqh, dkh, dvh = dq[:, head, p:], dk[:, head, p:], dv[:, head, p:]
+            d_logits = torch.zeros_like(weights)  # first d_out · v, then the logits' gradient
+            for row, s in enumerate(segments):
+                g, b = _query_key(gh, vh, s)
+                torch.sum(g * b, -1, out=d_logits[row, :, s.query : s.query + s.length])
+                dvh[:, s.key : s.key + s.length].addcmul_(g, excess[row, :, s.query : s.query + s.length, None])
+            if p:
+                d_logits[len(segments) :] = (gh @ v[:, head, :p].transpose(-2, -1)).permute(2, 0, 1)
+                dv[:, head, :p] += excess[len(segments) :].transpose(0, 1) @ gh
+            if ctx.zero_logit:
+                dv[:, head] += torch.einsum("bn,bnd->bd", rest, gh)[:, None]
+            if keep is not None:
+                d_logits *= keep
+            d_logits -= (gh * out[:, head]).sum(-1)
+            d_logits *= weights
+            for row, s in enumerate(segments):
+                d = d_logits[row, :, s.query : s.query + s.length, None]
+                a, b = _query_key(qh, kh, s)
+                dqh[:, s.query : s.query + s.length].addcmul_(d, b)
+                dkh[:, s.key : s.key + s.length].addcmul_(d, a)
+            if p:
+                d = d_logits[len(segments) :].permute(1, 2, 0)
+                dqh += d @ k[:, head, :p]
+                dk[:, head, :p] += d.transpose(-2, -1) @ qh
+        return dq, dk, dv, None, None, None
+
+
+def _softmax(logits: Tensor, num_keys: int | None) -> tuple[Tensor, Tensor | None]:
+    """Softmax over the first axis of (S + P, B, N), whose -inf rows are pairs that do not exist.
+
+    With ``num_keys`` (masking ``zero_logit``) all other keys up to that number take part with logit 0; the second
+    result is the weight of each of them, (B, N).
+    """
+    if num_keys is None:
+        return torch.softmax(logits, dim=0), None
+    top = logits.amax(0).clamp_min_(0)
+    outside = num_keys - torch.isfinite(logits).sum(0)
+    weights, rest = (logits - top).exp_(), (-top).exp_()
+    total = weights.sum(0) + outside * rest
+    return weights / total, rest / total
+
+
+def _excess(weights: Tensor, rest: Tensor | None, keep: Tensor | None) -> Tensor:
+    """What a key of the support weighs more than it would outside: p_i - p_0, after dropout.
+
+    Rows of pairs that do not exist hold 0 - p_0 here; no slice ever reads them.
+    """
+    if keep is not None:
+        return weights * keep
+    return weights if rest is None else weights - rest

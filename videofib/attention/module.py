@@ -1,0 +1,91 @@
+"""The attention layer a transformer block holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from videofib.attention.functional import sparse_attention
+from videofib.attention.support import Support
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over a support; parameters named as timm's and TimeSformer's (qkv, proj).
+
+    Args:
+        dim: token width C.
+        num_heads: H; must divide ``dim``.
+        support: a :class:`Support`, which fixes the number of tokens, or a function from the number of patch tokens
+            N to one, so that the layer serves any N.
+        num_prefix_tokens: P, tokens in front of the patches; the support must have as many.
+        qkv_bias: whether the qkv projection has a bias.
+        attn_drop, proj_drop: dropout of the attention weights and of the output, in training.
+        masking, backend: see :func:`sparse_attention`.
+
+    Raises:
+        ValueError: ``dim`` not divisible by ``num_heads``, or a support for other heads or prefix tokens.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        support: Support | Callable[[int], Support],
+        *,
+        num_prefix_tokens: int = 1,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        masking: str = "exclude",
+        backend: str = "auto",
+    ):
+        super().__init__()
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"dim must be divisible by num_heads, got dim={dim}, num_heads={num_heads}")
+        if isinstance(support, Support) and (support.num_heads, support.num_prefix_tokens) != (
+            num_heads,
+            num_prefix_tokens,
+        ):
+            raise ValueError(
+                f"the layer has num_heads={num_heads}, num_prefix_tokens={num_prefix_tokens}; the support is {support}"
+            )
+        self.num_heads, self.num_prefix_tokens = num_heads, num_prefix_tokens
+        self.support, self.masking, self.backend, self.attn_drop = support, masking, backend, attn_drop
+        self._supports: dict[int, Support] = {}
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def support_for(self, num_tokens: int) -> Support:
+        """The support used for N patch tokens."""
+        if isinstance(self.support, Support):
+            return self.support
+        if num_tokens not in self._supports:
+            self._supports[num_tokens] = self.support(num_tokens)
+        return self._supports[num_tokens]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, P+N, C) -> (B, P+N, C)."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        out = sparse_attention(
+            q,
+            k,
+            v,
+            self.support_for(x.shape[1] - self.num_prefix_tokens),
+            masking=self.masking,
+            dropout_p=self.attn_drop if self.training else 0.0,
+            backend=self.backend,
+        )
+        return self.proj_drop(self.proj(rearrange(out, "b h n d -> b n (h d)")))
+
+    def extra_repr(self) -> str:
+        if isinstance(self.support, Support):
+            shown = repr(self.support)
+        else:
+            shown = getattr(self.support, "__name__", None) or repr(self.support)
+        return (
+            f"num_heads={self.num_heads}, support={shown}, num_prefix_tokens={self.num_prefix_tokens}, "
+            f"masking={self.masking!r}, backend={self.backend!r}"
+        )
