@@ -1,0 +1,238 @@
+"""The motion data set: textured sprites over textured backgrounds; only the movement tells the class.
+
+    python data_prep/motion.py --out data/motion
+
+writes real H.264 files in UCF101's layout, with split files like the official ones:
+
+    videos/<Class>/v_<Class>_g01_c01.mp4      g: the group (one background); c: the clip in the group
+    annotations/classInd.txt  trainlist01.txt  testlist01.txt
+
+A sprite has four coordinates: x, y, angle and (log) size. Each is a circle: what leaves the frame at the right comes
+back at the left, and what has grown to the largest size starts again at the smallest. A clip starts at a random point
+of the four circles, and its class says which coordinate runs, and which way:
+
+    MoveRight x+  MoveLeft x-  MoveDown y+  MoveUp y-  RotateClockwise a+  RotateCounterclockwise a-  Grow s+  Shrink s-
+
+So at every moment the coordinates of every class are distributed uniformly, and one frame tells nothing. Beyond that,
+clip c of group g has the same sprite, background, start and speed in all eight classes: their first frames are the
+same picture, and to learn pictures by heart does not help. Played backwards, a clip is one of the opposite class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from videofib.data.encode import write_video
+from videofib.data.parallel import run_parallel
+from videofib.files import replacing
+
+# class -> (the coordinate that runs: 0 x, 1 y, 2 angle, 3 size; the direction)
+CLASSES = {
+    "Grow": (3, +1),
+    "MoveDown": (1, +1),
+    "MoveLeft": (0, -1),
+    "MoveRight": (0, +1),
+    "MoveUp": (1, -1),
+    "RotateClockwise": (2, +1),
+    "RotateCounterclockwise": (2, -1),
+    "Shrink": (3, -1),
+}
+CLIPS_PER_GROUP = 4
+FPS = 25
+NUM_FRAMES = 50
+RADIUS = (0.14, 0.31)  # of a sprite, smallest and largest, as a share of the frame's side
+CYCLES = (0.5, 1.0)  # how much of its circle the running coordinate covers in a clip
+TEXTURE = 48  # side of a sprite's own picture in pixels
+
+
+@dataclass(frozen=True)
+class MotionSet:
+    """What decides every byte of the data set."""
+
+    train_per_class: int = 160
+    test_per_class: int = 24
+    size: int = 96
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.train_per_class < 1 or self.test_per_class < 1:
+            raise ValueError(
+                f"at least one clip a class is needed, got train {self.train_per_class}, test {self.test_per_class}"
+            )
+        if self.size < 32 or self.size % 2:
+            raise ValueError(f"size must be even and 32 or more, got {self.size}")
+
+
+@dataclass(frozen=True)
+class MotionClip:
+    """One clip: its class, and the group and number that decide everything else."""
+
+    label: str
+    group: int
+    number: int
+
+    @property
+    def path(self) -> str:
+        return f"{self.label}/v_{self.label}_g{self.group:02d}_c{self.number:02d}.mp4"
+
+
+def list_clips(settings: MotionSet) -> tuple[list[MotionClip], list[MotionClip]]:
+    """The training and test clips, class by class. As in UCF101 the first groups are the test groups."""
+    test_groups = -(-settings.test_per_class // CLIPS_PER_GROUP)
+
+    def clips(count: int, first_group: int) -> list[MotionClip]:
+        places = [(first_group + i // CLIPS_PER_GROUP, 1 + i % CLIPS_PER_GROUP) for i in range(count)]
+        return [MotionClip(label, group, number) for label in CLASSES for group, number in places]
+
+    return clips(settings.train_per_class, 1 + test_groups), clips(settings.test_per_class, 1)
+
+
+def coordinates(clip: MotionClip, seed: int) -> np.ndarray:
+    """Where the sprite is on its four circles, ``(NUM_FRAMES, 4)`` in [0, 1): x, y, angle, size."""
+    rng = np.random.default_rng([seed, clip.group, clip.number, 0])
+    phase = np.tile(rng.random(4), (NUM_FRAMES, 1))
+    axis, direction = CLASSES[clip.label]
+    phase[:, axis] += direction * rng.uniform(*CYCLES) * np.arange(NUM_FRAMES) / NUM_FRAMES
+    return phase % 1.0
+
+
+def render(clip: MotionClip, settings: MotionSet) -> np.ndarray:
+    """The frames of a clip, ``(NUM_FRAMES, size, size, 3)`` uint8."""
+    size = settings.size
+    sprite = _sprite(np.random.default_rng([settings.seed, clip.group, clip.number, 1]))  # (TEXTURE, TEXTURE, 4)
+    background = _texture(np.random.default_rng([settings.seed, clip.group, 0, 2]), size, contrast=0.5)
+
+    x, y, angle, scale = coordinates(clip, settings.seed).astype(np.float32).T[..., None, None]  # each (T, 1, 1)
+    centre_x, centre_y, angle = x * size, y * size, angle * 2 * np.pi
+    radius = size * RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** scale
+
+    # the square of pixels around the centre that the sprite may touch, (T, side, side) in all
+    reach = int(np.ceil(radius.max())) + 1
+    steps = np.arange(-reach, reach + 1, dtype=np.float32)
+    column, row = np.floor(centre_x) + steps[None, None, :], np.floor(centre_y) + steps[None, :, None]
+    dx, dy = (column - centre_x) / radius, (row - centre_y) / radius
+    # back to the sprite's own picture, [-1, 1] each way: turned back; rows run down, so a growing angle is clockwise
+    u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
+    inside = u * u + v * v < 1
+    pixel = ((row % size) * size + column % size).astype(int)[inside]  # (P,) pixels in all; the frame is a torus
+    time = np.nonzero(inside)[0]  # (P,)
+    painted = _bilinear(sprite, (v[inside] + 1) * (TEXTURE - 1) / 2, (u[inside] + 1) * (TEXTURE - 1) / 2)  # (P, 4)
+    colour, alpha = painted[:, :3], painted[:, 3:]
+
+    frames = np.tile(background.reshape(1, size * size, 3), (NUM_FRAMES, 1, 1))
+    under = frames[time, pixel]
+    frames[time, pixel] = under + alpha * (colour - under)
+    return (frames.reshape(NUM_FRAMES, size, size, 3) * 255 + 0.5).astype(np.uint8)
+
+
+def _texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
+    """Smooth coloured noise of several grain sizes around a random colour, ``(size, size, 3)`` in [0, 1]."""
+    noise = np.zeros((size, size, 3), np.float32)
+    for cells in (3, 6, 12):
+        rows = _interpolation(cells, size)  # (size, cells)
+        noise += np.einsum("yi,xj,ijc->yxc", rows, rows, rng.normal(size=(cells, cells, 3)), optimize=True)
+    return np.clip(rng.uniform(0.25, 0.75, 3) + contrast * 0.25 * noise, 0, 1).astype(np.float32)
+
+
+def _sprite(rng: np.random.Generator) -> np.ndarray:
+    """A texture cut out in the shape of a random blob, ``(TEXTURE, TEXTURE, 4)``: colour and alpha in [0, 1]."""
+    colour = _texture(rng, TEXTURE, contrast=1.5)
+    axis = np.linspace(-1, 1, TEXTURE)
+    distance, angle = np.hypot(*np.meshgrid(axis, axis)), np.arctan2(*np.meshgrid(axis, axis))
+    waves = np.arange(1, 6)
+    swing, start = rng.normal(size=5) * 0.25 / waves, rng.uniform(0, 2 * np.pi, 5)
+    edge = 1 + (swing * np.cos(waves * angle[..., None] + start)).sum(-1)
+    edge *= 0.95 / edge.max()  # the farthest point of the blob is the sprite's radius
+    alpha = np.clip((edge - distance) * TEXTURE / 4, 0, 1)  # soft over two pixels
+    return np.concatenate([colour, alpha[..., None]], -1).astype(np.float32)
+
+
+def _interpolation(cells: int, size: int) -> np.ndarray:
+    """Weights ``(size, cells)`` that stretch ``cells`` values over ``size`` pixels linearly."""
+    return np.maximum(0, 1 - np.abs(np.linspace(0, cells - 1, size)[:, None] - np.arange(cells))).astype(np.float32)
+
+
+def _bilinear(image: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """``image (h, w, c)`` at fractional places ``(...)`` -> ``(..., c)``; its rim goes on outside."""
+    row, column = np.clip(row, 0, image.shape[0] - 1.001), np.clip(column, 0, image.shape[1] - 1.001)
+    top, left = row.astype(int), column.astype(int)
+    down, right = (row - top)[..., None], (column - left)[..., None]
+    flat, corner = image.reshape(-1, image.shape[2]), top * image.shape[1] + left
+    upper = flat[corner] * (1 - right) + flat[corner + 1] * right
+    corner += image.shape[1]
+    lower = flat[corner] * (1 - right) + flat[corner + 1] * right
+    return upper * (1 - down) + lower * down
+
+
+def write_motion(out: str | Path, settings: MotionSet, jobs: int) -> None:
+    """Write the whole data set; what an earlier, interrupted run has written stays.
+
+    Raises:
+        ValueError: ``out`` holds a data set of other settings.
+        RuntimeError: some clips could not be written; the message names them.
+    """
+    out = Path(out)
+    record = out / "motion.json"
+    if record.exists():
+        earlier = json.loads(record.read_text())
+        if earlier != asdict(settings):
+            raise ValueError(
+                f"{out} holds a motion data set of {earlier}, asked for {asdict(settings)}; take another --out"
+            )
+    _write_text(record, json.dumps(asdict(settings), indent=1) + "\n")
+
+    train, test = list_clips(settings)
+    missing = [clip for clip in train + test if not (out / "videos" / clip.path).exists()]
+    work = [(clip, settings, out / "videos" / clip.path) for clip in missing]
+    failed = []
+    for index, result in tqdm(run_parallel(_write_clip, work, jobs), "motion clips", len(work), disable=not work):
+        if isinstance(result, Exception):
+            failed.append(f"{missing[index].path}: {result}")
+    if failed:
+        raise RuntimeError(f"{len(failed)} clips could not be written; run again for them:\n" + "\n".join(failed))
+
+    number = {label: i for i, label in enumerate(CLASSES, 1)}
+    # CRLF as in the official files; the official test lists have no label
+    _write_text(out / "annotations/classInd.txt", "".join(f"{i} {label}\r\n" for label, i in number.items()))
+    _write_text(out / "annotations/trainlist01.txt", "".join(f"{c.path} {number[c.label]}\r\n" for c in train))
+    _write_text(out / "annotations/testlist01.txt", "".join(f"{c.path}\r\n" for c in test))
+    print(
+        f"{out}: {len(train)} training and {len(test)} test clips of {len(CLASSES)} classes ({len(work)} written now)"
+    )
+
+
+def _write_clip(work: tuple[MotionClip, MotionSet, Path]) -> None:
+    clip, settings, path = work
+    write_video(path, render(clip, settings), FPS)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as partial:
+        partial.write_bytes(text.encode())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Write the motion data set.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; its videos/ and annotations/")
+    parser.add_argument("--train-per-class", type=int, default=MotionSet.train_per_class)
+    parser.add_argument("--test-per-class", type=int, default=MotionSet.test_per_class)
+    parser.add_argument("--size", type=int, default=MotionSet.size, help="side of a frame in pixels")
+    parser.add_argument("--seed", type=int, default=MotionSet.seed)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
+    args = parser.parse_args()
+    try:
+        settings = MotionSet(args.train_per_class, args.test_per_class, args.size, args.seed)
+        write_motion(args.out, settings, args.jobs)
+    except (ValueError, RuntimeError) as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()
