@@ -7,7 +7,7 @@ from collections.abc import Callable
 from einops import rearrange
 from torch import Tensor, nn
 
-from videofib.attention.functional import sparse_attention
+from videofib.attention.functional import BACKENDS, MASKINGS, sparse_attention
 from videofib.attention.support import Support
 
 
@@ -25,7 +25,7 @@ class SelfAttention(nn.Module):
         masking, backend: see :func:`sparse_attention`.
 
     Raises:
-        ValueError: ``dim`` not divisible by ``num_heads``, or a support for other heads or prefix tokens.
+        ValueError: ``dim`` not divisible by ``num_heads``, a support for other heads or prefix tokens, an unknown name.
     """
 
     def __init__(
@@ -51,6 +51,10 @@ class SelfAttention(nn.Module):
             raise ValueError(
                 f"the layer has num_heads={num_heads}, num_prefix_tokens={num_prefix_tokens}; the support is {support}"
             )
+        if masking not in MASKINGS:
+            raise ValueError(f"unknown masking {masking!r}; known: {', '.join(MASKINGS)}")
+        if backend not in ("auto", *BACKENDS):
+            raise ValueError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
         self.num_heads, self.num_prefix_tokens = num_heads, num_prefix_tokens
         self.support, self.masking, self.backend, self.attn_drop = support, masking, backend, attn_drop
         self._supports: dict[int, Support] = {}

@@ -1,0 +1,210 @@
+"""TimeSformer: published names, sizes and outputs; reach of Fibottention; resizing; errors."""
+
+import copy
+
+import pytest
+import torch
+from transformers import TimesformerConfig, TimesformerForVideoClassification
+
+from videofib.attention import Support
+from videofib.models import TimeSformer
+
+TINY = dict(img_size=32, patch_size=8, num_classes=5, num_frames=4, embed_dim=24, depth=3, num_heads=3)
+TYPES = ["divided_space_time", "joint_space_time", "space_only"]
+
+
+def randomize(model):
+    """Weights far from their starting values, so that silent branches (temporal_fc = 0) speak."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(0.2 * torch.randn(p.shape, generator=generator))
+    return model.eval()
+
+
+def published_names(attention_type, depth):
+    """Parameter names of the published TimeSformer."""
+    names = {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+    layers = ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"]
+    if attention_type != "space_only":
+        names.add("time_embed")
+    if attention_type == "divided_space_time":
+        layers += ["temporal_norm1", "temporal_attn.qkv", "temporal_attn.proj", "temporal_fc"]
+    modules = ["norm", "head", *(f"blocks.{i}.{layer}" for i in range(depth) for layer in layers)]
+    return names | {f"{m}.{kind}" for m in modules for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("attention_type", TYPES)
+def test_state_dict_has_the_published_names(attention_type):
+    model = TimeSformer(**TINY, attention_type=attention_type)
+    assert set(model.state_dict()) == published_names(attention_type, depth=3)
+
+
+@pytest.mark.parametrize(("attention_type", "millions"), [("divided_space_time", 121.4), ("joint_space_time", 85.9)])
+def test_base_model_has_the_published_number_of_parameters(attention_type, millions):
+    with torch.device("meta"):
+        model = TimeSformer(num_classes=174, attention_type=attention_type)  # Something-Something v2
+    assert round(sum(p.numel() for p in model.parameters()) / 1e6, 1) == millions
+
+
+def to_hugging_face(state):
+    """Our names -> those of transformers' Timesformer."""
+    renames = {
+        "cls_token": "embeddings.cls_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "time_embed": "embeddings.time_embeddings",
+        "patch_embed.proj": "embeddings.patch_embeddings.projection",
+        "temporal_norm1": "temporal_layernorm",
+        "temporal_attn.qkv": "temporal_attention.attention.qkv",
+        "temporal_attn.proj": "temporal_attention.output.dense",
+        "temporal_fc": "temporal_dense",
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attn.qkv": "attention.attention.qkv",
+        "attn.proj": "attention.output.dense",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    out = {}
+    for name, value in state.items():
+        if name.startswith("head."):
+            out["classifier." + name[5:]] = value
+            continue
+        name = name.replace("blocks.", "encoder.layer.")
+        if name.startswith("norm."):
+            name = "layernorm." + name[5:]
+        for ours, theirs in renames.items():
+            if f".{ours}." in f".{name}.":
+                name = f".{name}.".replace(f".{ours}.", f".{theirs}.").strip(".")
+                break
+        out["timesformer." + name] = value
+    return out
+
+
+@pytest.mark.parametrize("attention_type", TYPES)
+@pytest.mark.parametrize("num_frames", [4, 3])
+@pytest.mark.parametrize("token_order", ["hwt", "thw"])
+def test_dense_outputs_are_those_of_transformers(attention_type, num_frames, token_order):
+    ours = randomize(TimeSformer(**TINY, attention_type=attention_type, token_order=token_order))
+    config = TimesformerConfig(
+        image_size=32, patch_size=8, num_frames=4, hidden_size=24, num_hidden_layers=3, num_attention_heads=3,
+        intermediate_size=96, attention_type=attention_type, num_labels=5, layer_norm_eps=1e-6, qkv_bias=True,
+    )  # fmt: skip
+    theirs = TimesformerForVideoClassification(config).eval()
+    theirs.load_state_dict(to_hugging_face(ours.state_dict()))
+    config.num_frames = num_frames  # their divided block takes T from here, not from its input
+    video = torch.randn(2, num_frames, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        if attention_type == "space_only":  # theirs leaves out the published mean over frames
+            frames = theirs.timesformer.encoder(theirs.timesformer.embeddings(video))[0]
+            mean = frames.unflatten(0, (2, num_frames)).mean(1)
+            expected = theirs.classifier(theirs.timesformer.layernorm(mean)[:, 0])
+        else:
+            expected = theirs(video).logits
+        found = ours(video.transpose(1, 2))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention_type", TYPES)
+def test_starts_as_published(attention_type):
+    model = TimeSformer(**TINY, attention_type=attention_type)
+    assert model.cls_token.detach().std() > 0.005
+    assert model.pos_embed.detach().std().item() == pytest.approx(0.02, rel=0.2)
+    assert 0.015 < model.blocks[0].attn.qkv.weight.std() < 0.025
+    if attention_type != "space_only":
+        assert not model.time_embed.any()
+    if attention_type == "divided_space_time":
+        assert model.blocks[0].temporal_fc.weight.any()
+        assert not any(block.temporal_fc.weight.any() for block in model.blocks[1:])
+
+
+def test_fibottention_reaches_joint_tokens_of_any_number():
+    model = randomize(TimeSformer(**TINY, attention_type="joint_space_time", joint_attention="fibottention"))
+    for shape, tokens in [((4, 32, 32), 64), ((7, 24, 40), 105)]:
+        assert model(torch.randn(1, 3, *shape)).shape == (1, 5)
+        assert model.blocks[0].attn.support_for(tokens) == Support.fibottention(3, tokens)
+
+
+@pytest.mark.parametrize("token_order", ["hwt", "thw"])
+def test_a_joint_block_moves_information_along_the_support_and_nowhere_else(token_order):
+    model = TimeSformer(
+        **{**TINY, "depth": 1},
+        attention_type="joint_space_time",
+        joint_attention="fibottention",
+        token_order=token_order,
+    )
+    block = randomize(model).blocks[0]
+    x = torch.randn(1, 65, 24, requires_grad=True)
+    allowed = Support.fibottention(3, 64).to_mask().any(0) | torch.eye(65, dtype=torch.bool)
+    for query in (0, 1, 30, 64):
+        (gradient,) = torch.autograd.grad(block(x, (4, 4, 4))[0, query].sum(), x)
+        assert torch.equal(gradient[0].abs().sum(-1) > 0, allowed[query])
+
+
+def test_divided_fibottention_differs_from_dense_only_through_its_support():
+    dense = randomize(TimeSformer(**TINY))
+    sparse = TimeSformer(**TINY, space_attention="fibottention", time_attention="fibottention").eval()
+    sparse.load_state_dict(dense.state_dict())
+    video = torch.randn(1, 3, 4, 32, 32)
+    assert not torch.allclose(sparse(video), dense(video), atol=1e-4)
+    for block in sparse.blocks:  # the same weights with every pair allowed
+        block.attn.support = Support.dense(3, 16)
+        block.temporal_attn.support = Support.dense(3, 4, num_prefix_tokens=0)
+    torch.testing.assert_close(sparse(video), dense(video), atol=1e-5, rtol=1e-5)
+
+
+def test_per_layer_head_order_reaches_the_blocks():
+    model = TimeSformer(
+        **TINY,
+        attention_type="joint_space_time",
+        joint_attention="fibottention",
+        fibottention={"head_order": "per_layer"},
+    )
+    for layer, block in enumerate(model.blocks):
+        assert block.attn.support_for(64) == Support.fibottention(3, 64, head_order="per_layer", layer_index=layer)
+
+
+def test_rectangular_frames_resize_the_position_embedding_in_two_dimensions():
+    model = randomize(TimeSformer(**{**TINY, "depth": 1}, attention_type="space_only"))
+    with torch.no_grad():  # a position embedding that tells rows apart and columns not
+        model.pos_embed[0, 1:] = torch.arange(4.0).repeat_interleave(4)[:, None]
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.patch_embed.proj.weight.data.zero_()
+    model.patch_embed.proj.bias.data.zero_()
+    model(torch.zeros(1, 3, 1, 64, 16))  # 8 x 2 patches
+    assert torch.equal(seen[0][0, 1:, 0], torch.arange(4.0).repeat_interleave(4))
+
+
+def test_gradient_checkpointing_changes_nothing_but_memory():
+    model = TimeSformer(**TINY, drop_path_rate=0.0).train()
+    again = copy.deepcopy(model)
+    again.gradient_checkpointing = True
+    video = torch.randn(2, 3, 4, 32, 32)
+    for m in (model, again):
+        m(video).square().sum().backward()
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (dict(img_size=33), "33x33"),
+        (dict(embed_dim=25), "dim=25, num_heads=3"),
+        (dict(attention_type="axial"), "'axial'"),
+        (dict(joint_attention="sparse", attention_type="joint_space_time"), "'sparse'"),
+        (dict(token_order="wht"), "'wht'"),
+        (dict(fibottention={"wmin": 3}), "'wmin'"),
+        (dict(fibottention={"masking": "multiply"}), "'multiply'"),
+    ],
+)
+def test_bad_arguments_are_shown(change, shown):
+    with pytest.raises(ValueError, match=shown):
+        TimeSformer(**{**TINY, **change})
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 1, 4, 32, 32), (1, 3, 4, 30, 32)])
+def test_bad_inputs_are_shown(shape):
+    with pytest.raises(ValueError, match=r"shape|30x32"):
+        TimeSformer(**TINY)(torch.zeros(shape))

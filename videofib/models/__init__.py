@@ -1,0 +1,5 @@
+"""Video transformers."""
+
+from videofib.models.timesformer import TimeSformer
+
+__all__ = ["TimeSformer"]

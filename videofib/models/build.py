@@ -1,0 +1,53 @@
+"""From a config to a model."""
+
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from videofib.models.timesformer import TimeSformer
+
+
+def timesformer(cfg: CfgNode) -> TimeSformer:
+    """The TimeSformer that MODEL, TIMESFORMER, ATTENTION and FIBOTTENTION describe."""
+    options, fib = cfg.TIMESFORMER, cfg.FIBOTTENTION
+    return TimeSformer(
+        img_size=cfg.DATA.TRAIN_CROP_SIZE,
+        patch_size=options.PATCH_SIZE,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        num_frames=cfg.DATA.NUM_FRAMES,
+        embed_dim=options.EMBED_DIM,
+        depth=options.DEPTH,
+        num_heads=options.NUM_HEADS,
+        mlp_ratio=options.MLP_RATIO,
+        qkv_bias=options.QKV_BIAS,
+        drop_rate=options.DROP_RATE,
+        attn_drop_rate=options.ATTN_DROP_RATE,
+        drop_path_rate=options.DROP_PATH_RATE,
+        attention_type=options.ATTENTION_TYPE,
+        space_attention=cfg.ATTENTION.SPACE,
+        time_attention=cfg.ATTENTION.TIME,
+        joint_attention=cfg.ATTENTION.JOINT,
+        fibottention=dict(
+            w_min=fib.W_MIN,
+            w_max=fib.W_MAX or None,
+            variant=fib.VARIANT,
+            head_order=fib.HEAD_ORDER,
+            masking=fib.MASKING,
+        ),
+        token_order=options.TOKEN_ORDER,
+        gradient_checkpointing=options.GRADIENT_CHECKPOINTING,
+        attention_backend=cfg.ATTENTION.BACKEND,
+    )
+
+
+MODELS = {"TimeSformer": timesformer}
+
+
+def build_model(cfg: CfgNode) -> nn.Module:
+    """The model that MODEL.MODEL_NAME names, (B, C, T, H, W) -> logits (B, K), on the default device.
+
+    Raises:
+        ValueError: an unknown name, or sizes that do not fit; the message shows them.
+    """
+    if cfg.MODEL.MODEL_NAME not in MODELS:
+        raise ValueError(f"unknown MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME!r}; known: {', '.join(MODELS)}")
+    return MODELS[cfg.MODEL.MODEL_NAME](cfg)
