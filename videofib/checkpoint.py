@@ -1,0 +1,168 @@
+"""Checkpoints: everything a run needs to go on, in files that are whole or absent.
+
+``OUTPUT_DIR/checkpoints/checkpoint_epoch_00003.pyth`` is written when three epochs are done. Files may come from
+strangers, so they are only ever read as tensors and plain values (``weights_only=True``), never as code.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import videofib
+from videofib.files import replacing
+
+logger = logging.getLogger(__name__)
+
+_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pyth")
+_KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written, read, or fitted to the model; the message names the file and why."""
+
+
+def save_checkpoint(
+    directory: str | Path,
+    epoch: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    ema: nn.Module | None = None,
+    config: str = "",
+) -> Path:
+    """Write ``directory/checkpoint_epoch_{epoch:05d}.pyth``, whole or not at all.
+
+    Args:
+        epoch: epochs done.
+        ema: the model that holds the averaged weights.
+        config: the run's configuration as YAML.
+    """
+    path = Path(directory) / f"checkpoint_epoch_{epoch:05d}.pyth"
+    content = {
+        "model_state": model.state_dict(),
+        "optimizer_state": optimizer.state_dict(),
+        "scaler_state": scaler.state_dict() if scaler else None,
+        "ema_state": ema.state_dict() if ema else None,
+        "epoch": epoch,
+        "config": config,
+        "versions": {"videofib": videofib.__version__, "torch": str(torch.__version__)},
+    }
+    try:
+        with replacing(path) as partial:
+            torch.save(content, partial)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
+    return path
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, one that holds more than tensors and plain values, or one that
+            videofib did not write.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files fail in many ways (zip, pickle, EOF, key, runtime errors)
+        reason = str(error).partition("\n")[0][:200]
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint (only tensors and plain values are read): {reason}"
+        ) from error
+    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+        found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(f"{path} is no videofib checkpoint: expected {sorted(_KEYS)}, found {found}")
+    return content
+
+
+def find_checkpoints(directory: str | Path) -> list[Path]:
+    """The checkpoints in a folder, oldest epoch first."""
+    directory = Path(directory)
+    files = directory.iterdir() if directory.is_dir() else ()
+    return sorted((file for file in files if _NAME.fullmatch(file.name)), key=_epoch_in_name)
+
+
+def latest_checkpoint(directory: str | Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest readable checkpoint in a folder, None where there are none.
+
+    A damaged one is reported and passed over.
+
+    Raises:
+        CheckpointError: there are some, and all are damaged.
+    """
+    files = find_checkpoints(directory)
+    for path in reversed(files):
+        try:
+            return path, load_checkpoint(path)
+        except CheckpointError as error:
+            logger.warning("%s; looking for the one before it", error)
+    if files:
+        raise CheckpointError(f"none of the {len(files)} checkpoints in {directory} can be read; move them away")
+    return None
+
+
+def resume(
+    checkpoint: dict[str, Any],
+    source: str | Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    scaler: torch.amp.GradScaler | None = None,
+    ema: nn.Module | None = None,
+) -> int:
+    """Put a checkpoint's state into the parts of a run, and return the epochs done.
+
+    The optimizer keeps the weight decay, momentum and so on that it was built with. ``source`` is named in errors.
+    """
+    load_weights(model, checkpoint["model_state"], source)
+    options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    try:
+        optimizer.load_state_dict(checkpoint["optimizer_state"])
+    except ValueError as error:
+        raise CheckpointError(f"{source} was written with another optimizer: {error}") from error
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)
+    if scaler and checkpoint["scaler_state"]:
+        scaler.load_state_dict(checkpoint["scaler_state"])
+    if ema:
+        load_weights(ema, checkpoint["ema_state"] or checkpoint["model_state"], source)
+    return checkpoint["epoch"]
+
+
+def trained_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights to use for inference: the moving average where the run kept one."""
+    return checkpoint["ema_state"] or checkpoint["model_state"]
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    """Load a state dict that fits exactly.
+
+    Raises:
+        CheckpointError: names what is missing, unexpected or of another shape (with both shapes).
+    """
+    own = model.state_dict()
+    problems = [
+        f"{key} is {tuple(state[key].shape)} there and {tuple(own[key].shape)} here"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    problems += [f"{key} is missing" for key in own if key not in state]
+    problems += [f"{key} is unexpected" for key in state if key not in own]
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError(f"the weights in {source} do not fit the model: {'; '.join(problems[:8])}{more}")
+    model.load_state_dict(state)
+
+
+def _epoch_in_name(path: Path) -> int:
+    return int(_NAME.fullmatch(path.name)[1])

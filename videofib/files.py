@@ -1,0 +1,34 @@
+"""Files that are whole or absent: the one way in which videofib writes what must survive a crash."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; once the block ends well, flush it to the disk and rename it to ``path``.
+
+    After a power cut or ``kill -9`` the folder holds the old file or the new one, never half of it; what may be left
+    is a hidden ``*.partial``. Where the block raises, the temporary file is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")  # short, since path's own name may be as long as allowed
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename, too, is on the disk
+    finally:
+        os.close(folder)

@@ -1,0 +1,87 @@
+"""What a run says: readable lines on stdout and in ``log.txt``, and its figures as JSON.
+
+Every set of figures appears as ``json_stats: {...}`` on stdout, the prefix by which PySlowFast's users find theirs,
+and as a JSON line in ``stats.jsonl``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+_LOGGER = "videofib"
+_STATS = "videofib.stats"
+
+
+def setup_logging(output_dir: str | Path | None = None, rank: int = 0) -> None:
+    """Send the log of rank 0 to stdout and, given a folder, to ``log.txt`` and ``stats.jsonl`` in it.
+
+    Other ranks only speak up, on stderr, when they have a warning. A second call replaces what the first one set.
+    """
+    close_logging()
+    logger, stats = logging.getLogger(_LOGGER), logging.getLogger(_STATS)
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    if rank != 0:
+        others = logging.StreamHandler(sys.stderr)
+        others.setLevel(logging.WARNING)
+        others.setFormatter(_Printable(f"rank {rank}: %(message)s"))
+        logger.addHandler(others)
+        return
+    logger.addHandler(_BesideProgressBar())
+    if output_dir is not None:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        logger.addHandler(_to_file(Path(output_dir) / "log.txt", "%(asctime)s %(levelname)s %(message)s"))
+        stats.addHandler(_to_file(Path(output_dir) / "stats.jsonl", "%(stats)s"))
+
+
+def close_logging() -> None:
+    """Flush and take away every handler that ``setup_logging`` added."""
+    for name in (_LOGGER, _STATS):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def log_stats(stats: dict) -> None:
+    """Log figures as one line of JSON; numbers that JSON does not have (nan, inf) become null."""
+    text = json.dumps({key: _json_value(value) for key, value in stats.items()}, allow_nan=False)
+    logging.getLogger(_STATS).info("json_stats: %s", text, extra={"stats": text})
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+class _Printable(logging.Formatter):
+    """Shows the bytes of file names that are no text as ``\\udc..`` instead of failing on them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class _BesideProgressBar(logging.Handler):
+    """Prints to stdout, errors to stderr, without tearing the progress bar that may be on the screen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(_Printable("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.ERROR else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+        stream.flush()
+
+
+def _to_file(path: Path, pattern: str) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_Printable(pattern))
+    return handler
