@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import yaml
 from fvcore.common.config import CfgNode
 
 _C = CfgNode()
@@ -154,7 +155,7 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     if path is not None:
         if not Path(path).is_file():
             raise ConfigError(f"no config file at {path}")
-        for key, value in _flatten(CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)):
+        for key, value in _flatten(_read_yaml(path)):
             _set(cfg, key, value, source=str(path))
     if len(overrides) % 2:
         raise ConfigError(f"overrides come in pairs KEY VALUE, got {len(overrides)} words: {' '.join(overrides)}")
@@ -163,6 +164,20 @@ def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -
     check_config(cfg)
     cfg.freeze()
     return cfg
+
+
+def differences(before: str, cfg: CfgNode, sections: Sequence[str] = ()) -> list[str]:
+    """What changed between an earlier config (``cfg.dump()``'s text) and this one: ``["SOLVER.BASE_LR 0.1 -> 0.2"]``.
+
+    Args:
+        sections: looks at these alone (``"SOLVER"``); by default at all keys.
+    """
+    earlier = dict(_flatten(yaml.safe_load(before) or {}))
+    return [
+        f"{key} {earlier[key]} -> {_get(cfg, key)}"
+        for key in known_keys(cfg)
+        if key in earlier and earlier[key] != _get(cfg, key) and (not sections or key.split(".")[0] in sections)
+    ]
 
 
 def known_keys(cfg: CfgNode | None = None, prefix: str = "") -> list[str]:
@@ -201,7 +216,19 @@ _POSITIVE = (
     "DATA.TEST_CROP_SIZE",
     "MODEL.NUM_CLASSES",
     "SOLVER.MAX_EPOCH",
+    "SOLVER.BASE_LR",
 )
+_NOT_NEGATIVE = (
+    "SHARD_ID",
+    "GLOBAL_BATCH_SIZE",
+    "DATA_LOADER.NUM_WORKERS",
+    "SOLVER.WARMUP_EPOCHS",
+    "SOLVER.WARMUP_START_LR",
+    "SOLVER.COSINE_END_LR",
+    "SOLVER.WEIGHT_DECAY",
+    "SOLVER.CLIP_GRAD_L2NORM",
+)
+_BELOW_ONE = ("TRAIN.EMA_DECAY", "MIXUP.LABEL_SMOOTH_VALUE", "SOLVER.MOMENTUM")
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -212,6 +239,14 @@ def check_config(cfg: CfgNode) -> None:
     for key in _POSITIVE:
         if _get(cfg, key) <= 0:
             raise ConfigError(f"{key} is {_get(cfg, key)}; it must be above 0")
+    for key in _NOT_NEGATIVE:
+        if _get(cfg, key) < 0:
+            raise ConfigError(f"{key} is {_get(cfg, key)}; it must not be negative")
+    for key in _BELOW_ONE:
+        if not 0 <= _get(cfg, key) < 1:
+            raise ConfigError(f"{key} is {_get(cfg, key)}; it must be at least 0 and below 1")
+    if cfg.SHARD_ID >= cfg.NUM_SHARDS:
+        raise ConfigError(f"SHARD_ID {cfg.SHARD_ID} must be below NUM_SHARDS {cfg.NUM_SHARDS}; it counts from 0")
     world = cfg.NUM_GPUS * cfg.NUM_SHARDS
     for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
         if _get(cfg, key) % world:
@@ -224,6 +259,17 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError(
             f"GLOBAL_BATCH_SIZE {cfg.GLOBAL_BATCH_SIZE} must be a multiple of TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE}"
         )
+    if cfg.MIXUP.ENABLE and cfg.TRAIN.BATCH_SIZE // world % 2:
+        raise ConfigError(
+            f"MIXUP.ENABLE pairs the clips of each process, so TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {world} "
+            f"process(es) must be even; it is {cfg.TRAIN.BATCH_SIZE // world}"
+        )
+    if cfg.MIXUP.ENABLE and not (cfg.MIXUP.ALPHA > 0 or cfg.MIXUP.CUTMIX_ALPHA > 0):
+        raise ConfigError("MIXUP.ENABLE needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0")
+    if cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and cfg.SOLVER.NESTEROV and not cfg.SOLVER.MOMENTUM:
+        raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0")
+    if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
+        raise ConfigError(f"SOLVER.STEPS {cfg.SOLVER.STEPS} must ascend")
     if len(cfg.SOLVER.STEPS) != len(cfg.SOLVER.LRS) or cfg.SOLVER.STEPS[:1] != [0]:
         raise ConfigError(
             f"SOLVER.STEPS {cfg.SOLVER.STEPS} must start at 0 and have as many entries as SOLVER.LRS {cfg.SOLVER.LRS}"
@@ -240,6 +286,16 @@ def _get(cfg: CfgNode, key: str):
     for part in key.split("."):
         cfg = cfg[part]
     return cfg
+
+
+def _read_yaml(path: str | Path) -> dict:
+    try:
+        content = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
+    except (yaml.YAMLError, OSError, TypeError) as error:  # TypeError: an empty file
+        raise ConfigError(f"{path} is no config: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no config: expected sections and keys, got {type(content).__name__}")
+    return content
 
 
 def _flatten(node: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -1,0 +1,113 @@
+"""The config: defaults, files, overrides, and errors that name the key."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from videofib.config import ConfigError, differences, known_keys, load_config
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_file_and_then_the_command_line_change_the_defaults(tmp_path):
+    (tmp_path / "base.yaml").write_text("SOLVER:\n  BASE_LR: 0.1\n  MAX_EPOCH: 3\n")
+    (tmp_path / "mine.yaml").write_text("_BASE_: base.yaml\nSOLVER:\n  MAX_EPOCH: 4\n  WEIGHT_DECAY: 5e-2\n")
+    cfg = load_config(tmp_path / "mine.yaml", ["SOLVER.MAX_EPOCH", "5", "TRAIN.ENABLE", "False"])
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_EPOCH, cfg.SOLVER.WEIGHT_DECAY) == (0.1, 5, 0.05)
+    assert cfg.TRAIN.ENABLE is False
+    assert cfg.is_frozen()
+
+
+def test_a_dumped_config_loads_as_itself(tmp_path):
+    cfg = load_config(None, ["SOLVER.STEPS", "[0, 3, 4]", "DATA.PATH_LABEL_SEPARATOR", "','"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert load_config(tmp_path / "config.yaml") == cfg
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_known_one(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown key SOLVER\.BASELR in the command line.*SOLVER\.BASE_LR"):
+        load_config(None, ["SOLVER.BASELR", "0.1"])
+    (tmp_path / "x.yaml").write_text("TEST:\n  NUM_CROPS: 3\n")
+    with pytest.raises(ConfigError, match=r"unknown key TEST\.NUM_CROPS in .*x\.yaml"):
+        load_config(tmp_path / "x.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "just words", "- a\n- b\n", "SOLVER: [", "_BASE_: gone.yaml", "A: !!python/object/apply:os.getcwd []"],
+)
+def test_a_file_that_is_no_config_is_named(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.yaml is no config: [^\n]+$"):
+        load_config(tmp_path / "x.yaml")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config file at .*gone\.yaml"):
+        load_config(tmp_path / "gone.yaml")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("SOLVER.BASE_LR", "pairs KEY VALUE, got 1 words"),
+        ("SOLVER.MAX_EPOCH many", "SOLVER.MAX_EPOCH in the command line"),
+        ("TRAIN.BATCH_SIZE 0", "TRAIN.BATCH_SIZE is 0; it must be above 0"),
+        ("SOLVER.BASE_LR -0.1", "SOLVER.BASE_LR is -0.1; it must be above 0"),
+        ("SOLVER.WEIGHT_DECAY -1", "SOLVER.WEIGHT_DECAY is -1.0; it must not be negative"),
+        ("TRAIN.EMA_DECAY 1.0", "TRAIN.EMA_DECAY is 1.0; it must be at least 0 and below 1"),
+        ("TEST.NUM_SPATIAL_CROPS 2", "TEST.NUM_SPATIAL_CROPS is 2; it must be one of 1, 3"),
+        ("SOLVER.LR_POLICY linear", "must be one of steps_with_relative_lrs, cosine"),
+        ("NUM_GPUS 3", "TRAIN.BATCH_SIZE 8 is the total over processes and must divide by NUM_GPUS x NUM_SHARDS = 3"),
+        ("SHARD_ID 1", "SHARD_ID 1 must be below NUM_SHARDS 1"),
+        ("GLOBAL_BATCH_SIZE 12", "GLOBAL_BATCH_SIZE 12 must be a multiple of TRAIN.BATCH_SIZE 8"),
+        ("MIXUP.ENABLE True NUM_GPUS 8", "TRAIN.BATCH_SIZE 8 over 8 process(es) must be even; it is 1"),
+        ("MIXUP.ENABLE True MIXUP.ALPHA 0 MIXUP.CUTMIX_ALPHA 0", "needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0"),
+        ("SOLVER.MOMENTUM 0", "SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0"),
+        ("SOLVER.STEPS [0,3]", "have as many entries as SOLVER.LRS"),
+        ("SOLVER.STEPS [0,14,11]", "must ascend"),
+        ("DATA.TRAIN_CROP_SIZE 300", "not below DATA.TRAIN_CROP_SIZE 300"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(None, overrides.split())
+
+
+def test_differences_name_the_key_and_both_values():
+    before = load_config(None, ["SOLVER.BASE_LR", "0.1", "ATTENTION.JOINT", "fibottention"]).dump()
+    now = load_config(None, ["ATTENTION.JOINT", "fibottention"])
+    assert differences(before, now) == ["SOLVER.BASE_LR 0.1 -> 0.005"]
+    assert differences(before, now, ["ATTENTION"]) == []
+
+
+def keys_read(source):
+    """The keys that code reads: ``cfg.TRAIN.ENABLE``, or ``options.DEPTH`` after ``options = cfg.TIMESFORMER``."""
+    nodes = list(ast.walk(ast.parse(source)))
+    sections = {}
+    for node in nodes:
+        if isinstance(node, ast.Assign):
+            pairs = [(node.targets[0], node.value)]
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = zip(node.targets[0].elts, node.value.elts, strict=True)
+            sections |= {ast.unparse(name): ast.unparse(value) for name, value in pairs}
+    for node in nodes:
+        if isinstance(node, ast.Attribute):
+            first, *rest = ast.unparse(node).split(".")
+            chain = [*sections.get(first, first).split("."), *rest]
+            if chain[0] == "cfg":
+                yield ".".join(chain[1:])
+
+
+def test_keys_read_sees_through_a_sections_short_name():
+    source = "def f(cfg):\n    a, b = cfg.DATA, cfg.AUG\n    return a.MEAN, b.ENABLE, cfg.RNG_SEED, other.DATA.STD"
+    assert {"DATA.MEAN", "AUG.ENABLE", "RNG_SEED"} == set(keys_read(source)) - {"DATA", "AUG"}
+
+
+def test_every_key_is_read_somewhere():
+    files = [*(ROOT / "videofib").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    read = {key for file in files if file.name != "config.py" for key in keys_read(file.read_text(encoding="utf-8"))}
+    unread = [key for key in known_keys() if key not in read]
+    assert not unread, f"nothing reads {unread}"
