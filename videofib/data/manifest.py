@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-VIDEO_EXTENSIONS = frozenset(
-    ".3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
+VIDEO_EXTENSIONS = (
+    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
 SPLITS = ("train", "val", "test")
 MANIFEST_NAME = "manifest.csv"
@@ -80,7 +81,7 @@ def verified(record: VideoRecord) -> VideoRecord:
     if record.size is None or not (record.random_access or record.num_frames):
         return record
     try:
-        unchanged = os.stat(record.path).st_size == record.size
+        unchanged = Path(record.path).stat().st_size == record.size
     except OSError:
         return record  # reading it will say what is wrong
     return record if unchanged else replace(record, num_frames=None, fps=None, random_access=False, size=None)

@@ -1,0 +1,199 @@
+"""Frames of a video file: the ones asked for, whatever the file.
+
+Two ways lead to frame i. *Seeking* (decord) is fast, and silently wrong for many files; it is used only where
+``random_access_is_right`` has proved it, which preparation does and the manifest remembers. *In order* (PyAV) decodes
+everything before i; it is right for every file that decodes, and no slower than decord when that reads in order.
+
+The truth about a video is what decoding in order gives: as many frames, up to the end or the first break. (decord
+counts one more for HMDB51's avi files, whose packed B-frames leave an empty packet: it repeats the last frame.)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from videofib.data import decord_reader
+from videofib.data.errors import DecodeError, FrameIndexError
+from videofib.data.pyav_reader import open_in_order
+
+BACKENDS = ("auto", "decord", "pyav")
+# Mean absolute difference, of 255, that two decoders' colour conversion may make and a wrong frame rarely stays below.
+_SAME_FRAME = 0.5
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What decoding a whole video has shown.
+
+    Attributes:
+        num_frames: frames that decode in order.
+        fps: frames a second, on average.
+        width, height: pixels as shown, after rotation.
+        duration: seconds.
+        codec: such as ``h264``.
+        rotation: degrees counter-clockwise by which frames are turned: 0, 90, 180 or 270. ``read_frames`` does it.
+        damaged: "" or why decoding stopped early.
+    """
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    duration: float
+    codec: str
+    rotation: int
+    damaged: str
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Decode the whole video once and say what it holds.
+
+    Raises:
+        DecodeError: no such file, not a video, or not one frame decodes.
+    """
+    with open_in_order(path) as reader:
+        times = []
+        for frame in reader.frames():
+            if frame is reader.first:
+                reader.to_rgb(frame)  # a pixel format that does not convert is found here, not in training
+            times.append(frame.time)
+        height, width = reader.size
+        fps = _average_fps(reader.fps, times)
+        return VideoInfo(
+            len(times), fps, width, height, len(times) / fps, reader.codec, reader.rotation * 90, reader.damaged
+        )
+
+
+def estimate(path: str | Path) -> tuple[int, float]:
+    """(number of frames, fps) from counting stored frames without decoding them.
+
+    The count is rarely off by more than one or two, but for files that break midway it may be far too high;
+    ``read_frames`` notices and says how many there are.
+
+    Raises:
+        DecodeError: no such file, not a video, or no frames stored.
+    """
+    with open_in_order(path) as reader:
+        times = list(reader.packet_times())
+        if not times:
+            raise DecodeError(f"{path}: no frame is stored ({reader.damaged or 'the video stream is empty'})")
+        return len(times), _average_fps(reader.fps, times)
+
+
+def read_frames(
+    path: str | Path, indices: Sequence[int], *, random_access: bool = False, backend: str = "auto"
+) -> np.ndarray:
+    """The frames at ``indices``, in the order asked; repeats are allowed.
+
+    Rotation is applied, and where a video changes its size midway all frames come at the size of its first.
+
+    Args:
+        path: a local video file.
+        indices: counted from 0.
+        random_access: this file has passed ``random_access_is_right``, so decord may seek in it.
+        backend: ``auto``: decord where the file is proven, and PyAV in order otherwise or where decord fails;
+            ``decord``: only decord, in order unless the file is proven; ``pyav``: only PyAV.
+
+    Returns:
+        (T, H, W, 3) uint8 RGB.
+
+    Raises:
+        DecodeError: the file cannot be read.
+        FrameIndexError: an index beyond the last frame that decodes.
+        ValueError: no indices, a negative index or an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; it must be one of {', '.join(BACKENDS)}")
+    if len(indices) == 0 or min(indices) < 0:
+        raise ValueError(f"{path}: indices must be 0 or above and at least one, got {list(indices)}")
+    wanted, place = np.unique(np.asarray(indices), return_inverse=True)
+    frames = _read_ascending(path, wanted.tolist(), random_access, backend)
+    return frames if len(wanted) == len(indices) and (np.diff(place) == 1).all() else frames[place]
+
+
+def random_access_is_right(path: str | Path, *, seed: int = 0) -> bool:
+    """Whether decord, seeking in this file, returns the frames that reading in order returns.
+
+    Reads spread-out and random sets of frames by seeking and compares each with the truth. As many frames must be
+    stored as decode and as decord counts; a break midway means no.
+
+    Raises:
+        DecodeError: the file cannot be read even in order.
+    """
+    num_frames, _ = estimate(path)
+    draws = _proof_draws(num_frames, random.Random(seed))
+    checked = set().union(*draws)
+    with open_in_order(path) as reader:
+        truth, count = {}, 0
+        for frame in reader.frames():
+            if count in checked:
+                truth[count] = reader.to_rgb(frame)
+            count += 1
+        if reader.damaged or count != num_frames:
+            return False
+    try:
+        return decord_reader.count(str(path)) == num_frames and all(
+            _same(frame, truth[index])
+            for indices in draws
+            for index, frame in zip(indices, decord_reader.read_seeking(str(path), indices), strict=True)
+        )
+    except (DecodeError, FrameIndexError):
+        return False
+
+
+def _read_ascending(path: str | Path, indices: list[int], random_access: bool, backend: str) -> np.ndarray:
+    if backend == "decord":
+        read = decord_reader.read_seeking if random_access else decord_reader.read_in_order
+        return read(str(path), indices)
+    if backend == "auto" and random_access:
+        try:
+            return decord_reader.read_seeking(str(path), indices)
+        except (DecodeError, FrameIndexError):
+            pass  # proven once, but not now: PyAV reads it or says what is wrong
+    return _read_in_order(path, indices)
+
+
+def _read_in_order(path: str | Path, indices: list[int]) -> np.ndarray:
+    with open_in_order(path) as reader:
+        frames = []
+        for count, frame in enumerate(reader.frames(), start=1):
+            if count - 1 == indices[len(frames)]:
+                frames.append(reader.to_rgb(frame))
+                if len(frames) == len(indices):
+                    return np.stack(frames)
+        why = f" ({reader.damaged})" if reader.damaged else ""
+        raise FrameIndexError(f"{path}: frame {indices[-1]} was asked for, but {count} frames decode{why}", count)
+
+
+def _average_fps(stated: float, times: list[float | None]) -> float:
+    """Frames a second: as the container states it, unless the frames' own times differ by more than a tenth.
+
+    Times are rounded in some containers, so the statement is the better figure; but for variable rates some
+    containers state a nominal one.
+    """
+    known = [time for time in times if time is not None]
+    span = max(known) - min(known) if len(known) > 1 else 0
+    if span <= 0:
+        return stated
+    measured = (len(known) - 1) / span
+    return stated if abs(measured - stated) <= 0.1 * stated else measured
+
+
+def _proof_draws(num_frames: int, rng: random.Random) -> list[list[int]]:
+    """Ascending sets of up to 8 frames: evenly spread ones, the two ends, and random ones."""
+    size, last = min(8, num_frames), num_frames - 1
+    spread = [
+        [i * last // max(size - 1, 1) for i in range(size)],
+        [(2 * i + 1) * num_frames // (2 * size) for i in range(size)],
+    ]
+    chance = [sorted(rng.sample(range(num_frames), size)) for _ in range(4)]
+    return [*spread, [last], sorted({0, last}), *chance]
+
+
+def _same(frame: np.ndarray, truth: np.ndarray) -> bool:
+    return frame.shape == truth.shape and np.abs(frame.astype(np.int16) - truth).mean() <= _SAME_FRAME

@@ -1,0 +1,15 @@
+"""What can go wrong when a video is read."""
+
+from __future__ import annotations
+
+
+class DecodeError(RuntimeError):
+    """A file that gives no frames; the message names the file and the reason."""
+
+
+class FrameIndexError(IndexError):
+    """A frame beyond the end of a video was asked for; ``num_frames`` is how many frames are really there."""
+
+    def __init__(self, message: str, num_frames: int = 0):  # a default, so that it survives pickling between processes
+        super().__init__(message)
+        self.num_frames = num_frames
