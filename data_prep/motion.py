@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 from videofib.data.encode import write_video
 from videofib.data.parallel import run_parallel
-from videofib.files import replacing
+from videofib.files import remove_partial, replacing
 
 # class -> (the coordinate that runs: 0 x, 1 y, 2 angle, 3 size; the direction)
 CLASSES = {
@@ -186,6 +186,7 @@ def write_motion(out: str | Path, settings: MotionSet, jobs: int) -> None:
             raise ValueError(
                 f"{out} holds a motion data set of {earlier}, asked for {asdict(settings)}; take another --out"
             )
+    remove_partial(out)
     _write_text(record, json.dumps(asdict(settings), indent=1) + "\n")
 
     train, test = list_clips(settings)

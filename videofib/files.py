@@ -32,3 +32,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.fsync(folder)  # the rename, too, is on the disk
     finally:
         os.close(folder)
+
+
+def remove_partial(folder: str | Path) -> None:
+    """Remove what writers that were killed have left below a folder."""
+    for partial in Path(folder).rglob(".*.partial"):
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,183 @@
+"""What the scripts in data_prep/ share: the command line, finding listed videos, the summary."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from videofib.data.manifest import VIDEO_EXTENSIONS
+from videofib.data.prepare import Item, PrepareError, check_name, prepare
+from videofib.data.transcode import Encoding
+
+_SHOWN = 10  # names printed of each kind; report.json has them all
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A video as annotations list it.
+
+    Attributes:
+        name: ``Class/v_Class_g01_c01.avi``.
+        label: its class.
+        splits: train, val, test.
+        stems: file names without extension by which it may be found, best first; by default that of ``name``.
+    """
+
+    name: str
+    label: str
+    splits: tuple[str, ...]
+    stems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one data set lists: its videos, all its classes in the order of their labels, and notes for the report."""
+
+    videos: Sequence[Listed]
+    classes: Sequence[str]
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments common to every script."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to go on or to mend")
+    parser.add_argument("--short-side", type=int, default=256, help="pixels at most; 0: as it is (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    return parser
+
+
+def add_annotations(parser: argparse.ArgumentParser, help: str) -> None:
+    """The arguments of data sets that come with annotation files."""
+    parser.add_argument("--annotations", type=Path, required=True, help=help)
+    parser.add_argument(
+        "--only-present-classes",
+        action="store_true",
+        help="leave out classes of which no video is there, and number the others anew",
+    )
+
+
+def run_listed(parser: argparse.ArgumentParser, args: argparse.Namespace, read: Callable[[], Listing]) -> None:
+    """The rest of a script whose annotations ``read`` reads: find the videos, prepare them, say how it went."""
+
+    def items() -> tuple[list[Item], Sequence[str], dict]:
+        listing = read()
+        return locate(listing, args.videos, only_present_classes=args.only_present_classes)
+
+    run(parser, args, items)
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    items: Callable[[], tuple[Sequence[Item], Sequence[str], dict]],
+) -> None:
+    """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program in one line."""
+    try:
+        if args.short_side < 0 or args.jobs < 1:
+            raise PrepareError(f"--short-side {args.short_side} must be 0 or above, --jobs {args.jobs} 1 or above")
+        if not args.videos.is_dir():
+            raise PrepareError(f"--videos {args.videos} is not a folder")
+        listed, classes, notes = items()
+        encoding = Encoding(short_side=args.short_side)
+        report = prepare(listed, classes, args.out, videos=args.videos, encoding=encoding, jobs=args.jobs, notes=notes)
+    except PrepareError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\n{parser.prog}: interrupted; the same command goes on where it stopped\n")
+    print(summary(report, args.out))
+
+
+def locate(
+    listing: Listing, videos: Path, *, only_present_classes: bool
+) -> tuple[list[Item], Sequence[str], dict[str, list[str]]]:
+    """Find the file of every listed video under ``videos``.
+
+    A file counts if its name (any video extension) is one of the video's stems and its folder is not that of
+    another class; the folder may be named with spaces or underscores.
+
+    Returns:
+        Items, the classes in use, and notes for the report (``absent_classes``: those without a single file).
+
+    Raises:
+        PrepareError: a listed name leads out of the folder.
+    """
+    by_stem = defaultdict(list)
+    for path in find_videos(videos):
+        by_stem[path.stem].append(path)
+    folders = {_key(name) for name in listing.classes}
+
+    def find(video: Listed) -> Path | None:
+        check_name(video.name)
+        wanted = Path(video.name)
+        for stem in video.stems or (wanted.stem,):
+            own = [path for path in by_stem[stem] if _key(path.parent.name) == _key(video.label)]
+            nobodys = [path for path in by_stem[stem] if _key(path.parent.name) not in folders]
+            if found := own or nobodys:
+                return min(found, key=lambda path: (path.name != wanted.name, str(path)))
+        return None
+
+    sources = [find(video) for video in listing.videos]
+    present = {video.label for video, source in zip(listing.videos, sources, strict=True) if source}
+    absent = [name for name in listing.classes if name not in present]
+    classes = [name for name in listing.classes if name in present] if only_present_classes else listing.classes
+    number = {name: label for label, name in enumerate(classes)}
+    items = [
+        Item(video.name, number[video.label], video.splits, source)
+        for video, source in zip(listing.videos, sources, strict=True)
+        if video.label in number
+    ]
+    if not items:
+        raise PrepareError(f"none of the {len(sources)} listed videos is under {videos}; is that the right --videos?")
+    return items, classes, {"absent_classes": absent, **listing.notes}
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """All files below a folder with a video's extension, sorted; symbolic links are followed, loops of them are not."""
+    found, seen = [], set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(root, name) for name in files if Path(name).suffix.lower() in VIDEO_EXTENSIONS]
+    return sorted(found)
+
+
+def summary(report: dict, out: Path) -> str:
+    """The report in a few lines; missing and unreadable videos by name."""
+    splits = ", ".join(f"{count} {split}" for split, count in report["splits"].items())
+    lines = [
+        f"{out}: {report['prepared']} of {report['listed']} listed videos ({splits}) of {report['classes']} classes; "
+        f"seeking proven for {report['random_access_proven']}"
+    ]
+    for kind, names in report.items():
+        if isinstance(names, list) and names:
+            lines.append(f"{kind.replace('_', ' ')}: {len(names)}")
+            lines += [f"  {name.encode(errors='backslashreplace').decode()}" for name in names[:_SHOWN]]
+            if len(names) > _SHOWN:
+                lines.append(f"  ... and {len(names) - _SHOWN} more, in {out}/report.json")
+    return "\n".join(lines)
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """(line number, text) of the lines of an annotation file that are not blank; CRLF is fine.
+
+    Raises:
+        PrepareError: no such file, or not text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PrepareError(f"{file} cannot be read: {error}") from error
+    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _key(name: str) -> str:
+    return name.replace("_", " ")

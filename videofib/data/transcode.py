@@ -1,0 +1,117 @@
+"""One video of any kind -> a small H.264 file that can be read at any frame, and the facts about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from videofib.data import encode
+from videofib.data.decode import estimate, probe, random_access_is_right
+from videofib.data.errors import DecodeError
+from videofib.data.pyav_reader import OrderedReader, open_in_order
+
+_SANE_FPS = (0.1, 1000.0)
+_FALLBACK_FPS = 25.0
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How videos are written; see ``encode.write_video``. ``short_side`` in pixels, 0: as it is."""
+
+    short_side: int = 256
+    gop: int = encode.GOP
+    crf: int = encode.CRF
+    preset: str = "veryfast"
+
+
+@dataclass(frozen=True)
+class Transcoded:
+    """What decoding the written file has shown, and ``damaged``: "" or why the source could be read only in part."""
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    duration: float
+    codec: str
+    random_access: bool
+    size: int
+    damaged: str
+
+
+def transcode(source: str | Path, target: str | Path, encoding: Encoding) -> Transcoded:
+    """Decode ``source`` in order to its end, or to its first break, and write it as ``target``; then prove ``target``.
+
+    Frames are turned as the rotation mark says and scaled so that the short side has at most ``short_side`` pixels;
+    where the size changes midway all get the size of the first. A variable frame rate becomes its constant average.
+
+    Raises:
+        DecodeError: not one frame of ``source`` can be read; an older ``target`` is removed.
+        OSError: ``target`` cannot be written.
+    """
+    target = Path(target)
+    try:
+        _, fps = estimate(source)
+        fps = fps if _SANE_FPS[0] <= fps <= _SANE_FPS[1] else _FALLBACK_FPS
+        with open_in_order(source) as reader:
+            scaled = _Scaled(reader, encoding.short_side)
+            written = encode.write_video(
+                target, scaled, fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
+            )
+            damaged = scaled.damaged or reader.damaged
+        info = probe(target)
+        if info.num_frames != written or info.damaged:
+            raise DecodeError(f"{source}: {written} frames were written, {info.num_frames} come back {info.damaged}")
+    except DecodeError:
+        target.unlink(missing_ok=True)
+        raise
+    return Transcoded(
+        num_frames=info.num_frames,
+        fps=info.fps,
+        width=info.width,
+        height=info.height,
+        duration=info.duration,
+        codec=info.codec,
+        random_access=random_access_is_right(target),
+        size=target.stat().st_size,
+        damaged=damaged,
+    )
+
+
+def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """(width, height) with the short side at most ``short_side``, never enlarged, both even as yuv420p wants."""
+    share = min(1.0, (short_side or min(width, height)) / min(width, height))
+    return max(2, 2 * int(width * share / 2 + 1e-6)), max(2, 2 * int(height * share / 2 + 1e-6))
+
+
+class _Scaled:
+    """The frames of a reader, turned upright and scaled, one at a time; ``damaged`` says why it ended early."""
+
+    def __init__(self, reader: OrderedReader, short_side: int):
+        self.reader, self.short_side, self.damaged = reader, short_side, ""
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        scaler = VideoReformatter()
+        for count, frame in enumerate(self.reader.frames()):
+            turns, (height, width) = self.reader.rotation, self.reader.size
+            size = target_size(width, height, self.short_side)
+            stored = size[::-1] if turns % 2 else size
+            try:
+                # to RGB, so that range and matrix of the source's colours are undone once and for all
+                rgb = scaler.reformat(frame, *stored, format="rgb24", interpolation="BICUBIC")
+            except (ValueError, MemoryError) as error:  # FFmpeg's errors are ValueErrors, too
+                if count == 0:
+                    raise DecodeError(
+                        f"{self.reader.path}: {frame.format.name} frames cannot be converted: {error}"
+                    ) from error
+                self.damaged = f"decoding stopped after {count} frames: a {frame.format.name} frame cannot be converted"
+                return
+            if turns:
+                turned = np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns))  # both count counter-clockwise
+                rgb = av.VideoFrame.from_ndarray(turned, format="rgb24")
+            yield rgb
