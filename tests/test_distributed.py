@@ -1,0 +1,70 @@
+"""Processes that find each other, exchange values, and do not wait for one that died."""
+
+import os
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from videofib import distributed
+
+
+def test_a_single_process_needs_no_group():
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    assert distributed.all_gather({"a": 1}) == [{"a": 1}]
+    assert distributed.mean([1.5, 2.0]) == [1.5, 2.0]
+    distributed.barrier()
+    model = nn.Linear(1, 1)
+    assert distributed.replicate(model) is model
+    ran = []
+    distributed.launch(ran.append, ("here",))
+    assert ran == ["here"]
+
+
+def test_torchrun_is_recognised(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert distributed.torchrun_processes() is None
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "MASTER_ADDR": "host", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.torchrun_processes() == (4, 2)
+
+
+def exchange(folder):
+    rank = distributed.rank()
+    assert distributed.world_size() == 2
+    assert distributed.all_gather({"rank": rank, "rest": [0] * rank}) == [
+        {"rank": 0, "rest": []},
+        {"rank": 1, "rest": [0]},
+    ]
+    assert distributed.mean([float(rank), 3.0]) == [0.5, 3.0]
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, rank + 1.0)
+    replica = distributed.replicate(model)
+    assert model.weight.item() == 1.0  # rank 0's weights
+    replica(torch.full((1, 1), float(rank))).sum().backward()
+    assert model.weight.grad.item() == 0.5  # the mean of 0 and 1
+    (folder / f"rank {rank}, {torch.get_num_threads()} threads").touch()
+
+
+def test_two_processes_exchange_values_and_share_the_cores(tmp_path):
+    distributed.launch(exchange, (tmp_path,), processes=2)
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, torch.get_num_threads() // 2)
+    said = sorted(file.name for file in tmp_path.iterdir())
+    assert said == [f"rank {rank}, {threads} threads" for rank in range(2)]
+
+
+def one_leaves():
+    if distributed.rank() == 1:
+        sys.exit(7)
+    time.sleep(600)
+
+
+def test_when_one_process_ends_the_other_is_ended_and_its_exit_code_passed_on():
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as caught:
+        distributed.launch(one_leaves, processes=2)
+    assert caught.value.code == 7
+    assert time.monotonic() - started < 120

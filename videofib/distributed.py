@@ -1,0 +1,167 @@
+"""Several processes working on one model: how they start, find each other and exchange what they know.
+
+Without a process group every function here answers for a single process, so callers need no special case.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+# A rank that waits longer than this for the others gives up: nobody waits for ever for one that died.
+_TIMEOUT = timedelta(minutes=30)
+
+
+def torchrun_processes() -> tuple[int, int] | None:
+    """(processes on this machine, machines) where torchrun started this process, else None."""
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+        return None
+    world = int(os.environ["WORLD_SIZE"])
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+    return local, world // local
+
+
+def launch(
+    function: Callable[..., None],
+    args: tuple = (),
+    *,
+    processes: int = 1,
+    machines: int = 1,
+    machine: int = 0,
+    init_method: str = "",
+) -> None:
+    """Run ``function(*args)`` in every process, and return when all are done.
+
+    Under torchrun this process is one of them already. Otherwise ``processes`` are started on this machine, rank =
+    machine * processes + local rank; several machines meet at ``init_method`` (``tcp://host:port``). When one process
+    fails, those on this machine are ended and the failure is raised here.
+
+    Args:
+        function: importable by name, since new processes look it up.
+
+    Raises:
+        SystemExit: with the exit code of a process that ended by ``sys.exit``.
+        torch.multiprocessing.ProcessRaisedException, ProcessExitedException: any other failure of a process.
+    """
+    if torchrun_processes():
+        with _process_group(int(os.environ.get("LOCAL_RANK", 0)), torchrun_processes()[0], init_method="env://"):
+            function(*args)
+    elif processes * machines == 1:
+        function(*args)
+    else:
+        store, port = None, 0
+        if machines == 1:  # the parent holds the meeting place, so no port can be snatched between choice and use
+            store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+            port = store.port
+        spawn_args = (function, args, processes, machines, machine, init_method, port)
+        try:
+            mp.start_processes(_spawned, spawn_args, nprocs=processes, start_method=_start_method(function.__module__))
+        except mp.ProcessExitedException as error:
+            if error.exit_code > 0:
+                raise SystemExit(error.exit_code) from None
+            raise
+
+
+def _start_method(module: str) -> str:
+    """A server that has imported ``module`` (and so torch) once, and is copied for each process; where that is safe."""
+    if sys.platform != "linux":
+        return "spawn"
+    mp.get_context("forkserver").set_forkserver_preload([module])
+    return "forkserver"
+
+
+def _spawned(
+    local_rank: int,
+    function: Callable[..., None],
+    args: tuple,
+    processes: int,
+    machines: int,
+    machine: int,
+    init_method: str,
+    port: int,
+) -> None:
+    where = {"init_method": init_method} if machines > 1 else {"store": dist.TCPStore("localhost", port)}
+    ranks = {"rank": machine * processes + local_rank, "world_size": processes * machines}
+    with _process_group(local_rank, processes, **where, **ranks):
+        function(*args)
+
+
+@contextmanager
+def _process_group(local_rank: int, processes: int, **how):
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise RuntimeError(f"{processes} processes need a GPU each; this machine has {torch.cuda.device_count()}")
+        torch.cuda.set_device(local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // processes))  # the processes share the cores
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT, **how)
+    yield
+    dist.destroy_process_group()  # not after an exception: it would wait for ranks that are not coming
+
+
+def rank() -> int:
+    """The number of this process, 0 in a single one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes that work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and talks."""
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """The GPU of this process, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def all_gather(value: Any) -> list:
+    """The values (anything that pickles) of all processes, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def mean(values: list[float]) -> list[float]:
+    """The mean over processes of each number."""
+    if not dist.is_initialized():
+        return values
+    total = torch.tensor(values, dtype=torch.float64, device=device())
+    dist.all_reduce(total)
+    return (total / world_size()).tolist()
+
+
+def replicate(model: nn.Module) -> nn.Module:
+    """The model wrapped so that gradients are averaged over processes; itself in a single one."""
+    return nn.parallel.DistributedDataParallel(model) if dist.is_initialized() else model
+
+
+def let_main_speak_first() -> None:
+    """In other ranks, wait a moment before reporting an error that rank 0 most likely reports as well.
+
+    Its end makes the launcher end this process, so the user reads the message once.
+    """
+    if not is_main():
+        time.sleep(2)
