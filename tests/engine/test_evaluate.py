@@ -1,0 +1,167 @@
+"""Multi-view evaluation: every video once, the same figures from any number of processes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
+from videofib import distributed
+from videofib.engine.evaluate import EvaluationError, evaluate, write_results
+
+
+class SaysWhatItSees(nn.Module):
+    """Logits are the first K numbers of a clip, so that a test can write down what the model says."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.num_classes = num_classes
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, clips):
+        return clips.flatten(1)[:, : self.num_classes]
+
+
+def spoken(logits, labels, batch_size=2, failures=None):
+    """A loader whose views hold logits (N, V, K)."""
+    logits = torch.as_tensor(logits, dtype=torch.float32)
+    views = logits[:, :, None, None, None, :]  # (N, V, C=1, T=1, H=1, W=K)
+    return Loader(views, torch.tensor(labels), range(len(labels)), batch_size, failures=failures)
+
+
+def evaluate_spoken(logits, labels, failures=None, **options):
+    loader = spoken(logits, labels, failures=failures)
+    return evaluate(SaysWhatItSees(np.shape(logits)[-1]), loader, view_batch_size=3, **options)
+
+
+# Three videos of class 0, 1, 1 with three views each, three classes.
+LOGITS = [
+    [[9.0, 0, 0], [0, 1, 0], [0, 1, 0]],  # softmax mean and max: class 0; most views: class 1
+    [[0, 2, 0], [0, 2, 0], [2, 0, 0]],  # class 1
+    [[0, 0, 5], [0, 4, 0], [0, 0, 5]],  # class 2, wrong
+]
+LABELS = [0, 1, 1]
+
+
+def test_figures_counted_by_hand():
+    results, scores = evaluate_spoken(LOGITS, LABELS, class_names=["run", "jump", "swim"])
+    assert results["top1_acc"] == pytest.approx(100 * 2 / 3)
+    assert results["top5_acc"] == 100.0  # of three classes all are among the best five
+    assert results["clip_top1_acc"] == pytest.approx(100 * 4 / 9)
+    assert (results["num_videos"], results["num_views"]) == (3, 3)
+    assert results["per_class_acc"] == {"run": 100.0, "jump": 50.0, "swim": None}
+    assert results["skipped"] == []
+    assert scores.ids == ["v0.mp4", "v1.mp4", "v2.mp4"]
+    torch.testing.assert_close(scores.scores, torch.tensor(LOGITS).softmax(-1).mean(1))
+
+
+def test_max_and_raw_logits_are_switches():
+    maximum = evaluate_spoken(LOGITS, LABELS, ensemble="max")[1]
+    torch.testing.assert_close(maximum.scores, torch.tensor(LOGITS).softmax(-1).amax(1))
+    raw = evaluate_spoken(LOGITS, LABELS, ensemble_logits=True)[1]
+    torch.testing.assert_close(raw.scores, torch.tensor(LOGITS).mean(1))
+
+
+def test_more_than_five_classes():
+    logits = torch.arange(7.0).repeat(7, 1)[:, None]  # says 6, then 5, 4, ... of every video
+    results, _ = evaluate_spoken(logits, list(range(7)))
+    assert results["top1_acc"] == pytest.approx(100 / 7)
+    assert results["top5_acc"] == pytest.approx(100 * 5 / 7)
+
+
+@pytest.mark.parametrize(
+    ("unreadable", "top1", "count", "by_class"),
+    [("wrong", 100 / 3, 3, {"0": 0.0, "1": 50.0, "2": None}), ("exclude", 50.0, 2, {"0": None, "1": 50.0, "2": None})],
+)
+def test_an_unreadable_video_is_named_and_counted_as_asked(unreadable, top1, count, by_class):
+    # the zeros that stand for video 0 would be scored right without care: make them say class 0
+    results, scores = evaluate_spoken(LOGITS, LABELS, failures={"v0.mp4": "no video stream"}, unreadable=unreadable)
+    assert results["skipped"] == [{"video": "v0.mp4", "reason": "no video stream"}]
+    assert results["top1_acc"] == pytest.approx(top1)
+    assert results["num_videos"] == count
+    assert results["per_class_acc"] == by_class
+    assert scores.scores[0].isnan().all()
+    assert scores.scores[1:].isfinite().all()
+
+
+def test_excluding_every_video_leaves_no_accuracy():
+    failures = {f"v{i}.mp4": "gone" for i in range(3)}
+    results, _ = evaluate_spoken(LOGITS, LABELS, failures=failures, unreadable="exclude")
+    assert results["top1_acc"] is None
+    assert results["num_videos"] == 0
+
+
+def test_chunks_of_views_do_not_change_the_scores():
+    views, labels = make_videos(5, num_views=4)
+    one_by_one, together = (
+        evaluate(TinyNet(), Loader(views, labels, range(5), 2), view_batch_size=size)[1].scores for size in (1, 100)
+    )
+    torch.testing.assert_close(one_by_one, together)
+
+
+def test_the_model_is_in_eval_mode_meanwhile_and_comes_back_in_its_own():
+    views, labels = make_videos(4)
+    model = TinyNet(drop=0.9).train()
+    first, second = (evaluate(model, Loader(views, labels, range(4), 2), view_batch_size=2)[1] for _ in range(2))
+    assert torch.equal(first.scores, second.scores)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"), [([0, 1, 1, 2], r"\[1\] were scored twice and \[\] never"), ([0, 2], r"and \[1\] never")]
+)
+def test_a_video_scored_twice_or_never_is_an_error(indices, message):
+    views, labels = make_videos(3)
+    with pytest.raises(EvaluationError, match=message):
+        evaluate(TinyNet(), Loader(views, labels, indices, 2), view_batch_size=2)
+
+
+def test_a_label_the_model_does_not_know_is_an_error():
+    with pytest.raises(EvaluationError, match="label 7, but the model knows 3 classes"):
+        evaluate_spoken(LOGITS, [0, 1, 7])
+
+
+def test_scores_that_are_not_finite_are_an_error():
+    logits = torch.tensor(LOGITS)
+    logits[1, 0, 0] = torch.nan
+    with pytest.raises(EvaluationError, match=r"v1\.mp4 are not finite"):
+        evaluate_spoken(logits, LABELS)
+
+
+def test_results_are_written_whole_and_read_without_pickle(tmp_path):
+    results, scores = evaluate_spoken(LOGITS, LABELS)
+    write_results(tmp_path, results, scores)
+    assert json.loads((tmp_path / "test_results.json").read_text()) == results
+    with np.load(tmp_path / "test_scores.npz", allow_pickle=False) as saved:
+        assert saved["ids"].tolist() == ["v0.mp4", "v1.mp4", "v2.mp4"]
+        assert saved["labels"].tolist() == LABELS
+        assert saved["scores"].dtype == np.float32
+        torch.testing.assert_close(torch.from_numpy(saved["scores"]), scores.scores)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["test_results.json", "test_scores.npz"]
+
+
+VIDEOS = 7
+FAILED = {"v4.mp4": "truncated"}
+
+
+def evaluate_share(folder):
+    views, labels = make_videos(VIDEOS, num_views=2)
+    share = range(distributed.rank(), VIDEOS, distributed.world_size())
+    results, scores = evaluate(TinyNet(), Loader(views, labels, share, 2, failures=FAILED), view_batch_size=3)
+    write_results(folder / str(distributed.rank()), results, scores)
+
+
+@pytest.mark.parametrize("processes", [3])
+def test_several_processes_agree_with_one_on_an_odd_number_of_videos(tmp_path, processes):
+    evaluate_share(tmp_path / "one")
+    distributed.launch(evaluate_share, (tmp_path / "many",), processes=processes)
+    expected = json.loads((tmp_path / "one" / "0" / "test_results.json").read_text())
+    assert expected["num_videos"] == VIDEOS
+    assert expected["skipped"] == [{"video": "v4.mp4", "reason": "truncated"}]
+    for rank in range(processes):
+        assert json.loads((tmp_path / "many" / str(rank) / "test_results.json").read_text()) == expected
+    one, many = (np.load(tmp_path / name / "0" / "test_scores.npz") for name in ("one", "many"))
+    assert one["scores"].shape == (VIDEOS, NUM_CLASSES)
+    np.testing.assert_allclose(one["scores"], many["scores"], atol=1e-6)

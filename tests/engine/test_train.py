@@ -1,0 +1,261 @@
+"""Training: what a step is, what a run says, and that an interrupted run ends where it would have ended."""
+
+import json
+import logging
+import math
+from functools import partial
+
+import pytest
+import torch
+from timm.data import Mixup
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
+from videofib import distributed
+from videofib.checkpoint import latest_checkpoint, resume, save_checkpoint
+from videofib.engine.evaluate import evaluate
+from videofib.engine.train import Recipe, TrainingError, mix_clips, train
+from videofib.logging import close_logging, setup_logging
+from videofib.optim import lr_at
+
+
+def constant_lr(epoch, lr=0.05):
+    return lr
+
+
+def make_run(batch_size=4, videos=12, drop=0.0, shuffle=True, failures=None, **options):
+    """A model, a loader, an optimizer and a recipe."""
+    model = TinyNet(drop=drop)
+    loader = Loader(*make_videos(videos), range(videos), batch_size, shuffle=shuffle, failures=failures)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    recipe = Recipe(**{"lr_at": constant_lr, "criterion": nn.CrossEntropyLoss(), **options})
+    return model, loader, optimizer, recipe
+
+
+def weights(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+def run_train(model, loader, optimizer, recipe, epochs=2, **options):
+    train(model, loader, optimizer, recipe, epochs=epochs, **{"save": lambda epoch: None, "validate": dict, **options})
+    return weights(model)
+
+
+def test_training_learns():
+    model, loader, optimizer, recipe = make_run(batch_size=6, videos=48)
+    before = evaluate(model, loader, view_batch_size=8)[0]["top1_acc"]
+    run_train(model, loader, optimizer, recipe, epochs=8)
+    assert before < 60
+    assert evaluate(model, loader, view_batch_size=8)[0]["top1_acc"] > 95
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_interrupted_run_reaches_the_same_weights(tmp_path, mixed):
+    def parts():
+        mix = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=NUM_CLASSES) if mixed else None
+        model, loader, optimizer, recipe = make_run(drop=0.5, mix=mix)
+        ema = ModelEmaV3(model, decay=0.9)
+        return model, loader, optimizer, Recipe(lr_at=recipe.lr_at, criterion=recipe.criterion, mix=mix, ema=ema), ema
+
+    def go_on(parts, epochs, first_epoch=0):
+        model, loader, optimizer, recipe, ema = parts
+        save = partial(save_checkpoint, tmp_path, model=model, optimizer=optimizer, ema=ema.module)
+        return run_train(model, loader, optimizer, recipe, epochs, first_epoch=first_epoch, save=save, seed=7)
+
+    undisturbed = parts()
+    go_on(undisturbed, epochs=4)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    go_on(parts(), epochs=2)
+    torch.rand(3)  # what happens in between does not matter
+
+    resumed = parts()
+    path, checkpoint = latest_checkpoint(tmp_path)
+    done = resume(checkpoint, path, resumed[0], resumed[2], ema=resumed[4].module)
+    assert done == 2
+    go_on(resumed, epochs=4, first_epoch=done)
+    assert torch.equal(weights(resumed[0]), weights(undisturbed[0]))
+    assert torch.equal(weights(resumed[4].module), weights(undisturbed[4].module))
+    other_seed = parts()
+    run_train(*other_seed[:4], epochs=4, seed=8)
+    assert not torch.equal(weights(other_seed[0]), weights(undisturbed[0]))
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch():
+    # 10 clips: four batches of two, then one more, against a batch of eight and one of two
+    accumulated = run_train(*make_run(batch_size=2, videos=10, accumulation=4))
+    at_once = run_train(*make_run(batch_size=8, videos=10))
+    torch.testing.assert_close(accumulated, at_once, rtol=0, atol=1e-6)
+    assert not torch.allclose(accumulated, run_train(*make_run(batch_size=2, videos=10)), atol=1e-3)
+
+
+def test_the_learning_rate_follows_the_fractional_epoch():
+    moments = []
+    schedule = partial(lr_at, base_lr=0.1, policy="cosine", max_epoch=2)
+
+    def recorded(epoch):
+        moments.append(epoch)
+        return schedule(epoch)
+
+    model, loader, optimizer, recipe = make_run(batch_size=3, lr_at=recorded)
+    run_train(model, loader, optimizer, recipe)
+    assert moments == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(schedule(1.75))
+
+
+def test_clipping_bounds_the_step():
+    model, loader, optimizer, recipe = make_run(batch_size=12, clip_grad_norm=0.01)
+    before = weights(model)
+    after = run_train(model, loader, optimizer, recipe, epochs=1)
+    assert (after - before).norm().item() == pytest.approx(0.05 * 0.01, rel=1e-3)
+
+
+def test_a_moving_average_follows_the_weights():
+    model, loader, optimizer, recipe = make_run(batch_size=12)
+    ema = ModelEmaV3(model, decay=0.75)
+    before = weights(model)
+    after = run_train(model, loader, optimizer, Recipe(recipe.lr_at, recipe.criterion, ema=ema), epochs=1)
+    torch.testing.assert_close(weights(ema.module), 0.75 * before + 0.25 * after)
+
+
+def test_bf16_runs_the_model_in_bf16_and_keeps_float32_weights():
+    model, loader, optimizer, recipe = make_run(amp_dtype=torch.bfloat16)
+    seen = []
+    model.head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    after = run_train(model, loader, optimizer, recipe)
+    assert set(seen) == {torch.bfloat16}
+    assert after.dtype == torch.float32
+    torch.testing.assert_close(after, run_train(*make_run()), rtol=0, atol=0.05)
+
+
+def test_loss_scaling_leaves_the_step_as_it_is():
+    scaled = run_train(*make_run(scaler=torch.amp.GradScaler("cpu", init_scale=1024.0), clip_grad_norm=0.1))
+    torch.testing.assert_close(scaled, run_train(*make_run(clip_grad_norm=0.1)), rtol=0, atol=1e-6)
+
+
+def test_a_scaler_leaves_out_a_step_that_overflowed():
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    model, loader, optimizer, recipe = make_run(batch_size=12, scaler=scaler)
+    before = weights(model)
+    assert torch.equal(run_train(model, loader, optimizer, recipe, epochs=1), before)
+    assert scaler.get_scale() == 2.0**126
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where():
+    model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False)
+    saved = []
+    loader.set_epoch = lambda epoch: loader.views[9].fill_(math.nan) if epoch == 1 else None
+    with pytest.raises(TrainingError, match=r"the loss is nan at epoch 2, step 3 of 3 \(learning rate 0\.05\)"):
+        run_train(model, loader, optimizer, recipe, epochs=5, save=saved.append)
+    assert saved == [1]
+    assert weights(model).isfinite().all()
+
+
+class InfiniteSlope(nn.Module):
+    def forward(self, logits, labels):
+        return logits.abs().mean().sqrt() + (logits * 0).abs().sqrt().sum()  # the slope of sqrt at 0 is infinite
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step():
+    model, loader, optimizer, recipe = make_run(criterion=InfiniteSlope())
+    before = weights(model)
+    with pytest.raises(TrainingError, match="the gradient is nan at epoch 1, step 1 of 3"):
+        run_train(model, loader, optimizer, recipe)
+    assert torch.equal(weights(model), before)
+
+
+def test_saving_and_validating_keep_their_periods_and_come_at_the_end():
+    saved, validated = [], []
+    run_train(
+        *make_run(),
+        epochs=5,
+        save=saved.append,
+        checkpoint_period=2,
+        validate=lambda: validated.append(len(saved)) or {},
+        eval_period=3,
+    )
+    assert saved == [2, 4, 5]
+    assert validated == [1, 3]  # after epochs 3 and 5, each time after saving
+
+
+@pytest.fixture
+def log(tmp_path):
+    setup_logging(tmp_path)
+    yield tmp_path
+    close_logging()
+
+
+def read_stats(folder):
+    return [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+
+
+def test_figures_are_logged(log):
+    run_train(*make_run(batch_size=2), log_period=4, validate=lambda: {"top1_acc": 12.5})
+    stats = read_stats(log)
+    assert [line["_type"] for line in stats] == ["train_iter", "train_epoch", "val_epoch"] * 2
+    step, epoch, val = stats[-3:]
+    assert (step["epoch"], step["epochs"], step["step"], step["steps"]) == (2, 2, 4, 6)
+    assert step["lr"] == 0.05
+    assert step["eta"] == "0:00:00"
+    assert 0 < epoch["loss"] < stats[1]["loss"]
+    assert 0 <= epoch["clip_top1_acc"] <= 100
+    assert val == {"_type": "val_epoch", "epoch": 2, "epochs": 2, "top1_acc": 12.5}
+
+
+def test_replaced_videos_are_counted_and_named(log):
+    run_train(*make_run(failures={"v3.mp4": "no video stream", "v5.mp4": "truncated"}), epochs=1)
+    (line,) = [line for line in read_stats(log) if line["_type"] == "train_epoch"]
+    assert line["replaced_videos"] == 2
+    said = "epoch 1: 2 unreadable videos were replaced: v3.mp4 (no video stream); v5.mp4 (truncated)"
+    assert said in (log / "log.txt").read_text()
+
+
+def test_mixing_treats_all_frames_of_a_clip_alike():
+    zeros_and_ones = torch.tensor([0.0, 1.0])[:, None, None, None, None].expand(2, 3, 5, 8, 8)
+    labels = torch.tensor([0, 2])
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(10):
+        cutmix = Mixup(mixup_alpha=0.0, cutmix_alpha=1.0, num_classes=NUM_CLASSES, label_smoothing=0.0)
+        clips, soft = mix_clips(cutmix, zeros_and_ones.clone(), labels)
+        assert clips.shape == zeros_and_ones.shape
+        assert (clips == clips[:, :1, :1]).all()  # the same box in every channel and frame
+        share = clips[0, 0, 0].mean()
+        torch.testing.assert_close(soft[0], torch.stack([1 - share, torch.tensor(0.0), share]))
+        seen.add(round(share.item(), 3))
+    assert len(seen) > 3
+
+
+def test_mixing_an_odd_number_of_clips_is_refused():
+    with pytest.raises(ValueError, match="must be even; got 3"):
+        mix_clips(Mixup(num_classes=NUM_CLASSES), torch.zeros(3, 3, 2, 4, 4), torch.tensor([0, 1, 2]))
+
+
+def train_share(folder):
+    """Six steps whose batches of four, over all processes, are the same for any number of them."""
+    setup_logging(folder, distributed.rank())
+    rank, world = distributed.rank(), distributed.world_size()
+    model, loader, optimizer, recipe = make_run(
+        batch_size=4 // world, accumulation=2, shuffle=False, failures={"v3.mp4": "truncated", "v4.mp4": "gone"}
+    )
+    loader.order = list(range(rank, 12, world))
+    run_train(model, loader, optimizer, recipe)
+    torch.save(weights(model), folder / f"weights_{rank}.pt")
+    logging.shutdown()
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        distributed.launch(train_share, (tmp_path / str(processes),), processes=processes)
+    close_logging()
+    one, first, second = (
+        torch.load(tmp_path / name) for name in ("1/weights_0.pt", "2/weights_0.pt", "2/weights_1.pt")
+    )
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, one, rtol=0, atol=1e-6)
+    alone, together = (read_stats(tmp_path / name)[-2] for name in ("1", "2"))
+    for key in ("epoch", "loss", "clip_top1_acc", "replaced_videos"):
+        assert together[key] == pytest.approx(alone[key], abs=1e-4)
+    assert "v3.mp4 (truncated); v4.mp4 (gone)" in (tmp_path / "2" / "log.txt").read_text()
