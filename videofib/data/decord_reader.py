@@ -7,7 +7,7 @@ in files for which ``decode.random_access_is_right`` has been shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -15,27 +15,39 @@ import numpy as np
 from videofib.data.errors import DecodeError, FrameIndexError
 
 
-def read_seeking(path: str, indices: Sequence[int]) -> np.ndarray:
-    """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices, by seeking."""
-    return _read(path, indices, seek=True)
+def read_seeking(path: str, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+    """For each batch of ascending, distinct indices the frames (T, H, W, 3) uint8 RGB, by seeking."""
+    reader = _open(path)
+    for indices in batches:
+        yield _checked(path, reader, indices, lambda indices: _to_numpy(reader.get_batch(indices)))
 
 
 def read_in_order(path: str, indices: Sequence[int]) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices, decoding all before the last."""
-    return _read(path, indices, seek=False)
-
-
-def count(path: str) -> int:
-    """Frames in decord's opinion, which may be one above what decodes."""
-    return len(_open(path))
-
-
-def _read(path: str, indices: Sequence[int], seek: bool) -> np.ndarray:
     reader = _open(path)
+    return _checked(path, reader, indices, lambda indices: _walk(reader, indices))
+
+
+def keyframes(path: str, num_frames: int) -> list[int]:
+    """Indices of the frames at which decord may enter the video.
+
+    Raises:
+        DecodeError: decord cannot open it, or counts other than ``num_frames`` frames.
+    """
+    reader = _open(path)
+    if len(reader) != num_frames:
+        raise DecodeError(f"{path}: decord counts {len(reader)} frames, not {num_frames}")
+    keys = sorted(int(key) for key in reader.get_key_indices())
+    if keys[:1] != [0]:
+        raise DecodeError(f"{path}: decord finds its first keyframe at {keys[:1]}, not at the first frame")
+    return keys
+
+
+def _checked(path: str, reader, indices: Sequence[int], read: Callable[[Sequence[int]], np.ndarray]) -> np.ndarray:
     if indices[-1] >= len(reader):
         raise FrameIndexError(f"{path}: frame {indices[-1]} was asked for, but it has {len(reader)}", len(reader))
     try:
-        frames = _to_numpy(reader.get_batch(indices)) if seek else _walk(reader, indices)
+        frames = read(indices)
     except Exception as error:  # decord raises its own error, RuntimeError or StopIteration alike
         raise DecodeError(f"{path}: decord cannot decode it: {_first_line(error)}") from error
     if frames.shape[3] != 3:  # seen for frames narrower than 64 pixels

@@ -34,7 +34,8 @@ class OrderedReader:
         self.fps = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FPS)
         self.codec = stream.codec_context.codec.canonical_name
         self._container, self._stream = container, stream
-        stream.thread_count = 1  # many videos are read at once; more threads each would only fight
+        # What FFmpeg makes of a damaged frame depends on its threads: PyAV's default, but for any number of cores.
+        stream.thread_type, stream.thread_count = "SLICE", 2
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """The frames in the order shown, up to the end or the first break.
