@@ -50,13 +50,13 @@ def write_video(
         How many frames were written.
 
     Raises:
-        ValueError: no frames, a size that is odd or changes, another dtype, fps not above 0; it names the path.
+        ValueError: no frames, a size that is odd or changes, another dtype, an impossible fps; it names the path.
     """
-    if not fps > 0:
-        raise ValueError(f"{path}: fps is {fps}; it must be above 0")
+    if not 0.001 < fps < 1e6:
+        raise ValueError(f"{path}: fps is {fps}; it must be above 0.001 and below a million")
+    rate = Fraction(fps).limit_denominator(1001)
     count = 0
     with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
-        rate = Fraction(fps).limit_denominator(1001)
         stream = container.add_stream("libx264", rate=rate)
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
