@@ -82,9 +82,10 @@ def test_another_optimizer_is_refused(tmp_path):
 
 def test_the_newest_epoch_is_the_latest_whatever_the_file_times_say(tmp_path):
     model, optimizer = run_parts()
-    for epoch in (2, 100000, 9):
+    for epoch in (2, 100000, 99999):
         save_checkpoint(tmp_path, epoch, model, optimizer)
-    assert [path.name[-10:-5] for path in find_checkpoints(tmp_path)] == ["00002", "00009", "00000"]
+    names = [path.name for path in find_checkpoints(tmp_path)]
+    assert names == [f"checkpoint_epoch_{epoch}.pyth" for epoch in ("00002", "99999", "100000")]
     assert latest_checkpoint(tmp_path)[1]["epoch"] == 100000
     assert latest_checkpoint(tmp_path / "none") is None
 

@@ -72,14 +72,18 @@ def test_more_than_five_classes():
 
 
 @pytest.mark.parametrize(
-    ("unreadable", "top1", "count", "by_class"),
-    [("wrong", 100 / 3, 3, {"0": 0.0, "1": 50.0, "2": None}), ("exclude", 50.0, 2, {"0": None, "1": 50.0, "2": None})],
+    ("unreadable", "top1", "top5", "clip_top1", "count", "by_class"),
+    [
+        ("wrong", 100 / 3, 200 / 3, 300 / 9, 3, {"0": 0.0, "1": 50.0, "2": None}),
+        ("exclude", 50, 100, 50, 2, {"0": None, "1": 50.0, "2": None}),
+    ],
 )
-def test_an_unreadable_video_is_named_and_counted_as_asked(unreadable, top1, count, by_class):
-    # the zeros that stand for video 0 would be scored right without care: make them say class 0
+def test_an_unreadable_video_is_named_and_counted_as_asked(unreadable, top1, top5, clip_top1, count, by_class):
+    # what the model says of the views that stand in for video 0 would be right
     results, scores = evaluate_spoken(LOGITS, LABELS, failures={"v0.mp4": "no video stream"}, unreadable=unreadable)
     assert results["skipped"] == [{"video": "v0.mp4", "reason": "no video stream"}]
-    assert results["top1_acc"] == pytest.approx(top1)
+    accuracies = [results[name] for name in ("top1_acc", "top5_acc", "clip_top1_acc")]
+    assert accuracies == pytest.approx([top1, top5, clip_top1])
     assert results["num_videos"] == count
     assert results["per_class_acc"] == by_class
     assert scores.scores[0].isnan().all()
