@@ -1,0 +1,97 @@
+"""Who may import whom, and what an import may cost."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "videofib"
+
+# part -> the other parts of videofib that it may import ("." is the package itself, for its version)
+ALLOWED = {
+    "attention": set(),
+    "models": {"attention"},
+    "data": {"files"},
+    "engine": {"checkpoint", "distributed", "files", "logging", "metrics", "optim"},
+    "files": set(),
+    "logging": {"distributed", "files"},
+    "metrics": set(),
+    "optim": set(),
+    "distributed": set(),
+    "checkpoint": {".", "files"},
+    "config": set(),
+}
+# the few files that bring the parts together, and so may read the config
+READERS = {"models/build.py": {"config"}, "data/loader.py": {"config"}, "engine/run.py": None}
+ATTENTION_ORDER = ["wythoff", "support", "kernels", "functional", "module"]
+
+
+def imports(path: Path) -> set[str]:
+    """The dotted names that a file imports from videofib."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return {name for name in found if name.split(".")[0] == "videofib"}
+
+
+def part(name: str) -> str:
+    """``videofib.data.decode`` -> ``data``; ``videofib`` and names in it -> ``.``."""
+    pieces = name.split(".")
+    if len(pieces) > 1 and ((PACKAGE / pieces[1]).is_dir() or (PACKAGE / f"{pieces[1]}.py").is_file()):
+        return pieces[1]
+    return "."
+
+
+FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if f != "__init__.py"])
+def test_imports_go_one_way(file):
+    own = Path(file).parts[0].removesuffix(".py")
+    extra = READERS.get(file, set())
+    if extra is None:
+        return
+    used = {part(name) for name in imports(PACKAGE / file)} - {own}
+    if "." in used and "." not in ALLOWED[own]:
+        used -= {"."} if {name for name in imports(PACKAGE / file) if part(name) == "."} <= {"videofib"} else set()
+    assert used <= ALLOWED[own] | extra
+
+
+def test_attention_reads_in_order():
+    for rank, name in enumerate(ATTENTION_ORDER):
+        for path in [PACKAGE / "attention" / f"{name}.py", *(PACKAGE / "attention" / name).glob("*.py")]:
+            if not path.is_file():
+                continue
+            used = {n.split(".")[2] for n in imports(path) if n.startswith("videofib.attention.")}
+            assert used <= set(ATTENTION_ORDER[: rank + 1]), f"{path} imports {used}"
+
+
+def test_wythoff_needs_the_standard_library_alone():
+    tree = ast.parse((PACKAGE / "attention/wythoff.py").read_text())
+    modules = {
+        n.module if isinstance(n, ast.ImportFrom) else n.names[0].name
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom | ast.Import)
+    }
+    assert modules <= set(sys.stdlib_module_names)
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = ("torch", "numpy", "timm", "av", "decord")
+    script = f"import sys, videofib; print(videofib.__version__, [m for m in {heavy} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert out.split(maxsplit=1)[1].strip() == "[]"
+
+
+def test_no_path_hacks():
+    root = PACKAGE.parent
+    for folder in ("videofib", "tools", "data_prep"):
+        for path in (root / folder).rglob("*.py"):
+            assert "sys.path" not in path.read_text(), path
+    assert not list(PACKAGE.rglob("utils.py"))
