@@ -7,7 +7,7 @@ in files for which ``decode.random_access_is_right`` has been shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -19,13 +19,12 @@ def read_seeking(path: str, batches: Iterable[Sequence[int]]) -> Iterator[np.nda
     """For each batch of ascending, distinct indices the frames (T, H, W, 3) uint8 RGB, by seeking."""
     reader = _open(path)
     for indices in batches:
-        yield _checked(path, reader, indices, lambda indices: _to_numpy(reader.get_batch(indices)))
+        yield _read(path, reader, indices, seek=True)
 
 
 def read_in_order(path: str, indices: Sequence[int]) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices, decoding all before the last."""
-    reader = _open(path)
-    return _checked(path, reader, indices, lambda indices: _walk(reader, indices))
+    return _read(path, _open(path), indices, seek=False)
 
 
 def keyframes(path: str, num_frames: int) -> list[int]:
@@ -43,26 +42,21 @@ def keyframes(path: str, num_frames: int) -> list[int]:
     return keys
 
 
-def _checked(path: str, reader, indices: Sequence[int], read: Callable[[Sequence[int]], np.ndarray]) -> np.ndarray:
+def _read(path: str, reader, indices: Sequence[int], seek: bool) -> np.ndarray:
     if indices[-1] >= len(reader):
         raise FrameIndexError(f"{path}: frame {indices[-1]} was asked for, but it has {len(reader)}", len(reader))
+    frames, position = [], 0
     try:
-        frames = read(indices)
+        for index in indices:
+            if seek:
+                reader.seek_accurate(index)
+            elif index > position:
+                reader.skip_frames(index - position)
+            frames.append(_pixels(reader.next()))
+            position = index + 1
+        return np.stack(frames)
     except Exception as error:  # decord raises its own error, RuntimeError or StopIteration alike
         raise DecodeError(f"{path}: decord cannot decode it: {_first_line(error)}") from error
-    if frames.shape[3] != 3:  # seen for frames narrower than 64 pixels
-        raise DecodeError(f"{path}: decord returned frames of shape {frames.shape[1:]}, not (H, W, 3)")
-    return frames
-
-
-def _walk(reader, indices: Sequence[int]) -> np.ndarray:
-    frames, position = [], 0
-    for index in indices:
-        if index > position:
-            reader.skip_frames(index - position)
-        frames.append(_to_numpy(reader.next()))
-        position = index + 1
-    return np.stack(frames)
 
 
 def _open(path: str):
@@ -80,8 +74,15 @@ def _decord():
     return decord
 
 
-def _to_numpy(frames) -> np.ndarray:
-    return frames.asnumpy() if hasattr(frames, "asnumpy") else np.asarray(frames)  # other code may have set its bridge
+def _pixels(frame) -> np.ndarray:
+    """One decord frame as (H, W, 3).
+
+    decord takes the padded length of a pixel row for channels: a width of 96 gives (H, 96, 4), of 16 (H, 16, 12), and
+    ``get_batch`` fails on them. The pixels are right; the padding at the end of each row has to go.
+    """
+    image = frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)  # other code may have set its bridge
+    height, width, _ = image.shape
+    return image.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
 
 
 def _first_line(error: Exception) -> str:

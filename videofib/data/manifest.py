@@ -10,10 +10,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from videofib.files import replacing
 
 VIDEO_EXTENSIONS = (
     *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -180,7 +181,7 @@ def write_list(file: str | Path, rows: Iterable[tuple[str, int]], *, separator: 
         if "\n" in path or "\r" in path or path != path.rstrip() or not path:
             raise ManifestError(f"{file}: a list file cannot hold the path {path!r}")
         lines.append(f"{path}{separator}{label}\n")
-    write_atomically(file, "".join(lines))
+    _write(file, "".join(lines))
 
 
 def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
@@ -192,7 +193,7 @@ def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
         if row.status not in STATUSES:
             raise ManifestError(f"{file}: {row.path!r} has status {row.status!r}; it must be one of {STATUSES}")
         writer.writerow({**dataclasses.asdict(row), "random_access": int(row.random_access)})
-    write_atomically(file, text.getvalue())
+    _write(file, text.getvalue())
 
 
 def read_manifest(file: str | Path) -> list[ManifestRow]:
@@ -217,18 +218,9 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     return rows
 
 
-def write_atomically(file: str | Path, text: str) -> None:
-    """Write text so that a reader, or a restart after a crash, sees the old file or the new one, never half."""
-    file = Path(file)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write(file: str | Path, text: str) -> None:
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _read_bool(text: str) -> bool:

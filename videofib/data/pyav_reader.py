@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from videofib.data.errors import DecodeError
 
@@ -34,6 +35,7 @@ class OrderedReader:
         self.fps = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FPS)
         self.codec = stream.codec_context.codec.canonical_name
         self._container, self._stream = container, stream
+        self._reformatter = VideoReformatter()  # one for the video: it keeps its tables from frame to frame
         # What FFmpeg makes of a damaged frame depends on its threads: PyAV's default, but for any number of cores.
         stream.thread_type, stream.thread_count = "SLICE", 2
 
@@ -68,7 +70,7 @@ class OrderedReader:
     def to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
         """The frame as (H, W, 3) uint8 RGB, turned, and scaled if the video changes its size midway."""
         try:
-            image = frame.to_ndarray(format="rgb24", width=self.first.width, height=self.first.height)
+            image = self._reformatter.reformat(frame, self.first.width, self.first.height, format="rgb24").to_ndarray()
         except (*_FFMPEG_ERRORS, MemoryError) as error:
             raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
         return np.rot90(image, self.rotation)

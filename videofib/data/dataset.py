@@ -1,0 +1,140 @@
+"""Data sets: a record in, the views a model sees out. What cannot be read is named, and never stops a run."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from videofib.data.decode import estimate, read_frames
+from videofib.data.errors import DecodeError, FrameIndexError
+from videofib.data.manifest import VideoRecord, verified
+from videofib.data.sampling import clip_indices, clip_length, train_start, view_start
+from videofib.data.transforms import TrainTransform, ViewTransform
+
+logger = logging.getLogger(__name__)
+
+MAX_DRAWS = 10  # videos tried for one training sample before giving up
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """How clips are taken from videos: ``num_frames`` frames, ``sampling_rate`` apart in a ``target_fps`` video."""
+
+    num_frames: int
+    sampling_rate: int
+    target_fps: float
+    backend: str = "auto"
+
+
+class ClipDataset(Dataset):
+    """Training: one random view of one random clip of each video.
+
+    Items are keyed ``(epoch, index)``. All chance comes from (seed, epoch, index), so an item is the same in any
+    worker, process or resumed run. Each item is a dict of
+
+        views: (1, C, T, H, W) float32
+        label: int
+        index: int, the position in ``records`` of the video really used
+        failures: list of (video_id, reason): videos that could not be read and were replaced by another
+
+    Raises:
+        RuntimeError: ``MAX_DRAWS`` videos in a row could not be read; names them.
+    """
+
+    def __init__(self, records: Sequence[VideoRecord], spec: ClipSpec, transform: TrainTransform, *, seed: int = 0):
+        self.records, self.spec, self.transform, self.seed = records, spec, transform, seed
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        rng = random.Random(f"{self.seed}/{epoch}/{index}")
+        failures = []
+        while len(failures) < MAX_DRAWS:
+            record = self.records[index]
+            try:
+                frames, [clip] = _read(record, self.spec, lambda length, span: [train_start(length, span, rng)])
+            except DecodeError as error:
+                failures.append((record.video_id, str(error)))
+                index = rng.randrange(len(self.records))
+                continue
+            view = self.transform(frames[clip], rng)  # (C, T, H, W)
+            return {"views": view.unsqueeze(0), "label": record.label, "index": index, "failures": failures}
+        reasons = "\n  ".join(sorted({reason for _, reason in failures}))
+        raise RuntimeError(f"{MAX_DRAWS} videos drawn in a row could not be read; check the data set:\n  {reasons}")
+
+
+class ViewDataset(Dataset):
+    """Validation and testing: all views of each video, which is decoded once.
+
+    V = num_clips x transform.num_crops views, all crops of the first clip first. Each item is a dict of
+
+        views: (V, C, T, H, W) float32; zeros where the video cannot be read
+        label, index: int
+        failures: [] or [(video_id, reason)] for a video that cannot be read
+    """
+
+    def __init__(self, records: Sequence[VideoRecord], spec: ClipSpec, transform: ViewTransform, num_clips: int):
+        self.records, self.spec, self.transform, self.num_clips = records, spec, transform, num_clips
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        record, count = self.records[index], self.num_clips
+        item = {"label": record.label, "index": index, "failures": []}
+        try:
+            frames, clips = _read(
+                record, self.spec, lambda length, span: [view_start(length, span, i, count) for i in range(count)]
+            )
+        except DecodeError as error:
+            item["failures"].append((record.video_id, str(error)))
+            return {"views": self.transform.blank(count, self.spec.num_frames), **item}
+        return {"views": self.transform(frames, clips), **item}
+
+
+def collate(items: Sequence[dict]) -> dict:
+    """Items -> views (B, V, C, T, H, W), labels (B,), indices (B,) and the list of all failures."""
+    return {
+        "views": torch.stack([item["views"] for item in items]),
+        "labels": torch.tensor([item["label"] for item in items]),
+        "indices": torch.tensor([item["index"] for item in items]),
+        "failures": [failure for item in items for failure in item["failures"]],
+    }
+
+
+def _read(
+    record: VideoRecord, spec: ClipSpec, choose_starts: Callable[[int, float], list[float]]
+) -> tuple[np.ndarray, list[list[int]]]:
+    """The distinct frames (N, H, W, C) of the clips that start where chosen, and each clip's positions among them.
+
+    ``choose_starts(video_length, clip_length)`` may be asked twice: the length of a video that nobody has counted is
+    an estimate, and reading shows where it was too high.
+    """
+    record = verified(record)
+    length, fps = record.num_frames, record.fps
+    if length is None:
+        length, estimated_fps = estimate(record.path)
+        fps = fps or estimated_fps
+    span = clip_length(spec.num_frames, spec.sampling_rate, spec.target_fps, fps or spec.target_fps)
+    while True:
+        clips = [clip_indices(start, span, spec.num_frames, length) for start in choose_starts(length, span)]
+        wanted = sorted(set().union(*clips))
+        try:
+            frames = read_frames(record.path, wanted, random_access=record.random_access, backend=spec.backend)
+        except FrameIndexError as error:
+            if not 0 < error.num_frames < length:
+                raise DecodeError(str(error)) from error
+            if record.num_frames or error.num_frames < length - 2:  # an estimate may be off by one or two
+                logger.warning("%s; using those there are", error)
+            length = error.num_frames
+            continue
+        place = {index: position for position, index in enumerate(wanted)}
+        return frames, [[place[index] for index in clip] for clip in clips]

@@ -1,0 +1,197 @@
+"""From decoded frames to model input: crops, flips, augmentation, normalisation.
+
+Shapes: T frames, C=3 channels, H x W pixels. Frames come as uint8 (T, H, W, C), as decoders give them, are handled as
+uint8 (T, C, H, W) views of the same memory (torch resizes that layout several times faster than any other), and leave
+as normalised float32 (C, T, H, W). Whatever is random is the same for all frames of a clip.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import v2
+
+from videofib.data.sampling import short_side_size, view_crop
+
+_CHANNELS = 3
+
+
+def to_tensor(frames: np.ndarray) -> Tensor:
+    """(T, H, W, C) uint8 array -> (T, C, H, W) uint8 tensor on the same memory."""
+    return torch.from_numpy(frames).permute(0, 3, 1, 2)
+
+
+def resize(clip: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear, without anti-aliasing, as PySlowFast and TimeSformer resize. (T, C, H, W) -> (T, C, height, width)."""
+    if clip.shape[-2:] == (height, width):
+        return clip
+    return F.interpolate(clip, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def random_crop(clip: Tensor, crop_size: int, short_side: int, rng: random.Random) -> Tensor:
+    """A random square of the clip as it would be with its shorter side scaled to ``short_side``.
+
+    The square is cut out of the original pixels first and only then scaled, which costs a fraction and differs from
+    scaling first by less than a pixel. (T, C, H, W) -> (T, C, crop_size, crop_size).
+    """
+    height, width = clip.shape[-2:]
+    scaled_height, scaled_width = short_side_size(height, width, short_side)
+    top = rng.randint(0, scaled_height - crop_size) * height / scaled_height
+    left = rng.randint(0, scaled_width - crop_size) * width / scaled_width
+    rows = _cut(top, crop_size * height / scaled_height, height)
+    columns = _cut(left, crop_size * width / scaled_width, width)
+    return resize(clip[..., rows, columns], crop_size, crop_size)
+
+
+def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(T, C, H, W) uint8 -> (C, T, H, W) float32, ``(clip / 255 - mean) / std`` for each channel."""
+    shape = (-1, 1, 1, 1)
+    scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
+    shift = -torch.tensor(mean, dtype=torch.float32) / torch.tensor(std, dtype=torch.float32)
+    t, c, h, w = clip.shape
+    out = torch.empty(c, t, h, w).copy_(clip.transpose(0, 1))
+    return out.mul_(scale.view(shape)).add_(shift.view(shape))
+
+
+class TrainTransform:
+    """One randomly scaled, cropped, flipped and, if asked, augmented view of a clip.
+
+    Args:
+        crop_size: pixels of the square view.
+        jitter_scales: (low, high) between which the short side is drawn before cropping; low >= crop_size.
+        flip: mirror half of the clips.
+        mean, std: of each channel, for pixel values of 0..1.
+        rand_augment: such as ``rand-m7-n2``, n operations of magnitude m of 10; empty: none. The 14 operations are
+            torchvision's.
+        erase_prob, erase_mode, erase_count: see ``random_erase``; 0: none.
+    """
+
+    def __init__(
+        self,
+        crop_size: int,
+        jitter_scales: Sequence[int],
+        *,
+        flip: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+        rand_augment: str = "",
+        erase_prob: float = 0.0,
+        erase_mode: str = "pixel",
+        erase_count: int = 1,
+    ):
+        if not crop_size <= jitter_scales[0] <= jitter_scales[1]:
+            raise ValueError(f"need crop_size <= low <= high, got {crop_size=}, {jitter_scales=}")
+        if erase_mode not in _ERASE_MODES:
+            raise ValueError(f"unknown erase_mode {erase_mode!r}; it must be one of {', '.join(_ERASE_MODES)}")
+        self.crop_size, self.jitter_scales = crop_size, tuple(jitter_scales)
+        self.flip, self.mean, self.std = flip, mean, std
+        self.rand_augment = build_rand_augment(rand_augment, mean) if rand_augment else None
+        self.erase_prob, self.erase_mode, self.erase_count = erase_prob, erase_mode, erase_count
+
+    def __call__(self, frames: np.ndarray, rng: random.Random) -> Tensor:
+        """(T, H, W, C) uint8 -> (C, T, crop_size, crop_size) float32; the same rng state gives the same view."""
+        clip = random_crop(to_tensor(frames), self.crop_size, rng.randint(*self.jitter_scales), rng)
+        if self.flip and rng.random() < 0.5:
+            clip = clip.flip(-1)
+        if self.rand_augment is not None:
+            # torchvision draws from torch's global generator: lend it a seeded one
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(rng.getrandbits(63))
+                clip = self.rand_augment(clip)
+        views = normalize(clip, self.mean, self.std)
+        if rng.random() < self.erase_prob:
+            random_erase(views, self.erase_mode, self.erase_count, rng)
+        return views
+
+
+class ViewTransform:
+    """The spatial views of frames: scaled to a short side, then 1 (centre) or 3 crops along the longer side."""
+
+    def __init__(self, crop_size: int, short_side: int, num_crops: int, *, mean: Sequence[float], std: Sequence[float]):
+        if short_side < crop_size:
+            raise ValueError(f"a crop of {crop_size} does not fit a short side of {short_side}")
+        self.crop_size, self.short_side, self.num_crops = crop_size, short_side, num_crops
+        self.mean, self.std = mean, std
+
+    def __call__(self, frames: np.ndarray, clips: Sequence[Sequence[int]]) -> Tensor:
+        """Views of several clips that share frames; each frame is scaled once.
+
+        Args:
+            frames: (N, H, W, C) uint8, the distinct frames.
+            clips: for each temporal view the T positions of its frames among ``frames``.
+
+        Returns:
+            (V, C, T, crop_size, crop_size) float32, V = len(clips) * num_crops; all crops of a clip together.
+        """
+        height, width = short_side_size(*frames.shape[1:3], self.short_side)
+        scaled = resize(to_tensor(frames), height, width)  # (N, C, height, width)
+        views = []
+        for positions in clips:
+            clip = scaled[list(positions)]
+            for crop in range(self.num_crops):
+                top, left = view_crop(height, width, self.crop_size, crop, self.num_crops)
+                view = clip[..., top : top + self.crop_size, left : left + self.crop_size]
+                views.append(normalize(view, self.mean, self.std))
+        return torch.stack(views)
+
+    def blank(self, num_clips: int, num_frames: int) -> Tensor:
+        """Zeros of the shape that views have, for a video that cannot be read."""
+        size = self.crop_size
+        return torch.zeros(num_clips * self.num_crops, _CHANNELS, num_frames, size, size)
+
+
+def build_rand_augment(spec: str, mean: Sequence[float]) -> v2.RandAugment:
+    """``rand-m<magnitude 0..10>-n<operations>`` -> the transform; uncovered pixels take the mean colour."""
+    match = re.fullmatch(r"rand-m(\d+)-n(\d+)", spec)
+    if match is None or int(match[1]) > 10:
+        raise ValueError(f"cannot read the augmentation {spec!r}; expected rand-m<0 to 10>-n<operations>")
+    bins = 31
+    return v2.RandAugment(
+        num_ops=int(match[2]),
+        magnitude=round(int(match[1]) / 10 * (bins - 1)),
+        num_magnitude_bins=bins,
+        interpolation=v2.InterpolationMode.BILINEAR,
+        fill=[255 * value for value in mean],
+    )
+
+
+def random_erase(clip: Tensor, mode: str, max_count: int, rng: random.Random) -> None:
+    """Overwrite random boxes, the same in all frames, in place. clip: (C, T, H, W), normalised.
+
+    Random Erasing (arXiv 1708.04896) with timm's ranges: up to ``max_count`` boxes, which share an area of 2 % to 33 %
+    and have sides of ratio 0.3 to 3.3. Filled with ``const`` 0, ``rand``: one normal colour, ``pixel``: normal noise.
+    """
+    c, t, height, width = clip.shape
+    count = rng.randint(1, max_count)
+    generator = torch.Generator().manual_seed(rng.getrandbits(63))
+    for _ in range(count):
+        for _ in range(10):  # a box of the drawn shape may not fit
+            area = rng.uniform(0.02, 1 / 3) * height * width / count
+            ratio = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
+            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if h < height and w < width:
+                top, left = rng.randint(0, height - h), rng.randint(0, width - w)
+                box = clip[..., top : top + h, left : left + w]
+                box.copy_(torch.randn(_ERASE_MODES[mode](c, t, h, w), generator=generator) if mode != "const" else 0)
+                break
+
+
+# erase mode -> shape of the noise that fills a box of (C, T, H, W)
+_ERASE_MODES = {
+    "const": lambda c, t, h, w: (),
+    "rand": lambda c, t, h, w: (c, 1, 1, 1),
+    "pixel": lambda c, t, h, w: (c, t, h, w),
+}
+
+
+def _cut(start: float, length: float, limit: int) -> slice:
+    length = min(max(round(length), 1), limit)
+    start = min(round(start), limit - length)
+    return slice(start, start + length)
