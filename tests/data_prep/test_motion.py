@@ -112,8 +112,8 @@ def test_moving_sprites_move_on_the_torus_as_the_name_says():
     settings, background = MotionSet(), background_of(5, MotionSet())
     for label, vector in [("MoveRight", (1, 0)), ("MoveLeft", (-1, 0)), ("MoveDown", (0, 1)), ("MoveUp", (0, -1))]:
         masks = sprite_mask(render(MotionClip(label, 5, 1), settings), background).astype(float)  # (T, H, W)
-        circle = np.exp(2j * np.pi * np.arange(settings.size) / settings.size)
-        x, y = np.angle(masks.sum(1) @ circle), np.angle(masks.sum(2) @ circle)  # circular means
+        rows, columns = (np.exp(2j * np.pi * np.arange(side) / side) for side in settings.shape)
+        x, y = np.angle(masks.sum(1) @ columns), np.angle(masks.sum(2) @ rows)  # circular means
         moved = np.array([np.unwrap(place)[-1] - place[0] for place in (x, y)]) / (2 * np.pi)
         assert moved @ vector > 0.45, label
         assert np.abs(moved[1 - np.argmax(np.abs(vector))]) < 0.05, label
@@ -121,14 +121,15 @@ def test_moving_sprites_move_on_the_torus_as_the_name_says():
 
 def test_rotation_turns_the_picture_the_way_the_name_says():
     settings = MotionSet()
-    side = np.arange(settings.size) - settings.size // 2
-    near = np.hypot(*np.meshgrid(side, side)) < 10
+    shape = np.array(settings.shape)
+    rows, columns = (np.arange(side) - side // 2 for side in shape)
+    near = np.hypot(*np.meshgrid(columns, rows)) < 10
     angles = np.radians(np.arange(-60, 61, 5))
     for label, sign in [("RotateClockwise", 1), ("RotateCounterclockwise", -1)]:
         for number in (1, 2, 3, 4):
             clip = MotionClip(label, 5, number)
-            x, y = (coordinates(clip, 0)[0, :2] * settings.size).round().astype(int)
-            frames = np.roll(render(clip, settings), settings.size // 2 - np.array([y, x]), (1, 2)).astype(float)
+            place = (coordinates(clip, 0)[0, 1::-1] * shape).round().astype(int)
+            frames = np.roll(render(clip, settings), shape // 2 - place, (1, 2)).astype(float)
             before, after = frames[0], frames[6]  # 0.06 to 0.12 turns apart: 21 to 43 degrees
             errors = [np.abs(turned(before, angle) - after)[near].mean() for angle in angles]
             best = angles[int(np.argmin(errors))]
@@ -137,11 +138,11 @@ def test_rotation_turns_the_picture_the_way_the_name_says():
 
 def turned(image, angle):
     """Nearest-pixel rotation about the centre; rows run down, so a positive angle is clockwise to the eye."""
-    side = np.arange(image.shape[0]) - image.shape[0] // 2
-    dx, dy = np.meshgrid(side, side)
-    column = np.rint(np.cos(angle) * dx + np.sin(angle) * dy).astype(int) + image.shape[0] // 2
-    row = np.rint(np.cos(angle) * dy - np.sin(angle) * dx).astype(int) + image.shape[0] // 2
-    return image[row.clip(0, image.shape[0] - 1), column.clip(0, image.shape[0] - 1)]
+    height, width = image.shape[:2]
+    dx, dy = np.meshgrid(np.arange(width) - width // 2, np.arange(height) - height // 2)
+    column = np.rint(np.cos(angle) * dx + np.sin(angle) * dy).astype(int) + width // 2
+    row = np.rint(np.cos(angle) * dy - np.sin(angle) * dx).astype(int) + height // 2
+    return image[row.clip(0, height - 1), column.clip(0, width - 1)]
 
 
 def test_training_and_test_groups_are_disjoint_and_sizes_right():

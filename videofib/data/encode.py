@@ -26,7 +26,7 @@ CRF = 18  # x264's constant quality: 0 lossless, 18 hardly to be told from the s
 
 def write_video(
     path: str | Path,
-    frames: Iterable[np.ndarray | av.VideoFrame],
+    frames: Iterable[np.ndarray],
     fps: float,
     *,
     gop: int = GOP,
@@ -39,8 +39,8 @@ def write_video(
 
     Args:
         path: the file to write; folders are made, a file of that name is replaced.
-        frames: ``(H, W, 3)`` uint8 RGB arrays, or PyAV frames, all of one even height and width. Taken one by one, so
-            a generator is never held in memory.
+        frames: ``(H, W, 3)`` uint8 RGB arrays, all of one even height and width. Taken one by one, so a generator is
+            never held in memory.
         fps: frames a second.
         gop: frames from one key frame to the next.
         crf: constant quality, 0 (lossless) to 51.
@@ -67,7 +67,7 @@ def write_video(
         }
         to_yuv = VideoReformatter()  # one for the file: it keeps its tables from frame to frame
         for frame in frames:
-            frame = to_yuv.reformat(_checked(frame, path), format="yuv420p")
+            frame = to_yuv.reformat(_to_av(frame, path), format="yuv420p")
             if count == 0:
                 stream.width, stream.height = frame.width, frame.height
             elif (frame.width, frame.height) != (stream.width, stream.height):
@@ -86,11 +86,10 @@ def write_video(
     return count
 
 
-def _checked(frame: np.ndarray | av.VideoFrame, path: str | Path) -> av.VideoFrame:
-    if not isinstance(frame, av.VideoFrame):
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"{path}: frames must be (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-    if frame.width % 2 or frame.height % 2:
-        raise ValueError(f"{path}: H.264 in yuv420p needs an even size, got {frame.width}x{frame.height}")
-    return frame
+def _to_av(frame: np.ndarray, path: str | Path) -> av.VideoFrame:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        raise ValueError(f"{path}: frames must be (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+    height, width, _ = frame.shape
+    if width % 2 or height % 2:
+        raise ValueError(f"{path}: H.264 in yuv420p needs an even size, got {width}x{height}")
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")

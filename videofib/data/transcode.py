@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -90,20 +89,22 @@ def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 class _Scaled:
-    """The frames of a reader, turned upright and scaled, one at a time; ``damaged`` says why it ended early."""
+    """The frames of a reader, turned upright and scaled, one at a time; ``damaged`` says why it ended early.
+
+    They are plain RGB arrays: matrix and range of the source's colours, which may be marked in many ways, end here.
+    """
 
     def __init__(self, reader: OrderedReader, short_side: int):
         self.reader, self.short_side, self.damaged = reader, short_side, ""
 
-    def __iter__(self) -> Iterator[av.VideoFrame]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         scaler = VideoReformatter()
         for count, frame in enumerate(self.reader.frames()):
             turns, (height, width) = self.reader.rotation, self.reader.size
             size = target_size(width, height, self.short_side)
             stored = size[::-1] if turns % 2 else size
             try:
-                # to RGB, so that range and matrix of the source's colours are undone once and for all
-                rgb = scaler.reformat(frame, *stored, format="rgb24", interpolation="BICUBIC")
+                rgb = scaler.reformat(frame, *stored, format="rgb24", interpolation="BICUBIC").to_ndarray()
             except (ValueError, MemoryError) as error:  # FFmpeg's errors are ValueErrors, too
                 if count == 0:
                     raise DecodeError(
@@ -111,7 +112,4 @@ class _Scaled:
                     ) from error
                 self.damaged = f"decoding stopped after {count} frames: a {frame.format.name} frame cannot be converted"
                 return
-            if turns:
-                turned = np.ascontiguousarray(np.rot90(rgb.to_ndarray(), turns))  # both count counter-clockwise
-                rgb = av.VideoFrame.from_ndarray(turned, format="rgb24")
-            yield rgb
+            yield np.rot90(rgb, turns)  # both count counter-clockwise
