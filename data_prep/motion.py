@@ -13,7 +13,8 @@ of the four circles, and its class says which coordinate runs, and which way:
 
     MoveRight x+  MoveLeft x-  MoveDown y+  MoveUp y-  RotateClockwise a+  RotateCounterclockwise a-  Grow s+  Shrink s-
 
-So at every moment the coordinates of every class are distributed uniformly, and one frame tells nothing. Beyond that,
+Sprites are bright and backgrounds dim, so that a small model soon sees what moves and can spend its time on how.
+At every moment the coordinates of every class are distributed uniformly, and one frame tells nothing. Beyond that,
 clip c of group g has the same sprite, background, start and speed in all eight classes: their first frames are the
 same picture, and to learn pictures by heart does not help. Played backwards, a clip is one of the opposite class.
 """
@@ -47,19 +48,25 @@ CLASSES = {
 CLIPS_PER_GROUP = 4
 FPS = 25
 NUM_FRAMES = 50
-RADIUS = (0.14, 0.31)  # of a sprite, smallest and largest, as a share of the frame's side
+RADIUS = (0.17, 0.38)  # of a sprite, smallest and largest, as a share of the frame's height
 CYCLES = (0.5, 1.0)  # how much of its circle the running coordinate covers in a clip
 TEXTURE = 48  # side of a sprite's own picture in pixels
+DIM, BRIGHT = (0.15, 0.4), (0.55, 0.9)  # mean colours of backgrounds and of sprites, each channel
 
 
 @dataclass(frozen=True)
 class MotionSet:
     """What decides every byte of the data set."""
 
-    train_per_class: int = 160
+    train_per_class: int = 320
     test_per_class: int = 24
-    size: int = 96
+    size: int = 64
     seed: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of a frame in pixels; a quarter wider than tall, so that spatial crops differ."""
+        return self.size, self.size * 5 // 4 // 2 * 2
 
     def __post_init__(self) -> None:
         if self.train_per_class < 1 or self.test_per_class < 1:
@@ -104,14 +111,14 @@ def coordinates(clip: MotionClip, seed: int) -> np.ndarray:
 
 
 def render(clip: MotionClip, settings: MotionSet) -> np.ndarray:
-    """The frames of a clip, ``(NUM_FRAMES, size, size, 3)`` uint8."""
-    size = settings.size
+    """The frames of a clip, ``(NUM_FRAMES, height, width, 3)`` uint8."""
+    height, width = settings.shape
     sprite = _sprite(np.random.default_rng([settings.seed, clip.group, clip.number, 1]))  # (TEXTURE, TEXTURE, 4)
-    background = _texture(np.random.default_rng([settings.seed, clip.group, 0, 2]), size, contrast=0.5)
+    background = _texture(np.random.default_rng([settings.seed, clip.group, 0, 2]), height, width, DIM, contrast=0.35)
 
     x, y, angle, scale = coordinates(clip, settings.seed).astype(np.float32).T[..., None, None]  # each (T, 1, 1)
-    centre_x, centre_y, angle = x * size, y * size, angle * 2 * np.pi
-    radius = size * RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** scale
+    centre_x, centre_y, angle = x * width, y * height, angle * 2 * np.pi
+    radius = height * RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** scale
 
     # the square of pixels around the centre that the sprite may touch, (T, side, side) in all
     reach = int(np.ceil(radius.max())) + 1
@@ -121,34 +128,36 @@ def render(clip: MotionClip, settings: MotionSet) -> np.ndarray:
     # back to the sprite's own picture, [-1, 1] each way: turned back; rows run down, so a growing angle is clockwise
     u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
     inside = u * u + v * v < 1
-    pixel = ((row % size) * size + column % size).astype(int)[inside]  # (P,) pixels in all; the frame is a torus
+    pixel = ((row % height) * width + column % width).astype(int)[inside]  # (P,) pixels in all; the frame is a torus
     time = np.nonzero(inside)[0]  # (P,)
     painted = _bilinear(sprite, (v[inside] + 1) * (TEXTURE - 1) / 2, (u[inside] + 1) * (TEXTURE - 1) / 2)  # (P, 4)
     colour, alpha = painted[:, :3], painted[:, 3:]
 
-    frames = np.tile(background.reshape(1, size * size, 3), (NUM_FRAMES, 1, 1))
+    frames = np.tile(background.reshape(1, height * width, 3), (NUM_FRAMES, 1, 1))
     under = frames[time, pixel]
     frames[time, pixel] = under + alpha * (colour - under)
-    return (frames.reshape(NUM_FRAMES, size, size, 3) * 255 + 0.5).astype(np.uint8)
+    return (frames.reshape(NUM_FRAMES, height, width, 3) * 255 + 0.5).astype(np.uint8)
 
 
-def _texture(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
-    """Smooth coloured noise of several grain sizes around a random colour, ``(size, size, 3)`` in [0, 1]."""
-    noise = np.zeros((size, size, 3), np.float32)
+def _texture(
+    rng: np.random.Generator, height: int, width: int, brightness: tuple[float, float], contrast: float
+) -> np.ndarray:
+    """Smooth coloured noise of several grain sizes around a random colour, ``(height, width, 3)`` in [0, 1]."""
+    noise = np.zeros((height, width, 3), np.float32)
     for cells in (3, 6, 12):
-        rows = _interpolation(cells, size)  # (size, cells)
-        noise += np.einsum("yi,xj,ijc->yxc", rows, rows, rng.normal(size=(cells, cells, 3)), optimize=True)
-    return np.clip(rng.uniform(0.25, 0.75, 3) + contrast * 0.25 * noise, 0, 1).astype(np.float32)
+        rows, columns = _interpolation(cells, height), _interpolation(cells, width)
+        noise += np.einsum("yi,xj,ijc->yxc", rows, columns, rng.normal(size=(cells, cells, 3)), optimize=True)
+    return np.clip(rng.uniform(*brightness, 3) + contrast * 0.25 * noise, 0, 1).astype(np.float32)
 
 
 def _sprite(rng: np.random.Generator) -> np.ndarray:
     """A texture cut out in the shape of a random blob, ``(TEXTURE, TEXTURE, 4)``: colour and alpha in [0, 1]."""
-    colour = _texture(rng, TEXTURE, contrast=1.5)
+    colour = _texture(rng, TEXTURE, TEXTURE, BRIGHT, contrast=0.9)
     axis = np.linspace(-1, 1, TEXTURE)
     distance, angle = np.hypot(*np.meshgrid(axis, axis)), np.arctan2(*np.meshgrid(axis, axis))
-    waves = np.arange(1, 6)
-    swing, start = rng.normal(size=5) * 0.25 / waves, rng.uniform(0, 2 * np.pi, 5)
-    edge = 1 + (swing * np.cos(waves * angle[..., None] + start)).sum(-1)
+    waves = np.arange(1, 5)
+    swing, start = rng.normal(size=4) * 0.5 / waves, rng.uniform(0, 2 * np.pi, 4)
+    edge = np.maximum(1 + (swing * np.cos(waves * angle[..., None] + start)).sum(-1), 0.15)
     edge *= 0.95 / edge.max()  # the farthest point of the blob is the sprite's radius
     alpha = np.clip((edge - distance) * TEXTURE / 4, 0, 1)  # soft over two pixels
     return np.concatenate([colour, alpha[..., None]], -1).astype(np.float32)
@@ -193,7 +202,9 @@ def write_motion(out: str | Path, settings: MotionSet, jobs: int) -> None:
     missing = [clip for clip in train + test if not (out / "videos" / clip.path).exists()]
     work = [(clip, settings, out / "videos" / clip.path) for clip in missing]
     failed = []
-    for index, result in tqdm(run_parallel(_write_clip, work, jobs), "motion clips", len(work), disable=not work):
+    for index, result in tqdm(
+        run_parallel(_write_clip, work, jobs), "motion clips", len(work), disable=None if work else True
+    ):
         if isinstance(result, Exception):
             failed.append(f"{missing[index].path}: {result}")
     if failed:
@@ -224,7 +235,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write; its videos/ and annotations/")
     parser.add_argument("--train-per-class", type=int, default=MotionSet.train_per_class)
     parser.add_argument("--test-per-class", type=int, default=MotionSet.test_per_class)
-    parser.add_argument("--size", type=int, default=MotionSet.size, help="side of a frame in pixels")
+    parser.add_argument("--size", type=int, default=MotionSet.size, help="height of a frame in pixels")
     parser.add_argument("--seed", type=int, default=MotionSet.seed)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     args = parser.parse_args()
