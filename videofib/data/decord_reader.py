@@ -47,8 +47,9 @@ def _read(path: str, reader, indices: Sequence[int], seek: bool) -> np.ndarray:
         raise FrameIndexError(f"{path}: frame {indices[-1]} was asked for, but it has {len(reader)}", len(reader))
     frames, position = [], 0
     try:
+        keys = reader.get_key_indices() if seek else []
         for index in indices:
-            if seek:
+            if seek and (not frames or any(position < key <= index for key in keys)):  # else decoding on is shorter
                 reader.seek_accurate(index)
             elif index > position:
                 reader.skip_frames(index - position)
