@@ -125,12 +125,17 @@ class TimeSformer(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as published: normal of std 0.02, temporal attention silent in every block but the first."""
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        """Initialise as published, temporal attention silent in every block but the first.
+
+        The published std of 0.02 belongs to a width of 768. It grows as 1/√width below that, so that a narrow model
+        starts with activations of the same size, and does not sit still for its first thousand steps.
+        """
+        std = 0.02 * (768 / self.norm.normalized_shape[0]) ** 0.5
+        nn.init.trunc_normal_(self.cls_token, std=std)
+        nn.init.trunc_normal_(self.pos_embed, std=std)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if self.attention_type == "divided_space_time":
