@@ -56,14 +56,15 @@ def _read(path: str, reader, indices: Sequence[int], seek: bool) -> np.ndarray:
             frames.append(_pixels(reader.next()))
             position = index + 1
         return np.stack(frames)
-    except Exception as error:  # decord raises its own error, RuntimeError or StopIteration alike
+    except (_decord().DECORDError, RuntimeError, StopIteration) as error:
         raise DecodeError(f"{path}: decord cannot decode it: {_first_line(error)}") from error
 
 
 def _open(path: str):
+    decord = _decord()
     try:
-        return _decord().VideoReader(path, num_threads=1)
-    except Exception as error:
+        return decord.VideoReader(path, num_threads=1)
+    except (decord.DECORDError, RuntimeError) as error:
         raise DecodeError(f"{path}: decord cannot open it: {_first_line(error)}") from error
 
 

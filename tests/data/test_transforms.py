@@ -1,0 +1,164 @@
+"""Crops, scaling, normalisation and augmentation of whole clips."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from videofib.data.transforms import (
+    TrainTransform,
+    ViewTransform,
+    build_rand_augment,
+    normalize,
+    random_crop,
+    random_erase,
+    resize,
+    to_tensor,
+)
+
+MEAN, STD = [0.45, 0.4, 0.5], [0.225, 0.2, 0.25]
+PLAIN = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # normalised values are the pixels' own
+
+
+def ramp(frames=4, height=60, width=80):
+    """Pixel (t, y, x) is (x, y, t): every value tells where it came from."""
+    t, y, x = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
+    return np.stack([x, y, t], -1).astype(np.uint8)
+
+
+def test_normalize_by_hand():
+    clip = torch.zeros(2, 3, 4, 5, dtype=torch.uint8)
+    clip[1, 2] = 255
+    out = normalize(clip, MEAN, STD)
+    assert out.shape == (3, 2, 4, 5)
+    assert out.dtype == torch.float32
+    assert out.is_contiguous()
+    torch.testing.assert_close(out[0], torch.full((2, 4, 5), -0.45 / 0.225))
+    torch.testing.assert_close(out[2, 1], torch.full((4, 5), (1 - 0.5) / 0.25))
+
+
+def test_resize_is_plain_bilinear():
+    clip = torch.randint(0, 256, (2, 13, 17, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(clip.double(), size=(29, 23), mode="bilinear", align_corners=False)
+    assert (resize(clip, 29, 23).double() - expected).abs().max() <= 1.01
+    assert resize(clip, 13, 17) is clip
+
+
+def test_random_crop_without_scaling_cuts_pixels_everywhere():
+    rng, corners = random.Random(0), set()
+    for _ in range(300):
+        crop = random_crop(to_tensor(ramp()), 56, 60, rng)
+        x, y = int(crop[0, 0, 0, 0]), int(crop[0, 1, 0, 0])
+        assert torch.equal(crop, to_tensor(ramp())[..., y : y + 56, x : x + 56])
+        corners.add((x, y))
+    assert {x for x, _ in corners} == set(range(80 - 56 + 1))
+    assert {y for _, y in corners} == set(range(60 - 56 + 1))
+
+
+def test_cropping_first_differs_from_scaling_first_by_less_than_a_pixel():
+    clip = to_tensor(ramp(1, 60, 80))
+    for seed in range(50):
+        crop = random_crop(clip, 90, 120, random.Random(seed)).float()
+        rng = random.Random(seed)
+        top, left = rng.randint(0, 120 - 90), rng.randint(0, 160 - 90)
+        whole = resize(clip, 120, 160)[..., top : top + 90, left : left + 90].float()
+        assert (crop - whole).abs().max() <= 1.5  # neighbouring pixels differ by 1, and values are rounded
+
+
+@pytest.mark.parametrize("shape", [(16, 640), (640, 16), (16, 16), (1, 1), (241, 319)])
+def test_any_frame_size_gives_the_crop_size(shape):
+    frames = np.zeros((2, *shape, 3), np.uint8)
+    train = TrainTransform(32, [32, 40], flip=True, **PLAIN)
+    assert train(frames, random.Random(0)).shape == (3, 2, 32, 32)
+    assert ViewTransform(32, 32, 3, **PLAIN)(frames, [[0, 1]]).shape == (3, 3, 2, 32, 32)
+
+
+def test_flip_mirrors_half_of_the_clips():
+    transform = TrainTransform(60, [60, 60], flip=True, **PLAIN)
+    frames = np.repeat(ramp(1, 60, 60), 2, 0)
+    mirrored = [bool(transform(frames, random.Random(seed))[0, 0, 0, 0] > 30) for seed in range(200)]
+    assert 70 < sum(mirrored) < 130
+    never = TrainTransform(60, [60, 60], flip=False, **PLAIN)
+    assert not any(never(frames, random.Random(seed))[0, 0, 0, 0] > 30 for seed in range(50))
+
+
+def augmenting(**kwargs):
+    settings = {"rand_augment": "rand-m9-n2", "erase_prob": 1.0, "erase_mode": "rand"} | kwargs
+    return TrainTransform(32, [32, 48], flip=True, mean=MEAN, std=STD, **settings)
+
+
+def test_the_same_state_gives_the_same_view_and_global_generators_are_left_alone():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), dtype=np.uint8)
+    transform = augmenting(erase_mode="pixel")
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = transform(frames, random.Random(5))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(transform(frames, random.Random(5)), first)
+    assert not torch.equal(transform(frames, random.Random(6)), first)
+
+
+def test_all_frames_of_a_clip_are_augmented_alike():
+    frames = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 60, 80, 3), dtype=np.uint8), 4, 0)
+    for seed in range(30):
+        view = augmenting()(frames, random.Random(seed))
+        assert torch.equal(view, view[:, :1].expand_as(view))
+
+
+@pytest.mark.parametrize(("mode", "distinct"), [("const", 1), ("rand", 3), ("pixel", None)])
+def test_random_erase_fills_one_box_of_timms_size(mode, distinct):
+    for seed in range(40):
+        clip = torch.full((3, 2, 64, 64), 9.0)
+        random_erase(clip, mode, 1, random.Random(seed))
+        erased = (clip != 9).all(0)
+        assert torch.equal(erased[0], erased[1])
+        rows, columns = erased[0].any(1).sum(), erased[0].any(0).sum()
+        assert rows * columns == erased[0].sum()  # one full box
+        assert 0.015 < erased[0].float().mean() < 0.36
+        if distinct:
+            assert len(clip[:, erased].unique()) == distinct
+
+
+def test_erasing_happens_as_often_as_asked():
+    frames = np.full((2, 40, 40, 3), 128, np.uint8)
+    transform = TrainTransform(40, [40, 40], flip=False, mean=[0] * 3, std=[1] * 3, erase_prob=0.25, erase_mode="const")
+    assert 30 < sum(bool((transform(frames, random.Random(s)) == 0).any()) for s in range(200)) < 70
+
+
+def test_views_are_temporal_major_and_cut_where_they_should_be():
+    frames = ramp(5, 60, 80)
+    views = ViewTransform(60, 60, 3, **PLAIN)(frames, [[0, 1], [3, 4]])
+    assert views.shape == (6, 3, 2, 60, 60)
+    for v, (clip, crop) in enumerate([(c, s) for c in range(2) for s in range(3)]):
+        assert views[v, 2, :, 0, 0].tolist() == [[0, 1], [3, 4]][clip]
+        assert views[v, 0, 0, 0, 0] == [0, 10, 20][crop]  # left edge
+    centre = ViewTransform(40, 60, 1, **PLAIN)(frames, [[2]])
+    assert centre.shape == (1, 3, 1, 40, 40)
+    assert centre[0, :, 0, 0, 0].tolist() == [20, 10, 2]
+
+
+def test_a_blank_has_the_shape_of_views():
+    transform = ViewTransform(24, 30, 3, **PLAIN)
+    assert transform.blank(2, 5).shape == transform(ramp(5), [[0, 1, 2, 3, 4]] * 2).shape
+
+
+@pytest.mark.parametrize("spec", ["rand-m11-n2", "rand-m5", "augmix", "rand-m9-mstd0.5-n2"])
+def test_unreadable_augmentations_are_refused(spec):
+    with pytest.raises(ValueError, match=spec):
+        build_rand_augment(spec, MEAN)
+
+
+def test_rand_augment_reads_timms_notation():
+    transform = build_rand_augment("rand-m7-n2", MEAN)
+    assert (transform.num_ops, transform.magnitude) == (2, 21)  # 7 of 10 = 21 of 30
+
+
+def test_sizes_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="crop_size=64"):
+        TrainTransform(64, [32, 48], flip=False, **PLAIN)
+    with pytest.raises(ValueError, match="64 does not fit a short side of 32"):
+        ViewTransform(64, 32, 1, **PLAIN)
+    with pytest.raises(ValueError, match="'noise'"):
+        TrainTransform(32, [32, 48], flip=False, erase_mode="noise", **PLAIN)
