@@ -1,8 +1,10 @@
 """Processes that find each other, exchange values, and do not wait for one that died."""
 
 import os
+import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -54,6 +56,19 @@ def test_two_processes_exchange_values_and_share_the_cores(tmp_path):
     threads = os.environ.get("OMP_NUM_THREADS") or max(1, torch.get_num_threads() // 2)
     said = sorted(file.name for file in tmp_path.iterdir())
     assert said == [f"rank {rank}, {threads} threads" for rank in range(2)]
+
+
+def test_two_machines_meet_at_an_address(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"tcp://localhost:{probe.getsockname()[1]}"
+    with ThreadPoolExecutor() as pool:  # two launchers, as if on two machines with one process each
+        launches = [
+            pool.submit(distributed.launch, exchange, (tmp_path,), machines=2, machine=machine, init_method=address)
+            for machine in range(2)
+        ]
+    assert [launched.result() for launched in launches] == [None, None]
+    assert [file.name[:6] for file in sorted(tmp_path.iterdir())] == ["rank 0", "rank 1"]
 
 
 def one_leaves():

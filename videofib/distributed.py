@@ -90,6 +90,7 @@ def _spawned(
     init_method: str,
     port: int,
 ) -> None:
+    mp.set_start_method(None, force=True)  # data workers start as the platform does it, not as this process did
     where = {"init_method": init_method} if machines > 1 else {"store": dist.TCPStore("localhost", port)}
     ranks = {"rank": machine * processes + local_rank, "world_size": processes * machines}
     with _process_group(local_rank, processes, **where, **ranks):
@@ -99,8 +100,6 @@ def _spawned(
 @contextmanager
 def _process_group(local_rank: int, processes: int, **how):
     if torch.cuda.is_available():
-        if local_rank >= torch.cuda.device_count():
-            raise RuntimeError(f"{processes} processes need a GPU each; this machine has {torch.cuda.device_count()}")
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))  # the processes share the cores
@@ -163,5 +162,5 @@ def let_main_speak_first() -> None:
 
     Its end makes the launcher end this process, so the user reads the message once.
     """
-    if not is_main():
+    if rank() or int(os.environ.get("RANK", 0)):  # under torchrun the number is known before the group is
         time.sleep(2)

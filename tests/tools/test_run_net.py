@@ -1,0 +1,260 @@
+"""The tools, end to end on real encoded clips: train, resume, test, in one process and in several."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from videofib.checkpoint import load_checkpoint
+from videofib.data.encode import write_video
+from videofib.engine.run import main
+from videofib.logging import close_logging
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ["red", "green", "blue"]
+SPLITS = {"train": 12, "val": 3, "test": 5}
+
+CONFIG = {
+    "LOG_PERIOD": 2,
+    "TRAIN": {"BATCH_SIZE": 4},
+    "TEST": {"BATCH_SIZE": 12, "NUM_ENSEMBLE_VIEWS": 2, "NUM_SPATIAL_CROPS": 3},
+    "DATA": {
+        "NUM_FRAMES": 2,
+        "SAMPLING_RATE": 4,
+        "TRAIN_JITTER_SCALES": [36, 44],
+        "TRAIN_CROP_SIZE": 32,
+        "TEST_CROP_SIZE": 32,
+    },
+    "DATA_LOADER": {"NUM_WORKERS": 0},
+    "MODEL": {"NUM_CLASSES": 3},
+    "TIMESFORMER": {
+        "ATTENTION_TYPE": "joint_space_time",
+        "PATCH_SIZE": 16,
+        "EMBED_DIM": 24,
+        "DEPTH": 1,
+        "NUM_HEADS": 2,
+        "DROP_PATH_RATE": 0.0,
+    },
+    "ATTENTION": {"JOINT": "fibottention"},
+    "FIBOTTENTION": {"W_MIN": 2},
+    "SOLVER": {
+        "OPTIMIZING_METHOD": "adamw",
+        "BASE_LR": 0.003,
+        "LR_POLICY": "cosine",
+        "MAX_EPOCH": 2,
+        "WARMUP_EPOCHS": 0.5,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """A config file beside a data folder: small clips whose colour is their class, and a text file named .mp4."""
+    folder = tmp_path_factory.mktemp("experiment")
+    rng = np.random.default_rng(0)
+    for split, count in SPLITS.items():
+        lines = []
+        for i in range(count):
+            frames = rng.integers(0, 60, (16, 48, 64, 3), dtype=np.uint8)
+            frames[..., i % 3] += 150
+            write_video(folder / f"{split} {i}.mp4", frames, 30)
+            lines.append(f"{split} {i}.mp4 {i % 3}\n")
+        if split == "test":
+            (folder / "broken.mp4").write_text("this is no video\n" * 100)
+            lines.append("broken.mp4 2\n")
+        (folder / f"{split}.csv").write_text("".join(lines))
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    config = {**CONFIG, "DATA": {**CONFIG["DATA"], "PATH_TO_DATA_DIR": str(folder)}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _handlers_end_with_the_test():
+    yield
+    close_logging()
+
+
+def run(experiment, out, *overrides, stages=None):
+    main(stages, ["--cfg", str(experiment / "config.yaml"), "OUTPUT_DIR", str(out), *overrides])
+
+
+def fails(capsys, experiment, out, *overrides, stages=None):
+    """Run something that must fail; returns the one line that is said about it."""
+    with pytest.raises(SystemExit) as caught:
+        run(experiment, out, *overrides, stages=stages)
+    assert caught.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.fixture(scope="module")
+def trained(experiment):
+    """The folder of a run that trained two epochs and tested, all in this process."""
+    run(experiment, experiment / "trained")
+    return experiment / "trained"
+
+
+def weights(run_folder, epoch=2):
+    state = load_checkpoint(run_folder / "checkpoints" / f"checkpoint_epoch_{epoch:05d}.pyth")["model_state"]
+    return torch.cat([value.flatten() for value in state.values()])
+
+
+def results(run_folder):
+    return json.loads((run_folder / "test_results.json").read_text())
+
+
+def test_a_run_trains_tests_and_writes_everything_down(trained):
+    assert sorted(file.name for file in (trained / "checkpoints").iterdir()) == [
+        "checkpoint_epoch_00001.pyth",
+        "checkpoint_epoch_00002.pyth",
+    ]
+    assert yaml.safe_load((trained / "config.yaml").read_text())["SOLVER"]["BASE_LR"] == 0.003
+    stats = [json.loads(line) for line in (trained / "stats.jsonl").read_text().splitlines()]
+    kinds = [line["_type"] for line in stats]
+    assert kinds == ["train_iter", "train_epoch", "val_epoch"] * 2 + ["test_final"]
+    assert "going on" not in (trained / "log.txt").read_text()
+
+
+def test_the_test_names_the_unreadable_video_and_counts_it_as_wrong(trained):
+    found = results(trained)
+    (skipped,) = found["skipped"]
+    assert skipped["video"] == "broken.mp4"
+    assert skipped["reason"]
+    assert (found["num_videos"], found["num_views"]) == (6, 6)
+    assert list(found["per_class_acc"]) == CLASSES
+    assert found["per_class_acc"]["blue"] <= 50.0
+    assert found["top5_acc"] == pytest.approx(100 * 5 / 6)
+    assert "1 unreadable videos were counted as wrong: broken.mp4" in (trained / "log.txt").read_text()
+    with np.load(trained / "test_scores.npz") as saved:
+        assert saved["ids"].tolist() == [*(f"test {i}.mp4" for i in range(5)), "broken.mp4"]
+        np.testing.assert_allclose(saved["scores"][:5].sum(1), 1, atol=1e-5)
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(experiment, trained, tmp_path):
+    random_parts = ["TIMESFORMER.DROP_PATH_RATE", "0.3", "AUG.ENABLE", "True", "MIXUP.ENABLE", "True"]
+    run(experiment, tmp_path / "whole", *random_parts, "TRAIN.EMA_DECAY", "0.9", stages=["train"])
+    (tmp_path / "cut" / "checkpoints").mkdir(parents=True)
+    first = "checkpoints/checkpoint_epoch_00001.pyth"
+    shutil.copy(tmp_path / "whole" / first, tmp_path / "cut" / first)
+    (tmp_path / "cut" / "checkpoints" / "checkpoint_epoch_00002.pyth").write_bytes(b"half a file")
+    workers = ["DATA_LOADER.NUM_WORKERS", "2"]  # and what a sample is does not depend on who prepares it
+    run(experiment, tmp_path / "cut", *random_parts, *workers, "TRAIN.EMA_DECAY", "0.9", stages=["train"])
+    log = (tmp_path / "cut" / "log.txt").read_text()
+    assert "checkpoint_epoch_00002.pyth is damaged" in log
+    assert "1 of 2 epochs are done" in log
+    assert torch.equal(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    assert not torch.equal(weights(tmp_path / "cut"), weights(trained))
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(experiment):
+    """The same run by the script in two processes of its own making, training alone."""
+    out = experiment / "trained by two"
+    command = [sys.executable, ROOT / "tools" / "train_net.py", "--cfg", experiment / "config.yaml"]
+    done = subprocess.run(
+        [*command, "--opts", "OUTPUT_DIR", out, "NUM_GPUS", "2", "DATA_LOADER.NUM_WORKERS", "1"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "json_stats: {" in done.stdout
+    return out
+
+
+def test_two_processes_train_to_what_one_does(trained, trained_by_two):
+    torch.testing.assert_close(weights(trained_by_two), weights(trained), rtol=0, atol=1e-4)
+    assert not (trained_by_two / "test_results.json").exists()
+    assert "2 process(es)" in (trained_by_two / "log.txt").read_text()
+
+
+def test_torchrun_trains_to_the_same(experiment, trained_by_two, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, ROOT / "tools" / "train_net.py", "--cfg", experiment / "config.yaml", "OUTPUT_DIR", tmp_path]
+    environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    torch.testing.assert_close(weights(tmp_path), weights(trained_by_two), rtol=0, atol=1e-6)
+    assert "2 process(es)" in (tmp_path / "log.txt").read_text()
+
+
+def test_three_processes_test_to_what_one_does(experiment, trained, tmp_path):
+    checkpoint = ["TEST.CHECKPOINT_FILE_PATH", str(trained / "checkpoints" / "checkpoint_epoch_00002.pyth")]
+    run(experiment, tmp_path, *checkpoint, "NUM_GPUS", "3", "TRAIN.BATCH_SIZE", "3", stages=["test"])
+    assert results(tmp_path) == results(trained)
+    assert (tmp_path / "test_config.yaml").exists()
+    one, three = (np.load(folder / "test_scores.npz") for folder in (trained, tmp_path))
+    np.testing.assert_allclose(one["scores"], three["scores"], atol=1e-5)
+
+
+def test_leaving_the_unreadable_video_out_changes_the_denominator(experiment, trained, tmp_path):
+    source = trained / "checkpoints" / "checkpoint_epoch_00001.pyth"
+    run(experiment, tmp_path, "TEST.CHECKPOINT_FILE_PATH", str(source), "TEST.UNREADABLE", "exclude", stages=["test"])
+    found = results(tmp_path)
+    assert (found["num_videos"], len(found["skipped"]), found["top5_acc"]) == (5, 1, 100.0)
+    assert found["checkpoint"] == str(source)
+
+
+def test_a_finished_run_is_not_trained_again_and_changed_settings_are_named(experiment, trained, tmp_path):
+    out = tmp_path / "again"
+    shutil.copytree(trained, out)
+    run(experiment, out, "ATTENTION.JOINT", "dense")
+    log = (out / "log.txt").read_text()
+    assert "2 of 2 epochs are done" in log
+    assert "was trained with other settings: ATTENTION.JOINT fibottention -> dense" in log
+    assert log.count("test_final") == 2
+
+
+def test_each_stage_can_be_turned_off(experiment, tmp_path, capsys):
+    said = fails(capsys, experiment, tmp_path, "TRAIN.ENABLE", "False", "TEST.ENABLE", "False")
+    assert "nothing to do" in said
+    assert "no checkpoint in" in fails(capsys, experiment, tmp_path, "TRAIN.ENABLE", "False")
+
+
+def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path, capsys):
+    (tmp_path / "a file").touch()
+    bad = tmp_path / "bad.pyth"
+    bad.write_bytes(b"no checkpoint")
+    for overrides, message in [
+        (["SOLVER.BASE", "1"], "unknown key SOLVER.BASE in the command line; the nearest known key is SOLVER.BASE_LR"),
+        (["MODEL.NUM_CLASSES", "4"], "classes.txt names 3 classes, but MODEL.NUM_CLASSES is 4"),
+        (["DATA.PATH_TO_DATA_DIR", str(tmp_path)], "no train split"),
+        (["TIMESFORMER.NUM_HEADS", "5"], "the config describes no model"),
+        (["TRAIN.CHECKPOINT_FILE_PATH", str(bad)], "bad.pyth is damaged"),
+        (["TRAIN.MIXED_PRECISION", "True", "TRAIN.MIXED_PRECISION_DTYPE", "fp16"], "fp16 needs a GPU"),
+        (["OUTPUT_DIR", str(tmp_path / "a file")], "cannot write to OUTPUT_DIR"),
+        (["OUTPUT_DIR", str(trained), "TRAIN.AUTO_RESUME", "False"], "checkpoints of another run"),
+        (["SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_EPOCHS", "0"], "the loss is nan at epoch 1, step 2 of 3"),
+    ]:
+        assert message in fails(capsys, experiment, tmp_path / "out", *overrides, stages=["train"])
+
+
+def test_labels_beyond_the_number_of_classes_are_named(experiment, tmp_path, capsys):
+    (tmp_path / "train.csv").write_text("".join(f"train {i}.mp4 {i}\n" for i in range(5)))
+    shutil.copy(experiment / "val.csv", tmp_path)
+    where = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment)]
+    said = fails(capsys, experiment, tmp_path / "out", *where, stages=["train"])
+    assert "the train split has label 4 (train 4.mp4), so MODEL.NUM_CLASSES must be at least 5; it is 3" in said
+
+
+def test_lists_that_name_no_real_files_are_found_at_once(experiment, tmp_path, capsys):
+    said = fails(capsys, experiment, tmp_path / "out", "DATA.PATH_PREFIX", str(tmp_path), stages=["train"])
+    assert f"none of the first 12 videos of the train split exist, such as {tmp_path}/train 0.mp4" in said
+
+
+def test_an_error_in_every_process_is_said_once(experiment, tmp_path):
+    command = [sys.executable, ROOT / "tools" / "test_net.py", "--cfg", experiment / "config.yaml", "--num_shards", "1"]
+    done = subprocess.run(
+        [*command, "OUTPUT_DIR", tmp_path, "NUM_GPUS", "2"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2
+    said = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert said == [f"error: no checkpoint in {tmp_path}/checkpoints; train first, or set TEST.CHECKPOINT_FILE_PATH"]

@@ -1,0 +1,10 @@
+"""Train only.
+
+python tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
+torchrun --nproc-per-node 2 tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
+"""
+
+from videofib.engine.run import main
+
+if __name__ == "__main__":
+    main(stages=("train",))

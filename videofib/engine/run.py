@@ -1,0 +1,332 @@
+"""From the command line to a finished run: reads the config, builds the parts, and tells train and evaluate.
+
+The tools are this module's front doors. Nothing else in the engine knows the config.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+from timm.data import Mixup
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from videofib import distributed
+from videofib.checkpoint import (
+    CheckpointError,
+    find_checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    load_weights,
+    resume,
+    save_checkpoint,
+    trained_weights,
+)
+from videofib.config import ConfigError, differences, load_config
+from videofib.data.loader import build_eval_loader, build_train_loader
+from videofib.data.manifest import ManifestError
+from videofib.engine.evaluate import EvaluationError, evaluate, write_results
+from videofib.engine.train import Recipe, TrainingError, seed_everything, train
+from videofib.files import replacing
+from videofib.logging import log_stats, setup_logging
+from videofib.models.build import build_model
+from videofib.optim import build_optimizer, lr_at, parameter_groups
+
+logger = logging.getLogger(__name__)
+
+# What a user can mend: told in one line, without a traceback.
+USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError)
+
+
+def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None) -> None:
+    """Run stages (``train``, ``test``) in as many processes as the config or torchrun says.
+
+    Args:
+        stages: by default those that TRAIN.ENABLE and TEST.ENABLE ask for.
+        argv: the command line without the program's name.
+
+    Raises:
+        SystemExit: 2 after an error the user can mend, which has been told in one line on stderr.
+    """
+    setup_logging()
+    try:
+        cfg = config_from_command_line(argv)
+        stages = stages or [name for name, enabled in _enabled(cfg) if enabled]
+        if not stages:
+            raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+        if torch.cuda.is_available() and torch.cuda.device_count() < cfg.NUM_GPUS:
+            raise ConfigError(f"NUM_GPUS is {cfg.NUM_GPUS}, but this machine has {torch.cuda.device_count()} GPU(s)")
+    except USER_ERRORS as error:
+        _fail(error)
+    distributed.launch(
+        run,
+        (cfg, stages),
+        processes=cfg.NUM_GPUS,
+        machines=cfg.NUM_SHARDS,
+        machine=cfg.SHARD_ID,
+        init_method=cfg.INIT_METHOD,
+    )
+
+
+def config_from_command_line(argv: Sequence[str] | None) -> CfgNode:
+    """``--cfg FILE KEY VALUE ...`` as PySlowFast's and TimeSformer's users write it."""
+    parser = argparse.ArgumentParser(description="Options come first, then KEY VALUE pairs that change the config.")
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML file")
+    parser.add_argument("--shard_id", metavar="N", help="SHARD_ID: which machine this is")
+    parser.add_argument("--num_shards", metavar="N", help="NUM_SHARDS: how many machines there are")
+    parser.add_argument("--init_method", metavar="URL", help="INIT_METHOD: where several machines meet")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="same as without it")
+    parser.add_argument("pairs", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for example SOLVER.BASE_LR 0.1")
+    args = parser.parse_args(argv)
+    overrides = [*args.pairs, *args.opts]
+    for key in ("SHARD_ID", "NUM_SHARDS", "INIT_METHOD"):
+        if (value := getattr(args, key.lower())) is not None:
+            overrides += [key, value]
+    if started := distributed.torchrun_processes():
+        overrides += ["NUM_GPUS", str(started[0]), "NUM_SHARDS", str(started[1])]
+    return load_config(args.cfg, overrides)
+
+
+def run(cfg: CfgNode, stages: Sequence[str]) -> None:
+    """Run the stages in this process, one of those that work together."""
+    try:
+        _open_output_dir(cfg, stages)
+        if "train" in stages:
+            train_from_config(cfg)
+            distributed.barrier()  # the last checkpoint is there for everyone
+        if "test" in stages:
+            test_from_config(cfg)
+    except USER_ERRORS as error:
+        _fail(error)
+
+
+def train_from_config(cfg: CfgNode) -> None:
+    """Train the model the config describes, going on from its newest checkpoint where there is one."""
+    device, rank, world = distributed.device(), distributed.rank(), distributed.world_size()
+    amp_dtype = _amp_dtype(cfg, device)
+    train_loader = build_train_loader(cfg, rank, world)
+    val_loader = build_eval_loader(cfg, "val", rank, world)
+    class_names = _class_names(cfg)
+    _check_split(cfg, train_loader, "train")
+    _check_split(cfg, val_loader, "val")
+
+    seed_everything(cfg.RNG_SEED)  # the same first weights in every process
+    model = _build_model(cfg).to(device)
+    if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        load_weights(model, trained_weights(load_checkpoint(source)), source)
+    ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
+    optimizer = build_optimizer(
+        parameter_groups(model, cfg.SOLVER.WEIGHT_DECAY, decay_all=not cfg.SOLVER.ZERO_WD_1D_PARAM),
+        cfg.SOLVER.OPTIMIZING_METHOD,
+        lr=cfg.SOLVER.BASE_LR,
+        momentum=cfg.SOLVER.MOMENTUM,
+        nesterov=cfg.SOLVER.NESTEROV,
+        betas=cfg.SOLVER.BETAS,
+    )
+    recipe = _recipe(cfg, amp_dtype, ema)
+    logger.info(
+        "%s with %.2f M parameters; %d train and %d val videos; %d process(es) on %s",
+        cfg.MODEL.MODEL_NAME,
+        sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        len(train_loader.dataset.records),
+        len(val_loader.dataset.records),
+        world,
+        device.type,
+    )
+
+    state = {"scaler": recipe.scaler, "ema": ema.module if ema else None}
+    checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
+    first_epoch = _resume_from(cfg, checkpoints, model, optimizer, **state)
+    evaluated = partial(_evaluate, cfg, ema.module if ema else model, val_loader, class_names, amp_dtype, "validate")
+    train(
+        model,
+        train_loader,
+        optimizer,
+        recipe,
+        epochs=cfg.SOLVER.MAX_EPOCH,
+        first_epoch=first_epoch,
+        seed=cfg.RNG_SEED,
+        log_period=cfg.LOG_PERIOD,
+        save=lambda epoch: save_checkpoint(checkpoints, epoch, model, optimizer, config=cfg.dump(), **state),
+        checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
+        validate=lambda: evaluated()[0],
+        eval_period=cfg.TRAIN.EVAL_PERIOD,
+    )
+
+
+def test_from_config(cfg: CfgNode) -> dict:
+    """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures."""
+    source = cfg.TEST.CHECKPOINT_FILE_PATH
+    checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
+    found = (source, load_checkpoint(source)) if source else latest_checkpoint(checkpoints)
+    if found is None:
+        raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
+    source, checkpoint = found
+    if changed := differences(checkpoint["config"], cfg, _MODEL_SECTIONS):
+        logger.warning("%s was trained with other settings: %s", source, "; ".join(changed))
+    loader = build_eval_loader(cfg, "test", distributed.rank(), distributed.world_size())
+    class_names = _class_names(cfg)
+    _check_split(cfg, loader, "test")
+    model = _build_model(cfg)
+    load_weights(model, trained_weights(checkpoint), source)
+    logger.info("testing %s (epoch %d) on %d videos", source, checkpoint["epoch"], len(loader.dataset.records))
+
+    results, scores = _evaluate(cfg, model.to(distributed.device()), loader, class_names, None, "test")
+    results = {**results, "checkpoint": str(source), "epoch": checkpoint["epoch"]}
+    if distributed.is_main():
+        write_results(cfg.OUTPUT_DIR, results, scores)
+        log_stats({"_type": "test_final", **results})
+        logger.info("results are in %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
+    return results
+
+
+def _evaluate(cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: torch.dtype | None, title: str):
+    figures, scores = evaluate(
+        model,
+        loader,
+        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // distributed.world_size()),
+        ensemble=cfg.DATA.ENSEMBLE_METHOD,
+        ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
+        unreadable=cfg.TEST.UNREADABLE,
+        class_names=class_names,
+        amp_dtype=amp_dtype,
+        title=title,
+    )
+    if figures["skipped"] and distributed.is_main():
+        what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"
+        names = "; ".join(f"{entry['video']} ({entry['reason']})" for entry in figures["skipped"])
+        logger.warning("%s: %d unreadable videos were %s: %s", title, len(figures["skipped"]), what, names)
+    return figures, scores
+
+
+def _recipe(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEmaV3 | None) -> Recipe:
+    smoothing = cfg.MIXUP.LABEL_SMOOTH_VALUE
+    mix = None
+    if cfg.MIXUP.ENABLE:
+        mix = Mixup(
+            mixup_alpha=cfg.MIXUP.ALPHA,
+            cutmix_alpha=cfg.MIXUP.CUTMIX_ALPHA,
+            prob=cfg.MIXUP.PROB,
+            switch_prob=cfg.MIXUP.SWITCH_PROB,
+            label_smoothing=smoothing,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+        )
+    return Recipe(
+        lr_at=partial(
+            lr_at,
+            base_lr=cfg.SOLVER.BASE_LR,
+            policy=cfg.SOLVER.LR_POLICY,
+            max_epoch=cfg.SOLVER.MAX_EPOCH,
+            end_lr=cfg.SOLVER.COSINE_END_LR,
+            steps=cfg.SOLVER.STEPS,
+            relative_lrs=cfg.SOLVER.LRS,
+            warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
+            warmup_start_lr=cfg.SOLVER.WARMUP_START_LR,
+        ),
+        criterion=nn.CrossEntropyLoss(label_smoothing=0.0 if mix else smoothing),  # mix smooths the labels it mixes
+        accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
+        clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+        amp_dtype=amp_dtype,
+        scaler=torch.amp.GradScaler("cuda") if amp_dtype == torch.float16 else None,
+        mix=mix,
+        ema=ema,
+    )
+
+
+def _resume_from(cfg: CfgNode, checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state) -> int:
+    """Load the newest checkpoint of this run, if there is one; returns the first epoch to train."""
+    if not cfg.TRAIN.AUTO_RESUME:
+        if find_checkpoints(checkpoints):
+            raise ConfigError(
+                f"{checkpoints} holds checkpoints of another run, which this one would mix with its own: "
+                "set another OUTPUT_DIR, or TRAIN.AUTO_RESUME True to go on from them"
+            )
+        return 0
+    found = latest_checkpoint(checkpoints)
+    if len(set(distributed.all_gather(found and found[0].name))) > 1:
+        raise CheckpointError(f"not every process sees the same checkpoints in {checkpoints}; is the folder shared?")
+    if found is None:
+        return 0
+    path, checkpoint = found
+    epoch = resume(checkpoint, path, model, optimizer, **state)
+    logger.info("going on from %s; %d of %d epochs are done", path, epoch, cfg.SOLVER.MAX_EPOCH)
+    if changed := differences(checkpoint["config"], cfg):
+        logger.warning("settings changed since that checkpoint: %s", "; ".join(changed))
+    return epoch
+
+
+_MODEL_SECTIONS = ("MODEL", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
+
+
+def _enabled(cfg: CfgNode) -> list[tuple[str, bool]]:
+    return [("train", cfg.TRAIN.ENABLE), ("test", cfg.TEST.ENABLE)]
+
+
+def _build_model(cfg: CfgNode) -> nn.Module:
+    try:
+        return build_model(cfg)
+    except ValueError as error:
+        raise ConfigError(f"the config describes no model: {error}") from error
+
+
+def _amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
+    if not cfg.TRAIN.MIXED_PRECISION:
+        return None
+    name = cfg.TRAIN.MIXED_PRECISION_DTYPE
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError("TRAIN.MIXED_PRECISION_DTYPE fp16 needs a GPU; use bf16, or TRAIN.MIXED_PRECISION False")
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError("this GPU has no bf16; set TRAIN.MIXED_PRECISION_DTYPE fp16")
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def _class_names(cfg: CfgNode) -> list[str] | None:
+    """The names in ``classes.txt`` of the data folder, None where there is no such file."""
+    file = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
+    if not file.is_file():
+        return None
+    names = file.read_text(encoding="utf-8").splitlines()
+    if len(set(names)) != len(names) or len(names) != cfg.MODEL.NUM_CLASSES:
+        raise ConfigError(f"{file} names {len(set(names))} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}")
+    return names
+
+
+def _check_split(cfg: CfgNode, loader, split: str) -> None:
+    """Find at once what would otherwise be found late: labels without a class, and lists that name no real files."""
+    records = loader.dataset.records
+    worst = max(records, key=lambda record: record.label)
+    if worst.label >= cfg.MODEL.NUM_CLASSES:
+        raise ConfigError(
+            f"the {split} split has label {worst.label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
+            f"{worst.label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
+        )
+    first = records[:20]  # a wrong folder shows in the first few, and a large data set is not searched
+    if not any(Path(record.path).is_file() for record in first):
+        raise ConfigError(
+            f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}; "
+            f"check the list, or set DATA.PATH_PREFIX to the folder its paths start from"
+        )
+
+
+def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:
+    """Start the log, and write down the config: a test on its own leaves the record of how the model was trained."""
+    record = Path(cfg.OUTPUT_DIR) / ("config.yaml" if "train" in stages else "test_config.yaml")
+    try:
+        setup_logging(cfg.OUTPUT_DIR, distributed.rank())
+        if distributed.is_main():
+            with replacing(record) as file:
+                file.write_text(cfg.dump(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}") from error
+
+
+def _fail(error: Exception) -> None:
+    distributed.let_main_speak_first()
+    logger.error("error: %s", error)
+    raise SystemExit(2)
