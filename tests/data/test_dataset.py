@@ -1,0 +1,240 @@
+"""Data sets and loaders on real files: determinism, sharding, and what happens to videos that cannot be read."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from videofib.config import load_config
+from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, collate
+from videofib.data.decode import probe
+from videofib.data.encode import write_video
+from videofib.data.loader import EpochSampler, build_eval_loader, build_train_loader
+from videofib.data.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest
+from videofib.data.transforms import TrainTransform, ViewTransform
+
+PIXELS = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # normalised values are the pixels' own
+TRAIN = TrainTransform(32, [32, 40], flip=True, **PIXELS)
+EVERY_FRAME = ClipSpec(num_frames=4, sampling_rate=2, target_fps=25)
+
+
+def grey_video(path, count, step=4):
+    """Frame i is grey of value step * i."""
+    write_video(path, [np.full((48, 64, 3), min(step * i, 255), np.uint8) for i in range(count)], 25)
+    return VideoRecord(str(path), 0, path.name)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve short videos with train, val and test lists and a manifest."""
+    root = tmp_path_factory.mktemp("data")
+    names = [f"v {i}.mp4" for i in range(12)]
+    rows = []
+    for label, name in enumerate(names):
+        grey_video(root / name, 10 + label)
+        size = (root / name).stat().st_size
+        rows.append(
+            ManifestRow(name, label % 3, "train", num_frames=10 + label, fps=25.0, random_access=True, size=size)
+        )
+    for split in ("train", "val", "test"):
+        write_list(root / f"{split}.csv", [(row.path, row.label) for row in rows])
+    write_manifest(root / "manifest.csv", rows)
+    return root
+
+
+def config(folder, *overrides):
+    settings = {
+        "DATA.PATH_TO_DATA_DIR": folder,
+        "DATA.NUM_FRAMES": 4,
+        "DATA.SAMPLING_RATE": 2,
+        "DATA.TRAIN_CROP_SIZE": 32,
+        "DATA.TRAIN_JITTER_SCALES": [32, 40],
+        "DATA.TEST_CROP_SIZE": 32,
+        "TRAIN.BATCH_SIZE": 4,
+        "TEST.BATCH_SIZE": 12,
+        "TEST.NUM_ENSEMBLE_VIEWS": 2,
+        "DATA_LOADER.NUM_WORKERS": 0,
+    }
+    pairs = [str(part) for item in settings.items() for part in item]
+    return load_config(None, [*pairs, *map(str, overrides)])
+
+
+def batches(loader, epoch):
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def test_training_batches_do_not_depend_on_the_number_of_workers(folder):
+    augmented = ["AUG.ENABLE", True, "AUG.RE_PROB", 0.5]
+    alone = build_train_loader(config(folder, *augmented))
+    helped = build_train_loader(config(folder, *augmented, "DATA_LOADER.NUM_WORKERS", 2))
+    for epoch in (0, 1, 0):  # and not on what was read before
+        for one, other in zip(batches(alone, epoch), batches(helped, epoch), strict=True):
+            assert one["views"].shape == (4, 1, 3, 4, 32, 32)
+            assert torch.equal(one["views"], other["views"])
+            assert torch.equal(one["indices"], other["indices"])
+            assert torch.equal(one["labels"], one["indices"] % 3)
+    first, second = batches(alone, 0), batches(alone, 1)
+    assert not torch.equal(first[0]["views"], second[0]["views"])
+
+
+def test_loading_leaves_the_global_generators_alone(folder):
+    loader = build_train_loader(config(folder, "AUG.ENABLE", True))
+    torch.manual_seed(3)
+    random.seed(3)
+    state = torch.get_rng_state(), random.getstate()
+    batches(loader, 0)
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert random.getstate() == state[1]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_processes_share_each_training_batch(folder, world_size):
+    samplers = [EpochSampler(11, 4, seed=7, rank=rank, world_size=world_size) for rank in range(world_size)]
+    whole = EpochSampler(11, 4, seed=7, rank=0, world_size=1)
+    shares = [list(sampler) for sampler in samplers]
+    assert [len(share) for share in shares] == [len(sampler) for sampler in samplers] == [8 // world_size] * world_size
+    local = 4 // world_size
+    for step in range(2):
+        together = [key for share in shares for key in share[step * local : (step + 1) * local]]
+        assert sorted(together) == sorted(list(whole)[step * 4 : (step + 1) * 4])
+    assert len({index for _, index in whole}) == 8  # none twice in an epoch
+    whole.set_epoch(1)
+    assert {epoch for epoch, _ in whole} == {1}
+
+
+def test_every_video_is_used_as_often_over_many_epochs():
+    sampler, seen = EpochSampler(11, 4, seed=0, rank=0, world_size=1), Counter()
+    for epoch in range(200):
+        sampler.set_epoch(epoch)
+        seen.update(index for _, index in sampler)
+    assert set(seen) == set(range(11))
+    assert min(seen.values()) > 110  # 145 expected
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_evaluation_covers_each_video_exactly_once(folder, split, world_size):
+    cfg = config(folder, "TEST.BATCH_SIZE", 30)
+    views = 6 if split == "test" else 1
+    seen = Counter()
+    for rank in range(world_size):
+        loader = build_eval_loader(cfg, split, rank, world_size)
+        assert len(loader.dataset.records) == 12
+        for batch in loader:
+            assert batch["views"].shape[1:] == (views, 3, 4, 32, 32)
+            assert len(batch["views"]) <= max(1, 30 // world_size // views)
+            assert torch.equal(batch["labels"], batch["indices"] % 3)
+            seen.update(batch["indices"].tolist())
+    assert seen == Counter(range(12))
+
+
+def test_validation_sees_the_middle_clip_and_testing_the_whole_video(tmp_path):
+    records = [grey_video(tmp_path / "a.mp4", 40)]
+    transform = ViewTransform(32, 32, 1, **PIXELS)
+    item = ViewDataset(records, EVERY_FRAME, transform, 1)[0]  # clip of 8, middle start 16: 16, 18, 20, 23
+    assert (item["views"][0, 0, :, 0, 0] / 4).round().tolist() == [16, 18, 20, 23]
+    item = ViewDataset(records, EVERY_FRAME, transform, 3)[0]
+    assert (item["views"][:, 0, :, 0, 0] / 4).round()[:, [0, 3]].tolist() == [[0, 7], [16, 23], [32, 39]]
+
+
+def test_a_video_shorter_than_the_clip_repeats_its_last_frame(tmp_path):
+    records = [grey_video(tmp_path / "a.mp4", 3, step=40)]
+    view = ClipDataset(records, EVERY_FRAME, TRAIN)[0, 0]["views"][0]  # 0, 2.3, 4.7, 7 of 3 frames
+    assert (view[0, :, 0, 0] / 40).round().tolist() == [0, 2, 2, 2]
+
+
+def test_videos_that_cannot_be_read_are_replaced_and_named(tmp_path):
+    good = grey_video(tmp_path / "good.mp4", 10)
+    (tmp_path / "bad.mp4").write_text("<html>404</html>")
+    bad = VideoRecord(str(tmp_path / "bad.mp4"), 1, "bad.mp4")
+    gone = VideoRecord(str(tmp_path / "gone.mp4"), 2, "gone.mp4")
+    dataset = ClipDataset([good, bad, gone], EVERY_FRAME, TRAIN)
+    for index, name, reason in [(1, "bad.mp4", "cannot be opened"), (2, "gone.mp4", "no such file")]:
+        item = dataset[0, index]
+        assert (item["index"], item["label"]) == (0, 0)
+        assert item["failures"][0][0] == name
+        assert reason in item["failures"][0][1]
+    batch = collate([dataset[0, 0], dataset[0, 1]])
+    assert batch["indices"].tolist() == [0, 0]
+    assert {name for name, _ in batch["failures"]} <= {"bad.mp4", "gone.mp4"}
+
+    views = ViewDataset([bad, good], EVERY_FRAME, ViewTransform(32, 32, 3, **PIXELS), 2)
+    batch = collate([views[0], views[1]])
+    assert batch["views"].shape == (2, 6, 3, 4, 32, 32)
+    assert batch["views"][0].abs().sum() == 0
+    assert batch["views"][1].abs().sum() > 0
+    assert [name for name, _ in batch["failures"]] == ["bad.mp4"]
+    assert batch["labels"].tolist() == [1, 0]
+
+
+def test_a_data_set_without_readable_videos_stops_with_their_names(tmp_path):
+    records = [VideoRecord(str(tmp_path / f"{i}.mp4"), 0, f"{i}.mp4") for i in range(3)]
+    with pytest.raises(RuntimeError, match=rf"{MAX_DRAWS} videos .*\n.*/\d\.mp4: no such file"):
+        ClipDataset(records, EVERY_FRAME, TRAIN)[0, 0]
+
+
+def test_a_replaced_file_is_counted_again(tmp_path):
+    size = Path(grey_video(tmp_path / "a.mp4", 40).path).stat().st_size
+    grey_video(tmp_path / "a.mp4", 12)
+    record = VideoRecord(str(tmp_path / "a.mp4"), 0, "a.mp4", num_frames=40, fps=25.0, random_access=True, size=size)
+    item = ViewDataset([record], EVERY_FRAME, ViewTransform(32, 32, 1, **PIXELS), 2)[0]
+    assert (item["views"][1, 0, :, 0, 0] / 4).round().tolist() == [4, 6, 8, 11]  # the last 8 of 12
+    assert item["failures"] == []
+
+
+def test_a_manifest_that_promises_too_many_frames_is_corrected_aloud(tmp_path, caplog):
+    grey_video(tmp_path / "a.mp4", 12)
+    record = VideoRecord(str(tmp_path / "a.mp4"), 0, "a.mp4", num_frames=40, fps=25.0)
+    item = ViewDataset([record], EVERY_FRAME, ViewTransform(32, 32, 1, **PIXELS), 2)[0]
+    assert (item["views"][1, 0, :, 0, 0] / 4).round().tolist() == [4, 6, 8, 11]
+    assert "12 frames decode; using those there are" in caplog.text
+
+
+def hostile_records(shared_data):
+    paths = sorted(p for p in (shared_data / "hostile").rglob("*.*") if p.name != ".keep")
+    return [VideoRecord(str(path), 0, path.name) for path in paths]
+
+
+def readable(record):
+    try:
+        return probe(record.path).num_frames > 0
+    except RuntimeError:
+        return False
+
+
+def test_every_hostile_file_trains_and_tests_or_is_named(shared_data):
+    records = hostile_records(shared_data)
+    spec = ClipSpec(num_frames=4, sampling_rate=8, target_fps=30)
+    good = {record.video_id for record in records if readable(record)}
+    assert len(records) - len(good) == 12  # no readable video is lost
+    training = ClipDataset(records, spec, TRAIN)
+    testing = ViewDataset(records, spec, ViewTransform(32, 32, 1, **PIXELS), 2)
+    for index, record in enumerate(records):
+        item = training[0, index]
+        assert item["views"].shape == (1, 3, 4, 32, 32)
+        assert (item["index"] == index and not item["failures"]) == (record.video_id in good), item["failures"]
+        item = testing[index]
+        assert item["views"].shape == (2, 3, 4, 32, 32)
+        assert [name for name, _ in item["failures"]] == ([] if record.video_id in good else [record.video_id])
+
+
+def test_hostile_files_do_not_stop_workers(shared_data):
+    records = hostile_records(shared_data)
+    dataset = ClipDataset(records, ClipSpec(num_frames=2, sampling_rate=8, target_fps=30), TRAIN)
+    sampler = EpochSampler(len(records), 8, seed=0, rank=0, world_size=1)
+    loader = DataLoader(dataset, batch_size=8, sampler=sampler, num_workers=2, collate_fn=collate, timeout=120)
+    found = list(loader)
+    assert len(found) == len(records) // 8
+    assert sum(len(batch["failures"]) for batch in found) > 0
+
+
+def test_splits_that_cannot_work_are_refused(folder, tmp_path):
+    with pytest.raises(ManifestError, match=r"has 12 videos, fewer than one batch; TRAIN\.BATCH_SIZE is 16"):
+        build_train_loader(config(folder, "TRAIN.BATCH_SIZE", 16))
+    with pytest.raises(ManifestError, match="neither the list file"):
+        build_eval_loader(config(tmp_path), "val")
