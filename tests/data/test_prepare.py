@@ -289,7 +289,7 @@ def test_every_hostile_file_is_prepared_or_named(shared_data, tmp_path):
         if before.shape[1:3] == (rows[name].height, rows[name].width):  # not of an odd size, which loses a line
             after = read_frames(output, [0, readable[name] - 1])
             assert np.abs(before.mean(-1) - after.mean(-1)).mean() < 7, name  # a dithered gif has 6, others up to 2
-            assert np.abs(before.mean((1, 2)) - after.mean((1, 2))).max() < 2.5, name  # colours are not shifted
+            assert np.abs(before.mean((1, 2)) - after.mean((1, 2))).max() < 4, name  # colours are not shifted
     unreadable = {name for name, row in rows.items() if row.status == "corrupt"}
     assert not unreadable & set(readable)
     assert {line.split(":")[0] for line in report["corrupt"]} == {f"hostile/{name}" for name in unreadable}
