@@ -93,7 +93,8 @@ def keys_read(source):
             pairs = [(node.targets[0], node.value)]
             if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
                 pairs = zip(node.targets[0].elts, node.value.elts, strict=True)
-            sections |= {ast.unparse(name): ast.unparse(value) for name, value in pairs}
+            named = {ast.unparse(name): ast.unparse(value) for name, value in pairs}
+            sections |= {name: value for name, value in named.items() if value.startswith("cfg.")}
     for node in nodes:
         if isinstance(node, ast.Attribute):
             first, *rest = ast.unparse(node).split(".")

@@ -45,8 +45,8 @@ CONFIG = {
     "ATTENTION": {"JOINT": "fibottention"},
     "FIBOTTENTION": {"W_MIN": 2},
     "SOLVER": {
-        "OPTIMIZING_METHOD": "adamw",
-        "BASE_LR": 0.003,
+        "OPTIMIZING_METHOD": "sgd",  # AdamW would blow up the rounding that tells processes apart
+        "BASE_LR": 0.03,
         "LR_POLICY": "cosine",
         "MAX_EPOCH": 2,
         "WARMUP_EPOCHS": 0.5,
@@ -116,7 +116,7 @@ def test_a_run_trains_tests_and_writes_everything_down(trained):
         "checkpoint_epoch_00001.pyth",
         "checkpoint_epoch_00002.pyth",
     ]
-    assert yaml.safe_load((trained / "config.yaml").read_text())["SOLVER"]["BASE_LR"] == 0.003
+    assert yaml.safe_load((trained / "config.yaml").read_text())["SOLVER"]["BASE_LR"] == 0.03
     stats = [json.loads(line) for line in (trained / "stats.jsonl").read_text().splitlines()]
     kinds = [line["_type"] for line in stats]
     assert kinds == ["train_iter", "train_epoch", "val_epoch"] * 2 + ["test_final"]
@@ -171,7 +171,7 @@ def trained_by_two(experiment):
 
 
 def test_two_processes_train_to_what_one_does(trained, trained_by_two):
-    torch.testing.assert_close(weights(trained_by_two), weights(trained), rtol=0, atol=1e-4)
+    torch.testing.assert_close(weights(trained_by_two), weights(trained), rtol=0, atol=1e-5)
     assert not (trained_by_two / "test_results.json").exists()
     assert "2 process(es)" in (trained_by_two / "log.txt").read_text()
 
