@@ -129,7 +129,7 @@ def train_from_config(cfg: CfgNode) -> None:
         nesterov=cfg.SOLVER.NESTEROV,
         betas=cfg.SOLVER.BETAS,
     )
-    recipe = _recipe(cfg, amp_dtype, ema)
+    recipe = recipe_from_config(cfg, amp_dtype, ema)
     logger.info(
         "%s with %.2f M parameters; %d train and %d val videos; %d process(es) on %s",
         cfg.MODEL.MODEL_NAME,
@@ -205,7 +205,8 @@ def _evaluate(cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: to
     return figures, scores
 
 
-def _recipe(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEmaV3 | None) -> Recipe:
+def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEmaV3 | None) -> Recipe:
+    """How the config's SOLVER, MIXUP and batch sizes make an optimizer step."""
     smoothing = cfg.MIXUP.LABEL_SMOOTH_VALUE
     mix = None
     if cfg.MIXUP.ENABLE:
