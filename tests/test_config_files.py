@@ -1,0 +1,44 @@
+"""Every file in configs/ loads, is named after what it holds, and builds its model."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from videofib.config import load_config
+from videofib.models.build import build_model
+
+ROOT = Path(__file__).parents[1] / "configs"
+FILES = sorted(ROOT.rglob("*.yaml"))
+
+
+def test_there_are_configs_for_every_data_set():
+    assert {f.parent.name for f in FILES} >= {"Motion", "UCF101", "HMDB51", "Kinetics"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_config_builds_the_model_its_name_says(file):
+    cfg = load_config(file)
+    with torch.device("meta"):
+        model = build_model(cfg)
+        video = torch.empty(1, 3, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE)
+    assert model.head.out_features == cfg.MODEL.NUM_CLASSES
+    assert model.patch_embed(video).shape[:2] == (1, cfg.DATA.NUM_FRAMES)
+    kind, sparse, *named = re.search(
+        r"_(joint|divided|space_only)(_fibottention)?_(\d+)x(\d+)_(\d+)$", file.stem
+    ).groups()
+    held = [cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TRAIN_CROP_SIZE]
+    assert cfg.TIMESFORMER.ATTENTION_TYPE.startswith(kind)
+    assert held == [int(x) for x in named]
+    supports = [block.attn.support_for(100) for block in model.blocks]
+    assert all(support.is_dense != bool(sparse) for support in supports)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_config_is_a_note(file):
+    header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    note = "\n".join(header)
+    assert f"--cfg configs/{file.relative_to(ROOT).as_posix()}" in note
+    assert "arXiv" in note
+    assert "Expected: " in note or "Measured: " in note
