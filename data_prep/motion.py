@@ -48,8 +48,8 @@ CLASSES = {
 CLIPS_PER_GROUP = 4
 FPS = 25
 NUM_FRAMES = 50
-RADIUS = (0.14, 0.42)  # of a sprite, smallest and largest, as a share of the frame's height
-CYCLES = (0.6, 1.0)  # how much of its circle the running coordinate covers in a clip
+RADIUS = (0.2, 0.5)  # of a sprite, smallest and largest, as a share of the frame's height
+CYCLES = (0.5, 0.8)  # how much of its circle the running coordinate covers in a clip
 TEXTURE = 48  # side of a sprite's own picture in pixels
 DIM, BRIGHT = (0.15, 0.4), (0.55, 0.9)  # mean colours of backgrounds and of sprites, each channel
 
