@@ -25,6 +25,23 @@ def test_a_single_process_needs_no_group():
     assert ran == ["here"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="threads are shared out where the model runs on the CPU")
+def test_a_model_on_the_cpu_leaves_cores_to_its_data_workers(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        monkeypatch.setenv("OMP_NUM_THREADS", "4")  # the user has decided
+        distributed.leave_cores_to(3)
+        assert torch.get_num_threads() == 4
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        distributed.leave_cores_to(3)
+        assert torch.get_num_threads() == 1
+        distributed.leave_cores_to(3)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_torchrun_is_recognised(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

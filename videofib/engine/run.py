@@ -95,6 +95,7 @@ def config_from_command_line(argv: Sequence[str] | None) -> CfgNode:
 
 def run(cfg: CfgNode, stages: Sequence[str]) -> None:
     """Run the stages in this process, one of those that work together."""
+    distributed.leave_cores_to(cfg.DATA_LOADER.NUM_WORKERS)
     try:
         _open_output_dir(cfg, stages)
         if "train" in stages:
