@@ -58,15 +58,15 @@ DIM, BRIGHT = (0.15, 0.4), (0.55, 0.9)  # mean colours of backgrounds and of spr
 class MotionSet:
     """What decides every byte of the data set."""
 
-    train_per_class: int = 320
+    train_per_class: int = 240
     test_per_class: int = 24
     size: int = 64
     seed: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(height, width) of a frame in pixels; a quarter wider than tall, so that spatial crops differ."""
-        return self.size, self.size * 5 // 4 // 2 * 2
+        """(height, width) of a frame in pixels; an eighth wider than tall, so that spatial crops differ."""
+        return self.size, self.size * 9 // 8 // 2 * 2
 
     def __post_init__(self) -> None:
         if self.train_per_class < 1 or self.test_per_class < 1:
