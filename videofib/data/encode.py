@@ -65,9 +65,11 @@ def write_video(
             "crf": str(crf),
             "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:bframes=0",
         }
-        to_yuv = VideoReformatter()  # one for the file: it keeps its tables from frame to frame
+        # One for the file: it keeps its tables from frame to frame. One thread: with several, rows at the borders of
+        # their slices were seen to differ from run to run.
+        to_yuv = VideoReformatter()
         for frame in frames:
-            frame = to_yuv.reformat(_to_av(frame, path), format="yuv420p")
+            frame = to_yuv.reformat(_to_av(frame, path), format="yuv420p", threads=1)
             if count == 0:
                 stream.width, stream.height = frame.width, frame.height
             elif (frame.width, frame.height) != (stream.width, stream.height):

@@ -70,7 +70,8 @@ class OrderedReader:
     def to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
         """The frame as (H, W, 3) uint8 RGB, turned, and scaled if the video changes its size midway."""
         try:
-            image = self._reformatter.reformat(frame, self.first.width, self.first.height, format="rgb24").to_ndarray()
+            size = self.first.width, self.first.height
+            image = self._reformatter.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
         except (*_FFMPEG_ERRORS, MemoryError) as error:
             raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
         return np.rot90(image, self.rotation)

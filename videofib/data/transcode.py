@@ -104,7 +104,8 @@ class _Scaled:
             size = target_size(width, height, self.short_side)
             stored = size[::-1] if turns % 2 else size
             try:
-                rgb = scaler.reformat(frame, *stored, format="rgb24", interpolation="BICUBIC").to_ndarray()
+                frame = scaler.reformat(frame, *stored, format="rgb24", interpolation="BICUBIC", threads=1)
+                rgb = frame.to_ndarray()
             except (ValueError, MemoryError) as error:  # FFmpeg's errors are ValueErrors, too
                 if count == 0:
                     raise DecodeError(
