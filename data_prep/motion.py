@@ -48,7 +48,7 @@ CLASSES = {
 CLIPS_PER_GROUP = 4
 FPS = 25
 NUM_FRAMES = 50
-RADIUS = (0.2, 0.5)  # of a sprite, smallest and largest, as a share of the frame's height
+RADIUS = (0.14, 0.5)  # of a sprite, smallest and largest, as a share of the frame's height
 CYCLES = (0.5, 0.8)  # how much of its circle the running coordinate covers in a clip
 TEXTURE = 48  # side of a sprite's own picture in pixels
 DIM, BRIGHT = (0.15, 0.4), (0.55, 0.9)  # mean colours of backgrounds and of sprites, each channel
@@ -151,9 +151,13 @@ def _texture(
 
 
 def _sprite(rng: np.random.Generator) -> np.ndarray:
-    """A texture cut out in the shape of a random blob, ``(TEXTURE, TEXTURE, 4)``: colour and alpha in [0, 1]."""
+    """A texture in the shape of a random blob, darker to one side so that its angle shows.
+
+    ``(TEXTURE, TEXTURE, 4)``: colour and alpha in [0, 1].
+    """
     colour = _texture(rng, TEXTURE, TEXTURE, BRIGHT, contrast=0.9)
     axis = np.linspace(-1, 1, TEXTURE)
+    colour *= (0.65 + 0.35 * axis)[:, None]
     distance, angle = np.hypot(*np.meshgrid(axis, axis)), np.arctan2(*np.meshgrid(axis, axis))
     waves = np.arange(1, 5)
     swing, start = rng.normal(size=4) * 0.5 / waves, rng.uniform(0, 2 * np.pi, 4)
