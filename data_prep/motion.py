@@ -7,16 +7,16 @@ writes real H.264 files in UCF101's layout, with split files like the official o
     videos/<Class>/v_<Class>_g01_c01.mp4      g: the group (one background); c: the clip in the group
     annotations/classInd.txt  trainlist01.txt  testlist01.txt
 
-A sprite has four coordinates: x, y, angle and (log) size. Each is a circle: what leaves the frame at the right comes
-back at the left, and what has grown to the largest size starts again at the smallest. A clip starts at a random point
-of the four circles, and its class says which coordinate runs, and which way:
+A sprite has four coordinates: x, y, angle and (log) size. The first three are circles: what leaves the frame at the
+right comes back at the left. The class says which coordinate runs, and which way:
 
     MoveRight x+  MoveLeft x-  MoveDown y+  MoveUp y-  RotateClockwise a+  RotateCounterclockwise a-  Grow s+  Shrink s-
 
-Sprites are bright and backgrounds dim, so that a small model soon sees what moves and can spend its time on how.
-At every moment the coordinates of every class are distributed uniformly, and one frame tells nothing. Beyond that,
-clip c of group g has the same sprite, background, start and speed in all eight classes: their first frames are the
-same picture, and to learn pictures by heart does not help. Played backwards, a clip is one of the opposite class.
+Place and angle are uniform at every moment of every class. The size of a growing or shrinking sprite, seen at a random
+moment, is distributed as that of the others. So one frame tells nothing. Beyond that, clip c of group g has the same
+sprite, background, place and speed in all eight classes: to learn pictures by heart does not help. Played backwards, a
+clip is one of the opposite class. Sprites are bright, shaded from one side, and backgrounds dim, so that a small model
+soon sees what moves and can spend its time on how.
 """
 
 from __future__ import annotations
@@ -48,17 +48,18 @@ CLASSES = {
 CLIPS_PER_GROUP = 4
 FPS = 25
 NUM_FRAMES = 50
-RADIUS = (0.14, 0.5)  # of a sprite, smallest and largest, as a share of the frame's height
-CYCLES = (0.5, 0.8)  # how much of its circle the running coordinate covers in a clip
+RADIUS = (0.15, 0.5)  # of a sprite, smallest and largest, as a share of the frame's height
+CYCLES = (0.5, 0.8)  # how much of its circle a running place or angle covers in a clip
+GROWTH = (0.5, 0.7)  # how much of the sizes a growing or shrinking sprite runs through in a clip
 TEXTURE = 48  # side of a sprite's own picture in pixels
-DIM, BRIGHT = (0.15, 0.4), (0.55, 0.9)  # mean colours of backgrounds and of sprites, each channel
+DIM, BRIGHT = (0.05, 0.25), (0.65, 0.95)  # mean colours of backgrounds and of sprites, each channel
 
 
 @dataclass(frozen=True)
 class MotionSet:
     """What decides every byte of the data set."""
 
-    train_per_class: int = 240
+    train_per_class: int = 200
     test_per_class: int = 24
     size: int = 64
     seed: int = 0
@@ -102,19 +103,24 @@ def list_clips(settings: MotionSet) -> tuple[list[MotionClip], list[MotionClip]]
 
 
 def coordinates(clip: MotionClip, seed: int) -> np.ndarray:
-    """Where the sprite is on its four circles, ``(NUM_FRAMES, 4)`` in [0, 1): x, y, angle, size."""
+    """Where the sprite is, ``(NUM_FRAMES, 4)`` in [0, 1): x, y and angle on their circles, and size."""
     rng = np.random.default_rng([seed, clip.group, clip.number, 0])
-    phase = np.tile(rng.random(4), (NUM_FRAMES, 1))
     axis, direction = CLASSES[clip.label]
-    phase[:, axis] += direction * rng.uniform(*CYCLES) * np.arange(NUM_FRAMES) / NUM_FRAMES
-    return phase % 1.0
+    time = np.arange(NUM_FRAMES) / NUM_FRAMES - 0.5  # in clips, 0 in the middle
+    place = np.tile(rng.random(3), (NUM_FRAMES, 1))
+    cycles, growth, moment = rng.uniform(*CYCLES), rng.uniform(*GROWTH), rng.uniform(-0.5, 0.5)
+    if axis < 3:
+        place[:, axis] += direction * cycles * time
+    # a sprite of constant size has the size that a growing one has at a random moment
+    size = rng.uniform(growth / 2, 1 - growth / 2) + growth * (direction * time if axis == 3 else moment + 0 * time)
+    return np.column_stack([place % 1.0, size])
 
 
 def render(clip: MotionClip, settings: MotionSet) -> np.ndarray:
     """The frames of a clip, ``(NUM_FRAMES, height, width, 3)`` uint8."""
     height, width = settings.shape
     sprite = _sprite(np.random.default_rng([settings.seed, clip.group, clip.number, 1]))  # (TEXTURE, TEXTURE, 4)
-    background = _texture(np.random.default_rng([settings.seed, clip.group, 0, 2]), height, width, DIM, contrast=0.35)
+    background = _texture(np.random.default_rng([settings.seed, clip.group, 0, 2]), height, width, DIM, contrast=0.25)
 
     x, y, angle, scale = coordinates(clip, settings.seed).astype(np.float32).T[..., None, None]  # each (T, 1, 1)
     centre_x, centre_y, angle = x * width, y * height, angle * 2 * np.pi
@@ -157,7 +163,7 @@ def _sprite(rng: np.random.Generator) -> np.ndarray:
     """
     colour = _texture(rng, TEXTURE, TEXTURE, BRIGHT, contrast=0.9)
     axis = np.linspace(-1, 1, TEXTURE)
-    colour *= (0.65 + 0.35 * axis)[:, None]
+    colour *= (0.75 + 0.25 * axis)[:, None]
     distance, angle = np.hypot(*np.meshgrid(axis, axis)), np.arctan2(*np.meshgrid(axis, axis))
     waves = np.arange(1, 5)
     swing, start = rng.normal(size=4) * 0.5 / waves, rng.uniform(0, 2 * np.pi, 4)
