@@ -172,7 +172,7 @@ def _transcode_all(
             else:
                 work.append((path, item.source, out / path, encoding))
         done = len(results)
-        progress = tqdm(run_parallel(_work, work, jobs), "videos", done + len(work), initial=done, disable=not work)
+        progress = tqdm(run_parallel(_work, work, jobs), "videos", done + len(work), initial=done, disable=None if work else True)
         for index, result in progress:
             path, source = work[index][:2]
             if isinstance(result, OSError):
