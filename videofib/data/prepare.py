@@ -172,7 +172,8 @@ def _transcode_all(
             else:
                 work.append((path, item.source, out / path, encoding))
         done = len(results)
-        progress = tqdm(run_parallel(_work, work, jobs), "videos", done + len(work), initial=done, disable=None if work else True)
+        quiet = None if work else True  # None: where the output is no terminal
+        progress = tqdm(run_parallel(_work, work, jobs), "videos", done + len(work), initial=done, disable=quiet)
         for index, result in progress:
             path, source = work[index][:2]
             if isinstance(result, OSError):
