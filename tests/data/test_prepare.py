@@ -184,9 +184,13 @@ def test_a_dying_worker_costs_one_video_and_the_next_run_mends_it(tmp_path):
 
 
 def test_ctrl_c_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
-    root = folder_of_classes(tmp_path / "raw", clips_per_class=6, count=40)
+    root = folder_of_classes(tmp_path / "raw", clips_per_class=6, count=150)
     process = subprocess.Popen(
-        command(root, tmp_path / "out"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command(root, tmp_path / "out"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     while process.poll() is None and not list((tmp_path / "out").glob("videos/*/*.mp4")):
         time.sleep(0.01)
