@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch  # noqa: F401, before any test imports decord: the other way round torch crashes
 
 
 @pytest.fixture(scope="session")

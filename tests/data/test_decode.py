@@ -2,6 +2,8 @@
 
 import pickle
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -172,3 +174,14 @@ def test_names_that_look_like_protocols_are_files(video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(video, tmp_path / "http:a.mp4")
     assert probe("http:a.mp4").num_frames == COUNT
+
+
+def test_torch_works_in_a_process_that_has_read_a_video_first(video):
+    """decord2 before torch makes linear layers crash where torch's CUDA libraries are installed."""
+    script = (
+        "import sys; from videofib.data.decode import read_frames; read_frames(sys.argv[1], [3], random_access=True);"
+        "import torch; print(torch.nn.Linear(24, 72)(torch.ones(2, 11, 24)).shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(video)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "[2, 11, 72]" in done.stdout

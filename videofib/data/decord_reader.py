@@ -70,7 +70,10 @@ def _open(path: str):
 
 @cache
 def _decord():
-    import decord  # here, since loading its FFmpeg takes a while and not every reader needs it
+    # Here, since loading them takes a while and not every reader needs them; and torch first: decord2 loads all CUDA
+    # libraries it finds for everyone, and the NVBLAS among them makes a torch that comes later crash in linear layers.
+    import torch  # noqa: F401, I001
+    import decord
 
     decord.logging.set_level(decord.logging.QUIET)
     return decord
