@@ -76,6 +76,17 @@ def experiment(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _threads_stay_the_same():
+    """Weights are equal to the last bit for one number of threads only, which else follows that of data workers."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def _handlers_end_with_the_test():
     yield
