@@ -112,7 +112,8 @@ def leave_cores_to(workers: int) -> None:
     """Where the model runs on the CPU, let it use only the cores that this process's data workers leave over.
 
     Torch's threads wait for each other by spinning. Where a worker holds the core that one of them needs, every
-    operation takes as long as the scheduler's turn; steps of a small model were seen to take 30 times as long.
+    operation takes as long as the scheduler's turn; beside other busy processes a small model's
+    steps were seen to take 30 times the CPU time.
     """
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() - workers))

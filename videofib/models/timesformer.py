@@ -128,7 +128,7 @@ class TimeSformer(nn.Module):
         """Initialise as published, temporal attention silent in every block but the first.
 
         The published std of 0.02 belongs to a width of 768. It grows as 1/√width below that, so that a narrow model
-        starts with activations of the same size, and does not sit still for its first thousand steps.
+        starts with activations of the same size, and learns sooner (seen at width 64, one seed).
         """
         std = 0.02 * (768 / self.norm.normalized_shape[0]) ** 0.5
         nn.init.trunc_normal_(self.cls_token, std=std)
