@@ -49,8 +49,9 @@ CLIPS_PER_GROUP = 4
 FPS = 25
 NUM_FRAMES = 50
 RADIUS = (0.15, 0.5)  # of a sprite, smallest and largest, as a share of the frame's height
-CYCLES = (0.5, 0.8)  # how much of its circle a running place or angle covers in a clip
-GROWTH = (0.5, 0.7)  # how much of the sizes a growing or shrinking sprite runs through in a clip
+CYCLES = (0.85, 1.3)  # how much of its circle a running place covers in a clip
+TURNS = (1.0, 1.5)  # the same for a running angle
+GROWTH = (0.75, 0.95)  # how much of the sizes a growing or shrinking sprite runs through in a clip
 TEXTURE = 48  # side of a sprite's own picture in pixels
 DIM, BRIGHT = (0.05, 0.25), (0.65, 0.95)  # mean colours of backgrounds and of sprites, each channel
 
@@ -108,9 +109,10 @@ def coordinates(clip: MotionClip, seed: int) -> np.ndarray:
     axis, direction = CLASSES[clip.label]
     time = np.arange(NUM_FRAMES) / NUM_FRAMES - 0.5  # in clips, 0 in the middle
     place = np.tile(rng.random(3), (NUM_FRAMES, 1))
-    cycles, growth, moment = rng.uniform(*CYCLES), rng.uniform(*GROWTH), rng.uniform(-0.5, 0.5)
+    cycles, turns, growth = rng.uniform(*CYCLES), rng.uniform(*TURNS), rng.uniform(*GROWTH)
+    moment = rng.uniform(-0.5, 0.5)
     if axis < 3:
-        place[:, axis] += direction * cycles * time
+        place[:, axis] += direction * (turns if axis == 2 else cycles) * time
     # a sprite of constant size has the size that a growing one has at a random moment
     size = rng.uniform(growth / 2, 1 - growth / 2) + growth * (direction * time if axis == 3 else moment + 0 * time)
     return np.column_stack([place % 1.0, size])

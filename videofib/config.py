@@ -95,6 +95,7 @@ _C.TIMESFORMER.DROP_RATE = 0.0
 _C.TIMESFORMER.ATTN_DROP_RATE = 0.0
 _C.TIMESFORMER.DROP_PATH_RATE = 0.1
 _C.TIMESFORMER.TOKEN_ORDER = "hwt"  # order of joint tokens: hwt (frames of one patch adjacent) | thw
+_C.TIMESFORMER.POSITION_INIT_STD = 0.0  # of position and time embeddings; 0: as published
 _C.TIMESFORMER.GRADIENT_CHECKPOINTING = False
 
 _C.ATTENTION = CfgNode()

@@ -36,13 +36,14 @@ def forward_and_gradients(inputs, support, **options):
     return [out, *torch.autograd.grad((out * probe).sum(), inputs)]
 
 
+@pytest.mark.parametrize("backend", ["gather", "cpu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("masking", ["exclude", "zero_logit"])
 @pytest.mark.parametrize("name", SUPPORTS)
-def test_gather_is_the_reference(name, masking, dtype):
+def test_fast_backends_are_the_reference(name, masking, dtype, backend):
     support = SUPPORTS[name]
     inputs = qkv(support, dtype)
-    found = forward_and_gradients(inputs, support, masking=masking, backend="gather")
+    found = forward_and_gradients(inputs, support, masking=masking, backend=backend)
     expected = forward_and_gradients(inputs, support, masking=masking, backend="reference")
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == b.dtype

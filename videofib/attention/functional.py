@@ -1,11 +1,15 @@
 """``sparse_attention``: one call, several backends that agree."""
 
+import warnings
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
 from torch import Tensor
 
-from videofib.attention.kernels import dense, gather, reference
 from videofib.attention.support import Support
 
-BACKENDS = {"reference": reference.attend, "gather": gather.attend, "dense": dense.attend}
+BACKENDS = ("reference", "gather", "dense", "cpu")  # each a module of videofib.attention.kernels, loaded at first use
 MASKINGS = ("exclude", "zero_logit")
 
 
@@ -30,8 +34,9 @@ def sparse_attention(
             each of those keys keeps the weight exp(0). Prefix tokens belong to every query's support.
         scale: of the logits; by default D ** -0.5.
         dropout_p: probability of dropping an attention weight; 0 outside training.
-        backend: ``auto`` (``dense`` for dense supports, else ``gather``), or one by name: ``reference`` builds the
-            N x N mask and is the ground truth; ``gather`` never holds more than O(N · offsets).
+        backend: ``auto`` takes the fastest that serves; or one by name: ``reference`` builds the N x N mask and is the
+            ground truth; ``gather`` is plain PyTorch on any device and never holds more than O(N · offsets); ``cpu``
+            is compiled loops over the pairs, without dropout; ``dense`` is torch's own, for dense supports.
 
     Returns:
         (B, H, P+N, D), in the dtype of q.
@@ -42,11 +47,30 @@ def sparse_attention(
     """
     _check(q, k, v, support, masking, dropout_p)
     if backend == "auto":
-        backend = "dense" if support.is_dense else "gather"
+        backend = _fastest(q.device.type, support, dropout_p)
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return BACKENDS[backend](q, k, v, support, masking, scale, dropout_p)
+    kernel = import_module(f"videofib.attention.kernels.{backend}")
+    return kernel.attend(q, k, v, support, masking, scale, dropout_p)
+
+
+def _fastest(device: str, support: Support, dropout_p: float) -> str:
+    if support.is_dense:
+        return "dense"
+    return "cpu" if device == "cpu" and not dropout_p and _has_numba() else "gather"
+
+
+@cache
+def _has_numba() -> bool:
+    found = find_spec("numba") is not None
+    if not found:
+        warnings.warn(
+            "numba is not installed: sparse attention on the CPU takes the slower backend 'gather'; "
+            "pip install numba for the compiled one",
+            stacklevel=4,
+        )
+    return found
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, dropout_p: float) -> None:

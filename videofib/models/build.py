@@ -34,6 +34,7 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
             masking=fib.MASKING,
         ),
         token_order=options.TOKEN_ORDER,
+        position_init_std=options.POSITION_INIT_STD or None,
         gradient_checkpointing=options.GRADIENT_CHECKPOINTING,
         attention_backend=cfg.ATTENTION.BACKEND,
     )
