@@ -19,13 +19,11 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
-# Two processes serve two cores better than one with two threads; a GPU takes one.
 demo: install
 	$(PY) data_prep/motion.py --out runs/demo/raw
 	$(PY) data_prep/ucf101.py --videos runs/demo/raw/videos --annotations runs/demo/raw/annotations \
 		--out runs/demo/data --short-side 64
-	$(PY) tools/run_net.py --cfg configs/Motion/TimeSformerXXS_joint_fibottention_8x3_48.yaml \
-		NUM_GPUS $$($(PY) -c 'import torch; print(1 if torch.cuda.is_available() else 2)')
+	$(PY) tools/run_net.py --cfg configs/Motion/TimeSformerXXS_joint_fibottention_8x3_48.yaml
 	@echo "Done. Results: runs/demo/test_results.json; scores of every video: runs/demo/test_scores.npz"
 
 test: install

@@ -52,8 +52,8 @@ def test_only_the_coordinate_of_the_class_runs_and_in_its_direction(label):
     others = [other for other in range(4) if other != axis]
     assert np.abs(moved[..., others]).max() < 1e-12
     speed = direction * moved[..., axis] * NUM_FRAMES
-    assert speed.min() >= 0.499
-    assert speed.max() <= 1.001
+    slowest, fastest = (motion.CYCLES, motion.CYCLES, motion.TURNS, motion.GROWTH)[axis]
+    assert slowest - 1e-9 <= speed.min() <= speed.max() <= fastest + 1e-9
     assert speed.mean(axis=1).std() > 0.05  # speeds differ from clip to clip
 
 
@@ -137,10 +137,10 @@ def test_rotation_turns_the_picture_the_way_the_name_says():
             clip = MotionClip(label, 5, number)
             place = (coordinates(clip, 0)[0, 1::-1] * shape).round().astype(int)
             frames = np.roll(render(clip, settings), shape // 2 - place, (1, 2)).astype(float)
-            before, after = frames[0], frames[6]  # 0.06 to 0.12 turns apart: 21 to 43 degrees
+            before, after = frames[0], frames[4]  # 0.08 to 0.12 turns apart: 29 to 43 degrees
             errors = [np.abs(turned(before, angle) - after)[near].mean() for angle in angles]
             best = angles[int(np.argmin(errors))]
-            assert np.radians(15) <= sign * best <= np.radians(50), (label, number)
+            assert np.radians(25) <= sign * best <= np.radians(50), (label, number)
 
 
 def turned(image, angle):

@@ -85,7 +85,7 @@ def _flat(x: Tensor) -> np.ndarray:
 
 
 def _strides(*tensors: Tensor) -> np.ndarray:
-    return np.array([x.stride()[:3] for x in tensors], np.int64)
+    return np.array([x.stride()[:3] for x in tensors], np.uint64)
 
 
 @lru_cache(maxsize=256)
