@@ -65,11 +65,12 @@ def test_zero_logit_is_the_released_codes_product_with_the_mask():
     torch.testing.assert_close(sparse_attention(q, k, v, support, masking="zero_logit"), expected)
 
 
+@pytest.mark.parametrize("backend", ["gather", "cpu"])
 @pytest.mark.parametrize("masking", ["exclude", "zero_logit"])
-def test_extreme_logits_stay_finite(masking):
+def test_extreme_logits_stay_finite(masking, backend):
     support = Support.fibottention(3, 40)
     inputs = [x.detach().mul(100).requires_grad_() for x in qkv(support, torch.float32)]  # logits to about 1e5
-    found = forward_and_gradients(inputs, support, masking=masking, backend="gather")
+    found = forward_and_gradients(inputs, support, masking=masking, backend=backend)
     expected = forward_and_gradients(inputs, support, masking=masking, backend="reference")
     for a, b in zip(found, expected, strict=True):
         assert torch.isfinite(a).all()
@@ -87,12 +88,13 @@ def test_gather_holds_no_square_tensor():
     assert max(saved) <= support.num_tokens * max(2 * longest + 1, support.num_heads * 8) + 8 * 2
 
 
-def test_half_precision_is_computed_in_single():
+@pytest.mark.parametrize("backend", ["gather", "cpu"])
+def test_half_precision_is_computed_in_single(backend):
     support = SUPPORTS["modified"]
     exact = qkv(support, torch.float64)
     half = [x.detach().to(torch.bfloat16) for x in exact]
     expected = sparse_attention(*[x.double() for x in half], support, backend="reference")
-    found = sparse_attention(*half, support, backend="gather")
+    found = sparse_attention(*half, support, backend=backend)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), expected, atol=2**-8, rtol=2**-8)  # the rounding of the output alone
 
@@ -125,11 +127,12 @@ def test_dropout_under_zero_logit_is_refused_not_ignored():
         sparse_attention(*qkv(support, torch.float32), support, masking="zero_logit", dropout_p=0.1, backend="gather")
 
 
-def test_autocast_computes_and_returns_the_input_dtype():
+@pytest.mark.parametrize("backend", ["gather", "cpu"])
+def test_autocast_computes_and_returns_the_input_dtype(backend):
     support = Support.fibottention(2, 30)
     inputs = qkv(support, torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        found = sparse_attention(*inputs, support, backend="gather")
+        found = sparse_attention(*inputs, support, backend=backend)
     torch.testing.assert_close(found, sparse_attention(*inputs, support, backend="reference"), atol=1e-5, rtol=1e-5)
 
 

@@ -8,6 +8,7 @@ parent did is killed, and data loaders fork.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
@@ -101,8 +102,10 @@ def _tables(support: Support) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray,
         ends = {end for s in segments for end in (s.query, s.query + s.length)}
         rows += sorted(ends | {0, support.num_tokens})
         row_pointer.append(len(rows))
-    array = lambda numbers: np.array(numbers, np.int64)  # noqa: E731
-    return (array(first), array(last), array(shift), array(segment_pointer)), (array(rows), array(row_pointer))
+    first, last, shift, segment_pointer, rows, row_pointer = (
+        np.array(numbers, np.int64) for numbers in (first, last, shift, segment_pointer, rows, row_pointer)
+    )
+    return (first, last, shift, segment_pointer), (rows, row_pointer)
 
 
 @lru_cache(maxsize=64)
@@ -118,7 +121,7 @@ def _head_tasks(batch: int, heads: int, num_tokens: int) -> np.ndarray:
     return np.array([(b, h, 0, num_tokens) for b in range(batch) for h in range(heads)], np.int64)
 
 
-def _in_threads(run, tasks: np.ndarray) -> None:
+def _in_threads(run: Callable[[np.ndarray], None], tasks: np.ndarray) -> None:
     """Call ``run`` on parts of ``tasks`` until all are done, in as many threads as torch uses, this one among them."""
     threads = min(torch.get_num_threads(), len(tasks))
     if threads == 1:

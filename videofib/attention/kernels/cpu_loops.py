@@ -231,12 +231,12 @@ def loops(dim: int) -> SimpleNamespace:
         for h in range(len(segment_pointer) - 1):
             widest = max(widest, segment_pointer[h + 1] - segment_pointer[h])
         size = max(total, widest + num_prefix)
-        p, c, acc_a, acc_b = np.empty(size, q.dtype), np.empty(size, q.dtype), np.empty(dim, q.dtype), np.empty(dim, q.dtype)
+        p, c = np.empty(size, q.dtype), np.empty(size, q.dtype)
+        acc_a, acc_b, shared = np.empty(dim, q.dtype), np.empty(dim, q.dtype), np.empty(dim, q.dtype)
         at_a, at_b, chosen = np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(widest, np.int64)
         kept_p, kept_c = np.empty((widest, total), q.dtype), np.empty((widest, total), q.dtype)
         prefix_p, prefix_c = np.empty((num_prefix, total), q.dtype), np.empty((num_prefix, total), q.dtype)
         prefix_dk, prefix_dv = np.empty((num_prefix, dim), q.dtype), np.empty((num_prefix, dim), q.dtype)
-        shared = np.empty(dim, q.dtype)
         sq, sk, sv, so = strides[0, 2], strides[1, 2], strides[2, 2], strides[3, 2]
         sg, sdq, sdk, sdv = strides[4, 2], strides[5, 2], strides[6, 2], strides[7, 2]
         for task in range(len(tasks)):
