@@ -1,17 +1,17 @@
 """Sparse attention on the CPU: compiled loops that touch the pairs of the support and nothing else.
 
-Work is cut by rows (forward) or heads (backward) and run in Python threads, as many as torch uses; the loops hold no
-lock of the interpreter. Threads of OpenMP would do as well until a process forks: a child that enters OpenMP after its
-parent did is killed, and data loaders fork.
+Heads are shared out among as many threads as torch uses. They are torch's own: numba's OpenMP layer finds the library
+that torch has loaded, so that the two do not wait for each other. A process forked from one that has used OpenMP must
+not enter it again; there, as in data loading workers, one thread does the work.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,9 +20,9 @@ from torch.autograd.function import once_differentiable
 from videofib.attention.kernels.cpu_loops import loops
 from videofib.attention.support import Support
 
-ROWS = 256  # patch rows of one piece of work, where there is enough of it
-_pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # the parent's threads do not exist in the child
+if numba.config.THREADING_LAYER == "default":
+    numba.config.THREADING_LAYER = "threadsafe"  # several Python threads may attend at once
+_process = os.getpid()  # the one that may use threads
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float) -> Tensor:
@@ -48,8 +48,8 @@ class _Attention(torch.autograd.Function):
         segments, breaks = _tables(support)
         common = (*map(_flat, (q, k, v, out)), _strides(q, k, v, out), lse.numpy(), segments, breaks)
         options = (support.num_prefix_tokens, lse.numpy().dtype.type(scale), total if zero_logit else 0, v_sum)
-        run = loops(dim).forward
-        _in_threads(lambda part: run(*common, part, *options), _row_tasks(batch, heads, support.num_tokens))
+        threads = _threads()
+        _kernel("forward", dim, threads)(*common, _tasks(batch, heads, threads), *options)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.support, ctx.zero_logit, ctx.scale = support, zero_logit, scale
         return out
@@ -63,8 +63,8 @@ class _Attention(torch.autograd.Function):
         segments, breaks = _tables(ctx.support)
         common = (*map(_flat, tensors), _strides(*tensors), lse.numpy(), segments, breaks)
         options = (ctx.support.num_prefix_tokens, lse.numpy().dtype.type(ctx.scale), total if ctx.zero_logit else 0)
-        run = loops(dim).backward
-        _in_threads(lambda part: run(*common, part, *options), _head_tasks(batch, heads, ctx.support.num_tokens))
+        threads = _threads()
+        _kernel("backward", dim, threads)(*common, _tasks(batch, heads, threads), *options)
         return *tensors[5:], None, None, None
 
 
@@ -109,39 +109,18 @@ def _tables(support: Support) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray,
 
 
 @lru_cache(maxsize=64)
-def _row_tasks(batch: int, heads: int, num_tokens: int) -> np.ndarray:
-    starts = range(0, num_tokens, ROWS)
-    return np.array(
-        [(b, h, s, min(s + ROWS, num_tokens)) for b in range(batch) for h in range(heads) for s in starts], np.int64
-    )
+def _tasks(batch: int, heads: int, threads: int) -> np.ndarray:
+    """All (batch, head), dealt to the threads like cards: each takes one run of them, and later heads see more keys."""
+    tasks = np.array([(b, h) for h in range(heads) for b in range(batch)], np.int64)
+    return np.concatenate([tasks[i::threads] for i in range(threads)])
 
 
-@lru_cache(maxsize=64)
-def _head_tasks(batch: int, heads: int, num_tokens: int) -> np.ndarray:
-    return np.array([(b, h, 0, num_tokens) for b in range(batch) for h in range(heads)], np.int64)
+def _threads() -> int:
+    return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS) if os.getpid() == _process else 1
 
 
-def _in_threads(run: Callable[[np.ndarray], None], tasks: np.ndarray) -> None:
-    """Call ``run`` on parts of ``tasks`` until all are done, in as many threads as torch uses, this one among them."""
-    threads = min(torch.get_num_threads(), len(tasks))
+def _kernel(name: str, dim: int, threads: int) -> Callable:
     if threads == 1:
-        run(tasks)
-        return
-    # every n-th task, for later heads see more keys; several parts a thread, for threads are interrupted
-    parts = min(len(tasks), 4 * threads)
-    waiting = [tasks[i::parts] for i in range(parts)]
-
-    def work() -> None:
-        while True:
-            try:
-                part = waiting.pop()
-            except IndexError:
-                return
-            run(part)
-
-    if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads - 1, "sparse_attention")
-    others = [_pools[threads].submit(work) for _ in range(threads - 1)]
-    work()
-    for other in others:
-        other.result()
+        return getattr(loops(dim), name)
+    numba.set_num_threads(threads)  # of the calling Python thread
+    return getattr(loops(dim), f"{name}_in_threads")

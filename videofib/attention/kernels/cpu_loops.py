@@ -5,8 +5,9 @@ projection are read where they lie. A query has few keys (some 20 to 60), so its
 each of which becomes vector code: logits, exponentials, weighted sum of values. Which shifts of a head stay inside the
 sequence changes only at a few rows; between two such rows one list of segments serves all queries.
 
-Places in the flat arrays are unsigned, for numba tests signed ones for being negative, and no array is ever sliced in
-an inner loop, for numba counts references to slices.
+Rows of a packed projection lie a multiple of 1 KiB apart and so crowd into few sets of a cache; each head's rows are
+therefore first copied next to each other. Places in the flat arrays are unsigned, for numba tests signed ones for
+being negative, and no array is ever sliced in an inner loop, for numba counts references to slices.
 
 Common arguments (B batch, H heads, P prefix tokens, N patch tokens, D head_dim, S segments of a head):
 
@@ -14,7 +15,7 @@ Common arguments (B batch, H heads, P prefix tokens, N patch tokens, D head_dim,
     segments   (first, last, shift, pointer): segment s lets query i, first[s] <= i < last[s], see key i + shift[s];
                head h has those from pointer[h] to pointer[h + 1]
     breaks     (row, pointer): for each head the rows where the list of valid segments changes, from 0 to N
-    tasks      (n, 4) int64: batch, head, first row, last row; the prefix rows go with row 0
+    tasks      (n, 2) int64: batch and head
     lse        (B, H, P + N): log of the softmax's denominator
     outside    0, or the number of all keys P + N if those outside the support take part with logit 0 (zero_logit)
 """
@@ -26,7 +27,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types, uint64
+from numba import njit, prange, types, uint64
 from numba.extending import intrinsic
 
 
@@ -148,6 +149,13 @@ def loops(dim: int) -> SimpleNamespace:
             add(acc, weights[t], x, places[t])
             t += 1
 
+    @njit(nogil=True, fastmath=True)
+    def pack(x, start, stride, total, rows):
+        """Copy ``total`` rows of x side by side."""
+        for token in range(total):
+            for d in range(dim):
+                rows[uint64(token * dim + d)] = x[start + uint64(token) * stride + uint64(d)]
+
     @njit(nogil=True, fastmath=True, inline="always")
     def put(x, i, acc, w):
         for d in range(dim):
@@ -160,61 +168,62 @@ def loops(dim: int) -> SimpleNamespace:
 
     @njit(nogil=True, fastmath=True, cache=True)
     def forward(q, k, v, out, strides, lse, segments, breaks, tasks, num_prefix, scale, outside, v_sum):
+        """Output and lse of the heads in ``tasks``."""
         firsts, lasts, shifts, segment_pointer = segments
         rows, row_pointer = breaks
         total = lse.shape[2]
         size = max(total, len(firsts) + num_prefix)
         weights, acc = np.empty(size, q.dtype), np.empty(dim, q.dtype)
-        at_k, at_v, chosen = np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(len(firsts), np.int64)
+        places, chosen = np.empty(size, np.uint64), np.empty(len(firsts), np.int64)
+        ks, vs = np.empty(total * dim, q.dtype), np.empty(total * dim, q.dtype)
         zero, one, lowest = q.dtype.type(0), q.dtype.type(1), q.dtype.type(-3.4e38)
-        sq, sk, sv, so = strides[0, 2], strides[1, 2], strides[2, 2], strides[3, 2]
+        sq, so, step = strides[0, 2], strides[3, 2], uint64(dim)
         for task in range(len(tasks)):
-            b, h, start, stop = uint64(tasks[task, 0]), uint64(tasks[task, 1]), tasks[task, 2], tasks[task, 3]
-            q0, k0 = b * strides[0, 0] + h * strides[0, 1], b * strides[1, 0] + h * strides[1, 1]
-            v0, o0 = b * strides[2, 0] + h * strides[2, 1], b * strides[3, 0] + h * strides[3, 1]
-            if start == 0 and num_prefix:
+            b, h = uint64(tasks[task, 0]), uint64(tasks[task, 1])
+            q0, o0 = b * strides[0, 0] + h * strides[0, 1], b * strides[3, 0] + h * strides[3, 1]
+            pack(k, b * strides[1, 0] + h * strides[1, 1], strides[1, 2], total, ks)
+            pack(v, b * strides[2, 0] + h * strides[2, 1], strides[2, 2], total, vs)
+
+            if num_prefix:  # queries that see all
                 for j in range(total):
-                    at_k[j], at_v[j] = k0 + uint64(j) * sk, v0 + uint64(j) * sv
-                for token in range(num_prefix):
-                    top = dots(q, q0 + uint64(token) * sq, k, at_k, total, scale, weights, zero, lowest)
-                    denominator = exp_all(weights, total, top)
-                    fill(acc, zero)
-                    add_all(acc, weights, v, at_v, total)
-                    put(out, o0 + uint64(token) * so, acc, one / denominator)
-                    lse[b, h, token] = top + np.log(denominator)
+                    places[j] = uint64(j) * step
+            for token in range(num_prefix):
+                top = dots(q, q0 + uint64(token) * sq, ks, places, total, scale, weights, zero, lowest)
+                denominator = exp_all(weights, total, top)
+                fill(acc, zero)
+                add_all(acc, weights, vs, places, total)
+                put(out, o0 + uint64(token) * so, acc, one / denominator)
+                lse[b, h, token] = top + np.log(denominator)
+
             begin, end = segment_pointer[h], segment_pointer[h + uint64(1)]
-            for r in range(row_pointer[h], row_pointer[h + uint64(1)] - 1):
-                low, high = max(start, rows[r]), min(stop, rows[r + 1])
-                if low >= high:
-                    continue
-                count = valid(firsts, lasts, begin, end, low, chosen)
+            for r in range(row_pointer[h], row_pointer[h + uint64(1)] - 1):  # patch queries
+                count = valid(firsts, lasts, begin, end, rows[r], chosen)
                 keys = count + num_prefix
                 for t in range(keys):
-                    token = num_prefix + low + shifts[chosen[t]] if t < count else t - count
-                    at_k[t], at_v[t] = k0 + uint64(token) * sk, v0 + uint64(token) * sv
-                for token in range(num_prefix + low, num_prefix + high):
-                    top = dots(q, q0 + uint64(token) * sq, k, at_k, keys, scale, weights, zero, lowest)
+                    token = num_prefix + rows[r] + shifts[chosen[t]] if t < count else t - count
+                    places[t] = uint64(token) * step
+                for token in range(num_prefix + rows[r], num_prefix + rows[r + 1]):
+                    top = dots(q, q0 + uint64(token) * sq, ks, places, keys, scale, weights, zero, lowest)
                     if outside:
-                        top = max(top, zero)
+                        top = larger(top, zero)
                     denominator = exp_all(weights, keys, top)
                     fill(acc, zero)
                     if outside:
                         rest = q.dtype.type(np.exp(-top))
-                        denominator += (outside - keys) * rest
+                        denominator += q.dtype.type(outside - keys) * rest
                         for t in range(keys):
                             weights[t] -= rest
                         for d in range(dim):
                             acc[d] = rest * v_sum[b, h, d]
-                    add_all(acc, weights, v, at_v, keys)
+                    add_all(acc, weights, vs, places, keys)
                     put(out, o0 + uint64(token) * so, acc, one / denominator)
                     lse[b, h, token] = top + np.log(denominator)
                     for t in range(count):
-                        at_k[t] += sk
-                        at_v[t] += sv
+                        places[t] += step
 
     @njit(nogil=True, fastmath=True, cache=True)
     def backward(q, k, v, out, g, dq, dk, dv, strides, lse, segments, breaks, tasks, num_prefix, scale, outside):
-        """Gradients; a task is a whole head. With p the softmax's weights, p0 that of a key outside the support
+        """Gradients of the heads in ``tasks``. With p the softmax's weights, p0 that of a key outside the support
         (0 under exclude) and g the gradient of out,
 
             c_ij = p_ij (g_i · v_j - g_i · out_i) scale                              gradient of q_i · k_j
@@ -233,34 +242,37 @@ def loops(dim: int) -> SimpleNamespace:
         size = max(total, widest + num_prefix)
         p, c = np.empty(size, q.dtype), np.empty(size, q.dtype)
         acc_a, acc_b, shared = np.empty(dim, q.dtype), np.empty(dim, q.dtype), np.empty(dim, q.dtype)
-        at_a, at_b, chosen = np.empty(size, np.uint64), np.empty(size, np.uint64), np.empty(widest, np.int64)
+        places, chosen = np.empty(size, np.uint64), np.empty(widest, np.int64)
+        qs, ks = np.empty(total * dim, q.dtype), np.empty(total * dim, q.dtype)
+        vs, gs = np.empty(total * dim, q.dtype), np.empty(total * dim, q.dtype)
         kept_p, kept_c = np.empty((widest, total), q.dtype), np.empty((widest, total), q.dtype)
         prefix_p, prefix_c = np.empty((num_prefix, total), q.dtype), np.empty((num_prefix, total), q.dtype)
         prefix_dk, prefix_dv = np.empty((num_prefix, dim), q.dtype), np.empty((num_prefix, dim), q.dtype)
-        sq, sk, sv, so = strides[0, 2], strides[1, 2], strides[2, 2], strides[3, 2]
-        sg, sdq, sdk, sdv = strides[4, 2], strides[5, 2], strides[6, 2], strides[7, 2]
+        so, sdq, sdk, sdv, step = strides[3, 2], strides[5, 2], strides[6, 2], strides[7, 2], uint64(dim)
         for task in range(len(tasks)):
             b, h = uint64(tasks[task, 0]), uint64(tasks[task, 1])
-            q0, k0 = b * strides[0, 0] + h * strides[0, 1], b * strides[1, 0] + h * strides[1, 1]
-            v0, o0 = b * strides[2, 0] + h * strides[2, 1], b * strides[3, 0] + h * strides[3, 1]
-            g0, dq0 = b * strides[4, 0] + h * strides[4, 1], b * strides[5, 0] + h * strides[5, 1]
+            pack(q, b * strides[0, 0] + h * strides[0, 1], strides[0, 2], total, qs)
+            pack(k, b * strides[1, 0] + h * strides[1, 1], strides[1, 2], total, ks)
+            pack(v, b * strides[2, 0] + h * strides[2, 1], strides[2, 2], total, vs)
+            pack(g, b * strides[4, 0] + h * strides[4, 1], strides[4, 2], total, gs)
+            o0, dq0 = b * strides[3, 0] + h * strides[3, 1], b * strides[5, 0] + h * strides[5, 1]
             dk0, dv0 = b * strides[6, 0] + h * strides[6, 1], b * strides[7, 0] + h * strides[7, 1]
             prefix_dk[:], prefix_dv[:], shared[:] = zero, zero, zero
 
             if num_prefix:  # queries that see all
                 for j in range(total):
-                    at_a[j], at_b[j] = k0 + uint64(j) * sk, v0 + uint64(j) * sv
+                    places[j] = uint64(j) * step
             for t in range(num_prefix):
                 token = uint64(t)
-                dots(q, q0 + token * sq, k, at_a, total, scale, p, zero, lowest)
-                dots(g, g0 + token * sg, v, at_b, total, one, c, zero, lowest)
-                delta = dot(g, g0 + token * sg, out, o0 + token * so, zero)
+                dots(qs, token * step, ks, places, total, scale, p, zero, lowest)
+                dots(gs, token * step, vs, places, total, one, c, zero, lowest)
+                delta = dot(gs, token * step, out, o0 + token * so, zero)
                 exp_all(p, total, lse[b, h, token])
                 for j in range(total):
                     c[j] = p[j] * (c[j] - delta) * scale
                     prefix_p[t, j], prefix_c[t, j] = p[j], c[j]
                 fill(acc_a, zero)
-                add_all(acc_a, c, k, at_a, total)
+                add_all(acc_a, c, ks, places, total)
                 put(dq, dq0 + token * sdq, acc_a, one)
 
             begin, end = segment_pointer[h], segment_pointer[h + uint64(1)]
@@ -269,33 +281,32 @@ def loops(dim: int) -> SimpleNamespace:
                 keys = count + num_prefix
                 for t in range(keys):
                     row = num_prefix + rows[r] + shifts[chosen[t]] if t < count else t - count
-                    at_a[t], at_b[t] = k0 + uint64(row) * sk, v0 + uint64(row) * sv
+                    places[t] = uint64(row) * step
                 for row in range(num_prefix + rows[r], num_prefix + rows[r + 1]):
                     token = uint64(row)
-                    dots(q, q0 + token * sq, k, at_a, keys, scale, p, zero, lowest)
-                    dots(g, g0 + token * sg, v, at_b, keys, one, c, zero, lowest)
-                    delta = dot(g, g0 + token * sg, out, o0 + token * so, zero)
+                    dots(qs, token * step, ks, places, keys, scale, p, zero, lowest)
+                    dots(gs, token * step, vs, places, keys, one, c, zero, lowest)
+                    delta = dot(gs, token * step, out, o0 + token * so, zero)
                     exp_all(p, keys, lse[b, h, token])
                     for t in range(keys):
                         c[t] = p[t] * (c[t] - delta) * scale
                     fill(acc_a, zero)
-                    add_all(acc_a, c, k, at_a, keys)
+                    add_all(acc_a, c, ks, places, keys)
                     put(dq, dq0 + token * sdq, acc_a, one)
                     if outside:
                         rest = q.dtype.type(np.exp(-lse[b, h, token]))
                         for t in range(keys):
                             p[t] -= rest
-                        add(shared, rest, g, g0 + token * sg)
+                        add(shared, rest, gs, token * step)
                     for t in range(count):
                         kept_p[chosen[t] - begin, token], kept_c[chosen[t] - begin, token] = p[t], c[t]
-                        at_a[t] += sk
-                        at_b[t] += sv
+                        places[t] += step
                     for t in range(num_prefix):
                         a, w = c[count + t], p[count + t]
                         for d in range(dim):
                             u = uint64(d)
-                            prefix_dk[t, d] += a * q[q0 + token * sq + u]
-                            prefix_dv[t, d] += w * g[g0 + token * sg + u]
+                            prefix_dk[t, d] += a * qs[token * step + u]
+                            prefix_dv[t, d] += w * gs[token * step + u]
 
             for token in range(total):  # keys
                 count = 0
@@ -308,16 +319,35 @@ def loops(dim: int) -> SimpleNamespace:
                     for s in range(begin, end):
                         row = token - shifts[s]
                         if firsts[s] <= row - num_prefix < lasts[s]:
-                            at_a[count], at_b[count] = q0 + uint64(row) * sq, g0 + uint64(row) * sg
+                            places[count] = uint64(row) * step
                             p[count], c[count] = kept_p[s - begin, row], kept_c[s - begin, row]
                             count += 1
                 for t in range(num_prefix):
-                    at_a[count], at_b[count] = q0 + uint64(t) * sq, g0 + uint64(t) * sg
+                    places[count] = uint64(t) * step
                     p[count], c[count] = prefix_p[t, token], prefix_c[t, token]
                     count += 1
-                add_all(acc_a, c, q, at_a, count)
-                add_all(acc_b, p, g, at_b, count)
+                add_all(acc_a, c, qs, places, count)
+                add_all(acc_b, p, gs, places, count)
                 put(dk, dk0 + uint64(token) * sdk, acc_a, one)
                 put(dv, dv0 + uint64(token) * sdv, acc_b, one)
 
-    return SimpleNamespace(forward=forward, backward=backward)
+    @njit(nogil=True, parallel=True, cache=True)
+    def forward_in_threads(q, k, v, out, strides, lse, segments, breaks, tasks, num_prefix, scale, outside, v_sum):
+        for i in prange(len(tasks)):
+            one = tasks[i : i + 1]
+            forward(q, k, v, out, strides, lse, segments, breaks, one, num_prefix, scale, outside, v_sum)
+
+    @njit(nogil=True, parallel=True, cache=True)
+    def backward_in_threads(
+        q, k, v, out, g, dq, dk, dv, strides, lse, segments, breaks, tasks, num_prefix, scale, outside
+    ):
+        for i in prange(len(tasks)):
+            one = tasks[i : i + 1]
+            backward(q, k, v, out, g, dq, dk, dv, strides, lse, segments, breaks, one, num_prefix, scale, outside)
+
+    return SimpleNamespace(
+        forward=forward,
+        backward=backward,
+        forward_in_threads=forward_in_threads,
+        backward_in_threads=backward_in_threads,
+    )
