@@ -102,7 +102,7 @@ _C.ATTENTION = CfgNode()
 _C.ATTENTION.SPACE = "dense"  # attention within a frame: dense | fibottention
 _C.ATTENTION.TIME = "dense"  # attention over frames, divided only
 _C.ATTENTION.JOINT = "dense"  # attention over all space-time tokens
-_C.ATTENTION.BACKEND = "auto"  # auto | gather | reference
+_C.ATTENTION.BACKEND = "auto"  # auto | cpu | gather | reference
 
 _C.FIBOTTENTION = CfgNode()
 _C.FIBOTTENTION.W_MIN = 5

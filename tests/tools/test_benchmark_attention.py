@@ -1,0 +1,47 @@
+"""The benchmark's own baselines are right, and its figures come out as a table, a file and a picture."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tools import benchmark_attention as benchmark
+from videofib.attention import Support, sparse_attention
+
+SCRIPT = Path(benchmark.__file__)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("name", ["sdpa, mask", "flex", "index gather", "gather", "cpu"])
+def test_contenders_compute_the_same(name):
+    support = Support.fibottention(3, 40)
+    qkv = torch.randn(3, 2, 3, 41, 16, generator=torch.Generator().manual_seed(0))
+    found = benchmark.contenders(support, "cpu", ["gather", "cpu"])[name](*qkv)
+    torch.testing.assert_close(found, sparse_attention(*qkv, support, backend="reference"), atol=1e-5, rtol=1e-5)
+
+
+def test_slope_of_quadratic_times_is_two():
+    rows = [{"contender": "dense", "tokens": n, "ms": 1e-6 * n * n} for n in (10, 1568, 3136, 6272)]
+    assert benchmark.slope(rows, "dense") == pytest.approx(2)
+    assert benchmark.slope(rows[:2], "dense") is None
+
+
+def test_peak_memory_sees_what_a_call_allocates():
+    if benchmark.peak_bytes(lambda: None, "cpu") is None:
+        pytest.skip("this system does not let a process reset its peak memory")
+    assert benchmark.peak_bytes(lambda: torch.ones(2**24), "cpu") == pytest.approx(2**26, rel=0.1)
+
+
+def test_command_writes_a_table_a_file_and_a_picture(tmp_path):
+    options = ["--tokens", "20", "33", "--heads", "2", "--head-dim", "8", "--repeats", "1", "--backward"]
+    files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
+    done = subprocess.run([sys.executable, SCRIPT, *options, *files], capture_output=True, text=True, check=True)
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert [row["tokens"] for row in figures["rows"]] == [20] * 5 + [33] * 5
+    assert {row["contender"] for row in figures["rows"]} == {"sdpa", "sdpa, mask", "index gather", "gather", "cpu"}
+    assert all(row["ms"] > 0 and row["ratio_to_sdpa"] > 0 for row in figures["rows"])
+    assert len(done.stdout.splitlines()) == 2 + len(figures["rows"])
+    assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")

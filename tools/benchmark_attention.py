@@ -1,0 +1,243 @@
+"""Time and memory of sparse attention against dense attention, in one run.
+
+    python tools/benchmark_attention.py --tokens 196 784 1568 --backward --json out.json --plot out.png
+
+Contenders take turns, so that a slow moment of the machine falls on all of them; figures are medians, and ratios are
+to torch's fused dense attention (sdpa) in the same run. Peak memory is what a call needs beyond its inputs. Copy share
+is the time to read q, k, v and write the output once at this machine's copying speed, over the time taken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videofib.attention import Support, sparse_attention
+from videofib.files import replacing
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MASK_LIMIT = 8192  # tokens; above it contenders that hold an N x N mask are left out
+DENSE_LIMIT = 20_000  # above it, dense attention on the CPU
+
+
+def index_gather(support: Support) -> Callable[..., Tensor]:
+    """The baseline of earlier code: fetch every query's keys by an index table, padded to the widest head."""
+    n, p = support.num_tokens, support.num_prefix_tokens
+    deltas = [sorted({s for o in row for s in (o, -o)}) for row in support.offsets]
+    width = max(map(len, deltas))
+    table = torch.full((support.num_heads, n, width + p), -1)
+    for head, row in enumerate(deltas):
+        keys = torch.arange(n)[:, None] + torch.tensor(row)
+        table[head, :, : len(row)] = torch.where((keys >= 0) & (keys < n), keys + p, -1)
+    table[:, :, width:] = torch.arange(p)
+    missing, index = table < 0, table.clamp(min=0)
+    heads = torch.arange(support.num_heads)[:, None, None]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        scale = q.shape[-1] ** -0.5
+        logits = torch.einsum("bhnd,bhnkd->bhnk", q[:, :, p:], k[:, heads, index.to(k.device)]) * scale
+        weights = logits.masked_fill(missing.to(q.device), float("-inf")).softmax(-1)
+        out = torch.einsum("bhnk,bhnkd->bhnd", weights, v[:, heads, index.to(v.device)])
+        return torch.cat([F.scaled_dot_product_attention(q[:, :, :p], k, v), out], 2)
+
+    return attend
+
+
+def flex(mask: Tensor) -> Callable[..., Tensor]:
+    """torch's FlexAttention with the same mask: compiled on a GPU, as it is meant; on the CPU its plain version."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    heads, total, _ = mask.shape
+    blocks = create_block_mask(lambda b, h, i, j: mask[h, i, j], None, heads, total, total, device=mask.device)
+    return partial(flex_attention if mask.device.type == "cpu" else torch.compile(flex_attention), block_mask=blocks)
+
+
+def contenders(
+    support: Support, device: str, backends: list[str], backward: bool = False
+) -> dict[str, Callable[..., Tensor]]:
+    found: dict[str, Callable[..., Tensor]] = {}
+    total = support.num_tokens + support.num_prefix_tokens
+    if device != "cpu" or total <= DENSE_LIMIT:
+        found["sdpa"] = F.scaled_dot_product_attention
+    if total <= MASK_LIMIT:
+        mask = support.to_mask().to(device)
+        found["sdpa, mask"] = partial(F.scaled_dot_product_attention, attn_mask=mask)
+        if not (backward and device == "cpu"):  # where FlexAttention has no backward
+            found["flex"] = flex(mask)
+    found["index gather"] = index_gather(support)
+    for name in backends:
+        found[name] = partial(sparse_attention, support=support, backend=name)
+    return found
+
+
+def inputs(args: argparse.Namespace, num_tokens: int) -> list[Tensor]:
+    """q, k, v as slices of a packed projection, as a model has them."""
+    packed = torch.randn(args.batch, num_tokens + 1, 3, args.heads, args.head_dim, device=args.device)
+    return [x.detach().requires_grad_(args.backward) for x in packed.to(DTYPES[args.dtype]).permute(2, 0, 3, 1, 4)]
+
+
+def call(attend: Callable[..., Tensor], qkv: list[Tensor], gradient: Tensor, backward: bool) -> None:
+    if backward:
+        torch.autograd.grad(attend(*qkv), qkv, gradient)
+    else:
+        with torch.no_grad():
+            attend(*qkv)
+
+
+def seconds(function: Callable[[], object], device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def peak_bytes(function: Callable[[], object], device: str) -> int | None:
+    """Memory the call needs at its worst moment beyond what is held before it; None where it cannot be told."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the peak back to the present
+    except OSError:
+        return None
+    before = _resident("VmRSS")
+    function()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def copy_speed(device: str) -> float:
+    """Bytes read and written a second by torch's own copying of 256 MiB."""
+    source = torch.ones(2**26, device=device)
+    target = torch.empty_like(source)
+    return 2 * 4 * 2**26 / min(seconds(lambda: target.copy_(source), device) for _ in range(7))
+
+
+def measure(args: argparse.Namespace, num_tokens: int, speed: float) -> list[dict]:
+    """One row for each contender."""
+    support = Support.fibottention(args.heads, num_tokens)
+    qkv = inputs(args, num_tokens)
+    gradient = torch.randn(qkv[0].shape, device=args.device, dtype=qkv[0].dtype)
+    calls = {
+        name: partial(call, attend, qkv, gradient, args.backward)
+        for name, attend in contenders(support, args.device, args.backends, args.backward).items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for function in calls.values():  # compiles, and fills caches
+        function()
+    for _ in range(args.repeats):
+        for name, function in calls.items():
+            times[name].append(seconds(function, args.device))
+    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    moved = 4 * qkv[0].numel() * qkv[0].element_size()
+    return [
+        {
+            "tokens": num_tokens,
+            "contender": name,
+            "ms": 1e3 * median,
+            "ratio_to_sdpa": medians["sdpa"] / median if "sdpa" in medians else None,
+            "peak_mib": None if (peak := peak_bytes(calls[name], args.device)) is None else peak / 2**20,
+            "inputs_and_output_mib": moved / 2**20,
+            "copy_share": moved / speed / median,
+        }
+        for name, median in medians.items()
+    ]
+
+
+def slope(rows: list[dict], contender: str) -> float | None:
+    """Exponent of time in the number of tokens, fitted to 1568 tokens and more; about 1.1 for N log N, 2 for dense."""
+    points = [(row["tokens"], row["ms"]) for row in rows if row["contender"] == contender and row["tokens"] >= 1568]
+    return float(np.polyfit(*np.log(np.array(points).T), 1)[0]) if len(points) > 1 else None
+
+
+def line(row: dict) -> str:
+    peak, held = row["peak_mib"], row["inputs_and_output_mib"]
+    memory = ("-", "-") if peak is None else (f"{peak:.0f}", f"{peak / held:.1f}")
+    ratio = "-" if row["ratio_to_sdpa"] is None else f"{row['ratio_to_sdpa']:.1f}"
+    return (
+        f"{row['tokens']:7} {row['contender']:14} {row['ms']:10.2f} {ratio:>7} {memory[0]:>9} {memory[1]:>11} "
+        f"{row['copy_share']:10.1%}"
+    )
+
+
+def draw(rows: list[dict], title: str, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["contender"] for row in rows):
+        points = [(row["tokens"], row["ms"]) for row in rows if row["contender"] == name]
+        fitted = slope(rows, name)
+        axes.loglog(*zip(*points, strict=True), "o-", label=name if fitted is None else f"{name} (slope {fitted:.2f})")
+    axes.set(xlabel="tokens", ylabel="median ms", title=title)
+    axes.grid(True, which="both", alpha=0.2)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time sparse attention against dense attention.")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[196, 784, 1568, 6272, 18816])
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--head-dim", type=int, default=64)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--backends", nargs="*", help="ours; by default gather, and on the CPU cpu")
+    parser.add_argument("--backward", action="store_true", help="time forward and backward, not forward alone")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--plot", type=Path, help="file for a picture of time against tokens")
+    args = parser.parse_args()
+    if args.backends is None:
+        args.backends = ["gather", "cpu"] if args.device == "cpu" else ["gather"]
+    torch.manual_seed(0)
+    speed = copy_speed(args.device)
+    machine = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    title = (
+        f"{'forward and backward' if args.backward else 'forward'}, {args.heads} heads x {args.head_dim}, "
+        f"{args.dtype}, batch {args.batch}, {machine}"
+    )
+    print(f"{title}; copying {speed / 1e9:.1f} GB/s; torch {torch.__version__}, Python {platform.python_version()}")
+    titles = ("tokens", "contender", "ms", "x sdpa", "peak MiB", "x q,k,v,out", "copy share")
+    print("{:>7} {:14} {:>10} {:>7} {:>9} {:>11} {:>10}".format(*titles))
+    rows = []
+    for num_tokens in args.tokens:
+        for row in measure(args, num_tokens, speed):
+            rows.append(row)
+            print(line(row), flush=True)
+    slopes = {name: slope(rows, name) for name in dict.fromkeys(row["contender"] for row in rows)}
+    for name, fitted in slopes.items():
+        if fitted is not None:
+            print(f"{name}: time grows as tokens ^ {fitted:.2f} from 1568 tokens on")
+    if args.json:
+        with replacing(args.json) as unfinished:
+            unfinished.write_text(json.dumps({"setting": title, "rows": rows, "slopes": slopes}, indent=1) + "\n")
+    if args.plot:
+        draw(rows, title, args.plot)
+
+
+if __name__ == "__main__":
+    main()
