@@ -89,6 +89,23 @@ def test_any_memory_layout_gives_the_same_and_inputs_stay_as_they_are():
     )
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_what_is_not_a_number_stays_so_where_the_reference_says(bad, part):
+    x = packed(batch=1)
+    x[0, 300, part, 1, 3] = bad
+    found = sparse_attention(*x.permute(2, 0, 3, 1, 4), SUPPORT, backend="cpu")
+    expected = sparse_attention(*x.permute(2, 0, 3, 1, 4), SUPPORT, backend="reference")
+    spoiled = ~expected.isfinite().all(-1)
+    assert spoiled.any()
+    assert not spoiled[:, [0, 2]].any()
+    if part < 2:
+        assert torch.equal(~found.isfinite().all(-1), spoiled)
+    else:  # the reference spoils rows that do not see the value, by 0 * NaN
+        sees = SUPPORT.to_mask()[1, :, 300]
+        assert torch.equal(~found[0, 1].isfinite().all(-1), sees)
+
+
 def test_the_output_lies_in_memory_as_the_next_layer_reads_it():
     out = sparse_attention(*packed().permute(2, 0, 3, 1, 4), SUPPORT, backend="cpu")
     assert out.transpose(1, 2).is_contiguous()

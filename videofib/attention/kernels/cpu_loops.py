@@ -30,6 +30,9 @@ from llvmlite import ir
 from numba import njit, prange, types, uint64
 from numba.extending import intrinsic
 
+# sums in any order, so that they become vector code; unlike fastmath=True this keeps NaN and infinity what they are
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+
 
 @intrinsic
 def _float_of_bits(typingctx, bits):
@@ -41,13 +44,13 @@ def _float_of_bits(typingctx, bits):
     return types.float32(types.int32), codegen
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@njit(nogil=True, fastmath=FAST, cache=True)
 def exp_of_nonpositive(x):
     """exp of a float32 x <= 0; below -87 the result is that of -87, 1.6e-38. Unlike math.exp it becomes vector code.
 
     exp(x) = 2^n · e^r, n the integer next to x / ln 2, e^r by its Taylor polynomial, |r| <= ln(2) / 2.
     """
-    x = max(x, np.float32(-87.0))
+    x = np.float32(-87.0) if x < np.float32(-87.0) else x  # lets NaN through
     n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
     r = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # ln 2 in two parts, to lose no digits
     e = np.float32(1 / 5040)
@@ -61,7 +64,7 @@ def exp_of_nonpositive(x):
     return e * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
 
 
-@njit(nogil=True, fastmath=True, cache=True)
+@njit(nogil=True, fastmath=FAST, cache=True)
 def exp_all(x, count, top):
     """x[t] = exp(x[t] - top) for t < count, where no x[t] is above top; returns their sum."""
     total = x.dtype.type(0)
@@ -91,18 +94,18 @@ def valid(first, last, begin, end, row, chosen):
 def loops(dim: int) -> SimpleNamespace:
     """``forward`` and ``backward`` for one head_dim; each compiled at its first call and then kept on disk."""
 
-    @njit(nogil=True, fastmath=True, inline="always")
+    @njit(nogil=True, fastmath=FAST, inline="always")
     def dot(x, i, y, j, zero):
         total = zero
         for d in range(dim):
             total += x[i + uint64(d)] * y[j + uint64(d)]
         return total
 
-    @njit(nogil=True, fastmath=True, inline="always")
+    @njit(nogil=True, fastmath=FAST, inline="always")
     def larger(x, y):
         return x if x > y else y
 
-    @njit(nogil=True, fastmath=True, inline="always")
+    @njit(nogil=True, fastmath=FAST, inline="always")
     def dots(x, i, y, places, count, scale, result, zero, lowest):
         """result[t] = scale · x[i:] · y[places[t]:] for t < count, four at a time so that x is loaded less often.
 
@@ -129,12 +132,12 @@ def loops(dim: int) -> SimpleNamespace:
             t += 1
         return top
 
-    @njit(nogil=True, fastmath=True, inline="always")
+    @njit(nogil=True, fastmath=FAST, inline="always")
     def add(acc, w, x, i):
         for d in range(dim):
             acc[d] += w * x[i + uint64(d)]
 
-    @njit(nogil=True, fastmath=True, inline="always")
+    @njit(nogil=True, fastmath=FAST, inline="always")
     def add_all(acc, weights, x, places, count):
         """acc += Σ weights[t] x[places[t]:], four at a time so that acc is loaded and stored less often."""
         t = 0
@@ -149,24 +152,24 @@ def loops(dim: int) -> SimpleNamespace:
             add(acc, weights[t], x, places[t])
             t += 1
 
-    @njit(nogil=True, fastmath=True)
+    @njit(nogil=True, fastmath=FAST)
     def pack(x, start, stride, total, rows):
         """Copy ``total`` rows of x side by side."""
         for token in range(total):
             for d in range(dim):
                 rows[uint64(token * dim + d)] = x[start + uint64(token) * stride + uint64(d)]
 
-    @njit(nogil=True, fastmath=True, inline="always")
+    @njit(nogil=True, fastmath=FAST, inline="always")
     def put(x, i, acc, w):
         for d in range(dim):
             x[i + uint64(d)] = acc[d] * w
 
-    @njit(nogil=True, fastmath=True, inline="always")
+    @njit(nogil=True, fastmath=FAST, inline="always")
     def fill(acc, value):
         for d in range(dim):
             acc[d] = value
 
-    @njit(nogil=True, fastmath=True, cache=True)
+    @njit(nogil=True, fastmath=FAST, cache=True, error_model="numpy")
     def forward(q, k, v, out, strides, lse, segments, breaks, tasks, num_prefix, scale, outside, v_sum):
         """Output and lse of the heads in ``tasks``."""
         firsts, lasts, shifts, segment_pointer = segments
@@ -221,7 +224,7 @@ def loops(dim: int) -> SimpleNamespace:
                     for t in range(count):
                         places[t] += step
 
-    @njit(nogil=True, fastmath=True, cache=True)
+    @njit(nogil=True, fastmath=FAST, cache=True, error_model="numpy")
     def backward(q, k, v, out, g, dq, dk, dv, strides, lse, segments, breaks, tasks, num_prefix, scale, outside):
         """Gradients of the heads in ``tasks``. With p the softmax's weights, p0 that of a key outside the support
         (0 under exclude) and g the gradient of out,
