@@ -3,8 +3,9 @@
     python tools/benchmark_attention.py --tokens 196 784 1568 --backward --json out.json --plot out.png
 
 Contenders take turns, so that a slow moment of the machine falls on all of them; figures are medians, and ratios are
-to torch's fused dense attention (sdpa) in the same run. Peak memory is what a call needs beyond its inputs. Copy share
-is the time to read q, k, v and write the output once at this machine's copying speed, over the time taken.
+to torch's fused dense attention (sdpa) in the same run. Peak memory is what a call needs beyond its inputs; on the CPU,
+beyond all that the process holds already, so that calls served from memory freed before show less or 0. Copy share is
+the time to read q, k, v and write the output once at this machine's copying speed, over the time taken.
 """
 
 from __future__ import annotations
