@@ -119,6 +119,17 @@ def test_starts_as_published(attention_type):
         assert not any(block.temporal_fc.weight.any() for block in model.blocks[1:])
 
 
+@pytest.mark.parametrize("attention_type", TYPES)
+def test_positions_start_as_large_as_asked(attention_type):
+    torch.manual_seed(0)
+    model = TimeSformer(**TINY, attention_type=attention_type, position_init_std=0.5)
+    positions = [p for name, p in model.named_parameters() if name in ("pos_embed", "time_embed")]
+    assert len(positions) == (1 if attention_type == "space_only" else 2)
+    for p in positions:
+        assert p.detach().std().item() == pytest.approx(0.5, rel=0.25)
+    assert model.cls_token.detach().std().item() < 0.3
+
+
 def test_fibottention_reaches_joint_tokens_of_any_number():
     model = randomize(TimeSformer(**TINY, attention_type="joint_space_time", joint_attention="fibottention"))
     for shape, tokens in [((4, 32, 32), 64), ((7, 24, 40), 105)]:
@@ -196,6 +207,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory():
         (dict(attention_type="axial"), "'axial'"),
         (dict(joint_attention="sparse", attention_type="joint_space_time"), "'sparse'"),
         (dict(token_order="wht"), "'wht'"),
+        (dict(position_init_std=-0.5), "position_init_std=-0.5"),
         (dict(fibottention={"wmin": 3}), "'wmin'"),
         (dict(fibottention={"masking": "multiply"}), "'multiply'"),
     ],

@@ -81,6 +81,8 @@ class TimeSformer(nn.Module):
         super().__init__()
         _check_name("attention_type", attention_type, ATTENTION_TYPES)
         _check_name("token_order", token_order, TOKEN_ORDERS)
+        if position_init_std is not None and not position_init_std > 0:
+            raise ValueError(f"position_init_std must be above 0 or None, got position_init_std={position_init_std}")
         self.attention_type = attention_type
         self.order = TOKEN_ORDERS[token_order]
         self.position_init_std = position_init_std

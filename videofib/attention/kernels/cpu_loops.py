@@ -80,13 +80,20 @@ def exp_all(x, count, top):
 
 
 @njit(nogil=True, cache=True)
-def valid(first, last, begin, end, row, chosen):
-    """Write those of the segments begin..end-1 that hold query ``row`` to ``chosen``; returns how many they are."""
+def keys_of(row, firsts, lasts, shifts, begin, end, num_prefix, dim, chosen, places):
+    """The keys of patch query ``row``, in a head whose segments are begin..end-1, then the prefix tokens.
+
+    Writes which segments hold the query to ``chosen`` and where all its keys' rows begin to ``places``; returns how
+    many segments they are.
+    """
     count = 0
     for s in range(begin, end):
-        if first[s] <= row < last[s]:
+        if firsts[s] <= row < lasts[s]:
             chosen[count] = s
+            places[count] = uint64((num_prefix + row + shifts[s]) * dim)
             count += 1
+    for t in range(num_prefix):
+        places[count + t] = uint64(t * dim)
     return count
 
 
@@ -200,11 +207,8 @@ def loops(dim: int) -> SimpleNamespace:
 
             begin, end = segment_pointer[h], segment_pointer[h + uint64(1)]
             for r in range(row_pointer[h], row_pointer[h + uint64(1)] - 1):  # patch queries
-                count = valid(firsts, lasts, begin, end, rows[r], chosen)
+                count = keys_of(rows[r], firsts, lasts, shifts, begin, end, num_prefix, dim, chosen, places)
                 keys = count + num_prefix
-                for t in range(keys):
-                    token = num_prefix + rows[r] + shifts[chosen[t]] if t < count else t - count
-                    places[t] = uint64(token) * step
                 for token in range(num_prefix + rows[r], num_prefix + rows[r + 1]):
                     top = dots(q, q0 + uint64(token) * sq, ks, places, keys, scale, weights, zero, lowest)
                     if outside:
@@ -280,11 +284,8 @@ def loops(dim: int) -> SimpleNamespace:
 
             begin, end = segment_pointer[h], segment_pointer[h + uint64(1)]
             for r in range(row_pointer[h], row_pointer[h + uint64(1)] - 1):  # patch queries
-                count = valid(firsts, lasts, begin, end, rows[r], chosen)
+                count = keys_of(rows[r], firsts, lasts, shifts, begin, end, num_prefix, dim, chosen, places)
                 keys = count + num_prefix
-                for t in range(keys):
-                    row = num_prefix + rows[r] + shifts[chosen[t]] if t < count else t - count
-                    places[t] = uint64(row) * step
                 for row in range(num_prefix + rows[r], num_prefix + rows[r + 1]):
                     token = uint64(row)
                     dots(qs, token * step, ks, places, keys, scale, p, zero, lowest)
