@@ -25,7 +25,7 @@ ALLOWED = {
 }
 # the few files that bring the parts together, and so may read the config
 READERS = {"models/build.py": {"config"}, "data/loader.py": {"config"}, "engine/run.py": None}
-ATTENTION_ORDER = ["wythoff", "support", "kernels", "functional", "module"]
+ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "module"]
 
 
 def imports(path: Path) -> set[str]:

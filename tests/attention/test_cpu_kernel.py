@@ -1,14 +1,19 @@
 """What is particular to the compiled CPU loops: threads, forks, memory layouts, and when they are chosen."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from numba import njit
 
 from videofib.attention import Support, functional, sparse_attention
-from videofib.attention.kernels.cpu_loops import exp_of_nonpositive
+from videofib.attention.kernels import cpu_loops
+from videofib.attention.kernels.cpu_vectors import LANES, exponentiate
 
 SUPPORT = Support.fibottention(3, 600)
 
@@ -117,29 +122,118 @@ def test_any_head_dim(dim):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
-def test_exp_is_exact_to_two_units_in_the_last_place():
-    x = -np.concatenate([np.linspace(0, 1, 2001), np.linspace(1, 86, 5001)]).astype(np.float32)
-    found = np.array([exp_of_nonpositive(value) for value in x])
-    exact = np.exp(x.astype(np.float64))
-    assert np.abs((found - exact) / np.spacing(exact.astype(np.float32))).max() <= 2
-    assert 0 <= exp_of_nonpositive(np.float32(-1e30)) < 1e-37
+@njit
+def _exponentials(x):
+    exponentiate(x, 0, len(x), x.dtype.type(0))
+
+
+@pytest.mark.parametrize(("dtype", "lowest"), [(np.float32, -86), (np.float64, -707)])
+def test_exp_is_exact_to_two_units_in_the_last_place(dtype, lowest):
+    x = np.concatenate([np.linspace(0, -1, 2000), np.linspace(-1, lowest, 5040)]).astype(dtype)  # a multiple of LANES
+    exact = np.exp(x.astype(np.longdouble))
+    _exponentials(x)
+    assert np.abs((x - exact) / np.spacing(exact.astype(dtype))).max() <= 2
+    x = np.full(LANES, -1e30, dtype)
+    _exponentials(x)
+    assert (x == 0).all()
+
+
+@pytest.mark.parametrize("masking", ["exclude", "zero_logit"])
+@pytest.mark.parametrize("size", [1.0, 30.0])
+def test_logits_far_from_zero_stay_finite(masking, size):
+    """At 30, logits reach +-1e4; where a query sees all keys, no key outside lifts them to exp(0)."""
+    for support in (Support.fibottention(2, 40), Support.dense(1, 5), Support(((), (1,)), 6, 0)):
+        x = 30 * torch.randn(1, support.num_prefix_tokens + support.num_tokens, 3, support.num_heads, 8)
+        x[:, :, 1] = -x[:, :, 0] * size
+        inputs = [x.double().permute(2, 0, 3, 1, 4).unbind(0), x.permute(2, 0, 3, 1, 4).unbind(0)]
+        exact, found = (
+            sparse_attention(*each, support, masking=masking, backend=backend)
+            for each, backend in zip(inputs, ("reference", "cpu"), strict=True)
+        )
+        assert found.isfinite().all()
+        torch.testing.assert_close(found.double(), exact, atol=0.05, rtol=0.01)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 7, 197, 1569])
+@pytest.mark.parametrize("num_prefix", [0, 1, 5])
+def test_any_number_of_tokens(tokens, num_prefix):
+    """197 and 1569 lie on both sides of where rows are copied before they are read."""
+    support = Support.fibottention(2, tokens, num_prefix_tokens=num_prefix)
+    x = torch.randn(1, tokens + num_prefix, 3, 2, 8, generator=torch.Generator().manual_seed(0))
+    for inputs in (x, x.permute(2, 0, 3, 1, 4).contiguous().permute(1, 3, 0, 2, 4)):
+        for found, expected in zip(results(inputs, support), results(inputs, support, "gather"), strict=True):
+            torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_the_longest_sequence_and_large_results():
+    """18,817 tokens: results so large that their memory is used again, and stays right while a tensor refers to it."""
+    support = Support.fibottention(2, 18816)
+    x = torch.randn(1, 18817, 3, 2, 8, generator=torch.Generator().manual_seed(0))
+    q, k, v = x.permute(2, 0, 3, 1, 4)
+    first = sparse_attention(q, k, v, support, backend="cpu")
+    copy, view = first.clone(), first[:, 1]
+    del first
+    second = sparse_attention(v, k, q, support, backend="cpu")
+    assert torch.equal(view, copy[:, 1])
+    assert not torch.equal(second, copy)
+    assert second.data_ptr() % 64 == 0
+    del view
+    third = sparse_attention(q, k, v, support, backend="cpu")
+    assert torch.equal(third, copy)
+    torch.testing.assert_close(third, sparse_attention(q, k, v, support, backend="gather"), atol=1e-5, rtol=1e-5)
+
+
+def test_many_heads_and_a_large_batch():
+    support = Support.fibottention(1, 9)
+    x = torch.randn(3000, 10, 3, 1, 8, generator=torch.Generator().manual_seed(0))
+    for found, expected in zip(results(x, support), results(x, support, "reference"), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_compiled_code_is_kept_for_the_next_process(tmp_path):
+    """A second process finds what the first compiled; another text of the vector code is compiled anew."""
+    program = """
+import sys, torch
+from videofib.attention import Support
+from videofib.attention.kernels import cpu, cpu_loops
+cpu_loops._VECTORS += int(sys.argv[1])
+torch.set_num_threads(1)
+x = torch.ones(1, 1, 10, 3)
+cpu.forward(x, x, x, Support.fibottention(1, 9), False, 1.0)
+print(sum(cpu_loops.loops(3, False).forward.stats.cache_hits.values()))
+"""
+
+    def hits(change):
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+        command = [sys.executable, "-c", program, str(change)]
+        return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+    assert [hits(0), hits(0), hits(1)] == [0, 1, 0]
+
+
+def test_it_works_where_nothing_can_be_kept(monkeypatch):
+    def refuse(*args, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(*args, **options)
+
+    monkeypatch.setattr(cpu_loops, "njit", refuse)
+    assert cpu_loops._compiled(lambda x: x + 1)(2) == 3
 
 
 def test_auto_takes_it_on_the_cpu_unless_there_is_dropout():
-    assert functional._fastest("cpu", SUPPORT, 0.0) == "cpu"
-    assert functional._fastest("cpu", SUPPORT, 0.1) == "gather"
-    assert functional._fastest("cuda", SUPPORT, 0.0) == "gather"
-    assert functional._fastest("cpu", Support.dense(2, 9), 0.0) == "dense"
+    q = packed()
+    assert functional._fastest(q, SUPPORT, 0.0) == "cpu"
+    assert functional._fastest(q, SUPPORT, 0.1) == "gather"
+    assert functional._fastest(q.to("meta"), SUPPORT, 0.0) == "gather"
+    assert functional._fastest(q, Support.dense(2, 9), 0.0) == "dense"
     with pytest.raises(ValueError, match=r"dropout_p=0\.1"):
         sparse_attention(*packed().permute(2, 0, 3, 1, 4), SUPPORT, dropout_p=0.1, backend="cpu")
 
 
-def test_without_numba_gather_serves_and_says_so_once(monkeypatch, recwarn):
-    monkeypatch.setattr(functional, "find_spec", lambda name: None)
-    functional._has_numba.cache_clear()
-    try:
+def test_without_numba_gather_serves_and_says_so(monkeypatch):
+    monkeypatch.setitem(functional.INSTALLED, "numba", False)
+    with pytest.warns(UserWarning, match="numba is not installed: .* slower backend 'gather'"):
         results(packed(), backend="auto")
-        results(packed(), backend="auto")
-    finally:
-        functional._has_numba.cache_clear()
-    assert [str(w.message).partition(":")[0] for w in recwarn] == ["numba is not installed"]
+    with pytest.raises(ValueError, match="backend 'cpu' needs numba; pip install numba"):
+        results(packed())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -66,6 +67,8 @@ class SelfAttention(nn.Module):
         """The support used for N patch tokens."""
         if isinstance(self.support, Support):
             return self.support
+        if torch.compiler.is_compiling():  # a compiler knows N, and may not see a dict change
+            return self.support(num_tokens)
         if num_tokens not in self._supports:
             self._supports[num_tokens] = self.support(num_tokens)
         return self._supports[num_tokens]

@@ -15,9 +15,10 @@ With P prefix tokens (class token) in front of N patch tokens, the mask of one h
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 import torch
 
@@ -43,11 +44,15 @@ class Support:
         offsets: for each head the sorted distances at which patch tokens see each other.
         num_tokens: N, prefix tokens not counted.
         num_prefix_tokens: P, tokens in front that see all and are seen by all.
+        is_dense: whether every head sees all pairs.
+        code: the support as text, for places that hold no objects, such as graphs; see :meth:`from_code`.
     """
 
     offsets: tuple[Sequence[int], ...]
     num_tokens: int
     num_prefix_tokens: int = 1
+    is_dense: bool = field(init=False, repr=False, compare=False)
+    code: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         rows = tuple(row if isinstance(row, range) else tuple(row) for row in self.offsets)
@@ -62,6 +67,13 @@ class Support:
         for head, row in enumerate(rows):
             if not isinstance(row, range) and (list(row) != sorted(set(row)) or min(row, default=0) < 0):
                 raise ValueError(f"offsets must be sorted, unique and not negative, got {row} for head {head}")
+        every = range(self.num_tokens)
+        is_dense = all(row == every or (len(row) == len(every) and row == tuple(every)) for row in rows)
+        object.__setattr__(self, "is_dense", is_dense)
+        texts = "all" if is_dense else "; ".join(" ".join(map(str, row)) for row in rows)
+        object.__setattr__(
+            self, "code", f"{len(rows)} heads, {self.num_prefix_tokens} + {self.num_tokens} tokens: {texts}"
+        )
 
     @classmethod
     def fibottention(
@@ -102,11 +114,23 @@ class Support:
     def num_heads(self) -> int:
         return len(self.offsets)
 
-    @cached_property
-    def is_dense(self) -> bool:
-        """Whether every head sees all pairs."""
-        every = range(self.num_tokens)
-        return all(row == every or list(row) == list(every) for row in self.offsets)
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def from_code(code: str) -> Support:
+        """The support that :attr:`code` tells of, as in ``3 heads, 1 + 196 tokens: 1 2 3 5; 4 7; 6 10``: prefix and
+        patch tokens, then each head's offsets.
+
+        Raises:
+            ValueError: other text.
+        """
+        found = re.fullmatch(r"(\d+) heads, (\d+) \+ (\d+) tokens: (all|[\d; ]*)", code)
+        if not found:
+            raise ValueError(f"no support is written so: {code!r}")
+        heads, num_prefix_tokens, num_tokens = map(int, found.groups()[:3])
+        if found[4] == "all":
+            return Support.dense(heads, num_tokens, num_prefix_tokens=num_prefix_tokens)
+        rows = tuple(tuple(map(int, row.split())) for row in found[4].split(";"))
+        return Support(rows, num_tokens, num_prefix_tokens)
 
     def segments(self, head: int) -> list[Segment]:
         """The diagonals of ``head`` (0-based) as segments: together they are its patch pairs, each exactly once.

@@ -7,120 +7,161 @@ not enter it again; there, as in data loading workers, one thread does the work.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+import threading
 from functools import lru_cache
+from typing import ClassVar
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from videofib.attention.kernels.cpu_loops import loops
+from videofib.attention.kernels.cpu_loops import loops, room
 from videofib.attention.support import Support
 
 if numba.config.THREADING_LAYER == "default":
     numba.config.THREADING_LAYER = "threadsafe"  # several Python threads may attend at once
 _process = os.getpid()  # the one that may use threads
 
-
-def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float) -> Tensor:
-    """See :func:`videofib.attention.sparse_attention`; 16-bit inputs are computed in 32 bits."""
-    if q.device.type != "cpu":
-        raise ValueError(f"backend 'cpu' works on the CPU only, the tensors are on {q.device}; use 'gather'")
-    if dropout_p:
-        raise ValueError(f"backend 'cpu' has no dropout (got dropout_p={dropout_p}); use backend 'gather'")
-    work = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
-    with torch.autocast("cpu", enabled=False):
-        out = _Attention.apply(q.to(work), k.to(work), v.to(work), support, masking == "zero_logit", scale)
-    return out.to(q.dtype)
+ALIGNMENT = 64  # bytes of a vector register: none should straddle two lines of the cache
+LARGE = 1 << 17  # bytes; smaller results are left to malloc
+KEEP = 1 << 29  # bytes of unused memory to hold on to, at most
 
 
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, support: Support, zero_logit: bool, scale: float) -> Tensor:
-        batch, heads, total, dim = q.shape
-        q, k, v = _with_plain_rows(q), _with_plain_rows(k), _with_plain_rows(v)
-        out, lse = _empty_like(q), torch.empty(batch, heads, total, dtype=q.dtype)
-        # read only under zero_logit
-        v_sum = v.sum(2).numpy() if zero_logit else np.empty((0, 0, dim), lse.numpy().dtype)
-        segments, breaks = _tables(support)
-        common = (*map(_flat, (q, k, v, out)), _strides(q, k, v, out), lse.numpy(), segments, breaks)
-        options = (support.num_prefix_tokens, lse.numpy().dtype.type(scale), total if zero_logit else 0, v_sum)
-        threads = _threads()
-        _kernel("forward", dim, threads)(*common, _tasks(batch, heads, threads), *options)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.support, ctx.zero_logit, ctx.scale = support, zero_logit, scale
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, d_out: Tensor):
-        q, k, v, out, lse = ctx.saved_tensors
-        batch, heads, total, dim = q.shape
-        tensors = (q, k, v, out, _with_plain_rows(d_out), *(_empty_like(x) for x in (q, k, v)))
-        segments, breaks = _tables(ctx.support)
-        common = (*map(_flat, tensors), _strides(*tensors), lse.numpy(), segments, breaks)
-        options = (ctx.support.num_prefix_tokens, lse.numpy().dtype.type(ctx.scale), total if ctx.zero_logit else 0)
-        threads = _threads()
-        _kernel("backward", dim, threads)(*common, _tasks(batch, heads, threads), *options)
-        return *tensors[5:], None, None, None
+def forward(q: Tensor, k: Tensor, v: Tensor, support: Support, zero_logit: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """Output (B, H, P+N, D), of q's dtype, and log of the softmax's denominators (B, H, P+N), of the dtype worked in:
+    32 bits for 16-bit inputs. Not recorded by autograd."""
+    dtype, (q, k, v) = q.dtype, map(_readable, (q, k, v))
+    out, lse = _rows_like(q), q.new_empty(q.shape[:3])
+    _run("forward", (q, k, v, out), lse, support, zero_logit, scale)
+    return out.to(dtype), lse
 
 
-def _with_plain_rows(x: Tensor) -> Tensor:
-    """x, or a copy of it if the D numbers of a row do not lie side by side."""
+def backward(
+    d_out: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    support: Support,
+    zero_logit: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v, from that of the output and what :func:`forward` returned."""
+    dtype, (q, k, v, out, d_out) = q.dtype, map(_readable, (q, k, v, out, d_out))
+    gradients = [_rows_like(q) for _ in range(3)]
+    _run("backward", (q, k, v, out, d_out, *gradients), lse, support, zero_logit, scale)
+    return tuple(x.to(dtype) for x in gradients)
+
+
+def _readable(x: Tensor) -> Tensor:
+    """x in a dtype that the loops know, the D numbers of a row side by side."""
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _empty_like(x: Tensor) -> Tensor:
+def _rows_like(x: Tensor) -> Tensor:
     """(B, H, P+N, D) that lies in memory as (B, P+N, H, D), so that putting the heads side by side costs no copy."""
     batch, heads, total, dim = x.shape
-    return x.new_empty(batch, total, heads, dim).transpose(1, 2)
+    size = x.numel() * x.element_size()
+    memory = x.new_empty(x.numel()) if size < LARGE else torch.from_numpy(_Reused.take(size)).view(x.dtype)
+    return memory.view(batch, total, heads, dim).transpose(1, 2)
 
 
-def _flat(x: Tensor) -> np.ndarray:
-    """The storage of x from its first element to its last, as one row."""
-    extent = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
-    return x.detach().as_strided((extent,), (1,)).numpy()
+def _aligned(size: int) -> np.ndarray:
+    """``size`` bytes. Of large ones numpy asks for huge pages, of which the system has to clear 512 times fewer."""
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size]
 
 
-def _strides(*tensors: Tensor) -> np.ndarray:
-    return np.array([x.stride()[:3] for x in tensors], np.uint64)
+class _Reused(np.ndarray):
+    """Memory for a result, used for another one when no tensor refers to it any more: pages fresh from the system
+    would cost as much time as the attention itself."""
+
+    free: ClassVar[dict[int, list[np.ndarray]]] = {}  # by size
+
+    @classmethod
+    def take(cls, size: int) -> _Reused:
+        try:
+            memory = cls.free[size].pop()
+        except (KeyError, IndexError):
+            memory = _aligned(size)
+        return memory.view(cls)
+
+    def __del__(self):
+        if sum(size * len(unused) for size, unused in list(self.free.items())) > KEEP:
+            self.free.clear()
+        self.free.setdefault(self.size, []).append(self.base)
+
+
+def _run(name: str, tensors: tuple[Tensor, ...], lse: Tensor, support: Support, zero_logit: bool, scale: float) -> None:
+    batch, heads, total, dim = tensors[0].shape
+    size, lse = tensors[0].element_size(), lse.numpy()
+    table = np.array([(x.data_ptr(), *x.stride()[:3]) for x in tensors], np.int64)
+    table[:, 1:] *= size
+    segments, breaks, widest = _tables(support)
+    threads = min(_threads(), batch * heads)
+    shares = room(total, dim, widest, support.num_prefix_tokens, name == "backward")
+    if threads > 1:
+        numba.set_num_threads(threads)  # of the calling Python thread
+    getattr(loops(dim, threads > 1), name)(
+        table,
+        lse,
+        segments,
+        breaks,
+        support.num_prefix_tokens,
+        lse.dtype.type(scale),
+        total if zero_logit else 0,
+        *_workspace.take(threads, *shares, lse.dtype),
+    )
+
+
+class _Workspace(threading.local):
+    """Memory for what the loops write down meanwhile, each Python thread's own and kept from call to call."""
+
+    def __init__(self):
+        self.memory = _aligned(0)
+
+    def take(self, threads: int, numbers: int, places: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """(threads, numbers) of ``dtype``, (threads, places) of int64; a thread's share begins on a line of its own."""
+        line = ALIGNMENT // dtype.itemsize
+        numbers = math.ceil(numbers / line) * line
+        first, second = threads * numbers * dtype.itemsize, threads * places * 8
+        if len(self.memory) < first + second:
+            self.memory = _aligned(first + second)
+        return (
+            self.memory[:first].view(dtype).reshape(threads, numbers),
+            self.memory[first : first + second].view(np.int64).reshape(threads, places),
+        )
+
+
+_workspace = _Workspace()
 
 
 @lru_cache(maxsize=256)
-def _tables(support: Support) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
-    """``segments`` and ``breaks`` as the loops take them."""
-    first, last, shift, segment_pointer, rows, row_pointer = [], [], [], [0], [], [0]
+def _tables(support: Support) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], int]:
+    """``segments`` and ``breaks`` as the loops take them, and the segments of the head that has most."""
+    first, last, shift, mirror, segment_pointer, rows, row_pointer = [], [], [], [], [0], [], [0]
     for head in range(support.num_heads):
         segments = support.segments(head)
         first += [s.query for s in segments]
         last += [s.query + s.length for s in segments]
-        shift += [s.key - s.query for s in segments]
+        shifts = [s.key - s.query for s in segments]
+        shift += shifts
+        mirror += [shifts.index(-x) for x in shifts]  # the segment in which key and query have changed places
         segment_pointer.append(len(first))
         ends = {end for s in segments for end in (s.query, s.query + s.length)}
         rows += sorted(ends | {0, support.num_tokens})
         row_pointer.append(len(rows))
-    first, last, shift, segment_pointer, rows, row_pointer = (
-        np.array(numbers, np.int64) for numbers in (first, last, shift, segment_pointer, rows, row_pointer)
+    first, last, shift, mirror, segment_pointer, rows, row_pointer = (
+        np.array(numbers, np.int64) for numbers in (first, last, shift, mirror, segment_pointer, rows, row_pointer)
     )
-    return (first, last, shift, segment_pointer), (rows, row_pointer)
-
-
-@lru_cache(maxsize=64)
-def _tasks(batch: int, heads: int, threads: int) -> np.ndarray:
-    """All (batch, head), dealt to the threads like cards: each takes one run of them, and later heads see more keys."""
-    tasks = np.array([(b, h) for h in range(heads) for b in range(batch)], np.int64)
-    return np.concatenate([tasks[i::threads] for i in range(threads)])
+    return (first, last, shift, mirror, segment_pointer), (rows, row_pointer), int(np.diff(segment_pointer).max())
 
 
 def _threads() -> int:
     return min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS) if os.getpid() == _process else 1
-
-
-def _kernel(name: str, dim: int, threads: int) -> Callable:
-    if threads == 1:
-        return getattr(loops(dim), name)
-    numba.set_num_threads(threads)  # of the calling Python thread
-    return getattr(loops(dim), f"{name}_in_threads")

@@ -1,357 +1,369 @@
-"""The inner loops of the CPU kernel, compiled by numba for one head_dim at a time.
+"""The loops of the CPU kernel, compiled by numba for one head_dim at a time.
 
-All tensors come as flat 1-D views of their storage with strides in elements, so that the slices of a packed qkv
-projection are read where they lie. A query has few keys (some 20 to 60), so its row is three short passes over them,
-each of which becomes vector code: logits, exponentials, weighted sum of values. Which shifts of a head stay inside the
-sequence changes only at a few rows; between two such rows one list of segments serves all queries.
+A query has few keys (some 20 to 60), found by the same shifts as its neighbours': which shifts of a head stay inside
+the sequence changes only at a few rows. Between two such rows one list of addresses, moved on by a row for each query,
+serves all. Queries are worked in blocks of BLOCK, one step at a time (logits, exponentials, weighted sum of values), so
+that a step's rows, keys or values, are still in the nearest cache when the next query asks for them.
 
-Rows of a packed projection lie a multiple of 1 KiB apart and so crowd into few sets of a cache; each head's rows are
-therefore first copied next to each other. Places in the flat arrays are unsigned, for numba tests signed ones for
-being negative, and no array is ever sliced in an inner loop, for numba counts references to slices.
+Rows of a packed qkv projection lie a multiple of 1 KiB apart, in as many memory pages, and crowd into few sets of a
+cache. Unless they are few, each head's rows are therefore first copied next to each other, into a workspace.
 
-Common arguments (B batch, H heads, P prefix tokens, N patch tokens, D head_dim, S segments of a head):
+Arguments they share (B batch, H heads, P prefix tokens, N patch tokens, D head_dim, S segments of a head):
 
-    strides    (tensors, 3) uint64: of batch, head and token, tensors in the order of the arguments
+    tensors    (tensors, 4) int64: address, then strides of batch, head and token, in bytes
     segments   (first, last, shift, pointer): segment s lets query i, first[s] <= i < last[s], see key i + shift[s];
                head h has those from pointer[h] to pointer[h + 1]
     breaks     (row, pointer): for each head the rows where the list of valid segments changes, from 0 to N
-    tasks      (n, 2) int64: batch and head
     lse        (B, H, P + N): log of the softmax's denominator
     outside    0, or the number of all keys P + N if those outside the support take part with logit 0 (zero_logit)
+    number_space, place_space    workspaces: of the tensors' dtype and of int64, (threads, what ``room`` says)
+    numbers    (threads, numbers_needed) workspace of the tensors' dtype, 64-byte aligned
+    places     (threads, placesneeded) workspace, int64
 """
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, prange, types, uint64
-from numba.extending import intrinsic
+from numba import njit, prange
 
-# sums in any order, so that they become vector code; unlike fastmath=True this keeps NaN and infinity what they are
-FAST = {"reassoc", "contract", "arcp", "nsz"}
+from videofib.attention.kernels import cpu_vectors
+from videofib.attention.kernels.cpu_vectors import (
+    GROUP,
+    LANES,
+    copy,
+    differentiate,
+    dot,
+    exponentiate,
+    fetch,
+    score,
+    weighted_sum,
+)
 
-
-@intrinsic
-def _float_of_bits(typingctx, bits):
-    """The float32 that an int32's bits spell."""
-
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return types.float32(types.int32), codegen
-
-
-@njit(nogil=True, fastmath=FAST, cache=True)
-def exp_of_nonpositive(x):
-    """exp of a float32 x <= 0; below -87 the result is that of -87, 1.6e-38. Unlike math.exp it becomes vector code.
-
-    exp(x) = 2^n · e^r, n the integer next to x / ln 2, e^r by its Taylor polynomial, |r| <= ln(2) / 2.
-    """
-    x = np.float32(-87.0) if x < np.float32(-87.0) else x  # lets NaN through
-    n = np.floor(x * np.float32(1.4426950408889634) + np.float32(0.5))
-    r = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # ln 2 in two parts, to lose no digits
-    e = np.float32(1 / 5040)
-    e = e * r + np.float32(1 / 720)
-    e = e * r + np.float32(1 / 120)
-    e = e * r + np.float32(1 / 24)
-    e = e * r + np.float32(1 / 6)
-    e = e * r + np.float32(0.5)
-    e = e * r + np.float32(1.0)
-    e = e * r + np.float32(1.0)
-    return e * _float_of_bits((np.int32(n) + np.int32(127)) << np.int32(23))
+BLOCK = 64  # queries
+AHEAD = 4  # rows between asking for one and using it
+SHORT = 256  # tokens up to which rows are read as they lie, however far apart
+_VECTORS = zlib.crc32(Path(cpu_vectors.__file__).read_bytes())
 
 
-@njit(nogil=True, fastmath=FAST, cache=True)
-def exp_all(x, count, top):
-    """x[t] = exp(x[t] - top) for t < count, where no x[t] is above top; returns their sum."""
-    total = x.dtype.type(0)
-    if x.itemsize == 4:
-        for t in range(count):
-            x[t] = exp_of_nonpositive(x[t] - top)
-            total += x[t]
-    else:
-        for t in range(count):
-            x[t] = np.exp(x[t] - top)
-            total += x[t]
-    return total
+def _compiled(function: Callable, **options) -> Callable:
+    """``function`` compiled at its first call and then kept on disk, where there is a place for it."""
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True, **options)(function)
+    except RuntimeError:  # no folder can be written to
+        return njit(nogil=True, error_model="numpy", **options)(function)
 
 
-@njit(nogil=True, cache=True)
-def keys_of(row, firsts, lasts, shifts, begin, end, num_prefix, dim, chosen, places):
-    """The keys of patch query ``row``, in a head whose segments are begin..end-1, then the prefix tokens.
+@_compiled
+def padded(count):
+    """Numbers to keep for a list of ``count``, one more, and zeros to the end of a block of lanes."""
+    return (count + 1 + 2 * LANES - 1) // LANES * LANES
 
-    Writes which segments hold the query to ``chosen`` and where all its keys' rows begin to ``places``; returns how
-    many segments they are.
-    """
+
+def room(total: int, dim: int, widest: int, num_prefix: int, backward: bool) -> tuple[int, int]:
+    """(numbers, places) that one thread needs for heads of ``total`` tokens and at most ``widest`` segments."""
+    rows = _rows(total, dim)
+    lists = max(BLOCK * padded(widest + num_prefix), padded(total))
+    places = 2 * padded(max(total, widest + num_prefix))
+    if not backward:
+        return 2 * rows + lists + BLOCK, places
+    return 4 * rows + 2 * lists + 2 * (widest + 2 * num_prefix + 2) * padded(total), places
+
+
+@_compiled
+def _rows(total, dim):
+    """Numbers in a head's rows, a row of zeros after them and one for a sum; whole blocks of lanes."""
+    return ((total + 2) * dim + LANES - 1) // LANES * LANES
+
+
+@_compiled
+def pack(tensors, which, b, h, total, dim, numbers, start):
+    """Copy the rows of a head next to each other, two rows of zeros after them; returns their address."""
+    source = tensors[which, 0] + b * tensors[which, 1] + h * tensors[which, 2]
+    stride, step = tensors[which, 3], dim * numbers.itemsize
+    rows = numbers.ctypes.data + start * numbers.itemsize
+    for token in range(total):
+        fetch(step, source + 2 * AHEAD * stride, 0)
+        copy(step, source, rows + token * step)
+        source += stride
+    numbers[start + total * dim : start + (total + 2) * dim] = 0
+    return rows
+
+
+@_compiled
+def list_all(places, total, step, sum_place, pad):
+    """All tokens, the row for a sum, and rows to fill a group."""
+    for token in range(total):
+        places[token] = token * step
+    places[total] = sum_place
+    places[total + 1 : total + 1 + GROUP] = pad
+
+
+@_compiled
+def list_keys(row, segments, h, num_prefix, step, sum_place, pad, places, chosen):
+    """The keys of patch query ``row``: those of its segments, which go to ``chosen`` (counted in the head), then
+    the prefix tokens, the row for a sum, and rows to fill a group. Returns how many segments."""
+    firsts, lasts, shifts, _, pointer = segments
     count = 0
-    for s in range(begin, end):
+    for s in range(pointer[h], pointer[h + 1]):
         if firsts[s] <= row < lasts[s]:
-            chosen[count] = s
-            places[count] = uint64((num_prefix + row + shifts[s]) * dim)
+            places[count] = (num_prefix + row + shifts[s]) * step
+            chosen[count] = s - pointer[h]
             count += 1
     for t in range(num_prefix):
-        places[count + t] = uint64(t * dim)
+        places[count + t] = t * step
+    places[count + num_prefix] = sum_place
+    places[count + num_prefix + 1 : count + num_prefix + 1 + GROUP] = pad
     return count
 
 
+@_compiled
+def move(places, count, distance):
+    for t in range(count):
+        places[t] += distance
+
+
 @cache
-def loops(dim: int) -> SimpleNamespace:
-    """``forward`` and ``backward`` for one head_dim; each compiled at its first call and then kept on disk."""
+def loops(dim: int, in_threads: bool) -> SimpleNamespace:
+    """``forward`` and ``backward`` for one head_dim, over all heads."""
+    variant = 2 * _VECTORS + in_threads  # what compiled code depends on belongs to the key under which it is kept
 
-    @njit(nogil=True, fastmath=FAST, inline="always")
-    def dot(x, i, y, j, zero):
-        total = zero
-        for d in range(dim):
-            total += x[i + uint64(d)] * y[j + uint64(d)]
-        return total
+    def forward(tensors, lse, segments, breaks, num_prefix, scale, outside, number_space, place_space):
+        """Output and ``lse`` of every head.
 
-    @njit(nogil=True, fastmath=FAST, inline="always")
-    def larger(x, y):
-        return x if x > y else y
-
-    @njit(nogil=True, fastmath=FAST, inline="always")
-    def dots(x, i, y, places, count, scale, result, zero, lowest):
-        """result[t] = scale · x[i:] · y[places[t]:] for t < count, four at a time so that x is loaded less often.
-
-        Returns the largest."""
-        t, top = 0, lowest
-        while t + 4 <= count:
-            j0, j1, j2, j3 = places[t], places[t + 1], places[t + 2], places[t + 3]
-            s0, s1, s2, s3 = zero, zero, zero, zero
-            for d in range(dim):
-                u = uint64(d)
-                a = x[i + u]
-                s0 += a * y[j0 + u]
-                s1 += a * y[j1 + u]
-                s2 += a * y[j2 + u]
-                s3 += a * y[j3 + u]
-            s0, s1, s2, s3 = s0 * scale, s1 * scale, s2 * scale, s3 * scale
-            result[t], result[t + 1], result[t + 2], result[t + 3] = s0, s1, s2, s3
-            top = larger(top, larger(larger(s0, s1), larger(s2, s3)))
-            t += 4
-        while t < count:
-            s0 = dot(x, i, y, places[t], zero) * scale
-            result[t] = s0
-            top = larger(top, s0)
-            t += 1
-        return top
-
-    @njit(nogil=True, fastmath=FAST, inline="always")
-    def add(acc, w, x, i):
-        for d in range(dim):
-            acc[d] += w * x[i + uint64(d)]
-
-    @njit(nogil=True, fastmath=FAST, inline="always")
-    def add_all(acc, weights, x, places, count):
-        """acc += Σ weights[t] x[places[t]:], four at a time so that acc is loaded and stored less often."""
-        t = 0
-        while t + 4 <= count:
-            j0, j1, j2, j3 = places[t], places[t + 1], places[t + 2], places[t + 3]
-            w0, w1, w2, w3 = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
-            for d in range(dim):
-                u = uint64(d)
-                acc[d] += w0 * x[j0 + u] + w1 * x[j1 + u] + w2 * x[j2 + u] + w3 * x[j3 + u]
-            t += 4
-        while t < count:
-            add(acc, weights[t], x, places[t])
-            t += 1
-
-    @njit(nogil=True, fastmath=FAST)
-    def pack(x, start, stride, total, rows):
-        """Copy ``total`` rows of x side by side."""
-        for token in range(total):
-            for d in range(dim):
-                rows[uint64(token * dim + d)] = x[start + uint64(token) * stride + uint64(d)]
-
-    @njit(nogil=True, fastmath=FAST, inline="always")
-    def put(x, i, acc, w):
-        for d in range(dim):
-            x[i + uint64(d)] = acc[d] * w
-
-    @njit(nogil=True, fastmath=FAST, inline="always")
-    def fill(acc, value):
-        for d in range(dim):
-            acc[d] = value
-
-    @njit(nogil=True, fastmath=FAST, cache=True, error_model="numpy")
-    def forward(q, k, v, out, strides, lse, segments, breaks, tasks, num_prefix, scale, outside, v_sum):
-        """Output and lse of the heads in ``tasks``."""
-        firsts, lasts, shifts, segment_pointer = segments
+        exclude: out = Σ_S e^(s-m) v / Σ_S e^(s-m). zero_logit, with ``outside`` keys in all: m = max(0, max s),
+        out = (Σ_S (e^(s-m) - e^-m) v + e^-m Σ_all v) / (Σ_S e^(s-m) + (outside - |S|) e^-m).
+        """
+        if variant < 0:
+            return
+        batch, heads, total = lse.shape
         rows, row_pointer = breaks
-        total = lse.shape[2]
-        size = max(total, len(firsts) + num_prefix)
-        weights, acc = np.empty(size, q.dtype), np.empty(dim, q.dtype)
-        places, chosen = np.empty(size, np.uint64), np.empty(len(firsts), np.int64)
-        ks, vs = np.empty(total * dim, q.dtype), np.empty(total * dim, q.dtype)
-        zero, one, lowest = q.dtype.type(0), q.dtype.type(1), q.dtype.type(-3.4e38)
-        sq, so, step = strides[0, 2], strides[3, 2], uint64(dim)
-        for task in range(len(tasks)):
-            b, h = uint64(tasks[task, 0]), uint64(tasks[task, 1])
-            q0, o0 = b * strides[0, 0] + h * strides[0, 1], b * strides[3, 0] + h * strides[3, 1]
-            pack(k, b * strides[1, 0] + h * strides[1, 1], strides[1, 2], total, ks)
-            pack(v, b * strides[2, 0] + h * strides[2, 1], strides[2, 2], total, vs)
+        size = _rows(total, dim)
+        zero, one, lowest = number_space.dtype.type(0), number_space.dtype.type(1), number_space.dtype.type(-3.4e38)
+        step, q_step, out_step = dim * number_space.itemsize, tensors[0, 3], tensors[3, 3]
+        slots, half = len(number_space), place_space.shape[1] // 2
+        # whether keys and values may be read as they lie: what fills a group is row 0 then, which all must see
+        direct = (
+            not outside
+            and num_prefix > 0
+            and tensors[1, 3] == tensors[2, 3]
+            and (tensors[1, 3] == step or total <= SHORT)
+        )
+        for slot in prange(slots):
+            own, places, chosen = number_space[slot], place_space[slot, :half], place_space[slot, half:]
+            factors, weights = own[2 * size : 2 * size + BLOCK], own[2 * size + BLOCK :]
+            for head in range(slot, batch * heads, slots):
+                b, h = head % batch, head // batch
+                q = tensors[0, 0] + b * tensors[0, 1] + h * tensors[0, 2]
+                out = tensors[3, 0] + b * tensors[3, 1] + h * tensors[3, 2]
+                if direct:
+                    k = tensors[1, 0] + b * tensors[1, 1] + h * tensors[1, 2]
+                    v = tensors[2, 0] + b * tensors[2, 1] + h * tensors[2, 2]
+                    key_step, sum_place, pad = tensors[1, 3], 0, 0
+                else:
+                    k = pack(tensors, 1, b, h, total, dim, own, 0)
+                    v = pack(tensors, 2, b, h, total, dim, own, size)
+                    key_step, sum_place, pad = step, (total + 1) * step, total * step
 
-            if num_prefix:  # queries that see all
-                for j in range(total):
-                    places[j] = uint64(j) * step
-            for token in range(num_prefix):
-                top = dots(q, q0 + uint64(token) * sq, ks, places, total, scale, weights, zero, lowest)
-                denominator = exp_all(weights, total, top)
-                fill(acc, zero)
-                add_all(acc, weights, vs, places, total)
-                put(out, o0 + uint64(token) * so, acc, one / denominator)
-                lse[b, h, token] = top + np.log(denominator)
-
-            begin, end = segment_pointer[h], segment_pointer[h + uint64(1)]
-            for r in range(row_pointer[h], row_pointer[h + uint64(1)] - 1):  # patch queries
-                count = keys_of(rows[r], firsts, lasts, shifts, begin, end, num_prefix, dim, chosen, places)
-                keys = count + num_prefix
-                for token in range(num_prefix + rows[r], num_prefix + rows[r + 1]):
-                    top = dots(q, q0 + uint64(token) * sq, ks, places, keys, scale, weights, zero, lowest)
-                    if outside:
-                        top = larger(top, zero)
-                    denominator = exp_all(weights, keys, top)
-                    fill(acc, zero)
-                    if outside:
-                        rest = q.dtype.type(np.exp(-top))
-                        denominator += q.dtype.type(outside - keys) * rest
-                        for t in range(keys):
-                            weights[t] -= rest
-                        for d in range(dim):
-                            acc[d] = rest * v_sum[b, h, d]
-                    add_all(acc, weights, vs, places, keys)
-                    put(out, o0 + uint64(token) * so, acc, one / denominator)
+                list_all(places, total, key_step, sum_place, pad)
+                if outside:
+                    weights[:total] = one
+                    weights[total : total + LANES] = zero
+                    weighted_sum(dim, weights, 0, None, v, places, total, one, v + sum_place)
+                for token in range(num_prefix):  # queries that see all
+                    top = score(dim, q + token * q_step, k, places, total, scale, lowest, weights, 0)
+                    denominator = exponentiate(weights, 0, total, top)
+                    weighted_sum(dim, weights, 0, None, v, places, total, one / denominator, out + token * out_step)
                     lse[b, h, token] = top + np.log(denominator)
-                    for t in range(count):
-                        places[t] += step
 
-    @njit(nogil=True, fastmath=FAST, cache=True, error_model="numpy")
-    def backward(q, k, v, out, g, dq, dk, dv, strides, lse, segments, breaks, tasks, num_prefix, scale, outside):
-        """Gradients of the heads in ``tasks``. With p the softmax's weights, p0 that of a key outside the support
-        (0 under exclude) and g the gradient of out,
+                for r in range(row_pointer[h], row_pointer[h + 1] - 1):  # patch queries
+                    count = list_keys(rows[r], segments, h, num_prefix, key_step, sum_place, pad, places, chosen)
+                    keys = count + num_prefix
+                    others = outside - keys  # keys that take part with logit 0, if above 0
+                    line = padded(keys)
+                    stop = num_prefix + rows[r + 1]
+                    for first in range(num_prefix + rows[r], stop, BLOCK):
+                        length = min(BLOCK, stop - first)
+                        for i in range(length):
+                            query = q + (first + i) * q_step
+                            fetch(step, query + AHEAD * q_step, 0)
+                            top = score(dim, query, k, places, keys, scale, lowest, weights, i * line)
+                            lse[b, h, first + i] = max(top, zero) if others > 0 else top
+                            move(places, count, key_step)
+                        for i in range(length):
+                            top = lse[b, h, first + i]
+                            denominator = exponentiate(weights, i * line, keys, top)
+                            if others > 0:
+                                rest = number_space.dtype.type(np.exp(-top))
+                                denominator += number_space.dtype.type(others) * rest
+                                for t in range(keys):
+                                    weights[i * line + t] -= rest
+                                weights[i * line + keys] = rest
+                                for t in range(keys + 1, keys + GROUP):
+                                    weights[i * line + t] = zero
+                            factors[i] = one / denominator
+                            lse[b, h, first + i] = top + np.log(denominator)
+                        move(places, count, -length * key_step)
+                        for i in range(length):
+                            target = out + (first + i) * out_step
+                            fetch(step, target + AHEAD * out_step, 1)
+                            used = keys + 1 if others > 0 else keys
+                            weighted_sum(dim, weights, i * line, None, v, places, used, factors[i], target)
+                            move(places, count, key_step)
+
+    def backward(tensors, lse, segments, breaks, num_prefix, scale, outside, number_space, place_space):
+        """Gradients of every head. With p the softmax's weights, p0 that of a key outside the support (0 under exclude)
+        and g the gradient of out,
 
             c_ij = p_ij (g_i · v_j - g_i · out_i) scale                              gradient of q_i · k_j
             dq_i = Σ_j c_ij k_j      dk_j = Σ_i c_ij q_i      dv_j = Σ_i (p_ij - p0_i) g_i + Σ_all p0_i g_i
 
-        A first pass goes over the queries and keeps p - p0 and c, segment by segment; a second goes over the keys and
-        gathers their sums, so that no two rows ever add to the same place.
+        A first pass goes over the queries and keeps p - p0 and c; a second goes over the keys and gathers their sums,
+        so that no two rows ever add to the same place. What is kept, in lines of P + N numbers:
+
+            by_segment   the pair of each query in each segment
+            by_key       the pair of each query with each prefix token
+            by_query     the pair of each prefix token with each key
+            constants    0, 1
+            rests        p0 of each query
         """
-        firsts, lasts, shifts, segment_pointer = segments
+        if variant < 0:
+            return
+        batch, heads, total = lse.shape
         rows, row_pointer = breaks
-        total = lse.shape[2]
-        zero, one, lowest = q.dtype.type(0), q.dtype.type(1), q.dtype.type(-3.4e38)
-        widest = 1
-        for h in range(len(segment_pointer) - 1):
-            widest = max(widest, segment_pointer[h + 1] - segment_pointer[h])
-        size = max(total, widest + num_prefix)
-        p, c = np.empty(size, q.dtype), np.empty(size, q.dtype)
-        acc_a, acc_b, shared = np.empty(dim, q.dtype), np.empty(dim, q.dtype), np.empty(dim, q.dtype)
-        places, chosen = np.empty(size, np.uint64), np.empty(widest, np.int64)
-        qs, ks = np.empty(total * dim, q.dtype), np.empty(total * dim, q.dtype)
-        vs, gs = np.empty(total * dim, q.dtype), np.empty(total * dim, q.dtype)
-        kept_p, kept_c = np.empty((widest, total), q.dtype), np.empty((widest, total), q.dtype)
-        prefix_p, prefix_c = np.empty((num_prefix, total), q.dtype), np.empty((num_prefix, total), q.dtype)
-        prefix_dk, prefix_dv = np.empty((num_prefix, dim), q.dtype), np.empty((num_prefix, dim), q.dtype)
-        so, sdq, sdk, sdv, step = strides[3, 2], strides[5, 2], strides[6, 2], strides[7, 2], uint64(dim)
-        for task in range(len(tasks)):
-            b, h = uint64(tasks[task, 0]), uint64(tasks[task, 1])
-            pack(q, b * strides[0, 0] + h * strides[0, 1], strides[0, 2], total, qs)
-            pack(k, b * strides[1, 0] + h * strides[1, 1], strides[1, 2], total, ks)
-            pack(v, b * strides[2, 0] + h * strides[2, 1], strides[2, 2], total, vs)
-            pack(g, b * strides[4, 0] + h * strides[4, 1], strides[4, 2], total, gs)
-            o0, dq0 = b * strides[3, 0] + h * strides[3, 1], b * strides[5, 0] + h * strides[5, 1]
-            dk0, dv0 = b * strides[6, 0] + h * strides[6, 1], b * strides[7, 0] + h * strides[7, 1]
-            prefix_dk[:], prefix_dv[:], shared[:] = zero, zero, zero
+        mirrors, pointer = segments[3], segments[4]
+        widest = 0
+        for h in range(heads):
+            widest = max(widest, pointer[h + 1] - pointer[h])
+        size, line, lists = _rows(total, dim), padded(total), BLOCK * padded(widest + num_prefix)
+        lists = max(lists, line)
+        lines = widest + 2 * num_prefix + 2
+        by_key, by_query = widest * line, (widest + num_prefix) * line
+        constants, rests = (lines - 2) * line, (lines - 1) * line
+        zero, one, lowest = number_space.dtype.type(0), number_space.dtype.type(1), number_space.dtype.type(-3.4e38)
+        step = dim * number_space.itemsize
+        slots, half = len(number_space), place_space.shape[1] // 2
+        for slot in prange(slots):
+            own, places, spots = number_space[slot], place_space[slot, :half], place_space[slot, half:]
+            p, c = own[4 * size : 4 * size + lists], own[4 * size + lists : 4 * size + 2 * lists]
+            kept_p = own[4 * size + 2 * lists : 4 * size + 2 * lists + lines * line]
+            kept_c = own[4 * size + 2 * lists + lines * line :]
+            for head in range(slot, batch * heads, slots):
+                b, h = head % batch, head // batch
+                out, dq, dk, dv = (
+                    tensors[3, 0] + b * tensors[3, 1] + h * tensors[3, 2],
+                    tensors[5, 0] + b * tensors[5, 1] + h * tensors[5, 2],
+                    tensors[6, 0] + b * tensors[6, 1] + h * tensors[6, 2],
+                    tensors[7, 0] + b * tensors[7, 1] + h * tensors[7, 2],
+                )
+                out_step, dq_step, dk_step, dv_step = tensors[3, 3], tensors[5, 3], tensors[6, 3], tensors[7, 3]
+                q = pack(tensors, 0, b, h, total, dim, own, 0)
+                k = pack(tensors, 1, b, h, total, dim, own, size)
+                v = pack(tensors, 2, b, h, total, dim, own, 2 * size)
+                g = pack(tensors, 4, b, h, total, dim, own, 3 * size)
+                kept_p[constants], kept_p[constants + 1] = zero, one if outside else zero
+                kept_c[constants], kept_c[constants + 1] = zero, zero
 
-            if num_prefix:  # queries that see all
-                for j in range(total):
-                    places[j] = uint64(j) * step
-            for t in range(num_prefix):
-                token = uint64(t)
-                dots(qs, token * step, ks, places, total, scale, p, zero, lowest)
-                dots(gs, token * step, vs, places, total, one, c, zero, lowest)
-                delta = dot(gs, token * step, out, o0 + token * so, zero)
-                exp_all(p, total, lse[b, h, token])
-                for j in range(total):
-                    c[j] = p[j] * (c[j] - delta) * scale
-                    prefix_p[t, j], prefix_c[t, j] = p[j], c[j]
-                fill(acc_a, zero)
-                add_all(acc_a, c, ks, places, total)
-                put(dq, dq0 + token * sdq, acc_a, one)
-
-            begin, end = segment_pointer[h], segment_pointer[h + uint64(1)]
-            for r in range(row_pointer[h], row_pointer[h + uint64(1)] - 1):  # patch queries
-                count = keys_of(rows[r], firsts, lasts, shifts, begin, end, num_prefix, dim, chosen, places)
-                keys = count + num_prefix
-                for row in range(num_prefix + rows[r], num_prefix + rows[r + 1]):
-                    token = uint64(row)
-                    dots(qs, token * step, ks, places, keys, scale, p, zero, lowest)
-                    dots(gs, token * step, vs, places, keys, one, c, zero, lowest)
-                    delta = dot(gs, token * step, out, o0 + token * so, zero)
-                    exp_all(p, keys, lse[b, h, token])
-                    for t in range(keys):
-                        c[t] = p[t] * (c[t] - delta) * scale
-                    fill(acc_a, zero)
-                    add_all(acc_a, c, ks, places, keys)
-                    put(dq, dq0 + token * sdq, acc_a, one)
-                    if outside:
-                        rest = q.dtype.type(np.exp(-lse[b, h, token]))
-                        for t in range(keys):
-                            p[t] -= rest
-                        add(shared, rest, gs, token * step)
-                    for t in range(count):
-                        kept_p[chosen[t] - begin, token], kept_c[chosen[t] - begin, token] = p[t], c[t]
-                        places[t] += step
+                list_all(places, total, step, (total + 1) * step, total * step)
+                for token in range(num_prefix):  # queries that see all
+                    at = by_query + token * line
+                    score(dim, q + token * step, k, places, total, scale, lowest, kept_p, at)
+                    score(dim, g + token * step, v, places, total, one, zero, kept_c, at)
+                    delta = dot(dim, g + token * step, out + token * out_step, one)
+                    exponentiate(kept_p, at, total, lse[b, h, token])
+                    differentiate(kept_p, kept_c, at, total, delta, scale)
+                    weighted_sum(dim, kept_c, at, None, k, places, total, one, dq + token * dq_step)
+                    kept_p[rests + token] = zero
                     for t in range(num_prefix):
-                        a, w = c[count + t], p[count + t]
-                        for d in range(dim):
-                            u = uint64(d)
-                            prefix_dk[t, d] += a * qs[token * step + u]
-                            prefix_dv[t, d] += w * gs[token * step + u]
+                        kept_p[by_key + t * line + token] = kept_p[at + t]
+                        kept_c[by_key + t * line + token] = kept_c[at + t]
 
-            for token in range(total):  # keys
-                count = 0
-                if token < num_prefix:
-                    for d in range(dim):
-                        acc_a[d], acc_b[d] = prefix_dk[token, d], prefix_dv[token, d] + shared[d]
-                else:
-                    for d in range(dim):
-                        acc_a[d], acc_b[d] = zero, shared[d]
-                    for s in range(begin, end):
-                        row = token - shifts[s]
-                        if firsts[s] <= row - num_prefix < lasts[s]:
-                            places[count] = uint64(row) * step
-                            p[count], c[count] = kept_p[s - begin, row], kept_c[s - begin, row]
-                            count += 1
-                for t in range(num_prefix):
-                    places[count] = uint64(t) * step
-                    p[count], c[count] = prefix_p[t, token], prefix_c[t, token]
-                    count += 1
-                add_all(acc_a, c, qs, places, count)
-                add_all(acc_b, p, gs, places, count)
-                put(dk, dk0 + uint64(token) * sdk, acc_a, one)
-                put(dv, dv0 + uint64(token) * sdv, acc_b, one)
+                for r in range(row_pointer[h], row_pointer[h + 1] - 1):  # patch queries
+                    count = list_keys(
+                        rows[r], segments, h, num_prefix, step, (total + 1) * step, total * step, places, spots
+                    )
+                    keys = count + num_prefix
+                    width = padded(keys)
+                    stop = num_prefix + rows[r + 1]
+                    for first in range(num_prefix + rows[r], stop, BLOCK):
+                        length = min(BLOCK, stop - first)
+                        for i in range(length):
+                            score(dim, q + (first + i) * step, k, places, keys, scale, lowest, p, i * width)
+                            move(places, count, step)
+                        move(places, count, -length * step)
+                        for i in range(length):
+                            score(dim, g + (first + i) * step, v, places, keys, one, zero, c, i * width)
+                            move(places, count, step)
+                        move(places, count, -length * step)
+                        for i in range(length):
+                            token = first + i
+                            fetch(step, out + (token + AHEAD) * out_step, 0)
+                            delta = dot(dim, g + token * step, out + token * out_step, one)
+                            exponentiate(p, i * width, keys, lse[b, h, token])
+                            differentiate(p, c, i * width, keys, delta, scale)
+                            kept_p[rests + token] = zero
+                            if outside > keys:
+                                rest = number_space.dtype.type(np.exp(-lse[b, h, token]))
+                                kept_p[rests + token] = rest
+                                for t in range(keys):
+                                    p[i * width + t] -= rest
+                        for i in range(length):
+                            target = dq + (first + i) * dq_step
+                            fetch(step, target + AHEAD * dq_step, 1)
+                            weighted_sum(dim, c, i * width, None, k, places, keys, one, target)
+                            move(places, count, step)
+                        for t in range(keys):
+                            at = (spots[t] * line if t < count else by_key + (t - count) * line) + first
+                            for i in range(length):
+                                kept_p[at + i] = p[i * width + t]
+                                kept_c[at + i] = c[i * width + t]
 
-    @njit(nogil=True, parallel=True, cache=True)
-    def forward_in_threads(q, k, v, out, strides, lse, segments, breaks, tasks, num_prefix, scale, outside, v_sum):
-        for i in prange(len(tasks)):
-            one = tasks[i : i + 1]
-            forward(q, k, v, out, strides, lse, segments, breaks, one, num_prefix, scale, outside, v_sum)
+                list_all(places, total, step, (total + 1) * step, total * step)
+                if outside:  # what all values gain
+                    kept_p[rests + total : rests + total + GROUP] = zero
+                    weighted_sum(dim, kept_p, rests, None, g, places, total, one, g + (total + 1) * step)
+                for token in range(num_prefix):  # keys that all see
+                    at = by_key + token * line
+                    kept_p[at + total : at + total + GROUP + 1] = zero
+                    kept_c[at + total : at + total + GROUP + 1] = zero
+                    kept_p[at + total] = kept_p[constants + 1]
+                    weighted_sum(dim, kept_c, at, None, q, places, total + 1, one, dk + token * dk_step)
+                    weighted_sum(dim, kept_p, at, None, g, places, total + 1, one, dv + token * dv_step)
 
-    @njit(nogil=True, parallel=True, cache=True)
-    def backward_in_threads(
-        q, k, v, out, g, dq, dk, dv, strides, lse, segments, breaks, tasks, num_prefix, scale, outside
-    ):
-        for i in prange(len(tasks)):
-            one = tasks[i : i + 1]
-            backward(q, k, v, out, g, dq, dk, dv, strides, lse, segments, breaks, one, num_prefix, scale, outside)
+                for r in range(row_pointer[h], row_pointer[h + 1] - 1):  # patch keys; queries are found as keys are
+                    count = list_keys(
+                        rows[r], segments, h, num_prefix, step, (total + 1) * step, total * step, places, spots
+                    )
+                    used = count + num_prefix + 1
+                    for t in range(count):
+                        spots[t] = mirrors[pointer[h] + spots[t]] * line + places[t] // step
+                    for t in range(num_prefix):
+                        spots[count + t] = by_query + t * line + num_prefix + rows[r]
+                    spots[used - 1] = constants + 1
+                    spots[used : used + GROUP] = constants
+                    stop = num_prefix + rows[r + 1]
+                    for first in range(num_prefix + rows[r], stop, BLOCK):
+                        length = min(BLOCK, stop - first)
+                        for i in range(length):
+                            target = dk + (first + i) * dk_step
+                            fetch(step, target + AHEAD * dk_step, 1)
+                            weighted_sum(dim, kept_c, 0, spots, q, places, used - 1, one, target)
+                            move(places, count, step)
+                            move(spots, used - 1, 1)
+                        move(places, count, -length * step)
+                        move(spots, used - 1, -length)
+                        for i in range(length):
+                            target = dv + (first + i) * dv_step
+                            fetch(step, target + AHEAD * dv_step, 1)
+                            weighted_sum(dim, kept_p, 0, spots, g, places, used, one, target)
+                            move(places, count, step)
+                            move(spots, used - 1, 1)
 
     return SimpleNamespace(
-        forward=forward,
-        backward=backward,
-        forward_in_threads=forward_in_threads,
-        backward_in_threads=backward_in_threads,
+        forward=_compiled(forward, parallel=in_threads), backward=_compiled(backward, parallel=in_threads)
     )

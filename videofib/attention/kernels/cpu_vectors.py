@@ -1,0 +1,316 @@
+"""Vector code for rows of head_dim numbers: what numba's own loops leave to chance, spelt out in LLVM.
+
+Each function below becomes a few vector instructions wherever numba code calls it. A row is given by its address in
+memory (int64, bytes), many rows by a list of places. A vector has LANES numbers; LLVM splits it into what the processor
+has, so that the same code serves AVX-512, AVX2 and NEON.
+
+Arguments they share:
+
+    dim       head_dim, a compile-time constant
+    rows      address
+    places    int64 array: where rows lie, in bytes from ``rows``; where ``count`` of them are used, those up to the
+              next multiple of GROUP must be places of rows too (of zeros)
+    weights   array of the rows' dtype
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 16
+GROUP = 4  # rows worked on at a time
+CACHE_LINE = 64  # bytes
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+# Sums in any order and fused multiply-adds; unlike full fast maths this keeps NaN and infinity what they are.
+_FLAGS = ("reassoc", "contract", "arcp", "nsz")
+
+
+class _Emitter:
+    """Writes vector instructions for numbers of one type, and rows of ``dim`` of them."""
+
+    def __init__(self, context, builder, dtype: types.Float, dim: int = LANES):
+        self.context, self.builder = context, builder
+        self.number = context.get_data_type(dtype)
+        self.bits = dtype.bitwidth
+        self.vector = ir.VectorType(self.number, LANES)
+        self.pieces = [(start, min(LANES, dim - start)) for start in range(0, dim, LANES)]
+
+    # constants, integers, loops
+
+    def all(self, value: float) -> ir.Constant:
+        return ir.Constant(self.vector, [value] * LANES)
+
+    def int(self, value: int) -> ir.Constant:
+        return ir.Constant(_I64, value)
+
+    def plus(self, a, value: int):
+        return self.builder.add(a, self.int(value))
+
+    def blocks(self, count, size: int):
+        """count / size, rounded up."""
+        return self.builder.sdiv(self.plus(count, size - 1), self.int(size))
+
+    @contextmanager
+    def loop(self, count, step: int = 1) -> Iterator:
+        with cgutils.for_range(self.builder, count) as loop:
+            yield self.builder.mul(loop.index, self.int(step))
+
+    def variable(self, value):
+        """A place that holds ``value`` now and others later; a register in the end."""
+        return cgutils.alloca_once_value(self.builder, value)
+
+    # memory
+
+    def data(self, array_type, array):
+        return self.context.make_array(array_type)(self.context, self.builder, array).data
+
+    def item(self, pointer, index):
+        return self.builder.load(self.builder.gep(pointer, [index]))
+
+    def load(self, pointer, index):
+        return self._load(self.builder.gep(pointer, [index]), LANES)
+
+    def store(self, x, pointer, index) -> None:
+        self._store(x, self.builder.gep(pointer, [index]), LANES)
+
+    def row(self, address) -> list:
+        """The row at an address as vectors, the last filled up with zeros."""
+        return [self._load(self._pointer(address, start), length) for start, length in self.pieces]
+
+    def put(self, row: list, address) -> None:
+        for x, (start, length) in zip(row, self.pieces, strict=True):
+            self._store(x, self._pointer(address, start), length)
+
+    def _pointer(self, address, start: int):
+        return self.builder.inttoptr(self.plus(address, start * self.bits // 8), self.number.as_pointer())
+
+    def _load(self, pointer, length: int):
+        kind = ir.VectorType(self.number, length)
+        x = self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=self.bits // 8)
+        if length == LANES:
+            return x
+        return self.shuffle(x, ir.Constant(kind, [0.0] * length), [*range(length), *[length] * (LANES - length)])
+
+    def _store(self, x, pointer, length: int) -> None:
+        x = x if length == LANES else self.shuffle(x, x, range(length))
+        self.builder.store(x, self.builder.bitcast(pointer, x.type.as_pointer()), align=self.bits // 8)
+
+    # arithmetic
+
+    def shuffle(self, a, b, order: Sequence[int]):
+        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), list(order)))
+
+    def splat(self, number):
+        nothing = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+        return self.shuffle(self.builder.insert_element(nothing, number, ir.Constant(_I32, 0)), nothing, [0] * LANES)
+
+    def add(self, a, b):
+        return self.builder.fadd(a, b, flags=_FLAGS)
+
+    def sub(self, a, b):
+        return self.builder.fsub(a, b, flags=_FLAGS)
+
+    def mul(self, a, b):
+        return self.builder.fmul(a, b, flags=_FLAGS)
+
+    def larger(self, a, b):
+        """Of a and b; b if a is NaN."""
+        return self.builder.select(self.builder.fcmp_ordered(">", a, b), a, b)
+
+    def sum(self, x):
+        return self._call("llvm.vector.reduce.fadd", self.number, ir.Constant(self.number, -0.0), x)
+
+    def largest(self, x):
+        return self._call("llvm.vector.reduce.fmax", self.number, x)
+
+    def _call(self, name: str, result, *arguments):
+        kind = ir.FunctionType(result, [x.type for x in arguments])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"{name}.v{LANES}f{self.bits}")
+        return self.builder.call(function, arguments, fastmath=_FLAGS)
+
+    def products(self, a: list, b: list):
+        """A vector whose sum is the dot product of two rows."""
+        total = self.mul(a[0], b[0])
+        for x, y in zip(a[1:], b[1:], strict=True):
+            total = self.add(self.mul(x, y), total)
+        return total
+
+    def four_sums(self, a, b, c, d):
+        """The sums of four vectors, again and again in one: halves are folded until one number of each is left."""
+        low, high = [*range(8), *range(16, 24)], [*range(8, 16), *range(24, 32)]
+        ab = self.add(self.shuffle(a, b, low), self.shuffle(a, b, high))
+        cd = self.add(self.shuffle(c, d, low), self.shuffle(c, d, high))
+        low = [start + i for start in (0, 8, 16, 24) for i in range(4)]
+        x = self.add(self.shuffle(ab, cd, low), self.shuffle(ab, cd, [i + 4 for i in low]))
+        for distance in (2, 1):
+            x = self.add(x, self.shuffle(x, x, [i ^ distance for i in range(LANES)]))
+        return self.shuffle(x, x, [0, 4, 8, 12] * (LANES // 4))
+
+    def exp(self, x):
+        """exp of x <= 0; 0 where it would be below the smallest normal number, about 1e-38 or 1e-308.
+
+        exp(x) = 2^n · e^r, n the integer next to x / ln 2, e^r by its Taylor polynomial, |r| <= ln(2) / 2.
+        """
+        if self.bits == 32:
+            lowest, degree, whole, bias, mantissa = -87.0, 7, _I32, 127, 23
+            ln2 = (0.693359375, -2.12194440e-4)  # in two parts, to lose no digits
+        else:
+            lowest, degree, whole, bias, mantissa = -708.0, 13, _I64, 1023, 52
+            ln2 = (0.6931471803691238, 1.9082149292705877e-10)
+        vanishes = self.builder.fcmp_ordered("<", x, self.all(lowest))
+        x = self.builder.select(vanishes, self.all(lowest), x)
+        n = self._call("llvm.floor", self.vector, self.add(self.mul(x, self.all(1 / math.log(2))), self.all(0.5)))
+        r = x
+        for part in ln2:
+            r = self.builder.fsub(r, self.builder.fmul(n, self.all(part), flags=("contract",)), flags=("contract",))
+        e = self.all(1 / math.factorial(degree))
+        for k in reversed(range(degree)):
+            e = self.add(self.mul(e, r), self.all(1 / math.factorial(k)))
+        wholes = ir.VectorType(whole, LANES)
+        power = self.builder.add(self.builder.fptosi(n, wholes), ir.Constant(wholes, [bias] * LANES))
+        power = self.builder.bitcast(self.builder.shl(power, ir.Constant(wholes, [mantissa] * LANES)), self.vector)
+        return self.builder.select(vanishes, self.all(0.0), self.mul(e, power))
+
+
+@intrinsic(prefer_literal=True)
+def score(typingctx, dim, x, rows, places, count, scale, missing, result, begin):
+    """result[begin + t] = scale · (row at x) · (row at places[t]) for t < count, and ``missing`` for the t up to the
+    next multiple of LANES. Returns the largest of them."""
+
+    def codegen(context, builder, signature, arguments):
+        _, x, rows, places, count, scale, missing, result, begin = arguments
+        emit = _Emitter(context, builder, signature.args[5], signature.args[0].literal_value)
+        places, result = emit.data(signature.args[3], places), emit.data(signature.args[7], result)
+        x, scale, missing = emit.row(x), emit.splat(scale), emit.splat(missing)
+        lane = ir.Constant(ir.VectorType(_I64, LANES), list(range(LANES)))
+        group_of_lane = ir.Constant(ir.VectorType(_I64, LANES), [i // GROUP for i in range(LANES)])
+        top, scores = emit.variable(missing), emit.variable(emit.all(0.0))
+        with emit.loop(emit.blocks(count, LANES), LANES) as t:
+            left = builder.sub(count, t)
+            some = builder.select(builder.icmp_signed("<", left, emit.int(LANES)), left, emit.int(LANES))
+            with cgutils.for_range(builder, emit.blocks(some, GROUP)) as group:
+                first = builder.add(t, builder.mul(group.index, emit.int(GROUP)))
+                ys = [emit.row(builder.add(rows, emit.item(places, emit.plus(first, i)))) for i in range(GROUP)]
+                sums = emit.four_sums(*(emit.products(x, y) for y in ys))
+                here = builder.icmp_signed("==", group_of_lane, emit.splat(group.index))
+                builder.store(builder.select(here, sums, builder.load(scores)), scores)
+            exists = builder.icmp_signed("<", lane, emit.splat(left))
+            values = builder.select(exists, emit.mul(builder.load(scores), scale), missing)
+            emit.store(values, result, builder.add(begin, t))
+            builder.store(emit.larger(values, builder.load(top)), top)
+        return emit.largest(builder.load(top))
+
+    return scale(dim, x, rows, places, count, scale, missing, result, begin), codegen
+
+
+@intrinsic
+def exponentiate(typingctx, x, begin, count, top):
+    """x[begin + t] = exp(x[begin + t] - top) for t < count, up to the next multiple of LANES, where none is (much)
+    above top. Returns their sum."""
+
+    def codegen(context, builder, signature, arguments):
+        x, begin, count, top = arguments
+        emit = _Emitter(context, builder, signature.args[3])
+        x, top, total = emit.data(signature.args[0], x), emit.splat(top), emit.variable(emit.all(0.0))
+        with emit.loop(emit.blocks(count, LANES), LANES) as t:
+            at = builder.add(begin, t)
+            e = emit.exp(builder.fsub(emit.load(x, at), top))
+            emit.store(e, x, at)
+            builder.store(emit.add(e, builder.load(total)), total)
+        return emit.sum(builder.load(total))
+
+    return top(x, begin, count, top), codegen
+
+
+@intrinsic
+def differentiate(typingctx, p, c, begin, count, delta, scale):
+    """c[begin + t] = p[begin + t] · (c[begin + t] - delta) · scale for t < count, up to the next multiple of LANES."""
+
+    def codegen(context, builder, signature, arguments):
+        p, c, begin, count, delta, scale = arguments
+        emit = _Emitter(context, builder, signature.args[5])
+        p, c = emit.data(signature.args[0], p), emit.data(signature.args[1], c)
+        delta, scale = emit.splat(delta), emit.splat(scale)
+        with emit.loop(emit.blocks(count, LANES), LANES) as t:
+            at = builder.add(begin, t)
+            difference = emit.sub(emit.load(c, at), delta)
+            emit.store(emit.mul(emit.mul(emit.load(p, at), difference), scale), c, at)
+        return context.get_dummy_value()
+
+    return types.void(p, c, begin, count, delta, scale), codegen
+
+
+@intrinsic(prefer_literal=True)
+def weighted_sum(typingctx, dim, weights, begin, spots, rows, places, count, factor, target):
+    """Row at ``target`` = factor · Σ weights[begin + t] · (row at places[t]), t < count; with an array ``spots``,
+    weights[begin + spots[t]]. Weights up to the next multiple of GROUP must be 0."""
+
+    def codegen(context, builder, signature, arguments):
+        _, weights, begin, spots, rows, places, count, factor, target = arguments
+        emit = _Emitter(context, builder, signature.args[7], signature.args[0].literal_value)
+        weights, places = emit.data(signature.args[1], weights), emit.data(signature.args[5], places)
+        spots = None if signature.args[3] == types.none else emit.data(signature.args[3], spots)
+        sums = [[emit.variable(emit.all(0.0)) for _ in emit.pieces] for _ in range(2)]  # two, to wait less
+        with emit.loop(emit.blocks(count, GROUP), GROUP) as first:
+            for i in range(GROUP):
+                t = emit.plus(first, i)
+                weight = emit.splat(emit.item(weights, builder.add(begin, t if spots is None else emit.item(spots, t))))
+                for total, x in zip(sums[i % 2], emit.row(builder.add(rows, emit.item(places, t))), strict=True):
+                    builder.store(emit.add(emit.mul(weight, x), builder.load(total)), total)
+        factor = emit.splat(factor)
+        emit.put(
+            [emit.mul(factor, emit.add(builder.load(a), builder.load(b))) for a, b in zip(*sums, strict=True)], target
+        )
+        return context.get_dummy_value()
+
+    return types.void(dim, weights, begin, spots, rows, places, count, factor, target), codegen
+
+
+@intrinsic(prefer_literal=True)
+def dot(typingctx, dim, x, y, scale):
+    """scale · (row at x) · (row at y)."""
+
+    def codegen(context, builder, signature, arguments):
+        _, x, y, scale = arguments
+        emit = _Emitter(context, builder, signature.args[3], signature.args[0].literal_value)
+        return emit.mul(scale, emit.sum(emit.products(emit.row(x), emit.row(y))))
+
+    return scale(dim, x, y, scale), codegen
+
+
+@intrinsic
+def copy(typingctx, size, source, target):
+    """Copy ``size`` bytes from one address to another."""
+
+    def codegen(context, builder, signature, arguments):
+        size, source, target = arguments
+        pointer = ir.IntType(8).as_pointer()
+        cgutils.raw_memcpy(builder, builder.inttoptr(target, pointer), builder.inttoptr(source, pointer), size, 1)
+        return context.get_dummy_value()
+
+    return types.void(size, source, target), codegen
+
+
+@intrinsic(prefer_literal=True)
+def fetch(typingctx, size, address, to_write):
+    """Ask for ``size`` bytes at an address ahead of their use; a wrong address does no harm."""
+
+    def codegen(context, builder, signature, arguments):
+        size, address, _ = arguments
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        options = [ir.Constant(_I32, x) for x in (signature.args[2].literal_value, 3, 1)]
+        with cgutils.for_range_slice(builder, ir.Constant(_I64, 0), size, ir.Constant(_I64, CACHE_LINE)) as (start, _):
+            builder.call(prefetch, [builder.inttoptr(builder.add(address, start), pointer), *options])
+        return context.get_dummy_value()
+
+    return types.void(size, address, to_write), codegen
