@@ -2,16 +2,18 @@
 
     python tools/benchmark_attention.py --tokens 196 784 1568 --backward --json out.json --plot out.png
 
-Contenders take turns, so that a slow moment of the machine falls on all of them; figures are medians, and ratios are
-to torch's fused dense attention (sdpa) in the same run. Peak memory is what a call needs beyond its inputs; on the CPU,
-beyond all that the process holds already, so that calls served from memory freed before show less or 0. Copy share is
-the time to read q, k, v and write the output once at this machine's copying speed, over the time taken.
+Contenders take turns, so that a slow moment of the machine falls on all of them; in its turn each is called again and
+again for some milliseconds. Figures are medians over turns, and ratios are to torch's fused dense attention (sdpa) in
+the same run. Peak memory is what a call needs beyond its inputs, output included; on the CPU it is that of the first
+call in a process of its own. Copy share is the time to read q, k, v and write the output once at this machine's copying
+speed, over the time taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import statistics
 import time
@@ -28,7 +30,7 @@ from videofib.attention import Support, sparse_attention
 from videofib.files import replacing
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-MASK_LIMIT = 8192  # tokens; above it contenders that hold an N x N mask are left out
+MASK_LIMIT = 4096  # tokens; above it contenders that hold an N x N mask are left out
 DENSE_LIMIT = 20_000  # above it, dense attention on the CPU
 
 
@@ -64,28 +66,30 @@ def flex(mask: Tensor) -> Callable[..., Tensor]:
     return partial(flex_attention if mask.device.type == "cpu" else torch.compile(flex_attention), block_mask=blocks)
 
 
-def contenders(
-    support: Support, device: str, backends: list[str], backward: bool = False
-) -> dict[str, Callable[..., Tensor]]:
-    found: dict[str, Callable[..., Tensor]] = {}
+def contenders(args: argparse.Namespace, support: Support) -> dict[str, Callable[[], Callable[..., Tensor]]]:
+    """What makes each of them ready: its tables, its masks."""
+    found: dict[str, Callable[[], Callable[..., Tensor]]] = {}
     total = support.num_tokens + support.num_prefix_tokens
-    if device != "cpu" or total <= DENSE_LIMIT:
-        found["sdpa"] = F.scaled_dot_product_attention
+    if args.device != "cpu" or total <= DENSE_LIMIT:
+        found["sdpa"] = lambda: F.scaled_dot_product_attention
     if total <= MASK_LIMIT:
-        mask = support.to_mask().to(device)
-        found["sdpa, mask"] = partial(F.scaled_dot_product_attention, attn_mask=mask)
-        if not (backward and device == "cpu"):  # where FlexAttention has no backward
-            found["flex"] = flex(mask)
-    found["index gather"] = index_gather(support)
-    for name in backends:
-        found[name] = partial(sparse_attention, support=support, backend=name)
+        found["sdpa, mask"] = lambda: partial(
+            F.scaled_dot_product_attention, attn_mask=support.to_mask().to(args.device)
+        )
+        if not (args.backward and args.device == "cpu"):  # where FlexAttention has no backward
+            found["flex"] = lambda: flex(support.to_mask().to(args.device))
+    found["index gather"] = lambda: index_gather(support)
+    for name in args.backends:
+        found[name] = lambda name=name: partial(sparse_attention, support=support, backend=name)
     return found
 
 
 def inputs(args: argparse.Namespace, num_tokens: int) -> list[Tensor]:
-    """q, k, v as slices of a packed projection, as a model has them."""
+    """q, k, v (B, H, 1+N, D), each on its own or as slices of a packed projection, as a model has them."""
     packed = torch.randn(args.batch, num_tokens + 1, 3, args.heads, args.head_dim, device=args.device)
-    return [x.detach().requires_grad_(args.backward) for x in packed.to(DTYPES[args.dtype]).permute(2, 0, 3, 1, 4)]
+    qkv = packed.to(DTYPES[args.dtype]).permute(2, 0, 3, 1, 4)
+    qkv = qkv.contiguous() if args.layout == "separate" else qkv
+    return [x.detach().requires_grad_(args.backward) for x in qkv]
 
 
 def call(attend: Callable[..., Tensor], qkv: list[Tensor], gradient: Tensor, backward: bool) -> None:
@@ -96,19 +100,37 @@ def call(attend: Callable[..., Tensor], qkv: list[Tensor], gradient: Tensor, bac
             attend(*qkv)
 
 
-def seconds(function: Callable[[], object], device: str) -> float:
+def seconds(function: Callable[[], object], device: str, at_least: float = 0.0) -> float:
+    """Of one call, on average over as many as take ``at_least`` seconds."""
     if device == "cuda":
         torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    start, calls = time.perf_counter(), 0
+    while True:
+        function()
+        calls += 1
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken = time.perf_counter() - start
+        if taken >= at_least:
+            return taken / calls
 
 
-def peak_bytes(function: Callable[[], object], device: str) -> int | None:
-    """Memory the call needs at its worst moment beyond what is held before it; None where it cannot be told."""
-    if device == "cuda":
+def peak_bytes(args: argparse.Namespace, num_tokens: int, name: str) -> int | None:
+    """Memory the call needs at its worst moment beyond its inputs; None where it cannot be told."""
+    if args.device == "cuda":
+        return _peak(args, num_tokens, name)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (args, num_tokens, name))
+
+
+def _peak(args: argparse.Namespace, num_tokens: int, name: str) -> int | None:
+    def prepared(tokens: int) -> Callable[[], None]:
+        attend, qkv = contenders(args, Support.fibottention(args.heads, tokens))[name](), inputs(args, tokens)
+        return partial(call, attend, qkv, torch.randn_like(qkv[0]), args.backward)
+
+    prepared(8)()  # libraries and compiled code
+    function = prepared(num_tokens)
+    if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         function()
@@ -138,26 +160,27 @@ def measure(args: argparse.Namespace, num_tokens: int, speed: float) -> list[dic
     """One row for each contender."""
     support = Support.fibottention(args.heads, num_tokens)
     qkv = inputs(args, num_tokens)
-    gradient = torch.randn(qkv[0].shape, device=args.device, dtype=qkv[0].dtype)
+    gradient = torch.randn_like(qkv[0])
     calls = {
-        name: partial(call, attend, qkv, gradient, args.backward)
-        for name, attend in contenders(support, args.device, args.backends, args.backward).items()
+        name: partial(call, prepare(), qkv, gradient, args.backward)
+        for name, prepare in contenders(args, support).items()
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     for function in calls.values():  # compiles, and fills caches
         function()
     for _ in range(args.repeats):
         for name, function in calls.items():
-            times[name].append(seconds(function, args.device))
+            times[name].append(seconds(function, args.device, args.turn_ms / 1e3))
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     moved = 4 * qkv[0].numel() * qkv[0].element_size()
+    measure_peak = partial(peak_bytes, args, num_tokens) if args.memory else lambda name: None
     return [
         {
             "tokens": num_tokens,
             "contender": name,
             "ms": 1e3 * median,
             "ratio_to_sdpa": medians["sdpa"] / median if "sdpa" in medians else None,
-            "peak_mib": None if (peak := peak_bytes(calls[name], args.device)) is None else peak / 2**20,
+            "peak_mib": None if (peak := measure_peak(name)) is None else peak / 2**20,
             "inputs_and_output_mib": moved / 2**20,
             "copy_share": moved / speed / median,
         }
@@ -206,20 +229,28 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--backends", nargs="*", help="ours; by default gather, and on the CPU cpu")
+    parser.add_argument("--backends", nargs="*", help="ours; by default gather and the compiled one")
     parser.add_argument("--backward", action="store_true", help="time forward and backward, not forward alone")
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument(
+        "--layout",
+        choices=["packed", "separate"],
+        default="packed",
+        help="q, k, v as slices of one projection, or each contiguous",
+    )
+    parser.add_argument("--repeats", type=int, default=9, help="turns of each contender")
+    parser.add_argument("--turn-ms", type=float, default=20.0, help="length of a turn; at least one call")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave peak memory out")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--plot", type=Path, help="file for a picture of time against tokens")
     args = parser.parse_args()
     if args.backends is None:
-        args.backends = ["gather", "cpu"] if args.device == "cpu" else ["gather"]
+        args.backends = ["gather", "cpu" if args.device == "cpu" else "triton"]
     torch.manual_seed(0)
     speed = copy_speed(args.device)
     machine = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     title = (
         f"{'forward and backward' if args.backward else 'forward'}, {args.heads} heads x {args.head_dim}, "
-        f"{args.dtype}, batch {args.batch}, {machine}"
+        f"{args.dtype}, batch {args.batch}, {args.layout} q, k, v, {machine}"
     )
     print(f"{title}; copying {speed / 1e9:.1f} GB/s; torch {torch.__version__}, Python {platform.python_version()}")
     titles = ("tokens", "contender", "ms", "x sdpa", "peak MiB", "x q,k,v,out", "copy share")

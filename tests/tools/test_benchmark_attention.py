@@ -1,5 +1,6 @@
 """The benchmark's own baselines are right, and its figures come out as a table, a file and a picture."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -14,12 +15,17 @@ from videofib.attention import Support, sparse_attention
 SCRIPT = Path(benchmark.__file__)
 
 
+def settings(**changes):
+    options = dict(device="cpu", batch=1, heads=2, head_dim=8, dtype="float32", layout="packed", backward=False)
+    return argparse.Namespace(**(options | {"backends": ["cpu"]} | changes))
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", ["sdpa, mask", "flex", "index gather", "gather", "cpu"])
 def test_contenders_compute_the_same(name):
     support = Support.fibottention(3, 40)
-    qkv = torch.randn(3, 2, 3, 41, 16, generator=torch.Generator().manual_seed(0))
-    found = benchmark.contenders(support, "cpu", ["gather", "cpu"])[name](*qkv)
+    qkv = torch.randn(3, 2, 3, 41, 8, generator=torch.Generator().manual_seed(0))
+    found = benchmark.contenders(settings(backends=["gather", "cpu"]), support)[name]()(*qkv)
     torch.testing.assert_close(found, sparse_attention(*qkv, support, backend="reference"), atol=1e-5, rtol=1e-5)
 
 
@@ -30,13 +36,30 @@ def test_slope_of_quadratic_times_is_two():
 
 
 def test_peak_memory_sees_what_a_call_allocates():
-    if benchmark.peak_bytes(lambda: None, "cpu") is None:
+    found = {name: benchmark.peak_bytes(settings(), 2000, name) for name in ("sdpa, mask", "cpu")}
+    if None in found.values():
         pytest.skip("this system does not let a process reset its peak memory")
-    assert benchmark.peak_bytes(lambda: torch.ones(2**24), "cpu") == pytest.approx(2**26, rel=0.1)
+    output = 2001 * 2 * 8 * 4  # bytes
+    assert found["sdpa, mask"] >= 2 * 2001**2  # a mask for each head, a byte for each pair
+    assert output <= found["cpu"] < 20 * output
 
 
 def test_command_writes_a_table_a_file_and_a_picture(tmp_path):
-    options = ["--tokens", "20", "33", "--heads", "2", "--head-dim", "8", "--repeats", "1", "--backward"]
+    options = [
+        "--tokens",
+        "20",
+        "33",
+        "--heads",
+        "2",
+        "--head-dim",
+        "8",
+        "--repeats",
+        "1",
+        "--turn-ms",
+        "1",
+        "--backward",
+        "--no-memory",
+    ]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
     done = subprocess.run([sys.executable, SCRIPT, *options, *files], capture_output=True, text=True, check=True)
     figures = json.loads((tmp_path / "figures.json").read_text())
