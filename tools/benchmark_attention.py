@@ -215,6 +215,9 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
         points = [(row["tokens"], row["ms"]) for row in rows if row["contender"] == name]
         fitted = slope(rows, name)
         axes.loglog(*zip(*points, strict=True), "o-", label=name if fitted is None else f"{name} (slope {fitted:.2f})")
+    tokens = sorted({row["tokens"] for row in rows})
+    axes.set_xticks(tokens, map(str, tokens))
+    axes.minorticks_off()
     axes.set(xlabel="tokens", ylabel="median ms", title=title)
     axes.grid(True, which="both", alpha=0.2)
     axes.legend()

@@ -144,9 +144,10 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
     for axes, key, label in zip(figure.subplots(1, 2), ("seconds", "peak_gib"), ("s / step", "peak GiB"), strict=True):
         for attention in dict.fromkeys(row["attention"] for row in rows):
             points = [(row["frames"], row[key]) for row in rows if row["attention"] == attention]
-            axes.loglog(*zip(*points, strict=True), "o-", label=attention)
-        axes.set(xlabel="frames", ylabel=label)
-        axes.grid(True, which="both", alpha=0.2)
+            axes.plot(*zip(*points, strict=True), "o-", label=attention)
+        frames = sorted({row["frames"] for row in rows})
+        axes.set(xlabel="frames", ylabel=label, xticks=frames, ylim=(0, None))
+        axes.grid(True, alpha=0.2)
     axes.legend()
     figure.savefig(path, dpi=110)
 
