@@ -19,6 +19,7 @@ ALLOWED = {
     "logging": {"distributed", "files"},
     "metrics": set(),
     "optim": set(),
+    "profiling": {"attention"},
     "distributed": set(),
     "checkpoint": {".", "files"},
     "config": set(),
