@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +44,7 @@ def cost(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Cost:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns of each shape that code asks for
         flops = FlopCountAnalysis(model, inputs)
-        flops.set_op_handle(**{DENSE: _dense(products=2), op.NAME: op.fvcore_flops})
+        flops.set_op_handle(**{DENSE: _dense_flops, op.NAME: op.fvcore_flops})
         activations = ActivationCountAnalysis(model, inputs)
         activations.set_op_handle(**{DENSE: _dense_activations, op.NAME: _sparse_activations})
         for analysis in (flops, activations):
@@ -58,29 +58,21 @@ def cost(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Cost:
         )
 
 
-def _pairs(inputs: list) -> tuple[int, int]:
-    """Of dense attention: all pairs of query and key, and head_dim."""
-    *batch_and_heads, queries, head_dim = get_shape(inputs[0])
-    pairs = queries * get_shape(inputs[1])[-2]
-    for size in batch_and_heads:
-        pairs *= size
-    return pairs, head_dim
+def _pairs(inputs: list) -> int:
+    """Of dense attention: all pairs of query and key, in all heads."""
+    return math.prod(get_shape(inputs[0])[:-1]) * get_shape(inputs[1])[-2]
 
 
-def _dense(products: int) -> Callable[[list, list], int]:
-    def count(inputs: list, outputs: list) -> int:
-        pairs, head_dim = _pairs(inputs)
-        return products * pairs * head_dim
-
-    return count
+def _dense_flops(inputs: list, outputs: list) -> int:
+    return 2 * _pairs(inputs) * get_shape(inputs[0])[-1]  # q · k, weights · v
 
 
 def _output(outputs: list) -> int:
-    return torch.Size(get_shape(outputs[0])).numel()
+    return math.prod(get_shape(outputs[0]))
 
 
 def _dense_activations(inputs: list, outputs: list) -> int:
-    return _pairs(inputs)[0] + _output(outputs)
+    return _pairs(inputs) + _output(outputs)
 
 
 def _sparse_activations(inputs: list, outputs: list) -> int:
