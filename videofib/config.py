@@ -86,11 +86,21 @@ _C.MODEL.NUM_CLASSES = 400
 _C.TIMESFORMER = CfgNode()
 _C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joint_space_time | space_only
 _C.TIMESFORMER.PATCH_SIZE = 16
-_C.TIMESFORMER.EMBED_DIM = 768
-_C.TIMESFORMER.DEPTH = 12
-_C.TIMESFORMER.NUM_HEADS = 12
+_C.TIMESFORMER.TUBELET_SIZE = 1  # frames a token covers
+_C.TIMESFORMER.SIZE = "base"  # tiny | small | base | large, as of the ViT family
+_C.TIMESFORMER.EMBED_DIM = 0  # 0: as SIZE says
+_C.TIMESFORMER.DEPTH = 0  # 0: as SIZE says
+_C.TIMESFORMER.NUM_HEADS = 0  # 0: as SIZE says
 _C.TIMESFORMER.MLP_RATIO = 4.0
 _C.TIMESFORMER.QKV_BIAS = True
+_C.TIMESFORMER.QK_NORM = False  # layer norms over each head's queries and keys
+_C.TIMESFORMER.LAYER_SCALE = 0.0  # start of the residual branches' learned scales; 0: none
+_C.TIMESFORMER.NORM_EPS = 1e-6
+_C.TIMESFORMER.PRE_NORM = False  # a layer norm in front of the blocks, as CLIP has
+_C.TIMESFORMER.CLASS_TOKEN = True
+_C.TIMESFORMER.NUM_REGISTERS = 0  # tokens without a place, behind the class token
+_C.TIMESFORMER.POOLING = "class_token"  # class_token | mean (of the patches)
+_C.TIMESFORMER.POSITION = "learned"  # learned | sinusoid (fixed, as VideoMAE)
 _C.TIMESFORMER.DROP_RATE = 0.0
 _C.TIMESFORMER.ATTN_DROP_RATE = 0.0
 _C.TIMESFORMER.DROP_PATH_RATE = 0.1
@@ -198,6 +208,7 @@ _CHOICES = {
     "TEST.UNREADABLE": ("wrong", "exclude"),
     "DATA.DECODING_BACKEND": ("auto", "decord", "pyav"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
+    "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw"),
     "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
 }
@@ -224,6 +235,10 @@ _NOT_NEGATIVE = (
     "SHARD_ID",
     "GLOBAL_BATCH_SIZE",
     "DATA_LOADER.NUM_WORKERS",
+    "TIMESFORMER.EMBED_DIM",
+    "TIMESFORMER.DEPTH",
+    "TIMESFORMER.NUM_HEADS",
+    "TIMESFORMER.LAYER_SCALE",
     "SOLVER.WARMUP_EPOCHS",
     "SOLVER.WARMUP_START_LR",
     "SOLVER.COSINE_END_LR",

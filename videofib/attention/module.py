@@ -22,6 +22,7 @@ class SelfAttention(nn.Module):
             N to one, so that the layer serves any N.
         num_prefix_tokens: P, tokens in front of the patches; the support must have as many.
         qkv_bias: whether the qkv projection has a bias.
+        qk_norm: None, or the epsilon of layer norms over each head's queries and keys (arXiv 2302.05442, section 2).
         attn_drop, proj_drop: dropout of the attention weights and of the output, in training.
         masking, backend: see :func:`sparse_attention`.
 
@@ -37,6 +38,7 @@ class SelfAttention(nn.Module):
         *,
         num_prefix_tokens: int = 1,
         qkv_bias: bool = True,
+        qk_norm: float | None = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         masking: str = "exclude",
@@ -60,6 +62,8 @@ class SelfAttention(nn.Module):
         self.support, self.masking, self.backend, self.attn_drop = support, masking, backend, attn_drop
         self._supports: dict[int, Support] = {}
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.q_norm = nn.Identity() if qk_norm is None else nn.LayerNorm(dim // num_heads, eps=qk_norm)
+        self.k_norm = nn.Identity() if qk_norm is None else nn.LayerNorm(dim // num_heads, eps=qk_norm)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -77,8 +81,8 @@ class SelfAttention(nn.Module):
         """(B, P+N, C) -> (B, P+N, C)."""
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         out = sparse_attention(
-            q,
-            k,
+            self.q_norm(q),
+            self.k_norm(k),
             v,
             self.support_for(x.shape[1] - self.num_prefix_tokens),
             masking=self.masking,

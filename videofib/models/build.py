@@ -3,25 +3,35 @@
 from fvcore.common.config import CfgNode
 from torch import nn
 
-from videofib.models.timesformer import TimeSformer
+from videofib.models.timesformer import SIZES, TimeSformer
 
 
 def timesformer(cfg: CfgNode) -> TimeSformer:
     """The TimeSformer that MODEL, TIMESFORMER, ATTENTION and FIBOTTENTION describe."""
     options, fib = cfg.TIMESFORMER, cfg.FIBOTTENTION
+    size = SIZES[options.SIZE]
     return TimeSformer(
         img_size=cfg.DATA.TRAIN_CROP_SIZE,
         patch_size=options.PATCH_SIZE,
         num_classes=cfg.MODEL.NUM_CLASSES,
         num_frames=cfg.DATA.NUM_FRAMES,
-        embed_dim=options.EMBED_DIM,
-        depth=options.DEPTH,
-        num_heads=options.NUM_HEADS,
+        tubelet_size=options.TUBELET_SIZE,
+        embed_dim=options.EMBED_DIM or size["embed_dim"],
+        depth=options.DEPTH or size["depth"],
+        num_heads=options.NUM_HEADS or size["num_heads"],
         mlp_ratio=options.MLP_RATIO,
         qkv_bias=options.QKV_BIAS,
+        qk_norm=options.QK_NORM,
+        layer_scale=options.LAYER_SCALE or None,
+        norm_eps=options.NORM_EPS,
+        pre_norm=options.PRE_NORM,
         drop_rate=options.DROP_RATE,
         attn_drop_rate=options.ATTN_DROP_RATE,
         drop_path_rate=options.DROP_PATH_RATE,
+        class_token=options.CLASS_TOKEN,
+        num_registers=options.NUM_REGISTERS,
+        pooling=options.POOLING,
+        position=options.POSITION,
         attention_type=options.ATTENTION_TYPE,
         space_attention=cfg.ATTENTION.SPACE,
         time_attention=cfg.ATTENTION.TIME,

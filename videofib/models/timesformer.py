@@ -1,6 +1,7 @@
 """TimeSformer (arXiv 2102.05095) whose space-time attention may be Fibottention (arXiv 2406.19391).
 
-Axes: B batch, C channels, T frames, H W image, h w patch grid, N tokens without the class token, D width, K classes.
+Axes: B batch, C channels, T frames, H W image, t h w grid of patches or tubelets, P prefix tokens, N tokens without
+them, D width, K classes.
 """
 
 from __future__ import annotations
@@ -14,33 +15,59 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from videofib.attention import SelfAttention, Support
-from videofib.models.blocks import NORM_EPS, Block, DividedBlock
-from videofib.models.embed import PatchEmbed, join_class_token, resize_grid, resize_time
+from videofib.models.blocks import Block, DividedBlock
+from videofib.models.embed import (
+    PatchEmbed,
+    check_tubelets,
+    join_prefix,
+    resize_grid,
+    resize_time,
+    sinusoid_positions,
+)
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 TOKEN_ORDERS = {"hwt": "h w t", "thw": "t h w"}
 ATTENTIONS = ("dense", "fibottention")
 FIBOTTENTION_SETTINGS = ("w_min", "w_max", "variant", "head_order", "masking")
+POSITIONS = ("learned", "sinusoid")
+POOLINGS = ("class_token", "mean")
+SIZES = {  # of the ViT family (arXiv 2010.11929, table 1, and 2012.12877, table 1)
+    "tiny": dict(embed_dim=192, depth=12, num_heads=3),
+    "small": dict(embed_dim=384, depth=12, num_heads=6),
+    "base": dict(embed_dim=768, depth=12, num_heads=12),
+    "large": dict(embed_dim=1024, depth=24, num_heads=16),
+}
 
 
 class TimeSformer(nn.Module):
     """Video transformer: (B, C, T, H, W) -> logits (B, K).
 
-    With dense attention its parameters, their names and its outputs are those of the published TimeSformer.
+    With dense attention and the defaults its parameters, their names and its outputs are those of the published
+    TimeSformer. ``TimeSformer(**SIZES["small"])`` is another size.
 
     Args:
         img_size: frame size in pixels, one number or (height, width); other sizes work, too, with the position
             embedding resized in 2-D.
-        patch_size, in_chans, num_classes: P, C, K; ``num_classes=0`` returns the features (B, D).
+        patch_size, in_chans, num_classes: pixels along a patch, C, K; ``num_classes=0`` returns the features (B, D).
         num_frames: T; other lengths work, too, with the time embedding resized in 1-D.
+        tubelet_size: frames a token covers; T must be a multiple.
         embed_dim, depth, num_heads, mlp_ratio, qkv_bias: size of the transformer, as in timm.
+        qk_norm: layer norms over each head's queries and keys.
+        layer_scale: what learned scales of the residual branches start with; None: no scales.
+        norm_eps: epsilon of all layer norms.
+        pre_norm: a layer norm in front of the blocks, as CLIP has.
         drop_rate, attn_drop_rate, drop_path_rate: dropout of tokens and MLPs, of attention weights, and stochastic
             depth, growing linearly to this rate in the last block.
+        class_token: whether a class token stands in front of the patches.
+        num_registers: tokens without a place, behind the class token (arXiv 2309.16588); like it they see all tokens
+            and are seen by all.
+        pooling: the features are the ``class_token``, or the ``mean`` of the patches; the last norm comes after.
+        position: ``learned`` position and time embeddings, or the fixed ``sinusoid`` table of VideoMAE.
         attention_type: ``divided_space_time``, ``joint_space_time`` or ``space_only`` (frames on their own,
             features averaged over them).
         space_attention, time_attention, joint_attention: ``dense`` or ``fibottention``; the first two serve divided
             attention (the first also space-only), the third joint attention, where Fibottention runs over all
-            T·h·w tokens.
+            t·h·w tokens.
         fibottention: keywords of :meth:`Support.fibottention` (w_min, w_max, variant, head_order) and ``masking``.
         token_order: how joint tokens are laid along Fibottention's diagonals: ``hwt`` puts the frames of a patch side
             by side, as published; ``thw`` puts frame after frame. Without Fibottention it changes nothing.
@@ -60,14 +87,23 @@ class TimeSformer(nn.Module):
         in_chans: int = 3,
         num_classes: int = 400,
         num_frames: int = 8,
+        tubelet_size: int = 1,
         embed_dim: int = 768,
         depth: int = 12,
         num_heads: int = 12,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
+        qk_norm: bool = False,
+        layer_scale: float | None = None,
+        norm_eps: float = 1e-6,
+        pre_norm: bool = False,
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
+        class_token: bool = True,
+        num_registers: int = 0,
+        pooling: str = "class_token",
+        position: str = "learned",
         attention_type: str = "divided_space_time",
         space_attention: str = "dense",
         time_attention: str = "dense",
@@ -81,34 +117,49 @@ class TimeSformer(nn.Module):
         super().__init__()
         _check_name("attention_type", attention_type, ATTENTION_TYPES)
         _check_name("token_order", token_order, TOKEN_ORDERS)
+        _check_name("pooling", pooling, POOLINGS)
+        _check_name("position", position, POSITIONS)
         if position_init_std is not None and not position_init_std > 0:
             raise ValueError(f"position_init_std must be above 0 or None, got position_init_std={position_init_std}")
-        self.attention_type = attention_type
+        if pooling == "class_token" and not class_token:
+            raise ValueError("pooling='class_token' needs class_token=True; pooling='mean' does without")
+        if num_registers < 0:
+            raise ValueError(f"num_registers must not be negative, got num_registers={num_registers}")
+        self.attention_type, self.pooling = attention_type, pooling
         self.order = TOKEN_ORDERS[token_order]
         self.position_init_std = position_init_std
         self.gradient_checkpointing = gradient_checkpointing
+        self.num_prefix_tokens = int(class_token) + num_registers
+
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        self.patch_embed = PatchEmbed(size, patch_size, in_chans, embed_dim)
-        grid = self.patch_embed.grid_size
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + grid[0] * grid[1], embed_dim))
-        self.pos_drop = nn.Dropout(drop_rate)
-        if attention_type != "space_only":
-            self.time_embed = nn.Parameter(torch.zeros(1, num_frames, embed_dim))
-            self.time_drop = nn.Dropout(drop_rate)
+        self.patch_embed = PatchEmbed(size, patch_size, in_chans, embed_dim, tubelet_size)
+        check_tubelets(num_frames, tubelet_size)
+        length, patches = num_frames // tubelet_size, self.patch_embed.grid_size[0] * self.patch_embed.grid_size[1]
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, num_registers, embed_dim)) if num_registers else None
+        self.pos_embed = self.time_embed = None
+        if position == "sinusoid":
+            self.register_buffer("positions", sinusoid_positions(length * patches, embed_dim), persistent=False)
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, int(class_token) + patches, embed_dim))
+            if attention_type != "space_only":
+                self.time_embed = nn.Parameter(torch.zeros(1, length, embed_dim))
+        self.pos_drop, self.time_drop = nn.Dropout(drop_rate), nn.Dropout(drop_rate)
+        self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if pre_norm else nn.Identity()
 
         fibottention = dict(fibottention or {})
         for key in fibottention:
             _check_name("fibottention setting", key, FIBOTTENTION_SETTINGS)
         masking = fibottention.pop("masking", "exclude")
 
-        def attention(kind: str, layer: int, num_prefix_tokens: int = 1) -> SelfAttention:
+        def attention(kind: str, layer: int, num_prefix_tokens: int) -> SelfAttention:
             return SelfAttention(
                 embed_dim,
                 num_heads,
                 _support(kind, num_heads, layer, num_prefix_tokens, fibottention),
                 num_prefix_tokens=num_prefix_tokens,
                 qkv_bias=qkv_bias,
+                qk_norm=norm_eps if qk_norm else None,
                 attn_drop=attn_drop_rate,
                 proj_drop=drop_rate,
                 masking=masking,
@@ -116,30 +167,34 @@ class TimeSformer(nn.Module):
             )
 
         def block(layer: int, drop_path: float) -> Block:
-            common = dict(dim=embed_dim, mlp_ratio=mlp_ratio, drop=drop_rate, drop_path=drop_path)
-            if attention_type == "divided_space_time":
-                spatial, temporal = attention(space_attention, layer), attention(time_attention, layer, 0)
-                return DividedBlock(spatial, temporal, order=self.order, **common)
-            return Block(
-                attention(space_attention if attention_type == "space_only" else joint_attention, layer), **common
+            spatial = joint_attention if attention_type == "joint_space_time" else space_attention
+            attn = attention(spatial, layer, self.num_prefix_tokens)
+            common = dict(
+                mlp_ratio=mlp_ratio, drop=drop_rate, drop_path=drop_path, norm_eps=norm_eps, layer_scale=layer_scale
             )
+            if attention_type == "divided_space_time":
+                return DividedBlock(attn, attention(time_attention, layer, 0), embed_dim, order=self.order, **common)
+            return Block(attn, embed_dim, **common)
 
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         self.blocks = nn.ModuleList(block(layer, rate) for layer, rate in enumerate(rates))
-        self.norm = nn.LayerNorm(embed_dim, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialise as published, temporal attention silent in every block but the first.
+        """Initialise as the published code does, with temporal attention silent (``temporal_fc`` zero).
 
         The published std of 0.02 belongs to a width of 768. It grows as 1/√width below that, so that a narrow model
         starts with activations of the same size, and learns sooner (seen at width 64, one seed).
         """
         std = 0.02 * (768 / self.norm.normalized_shape[0]) ** 0.5
-        nn.init.trunc_normal_(self.cls_token, std=std)
-        nn.init.trunc_normal_(self.pos_embed, std=self.position_init_std or std)
-        if self.position_init_std and self.attention_type != "space_only":
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=std)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=self.position_init_std or std)
+        if self.time_embed is not None and self.position_init_std:
             nn.init.trunc_normal_(self.time_embed, std=self.position_init_std)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -147,24 +202,24 @@ class TimeSformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if self.attention_type == "divided_space_time":
-            for block in self.blocks[1:]:
+            for block in self.blocks:
                 nn.init.zeros_(block.temporal_fc.weight)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters an optimizer should not decay, besides the one-dimensional ones."""
-        return {"cls_token", "pos_embed", "time_embed"}
+        return {"cls_token", "reg_token", "pos_embed", "time_embed"}
 
     def forward(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, K)."""
         return self.head(self.forward_features(video))
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> the normalised class token (B, D)."""
-        patches = self.patch_embed(video)  # (B, T, h, w, D)
+        """(B, C, T, H, W) -> the pooled and normalised features (B, D)."""
+        patches = self.patch_embed(video)  # (B, t, h, w, D)
         batch, *grid = patches.shape[:-1]
-        x = self._add_position(rearrange(patches, "b t h w d -> (b t) (h w) d"), grid)
-        if self.attention_type != "space_only":
-            x = self._add_time(x, batch, grid)
+        layout = "(b t) (h w) d" if self.attention_type == "space_only" else f"b ({self.order}) d"
+        patches = rearrange(self._add_positions(patches), f"b t h w d -> {layout}")
+        x = self.norm_pre(self._add_prefix(patches))
         for block in self.blocks:
             if self.gradient_checkpointing and self.training:
                 x = checkpoint(block, x, tuple(grid), use_reentrant=False)
@@ -172,21 +227,32 @@ class TimeSformer(nn.Module):
                 x = block(x, tuple(grid))
         if self.attention_type == "space_only":
             x = reduce(x, "(b t) n d -> b n d", "mean", b=batch)
-        return self.norm(x)[:, 0]
+        pooled = x[:, 0] if self.pooling == "class_token" else x[:, self.num_prefix_tokens :].mean(1)
+        return self.norm(pooled)
 
-    def _add_position(self, frames: Tensor, grid: list[int]) -> Tensor:
-        """(B·T, h·w, D) -> (B·T, 1 + h·w, D), class token in front."""
-        position = resize_grid(self.pos_embed[:, 1:], self.patch_embed.grid_size, (grid[1], grid[2]))
-        x = join_class_token(self.cls_token, frames)
-        return self.pos_drop(x + join_class_token(self.pos_embed[:, :1], position))
+    def _add_positions(self, patches: Tensor) -> Tensor:
+        """(B, t, h, w, D) -> the same, each token told its place and time."""
+        length, *grid = patches.shape[1:4]
+        if self.pos_embed is None:
+            table, count = self.positions, length * grid[0] * grid[1]
+            if table.shape[1] != count:
+                table = sinusoid_positions(count, table.shape[2], table.device).to(table.dtype)
+            return self.pos_drop(patches + table.unflatten(1, (length, *grid)))
+        places = self.pos_embed[:, 0 if self.cls_token is None else 1 :]
+        places = resize_grid(places, self.patch_embed.grid_size, tuple(grid))
+        patches = self.pos_drop(patches + rearrange(places, "1 (h w) d -> 1 1 h w d", h=grid[0]))
+        if self.time_embed is None:
+            return patches
+        return self.time_drop(patches + resize_time(self.time_embed, length)[:, :, None, None])
 
-    def _add_time(self, frames: Tensor, batch: int, grid: list[int]) -> Tensor:
-        """(B·T, 1 + h·w, D) -> (B, 1 + N, D), one class token a video, patches in ``order``."""
-        axes = dict(zip("thw", grid, strict=True), b=batch)
-        cls_token = rearrange(frames[:, :1], "(b t) 1 d -> b t 1 d", b=batch)[:, 0]
-        patches = rearrange(frames[:, 1:], "(b t) n d -> (b n) t d", b=batch)
-        patches = self.time_drop(patches + resize_time(self.time_embed, grid[0]))
-        return join_class_token(cls_token, rearrange(patches, f"(b h w) t d -> b ({self.order}) d", **axes))
+    def _add_prefix(self, patches: Tensor) -> Tensor:
+        """(B, N, D) -> (B, P+N, D): the class token with its position, then the registers."""
+        tokens = [] if self.reg_token is None else [self.reg_token]
+        if self.cls_token is not None:
+            tokens.insert(0, self.cls_token if self.pos_embed is None else self.cls_token + self.pos_embed[:, :1])
+        if not tokens:
+            return patches
+        return join_prefix(self.pos_drop(torch.cat(tokens, dim=1).expand(patches.shape[0], -1, -1)), patches)
 
 
 def _support(
