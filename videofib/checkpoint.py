@@ -6,6 +6,7 @@ strangers, so they are only ever read as tensors and plain values (``weights_onl
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
 from pathlib import Path
@@ -69,20 +70,34 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: no such file, a damaged one, one that holds more than tensors and plain values, or one that
             videofib did not write.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files fail in many ways (zip, pickle, EOF, key, runtime errors)
-        reason = str(error).partition("\n")[0][:200]
-        raise CheckpointError(
-            f"{path} is damaged or no checkpoint (only tensors and plain values are read): {reason}"
-        ) from error
+    content = read_tensors(path)
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} is no videofib checkpoint: expected {sorted(_KEYS)}, found {found}")
     return content
+
+
+def read_tensors(path: str | Path) -> Any:
+    """What ``torch.save`` wrote, onto the CPU; tensors and plain values only.
+
+    ``argparse.Namespace``, in which training scripts like to leave their options, is a plain value, too.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, or one that holds code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files fail in many ways (zip, pickle, EOF, key, runtime errors)
+        if found := re.search(r"(?:GLOBAL|class) (\S+)", str(error)):
+            reason = f"asks to run {found[1]}, and code from files is never run; save its weights alone"
+        else:
+            told = re.split(r"\n|\. ", str(error).rpartition("WeightsUnpickler error:")[2].strip())[0][:200]
+            reason = f"is damaged or no checkpoint: {told or type(error).__name__}"
+        raise CheckpointError(f"{path} {reason}") from error
 
 
 def find_checkpoints(directory: str | Path) -> list[Path]:

@@ -16,15 +16,6 @@ TYPES = ["divided_space_time", "joint_space_time", "space_only"]
 PREFIXES = [(True, 0), (True, 4), (False, 0), (False, 2)]  # class token, registers
 
 
-def random_weights(model):
-    """Far from the starting values, so that every branch speaks."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.copy_(0.2 * torch.randn(p.shape, generator=generator))
-    return model.eval()
-
-
 @pytest.mark.parametrize(
     ("size", "millions"),  # space-only, joint, divided; 400 classes, 8 frames of 224 pixels
     [
@@ -63,10 +54,10 @@ def test_rectangular_clips_of_any_patch_and_tubelet(patch_size, tubelet_size):
     assert tokens == [1 + 4 // tubelet_size * 6]
 
 
-def test_a_tubelet_is_projected_as_its_frames_are():
+def test_a_tubelet_is_projected_as_its_frames_are(randomize):
     """A 3-D kernel is the sum of 2-D ones, one a frame."""
-    model = random_weights(TimeSformer(**TINY, tubelet_size=2))
-    frames = random_weights(TimeSformer(**TINY))
+    model = randomize(TimeSformer(**TINY, tubelet_size=2))
+    frames = randomize(TimeSformer(**TINY))
     video = torch.randn(2, 3, 4, 32, 32)
     parts = []
     for i in range(2):
@@ -79,20 +70,22 @@ def test_a_tubelet_is_projected_as_its_frames_are():
 @pytest.mark.parametrize("attention_type", TYPES)
 @pytest.mark.parametrize(("class_token", "num_registers"), PREFIXES)
 @pytest.mark.parametrize("token_order", ["hwt", "thw"])
-def test_prefixes_pooling_and_sparse_attention_go_together(attention_type, class_token, num_registers, token_order):
+def test_prefixes_pooling_and_sparse_attention_go_together(
+    attention_type, class_token, num_registers, token_order, randomize
+):
     sparse = dict(space_attention="fibottention", time_attention="fibottention", joint_attention="fibottention")
     options = dict(
         **TINY, attention_type=attention_type, class_token=class_token, num_registers=num_registers,
         pooling="mean", qk_norm=True, layer_scale=0.1, pre_norm=True, token_order=token_order,
     )  # fmt: skip
-    model = random_weights(TimeSformer(**options, **sparse))
-    dense = random_weights(TimeSformer(**options))
+    model = randomize(TimeSformer(**options, **sparse))
+    dense = randomize(TimeSformer(**options))
     video = torch.randn(2, 3, 4, 32, 32)
     out = model(video)
     assert out.shape == (2, 5)
     assert model.num_prefix_tokens == class_token + num_registers
     assert not torch.allclose(out, dense(video), atol=1e-4)
-    model = random_weights(TimeSformer(**options, **sparse))
+    model = randomize(TimeSformer(**options, **sparse))
     for block in model.blocks:  # the same weights with every pair allowed
         block.attn.support = partial(Support.dense, 3, num_prefix_tokens=model.num_prefix_tokens)
         if attention_type == "divided_space_time":
@@ -103,8 +96,8 @@ def test_prefixes_pooling_and_sparse_attention_go_together(attention_type, class
 
 
 @pytest.mark.parametrize("attention_type", TYPES)
-def test_the_mean_of_the_patches_is_what_the_classifier_sees(attention_type):
-    model = random_weights(TimeSformer(**TINY, attention_type=attention_type, num_registers=2, pooling="mean"))
+def test_the_mean_of_the_patches_is_what_the_classifier_sees(attention_type, randomize):
+    model = randomize(TimeSformer(**TINY, attention_type=attention_type, num_registers=2, pooling="mean"))
     seen = []
     model.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out))
     features = model.forward_features(torch.randn(2, 3, 4, 32, 32))
@@ -112,8 +105,8 @@ def test_the_mean_of_the_patches_is_what_the_classifier_sees(attention_type):
     torch.testing.assert_close(features, model.norm(patches.mean(1)))
 
 
-def test_registers_have_no_place_and_the_class_token_has_one():
-    model = random_weights(TimeSformer(**TINY, num_registers=2))
+def test_registers_have_no_place_and_the_class_token_has_one(randomize):
+    model = randomize(TimeSformer(**TINY, num_registers=2))
     x = model._add_prefix(torch.zeros(2, 4, 24))
     assert torch.equal(x[1, :1], (model.cls_token + model.pos_embed[:, :1])[0])
     assert torch.equal(x[1, 1:3], model.reg_token[0])
@@ -129,8 +122,8 @@ def test_sinusoid_positions_are_those_of_the_paper():
             assert table[0, place, i].item() == pytest.approx(expected.item(), abs=1e-7)
 
 
-def test_sinusoid_positions_follow_the_clip():
-    model = random_weights(TimeSformer(**TINY, position="sinusoid", class_token=False, pooling="mean"))
+def test_sinusoid_positions_follow_the_clip(randomize):
+    model = randomize(TimeSformer(**TINY, position="sinusoid", class_token=False, pooling="mean"))
     assert not {"pos_embed", "time_embed", "positions"} & set(model.state_dict())
     x = model._add_positions(torch.zeros(1, 2, 3, 5, 24))
     assert torch.equal(x.flatten(1, 3), sinusoid_positions(30, 24))

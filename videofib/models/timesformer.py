@@ -125,7 +125,7 @@ class TimeSformer(nn.Module):
             raise ValueError("pooling='class_token' needs class_token=True; pooling='mean' does without")
         if num_registers < 0:
             raise ValueError(f"num_registers must not be negative, got num_registers={num_registers}")
-        self.attention_type, self.pooling = attention_type, pooling
+        self.attention_type, self.pooling, self.num_frames = attention_type, pooling, num_frames
         self.order = TOKEN_ORDERS[token_order]
         self.position_init_std = position_init_std
         self.gradient_checkpointing = gradient_checkpointing
@@ -150,6 +150,12 @@ class TimeSformer(nn.Module):
         fibottention = dict(fibottention or {})
         for key in fibottention:
             _check_name("fibottention setting", key, FIBOTTENTION_SETTINGS)
+        places = {
+            "divided_space_time": {"space": space_attention, "time": time_attention},
+            "joint_space_time": {"joint": joint_attention, "token_order": token_order},
+            "space_only": {"space": space_attention},
+        }[attention_type]
+        self._sparse = {**places, **fibottention} if "fibottention" in places.values() else {}
         masking = fibottention.pop("masking", "exclude")
 
         def attention(kind: str, layer: int, num_prefix_tokens: int) -> SelfAttention:
@@ -204,6 +210,10 @@ class TimeSformer(nn.Module):
         if self.attention_type == "divided_space_time":
             for block in self.blocks:
                 nn.init.zeros_(block.temporal_fc.weight)
+
+    def attention_settings(self) -> dict[str, object]:
+        """Where attention is Fibottention, and its settings as given; empty where all attention is dense."""
+        return dict(self._sparse)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters an optimizer should not decay, besides the one-dimensional ones."""

@@ -1,0 +1,156 @@
+"""How other projects name and cut the weights that a TimeSformer has; names only, no sizes are changed here.
+
+    official TimeSformer      blocks.0.temporal_attn.qkv.weight                                    (ours, too)
+    timm image ViT            blocks.0.attn.qkv.weight
+    Hugging Face TimeSformer  timesformer.encoder.layer.0.temporal_attention.attention.qkv.weight
+    VideoMAE                  blocks.0.attn.qkv.weight with q_bias and v_bias, keys have no bias
+    Hugging Face VideoMAE     videomae.encoder.layer.0.attention.attention.{query,key,value}.weight
+
+A wrapper around a model (DataParallel, ``self.model``, a pretraining model's encoder) shows as a prefix of the names.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+OWN = "TimeSformer"
+TIMM = "timm ViT"
+HUGGING_FACE = "Hugging Face TimeSformer"
+VIDEOMAE = "VideoMAE"
+HUGGING_FACE_VIDEOMAE = "Hugging Face VideoMAE"
+
+_HF_TOP = {
+    "cls_token": "embeddings.cls_token",
+    "pos_embed": "embeddings.position_embeddings",
+    "time_embed": "embeddings.time_embeddings",
+    "patch_embed.proj": "embeddings.patch_embeddings.projection",
+    "norm": "layernorm",
+    "head": "classifier",
+}
+_HF_BLOCK = {
+    "norm1": "layernorm_before",
+    "attn.qkv": "attention.attention.qkv",
+    "attn.proj": "attention.output.dense",
+    "norm2": "layernorm_after",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+    "temporal_norm1": "temporal_layernorm",
+    "temporal_attn.qkv": "temporal_attention.attention.qkv",
+    "temporal_attn.proj": "temporal_attention.output.dense",
+    "temporal_fc": "temporal_dense",
+}
+_HF_TOP_BACK = {theirs: ours for ours, theirs in _HF_TOP.items()}
+_HF_BLOCK_BACK = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
+
+
+def to_ours(state: State) -> tuple[str, State]:
+    """A foreign state dict under our names, and what layout it had.
+
+    Names that no layout knows stay as they are; :func:`unwrap` has been done.
+
+    Raises:
+        ValueError: no layout that is known.
+    """
+    names = state.keys()
+    if "embeddings.patch_embeddings.projection.weight" in names:
+        if any(name.endswith("attention.attention.query.weight") for name in names):
+            return HUGGING_FACE_VIDEOMAE, _rename_norm(_rename_from_hf(_join_projections(state)))
+        return HUGGING_FACE, _rename_from_hf(state)
+    if "patch_embed.proj.weight" in names and "blocks.0.attn.qkv.weight" in names:
+        if "blocks.0.attn.q_bias" in names:
+            return VIDEOMAE, _rename_norm(_join_biases(state))
+        known = "time_embed" in names or "blocks.0.temporal_attn.qkv.weight" in names
+        return OWN if known else TIMM, _rename_norm(state)
+    shown = ", ".join(sorted(map(str, names))[:4])
+    raise ValueError(
+        f"no weights of a TimeSformer, a ViT or a VideoMAE encoder; the names begin with {shown or 'nothing'}"
+    )
+
+
+def to_official(state: State) -> State:
+    """Our names -> those of the official TimeSformer's checkpoints."""
+    return {f"model.{name}": tensor for name, tensor in state.items()}
+
+
+def to_hugging_face(state: State) -> State:
+    """Our names -> those of transformers' ``TimesformerForVideoClassification``."""
+    renamed = {}
+    for name, tensor in state.items():
+        if block := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name):
+            name = f"encoder.layer.{block[1]}.{_HF_BLOCK[block[2]]}.{block[3]}"
+        else:
+            name = _swap(name, _HF_TOP)
+        renamed[name if name.startswith("classifier.") else f"timesformer.{name}"] = tensor
+    return renamed
+
+
+def unwrap(state: State) -> State:
+    """Without what wrappers put in front of the names; the patch embedding tells what that is.
+
+    Raises:
+        ValueError: two tensors would then have one name.
+    """
+    cores = ("embeddings.patch_embeddings.projection.weight", "patch_embed.proj.weight")
+    prefixes = [name.removesuffix(core) for core in cores for name in state if name.endswith(core)]
+    if not prefixes:  # no transformer
+        prefixes = [wrapper for wrapper in ("module.", "model.") if all(name.startswith(wrapper) for name in state)]
+    prefix = prefixes[0] if prefixes else ""
+    unwrapped = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    if len(unwrapped) < len(state):
+        raise ValueError(f"some names stand there with and without {prefix!r}")
+    return unwrapped
+
+
+def _rename_from_hf(state: State) -> State:
+    renamed = {}
+    for name, tensor in state.items():
+        if block := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name):
+            layer = _HF_BLOCK_BACK.get(block[2], block[2])
+            renamed[f"blocks.{block[1]}.{layer}.{block[3]}"] = tensor
+        else:
+            renamed[_swap(name, _HF_TOP_BACK)] = tensor
+    return renamed
+
+
+def _rename_norm(state: State) -> State:
+    """Models that pool by the mean name their last norm ``fc_norm``; ours is after the pooling in either case."""
+    if "norm.weight" in state:
+        return state
+    return {re.sub(r"^fc_norm\.", "norm.", name): tensor for name, tensor in state.items()}
+
+
+def _join_biases(state: State) -> State:
+    """q_bias, v_bias -> qkv.bias: keys have none, which is a bias of zero."""
+    joined = dict(state)
+    for name in [name for name in state if name.endswith(".q_bias")]:
+        layer = name.removesuffix("q_bias")
+        q, v = joined.pop(f"{layer}q_bias"), joined.pop(f"{layer}v_bias")
+        joined[f"{layer}qkv.bias"] = torch.cat((q, torch.zeros_like(q), v))
+    return joined
+
+
+def _join_projections(state: State) -> State:
+    """query, key, value -> qkv."""
+    joined = dict(state)
+    for name in [name for name in state if re.fullmatch(r"encoder\..+\.attention\.query\.weight", name)]:
+        layer = name.removesuffix("query.weight")
+        parts = ("query", "key", "value")
+        joined[f"{layer}qkv.weight"] = torch.cat([joined.pop(f"{layer}{part}.weight") for part in parts])
+        biases = [joined.pop(f"{layer}{part}.bias", None) for part in parts]
+        if biases[0] is not None:
+            zero = torch.zeros_like(biases[0])
+            joined[f"{layer}qkv.bias"] = torch.cat([zero if bias is None else bias for bias in biases])
+    return joined
+
+
+def _swap(name: str, names: dict[str, str]) -> str:
+    """``name`` with the known part of it exchanged: ``norm.weight`` -> ``layernorm.weight``."""
+    stem, dot, kind = name.rpartition(".")
+    if name in names:
+        return names[name]
+    return f"{names[stem]}{dot}{kind}" if stem in names else name
