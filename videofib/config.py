@@ -117,9 +117,9 @@ _C.ATTENTION.BACKEND = "auto"  # auto | cpu | gather | reference
 _C.FIBOTTENTION = CfgNode()
 _C.FIBOTTENTION.W_MIN = 5
 _C.FIBOTTENTION.W_MAX = 0  # 0: a third of the tokens
-_C.FIBOTTENTION.VARIANT = "wythoff"  # wythoff | modified
-_C.FIBOTTENTION.HEAD_ORDER = "none"  # none | per_layer
-_C.FIBOTTENTION.MASKING = "exclude"  # exclude (the paper) | zero_logit (the released code)
+_C.FIBOTTENTION.VARIANT = "wythoff"  # wythoff | modified | modified_early
+_C.FIBOTTENTION.HEAD_ORDER = "none"  # none | per_layer | first_layer
+_C.FIBOTTENTION.MASKING = "exclude"  # exclude (softmax over the support) | zero_logit (the released code)
 
 _C.SOLVER = CfgNode()
 _C.SOLVER.OPTIMIZING_METHOD = "sgd"  # sgd | adamw

@@ -54,12 +54,24 @@ def test_ones_in_the_mask_with_class_token(num_tokens, windows, standard, modifi
     assert Support.fibottention(12, num_tokens, variant="modified", **windows).to_mask().sum() == modified
 
 
-@pytest.mark.parametrize("variant", ["wythoff", "modified"])
+@pytest.mark.parametrize(("num_tokens", "modified"), [(49, 3309), (16, 812)])
+def test_ones_in_the_modified_mask_of_few_tokens(num_tokens, modified):
+    assert Support.fibottention(12, num_tokens, variant="modified").to_mask().sum() == modified
+
+
+def test_ones_in_the_mask_of_the_earlier_modified_variant():
+    assert Support.fibottention(12, 196, variant="modified_early").to_mask().sum() == 22162
+    windows = dict(w_min=196, w_max=196)  # Charlotte-CharMLab at 8854d91
+    assert Support.fibottention(12, 196, variant="modified_early", **windows).to_mask().sum() == 33614
+
+
+@pytest.mark.parametrize("variant", ["wythoff", "modified", "modified_early"])
 @pytest.mark.parametrize("layer", range(4))
 def test_head_orders_of_the_first_layers(variant, layer):
     plain = Support.fibottention(12, 196, variant=variant).offsets
-    shuffled = Support.fibottention(12, 196, variant=variant, head_order="per_layer", layer_index=layer).offsets
-    assert shuffled == tuple(plain[row - 1] for row in HEAD_ORDERS[layer])
+    for head_order, expected in (("per_layer", HEAD_ORDERS[layer]), ("first_layer", HEAD_ORDERS[0])):
+        found = Support.fibottention(12, 196, variant=variant, head_order=head_order, layer_index=layer).offsets
+        assert found == tuple(plain[row - 1] for row in expected)
 
 
 def waves():
@@ -97,7 +109,7 @@ def test_outputs_under_zero_logit(settings, entries, total, backend):
 
 
 def test_a_layer_with_its_projections():
-    support = Support.fibottention(12, 196, head_order="per_layer")  # the release has layer 0's order in all layers
+    support = Support.fibottention(12, 196, head_order="first_layer", layer_index=7)
     layer = SelfAttention(24, 12, support, masking="zero_logit").double()
     with torch.no_grad():
         for n, p in enumerate(layer.parameters()):

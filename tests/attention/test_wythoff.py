@@ -39,6 +39,18 @@ def test_first_entry_stays_even_above_the_window():
     assert rows[11] == [30]
 
 
+def test_the_first_entry_of_a_modified_row_stays_even_above_the_window():
+    rows = fibottention_offsets(12, 8, variant="modified")
+    assert rows[0] == [0, 1, 2, 3, 5]
+    assert rows[11] == [11]
+
+
+def test_earlier_modified_rows_begin_with_three_entries_whatever_the_window():
+    rows = fibottention_offsets(3, 60, variant="modified_early")
+    assert rows == [[1, 2, 3, 5], [1, 3, 4, 7, 11], [2, 4, 6, 10, 16]]
+    assert fibottention_offsets(12, 8, variant="modified_early")[11] == [11, 19, 30]
+
+
 def test_windows_grow_linearly_and_truncate():
     # 60/11 * 11 is 59.999... in double precision, so the last window is 64: the released code has it so, too.
     assert [window(i, 12, 5, 65) for i in (1, 2, 3, 11, 12)] == [5, 10, 15, 59, 64]

@@ -24,7 +24,7 @@ import torch
 
 from videofib.attention.wythoff import fibottention_offsets
 
-HEAD_ORDERS = ("none", "per_layer")
+HEAD_ORDERS = ("none", "per_layer", "first_layer")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class Support:
 
         Args:
             head_order: ``none`` gives head i row i of the Wythoff array; ``per_layer`` permutes the rows by a
-                shuffle seeded with ``layer_index``, the order that the authors' released code comes to.
+                shuffle seeded with ``layer_index``, as the released code sets out to; ``first_layer`` has layer 0's
+                order in all layers, as the released image model trains.
             layer_index: the transformer block, from 0; used by ``per_layer`` alone.
 
         Raises:
@@ -101,8 +102,8 @@ class Support:
         if head_order not in HEAD_ORDERS:
             raise ValueError(f"unknown head_order {head_order!r}; known: {', '.join(HEAD_ORDERS)}")
         rows = fibottention_offsets(num_heads, num_tokens, w_min, w_max, variant)
-        if head_order == "per_layer":
-            random.Random(layer_index).shuffle(rows)
+        if head_order != "none":
+            random.Random(layer_index if head_order == "per_layer" else 0).shuffle(rows)
         return cls(tuple(rows), num_tokens, num_prefix_tokens)
 
     @classmethod

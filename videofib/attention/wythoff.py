@@ -12,7 +12,7 @@ the standard variant ever share an offset:
 
 from math import isqrt
 
-VARIANTS = ("wythoff", "modified")
+VARIANTS = ("wythoff", "modified", "modified_early")
 
 
 def floor_phi(n: int) -> int:
@@ -60,12 +60,14 @@ def fibottention_offsets(
         num_tokens: N ≥ 1, prefix (class) tokens not counted.
         w_min: window of the first head, ≥ 1.
         w_max: window of the last head; by default N // 3, as the paper sets it.
-        variant: ``wythoff``, or ``modified``, whose rows begin two steps further left in the recurrence, at
-            (i - 1, floor(iφ)), and so include the self pair in head 1.
+        variant: ``wythoff``; or ``modified``, whose rows begin two steps further left in the recurrence, at
+            (i - 1, floor(iφ)), and so include the self pair in head 1; or ``modified_early``, as earlier versions of
+            the released code extended the rows: head 1 stays as it is, and the two new entries and the first old one
+            stay whatever the window.
 
     Returns:
-        One sorted list without repeats for each head. A row's first Wythoff entry stays even where it is above the
-        window, so that no head is empty.
+        One sorted list without repeats for each head. A row's first entry stays even where it is above the window, so
+        that no head is empty.
 
     Raises:
         ValueError: an argument out of range; the message shows it.
@@ -83,7 +85,12 @@ def fibottention_offsets(
     rows = []
     for head in range(1, num_heads + 1):
         a, b = wythoff_row(head)
-        first, second = (a, b) if variant == "wythoff" else (head - 1, floor_phi(head))
-        offsets = fibonacci(first, second, window(head, num_heads, w_min, w_max))
-        rows.append(sorted({a, *offsets}))
+        limit = window(head, num_heads, w_min, w_max)
+        if variant == "modified":
+            kept, offsets = {head - 1}, fibonacci(head - 1, floor_phi(head), limit)
+        else:
+            kept, offsets = {a}, fibonacci(a, b, limit)
+        if variant == "modified_early" and head > 1:
+            kept |= {head - 1, floor_phi(head)}
+        rows.append(sorted(kept.union(offsets)))
     return rows
