@@ -154,11 +154,6 @@ def resume(
     return checkpoint["epoch"]
 
 
-def trained_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights to use for inference: the moving average where the run kept one."""
-    return checkpoint["ema_state"] or checkpoint["model_state"]
-
-
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
     """Load a state dict that fits exactly.
 

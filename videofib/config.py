@@ -30,7 +30,7 @@ _C.TRAIN.BATCH_SIZE = 8  # clips a forward pass, over all processes
 _C.TRAIN.EVAL_PERIOD = 1  # epochs
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs
 _C.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in OUTPUT_DIR
-_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from (a videofib checkpoint)
+_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: ours, TimeSformer's, Hugging Face's, timm's, VideoMAE's
 _C.TRAIN.MIXED_PRECISION = False
 _C.TRAIN.MIXED_PRECISION_DTYPE = "bf16"  # bf16 | fp16
 _C.TRAIN.EMA_DECAY = 0.0  # 0: no moving average of the weights
@@ -40,7 +40,7 @@ _C.TEST.ENABLE = True
 _C.TEST.BATCH_SIZE = 8  # views a forward pass, over all processes
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips a video
 _C.TEST.NUM_SPATIAL_CROPS = 3  # 1 (centre) or 3
-_C.TEST.CHECKPOINT_FILE_PATH = ""  # empty: the newest in OUTPUT_DIR
+_C.TEST.CHECKPOINT_FILE_PATH = ""  # likewise; empty: the newest in OUTPUT_DIR
 _C.TEST.ENSEMBLE_LOGITS = False  # average raw logits as TimeSformer's own tool does, not softmax scores
 _C.TEST.UNREADABLE = "wrong"  # a video that does not decode: counted "wrong", or "exclude"d
 
@@ -106,6 +106,8 @@ _C.TIMESFORMER.ATTN_DROP_RATE = 0.0
 _C.TIMESFORMER.DROP_PATH_RATE = 0.1
 _C.TIMESFORMER.TOKEN_ORDER = "hwt"  # order of joint tokens: hwt (frames of one patch adjacent) | thw
 _C.TIMESFORMER.POSITION_INIT_STD = 0.0  # of position and time embeddings; 0: as published
+_C.TIMESFORMER.POSITION_RESIZE = "bicubic"  # of weights from another resolution: bicubic | nearest
+_C.TIMESFORMER.TIME_RESIZE = "nearest"  # of weights from another number of frames: nearest | linear
 _C.TIMESFORMER.GRADIENT_CHECKPOINTING = False
 
 _C.ATTENTION = CfgNode()
@@ -209,6 +211,8 @@ _CHOICES = {
     "DATA.DECODING_BACKEND": ("auto", "decord", "pyav"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
+    "TIMESFORMER.POSITION_RESIZE": ("bicubic", "nearest"),
+    "TIMESFORMER.TIME_RESIZE": ("nearest", "linear"),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw"),
     "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
 }

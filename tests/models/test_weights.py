@@ -12,8 +12,9 @@ from pytorchvideo.models.x3d import create_x3d
 from safetensors.torch import save_file
 from torch import nn
 
-from videofib.checkpoint import CheckpointError
+from videofib.checkpoint import CheckpointError, save_checkpoint
 from videofib.models import TimeSformer
+from videofib.models.source import read_source
 from videofib.models.weights import load_pretrained
 
 NARROW = dict(embed_dim=24, depth=2, num_heads=3, num_classes=5)
@@ -303,6 +304,19 @@ def test_a_wrong_file_changes_nothing_and_is_named(make, tmp_path, monkeypatch):
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert not (tmp_path / "exploded").exists()
+
+
+def test_of_our_own_checkpoints_the_moving_average_is_used(tmp_path, randomize):
+    model = randomize(TimeSformer(**PUBLISHED))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ema = randomize(TimeSformer(**PUBLISHED), seed=1)
+    for average in (None, ema):
+        file = save_checkpoint(tmp_path, 3, model, optimizer, ema=average, config="MODEL: {NUM_CLASSES: 5}")
+        source = read_source(file)
+        assert (source.epoch, source.settings) == (3, "MODEL: {NUM_CLASSES: 5}")
+        ours = TimeSformer(**PUBLISHED)
+        load_pretrained(ours, source, strict=True)
+        assert torch.equal(ours.head.weight, (average or model).head.weight)
 
 
 def test_strict_refuses_what_does_not_fit_as_it_is(published):

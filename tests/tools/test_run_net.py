@@ -118,6 +118,10 @@ def weights(run_folder, epoch=2):
     return torch.cat([value.flatten() for value in state.values()])
 
 
+def newest(run_folder):
+    return run_folder / "checkpoints" / "checkpoint_epoch_00002.pyth"
+
+
 def results(run_folder):
     return json.loads((run_folder / "test_results.json").read_text())
 
@@ -246,6 +250,62 @@ def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path,
         (["SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_EPOCHS", "0"], "the loss is nan at epoch 1, step 2 of 3"),
     ]:
         assert message in fails(capsys, experiment, tmp_path / "out", *overrides, stages=["train"])
+
+
+def convert(experiment, weights, to, out, *overrides):
+    tool, cfg = ROOT / "tools" / "convert_weights.py", experiment / "config.yaml"
+    command = [sys.executable, tool, "--cfg", cfg, "--weights", weights, "--to", to, "--out", out, *overrides]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize(("to", "name"), [("official", "model.pyth"), ("huggingface", "model")])
+def test_converted_weights_test_the_same_and_can_be_trained_on(experiment, trained, tmp_path, to, name, capsys):
+    done = convert(experiment, newest(trained), to, tmp_path / name)
+    assert done.returncode == 0, done.stderr
+    assert "21 of 21 tensors loaded as they are" in done.stdout
+    assert "note: attention there is dense, here it was {'joint': 'fibottention'" in done.stdout
+    source = str(tmp_path / name)
+
+    run(experiment, tmp_path / "same", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
+    found, expected = results(tmp_path / "same"), results(trained)
+    assert found["checkpoint"] == source
+    assert found["per_class_acc"] == expected["per_class_acc"]
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "same" / "test_scores.npz")["scores"], np.load(trained / "test_scores.npz")["scores"]
+    )
+
+    larger = ["DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "48", "DATA.TEST_CROP_SIZE", "48"]
+    larger += ["DATA.TRAIN_JITTER_SCALES", "[48, 52]", "TRAIN.CHECKPOINT_FILE_PATH", source]
+    run(experiment, tmp_path / "larger", *larger)
+    log = (tmp_path / "larger" / "log.txt").read_text()
+    assert "resized: pos_embed: 1x5x24 -> 1x10x24, bicubic from 2x2 to 3x3" in log
+    assert "resized: time_embed: 1x2x24 -> 1x4x24, nearest" in log
+    assert results(tmp_path / "larger")["epoch"] == 2
+
+
+def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(experiment, trained, tmp_path, capsys):
+    state = {name: value for name, value in torch.load(newest(trained))["model_state"].items()}
+    state["head.weight"], state["head.bias"] = torch.zeros(7, 24), torch.zeros(7)
+    torch.save({"model_state": state}, tmp_path / "seven.pyth")
+    source = str(tmp_path / "seven.pyth")
+    said = fails(capsys, experiment, tmp_path / "out", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
+    assert said.endswith("seven.pyth lacks what this model needs to be tested: head.weight, head.bias")
+    once = ["TRAIN.CHECKPOINT_FILE_PATH", source, "SOLVER.MAX_EPOCH", "1"]
+    run(experiment, tmp_path / "out", *once, stages=["train"])
+    assert "newly initialised: head.weight: 3x24, as the model had it" in (tmp_path / "out" / "log.txt").read_text()
+
+
+def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tmp_path):
+    for weights, overrides, message in [
+        (tmp_path / "gone.pyth", [], "no checkpoint at"),
+        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "has no place for a model with registers"),
+        (newest(trained), ["TIMESFORMER.EMBED_DIM", "48"], "another model's"),
+        (newest(trained), ["TIMESFORMER.EMBED_DIMS", "48"], "unknown key"),
+    ]:
+        done = convert(experiment, weights, "official", tmp_path / "out.pyth", *overrides)
+        assert done.returncode == 1
+        assert message in next(line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert not (tmp_path / "out.pyth").exists()
 
 
 def test_labels_beyond_the_number_of_classes_are_named(experiment, tmp_path, capsys):

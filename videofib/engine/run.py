@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +23,8 @@ from videofib.checkpoint import (
     CheckpointError,
     find_checkpoints,
     latest_checkpoint,
-    load_checkpoint,
-    load_weights,
     resume,
     save_checkpoint,
-    trained_weights,
 )
 from videofib.config import ConfigError, differences, load_config
 from videofib.data.loader import build_eval_loader, build_train_loader
@@ -36,6 +34,8 @@ from videofib.engine.train import Recipe, TrainingError, seed_everything, train
 from videofib.files import replacing
 from videofib.logging import log_stats, setup_logging
 from videofib.models.build import build_model
+from videofib.models.source import Source, read_source
+from videofib.models.weights import LoadReport, load_pretrained
 from videofib.optim import build_optimizer, lr_at, parameter_groups
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def train_from_config(cfg: CfgNode) -> None:
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = _build_model(cfg).to(device)
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        load_weights(model, trained_weights(load_checkpoint(source)), source)
+        _load_pretrained(cfg, model, read_source(source))
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
     optimizer = build_optimizer(
         parameter_groups(model, cfg.SOLVER.WEIGHT_DECAY, decay_all=not cfg.SOLVER.ZERO_WD_1D_PARAM),
@@ -163,28 +163,44 @@ def train_from_config(cfg: CfgNode) -> None:
 
 def test_from_config(cfg: CfgNode) -> dict:
     """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures."""
-    source = cfg.TEST.CHECKPOINT_FILE_PATH
     checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
-    found = (source, load_checkpoint(source)) if source else latest_checkpoint(checkpoints)
-    if found is None:
+    if cfg.TEST.CHECKPOINT_FILE_PATH:
+        source = read_source(cfg.TEST.CHECKPOINT_FILE_PATH)
+    elif found := latest_checkpoint(checkpoints):
+        source = replace(read_source(found[1]), name=str(found[0]))
+    else:
         raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
-    source, checkpoint = found
-    if changed := differences(checkpoint["config"], cfg, _MODEL_SECTIONS):
-        logger.warning("%s was trained with other settings: %s", source, "; ".join(changed))
     loader = build_eval_loader(cfg, "test", distributed.rank(), distributed.world_size())
     class_names = _class_names(cfg)
     _check_split(cfg, loader, "test")
     model = _build_model(cfg)
-    load_weights(model, trained_weights(checkpoint), source)
-    logger.info("testing %s (epoch %d) on %d videos", source, checkpoint["epoch"], len(loader.dataset.records))
+    report = _load_pretrained(cfg, model, source)
+    if report.untrained:
+        raise CheckpointError(f"{source.name} lacks what this model needs to be tested: {', '.join(report.untrained)}")
+    logger.info("testing %s (epoch %s) on %d videos", source.name, source.epoch, len(loader.dataset.records))
 
     results, scores = _evaluate(cfg, model.to(distributed.device()), loader, class_names, None, "test")
-    results = {**results, "checkpoint": str(source), "epoch": checkpoint["epoch"]}
+    results = {**results, "checkpoint": source.name, "epoch": source.epoch}
     if distributed.is_main():
         write_results(cfg.OUTPUT_DIR, results, scores)
         log_stats({"_type": "test_final", **results})
         logger.info("results are in %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
     return results
+
+
+def _load_pretrained(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
+    """Bring weights into the model, and log what became of them."""
+    report = load_pretrained(
+        model,
+        source,
+        position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
+        time_resize=cfg.TIMESFORMER.TIME_RESIZE,
+        verbose=False,
+    )
+    logger.log(logging.INFO if report.is_exact else logging.WARNING, "%s", report)
+    if source.settings and (changed := differences(source.settings, cfg, _MODEL_SECTIONS)):
+        logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
+    return report
 
 
 def _evaluate(cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: torch.dtype | None, title: str):

@@ -31,18 +31,20 @@ class Source:
         config: what a folder or module of Hugging Face or timm says of its model.
         attention: where its attention was sparse (:meth:`TimeSformer.attention_settings`), empty where it was dense,
             None where nothing tells.
-        extra: what else the checkpoint holds (epoch, config, ...).
+        epoch: epochs trained, where the checkpoint tells.
+        settings: the config of the run that trained it, as YAML; of our own checkpoints only.
     """
 
     name: str
     state: dict[str, Tensor]
     config: Mapping[str, object] = field(default_factory=dict)
     attention: Mapping[str, object] | None = None
-    extra: Mapping[str, object] = field(default_factory=dict)
+    epoch: int | None = None
+    settings: str = ""
 
 
-def read_source(source: str | Path | nn.Module | Mapping[str, Tensor]) -> Source:
-    """Read a checkpoint file, a folder of Hugging Face or timm, a module of theirs, or a state dict.
+def read_source(source: str | Path | nn.Module | Mapping[str, object]) -> Source:
+    """Read a checkpoint file, a folder of Hugging Face or timm, a module of theirs, or what a file held.
 
     Raises:
         CheckpointError: no such file, a damaged one, one that holds code, or one without weights.
@@ -53,21 +55,31 @@ def read_source(source: str | Path | nn.Module | Mapping[str, Tensor]) -> Source
             return Source(name, state, attention=source.attention_settings())
         return Source(name, state, source.config.to_dict() if hasattr(source, "config") else _timm_config(source), {})
     if isinstance(source, Mapping):
-        return Source("a state dict", _tensors(source, "the state dict"))
+        return _from_content(source, "a state dict")
     path = Path(source)
     if path.is_dir():
         return _read_folder(path)
     if path.suffix == ".safetensors":
         return Source(str(source), _read_safetensors(path), attention={})
-    content = read_tensors(path)
+    return _from_content(read_tensors(path), str(source))
+
+
+def _from_content(content: object, name: str) -> Source:
+    """What ``torch.load`` gave: a state dict, or one among other things."""
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path} holds no weights, but one {type(content).__name__}")
+        raise CheckpointError(f"{name} holds no weights, but one {type(content).__name__}")
     key = next((key for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), None)
     if key is None:
-        return Source(str(source), _tensors(content, path))
-    extra = {name: value for name, value in content.items() if name != key}
-    own = isinstance(extra.get("config"), str)  # ours tells its settings there
-    return Source(str(source), _tensors(content[key], path), {}, None if own else _attention(extra), extra)
+        return Source(name, _tensors(content, name))
+    ours = content.keys() >= {"config", "versions"}
+    epoch = content.get("epoch")
+    return Source(
+        name,
+        _tensors(content[key], name),
+        attention=None if ours else _attention(content),
+        epoch=epoch if isinstance(epoch, int) else None,
+        settings=str(content["config"]) if ours else "",
+    )
 
 
 def _read_folder(folder: Path) -> Source:
@@ -80,14 +92,13 @@ def _read_folder(folder: Path) -> Source:
     if (folder / "model.safetensors").is_file():
         return Source(str(folder), _read_safetensors(folder / "model.safetensors"), config, attention)
     if (file := folder / "pytorch_model.bin").is_file():
-        content = read_tensors(file)
-        return Source(str(folder), _tensors(content if isinstance(content, Mapping) else {}, file), config, attention)
+        return Source(str(folder), _from_content(read_tensors(file), str(file)).state, config, attention)
     raise CheckpointError(f"no model.safetensors in {folder}")
 
 
-def _attention(extra: Mapping) -> Mapping[str, object]:
+def _attention(beside: Mapping) -> Mapping[str, object]:
     """What the exports of videofib note of sparse attention, beside the weights."""
-    note = extra.get("videofib")
+    note = beside.get("videofib")
     attention = note.get("attention") if isinstance(note, Mapping) else None
     return attention if isinstance(attention, Mapping) else {}
 

@@ -26,6 +26,8 @@ _MAY_LACK = re.compile(
     r"(head|norm_pre)\..*|(cls|reg)_token|(pos|time)_embed|.*\.(temporal_.*|ls[12]\.gamma|[qk]_norm\.(weight|bias))"
 )
 
+_KEPT = "as the model had it"
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -53,6 +55,11 @@ class LoadReport:
         """Whether the model now is the source's."""
         return not (self.resized or self.initialised or self.unused or self.differs)
 
+    @property
+    def untrained(self) -> list[str]:
+        """The tensors that still hold what the model began with, random numbers as a rule."""
+        return [name for name, what in self.initialised.items() if what.endswith(_KEPT)]
+
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.resized) + len(self.initialised)
         lines = [
@@ -70,7 +77,7 @@ class LoadReport:
 
 def load_pretrained(
     model: nn.Module,
-    source: str | Path | nn.Module | Mapping[str, Tensor] | Source,
+    source: str | Path | nn.Module | Mapping[str, object] | Source,
     *,
     strict: bool = False,
     position_resize: str = "bicubic",
@@ -117,13 +124,13 @@ def load_pretrained(
             new[name] = state[name]
         elif name in state and name in classifier:
             unused[name] = f"{_shape(state[name])}, another number of classes"
-            initialised[name] = f"{_shape(tensor)}, as the model had it"
+            initialised[name] = f"{_shape(tensor)}, {_KEPT}"
         elif name in state:
             problems.append(f"{name} is {_shape(state[name])} there and {_shape(tensor)} here")
         elif (start := _start(name, tensor, state)) is not None:
             new[name], initialised[name] = start
         elif name in classifier or _MAY_LACK.fullmatch(name):
-            initialised[name] = f"{_shape(tensor)}, as the model had it"
+            initialised[name] = f"{_shape(tensor)}, {_KEPT}"
         else:
             problems.append(f"{name} is missing")
     if problems:
