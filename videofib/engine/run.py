@@ -197,7 +197,7 @@ def _load_pretrained(cfg: CfgNode, model: nn.Module, source: Source) -> LoadRepo
         time_resize=cfg.TIMESFORMER.TIME_RESIZE,
         verbose=False,
     )
-    logger.log(logging.INFO if report.is_exact else logging.WARNING, "%s", report)
+    logger.info("%s", report)
     if source.settings and (changed := differences(source.settings, cfg, _MODEL_SECTIONS)):
         logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
     return report
