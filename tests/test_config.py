@@ -58,6 +58,8 @@ def test_a_missing_file_is_named(tmp_path):
         ("SOLVER.BASE_LR -0.1", "SOLVER.BASE_LR is -0.1; it must be above 0"),
         ("RNG_SEED -1", "RNG_SEED is -1; it must not be negative"),
         ("SOLVER.WEIGHT_DECAY -1", "SOLVER.WEIGHT_DECAY is -1.0; it must not be negative"),
+        ("SLOWFAST.ALPHA 0", "SLOWFAST.ALPHA is 0; it must be above 0"),
+        ("MODEL.DROPOUT_RATE 1.0", "MODEL.DROPOUT_RATE is 1.0; it must be at least 0 and below 1"),
         ("TRAIN.EMA_DECAY 1.0", "TRAIN.EMA_DECAY is 1.0; it must be at least 0 and below 1"),
         ("TEST.NUM_SPATIAL_CROPS 2", "TEST.NUM_SPATIAL_CROPS is 2; it must be one of 1, 3"),
         ("SOLVER.LR_POLICY linear", "must be one of steps_with_relative_lrs, cosine"),

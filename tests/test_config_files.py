@@ -11,13 +11,15 @@ from videofib.models.build import build_model
 
 ROOT = Path(__file__).parents[1] / "configs"
 FILES = sorted(ROOT.rglob("*.yaml"))
+TRANSFORMERS = [file for file in FILES if file.name.startswith("TimeSformer")]
+BASELINES = [file for file in FILES if file not in TRANSFORMERS]
 
 
 def test_there_are_configs_for_every_data_set():
     assert {f.parent.name for f in FILES} >= {"Motion", "UCF101", "HMDB51", "Kinetics"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("file", TRANSFORMERS, ids=lambda f: f.relative_to(ROOT).as_posix())
 def test_config_builds_the_model_its_name_says(file):
     cfg = load_config(file)
     with torch.device("meta"):
@@ -33,6 +35,20 @@ def test_config_builds_the_model_its_name_says(file):
     assert held == [int(x) for x in named]
     supports = [block.attn.support_for(100) for block in model.blocks]
     assert all(support.is_dense != bool(sparse) for support in supports)
+
+
+@pytest.mark.parametrize("file", BASELINES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_config_builds_the_baseline_its_name_says(file):
+    cfg = load_config(file)
+    with torch.device("meta"):
+        model = build_model(cfg).eval()
+        video = torch.empty(1, 3, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE)
+        assert model(video).shape == (1, cfg.MODEL.NUM_CLASSES)
+    name, *named = re.fullmatch(r"(.+)_(\d+)x(\d+)_(\d+)", file.stem).groups()
+    assert name == cfg.MODEL.MODEL_NAME
+    step = cfg.SLOWFAST.ALPHA if name.startswith("SlowFast") else 1  # named after its slow pathway, as published
+    held = [cfg.DATA.NUM_FRAMES // step, cfg.DATA.SAMPLING_RATE * step, cfg.DATA.TRAIN_CROP_SIZE]
+    assert held == [int(x) for x in named]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())

@@ -6,7 +6,6 @@ A multiplication and an addition count once, as in the papers; sparse attention 
 on the CPU twice, on one clip of TEST_CROP_SIZE.
 """
 
-from videofib.config import ConfigError
 from videofib.engine.run import config_from_command_line
 from videofib.models.build import build_model
 from videofib.profiling import Cost, cost
@@ -28,10 +27,11 @@ def table(found: Cost, views: int) -> str:
 def main() -> None:
     try:
         cfg = config_from_command_line(None)
-    except ConfigError as error:
+        model = build_model(cfg)
+    except ValueError as error:  # a ConfigError, or sizes that describe no model
         raise SystemExit(f"error: {error}") from None
     size = cfg.DATA.TEST_CROP_SIZE
-    found = cost(build_model(cfg), (3, cfg.DATA.NUM_FRAMES, size, size))
+    found = cost(model, (3, cfg.DATA.NUM_FRAMES, size, size))
     print(table(found, cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS))
 
 

@@ -80,8 +80,12 @@ _C.DATA_LOADER.NUM_WORKERS = 2  # a process
 _C.DATA_LOADER.PIN_MEMORY = True  # has an effect only where there is a GPU
 
 _C.MODEL = CfgNode()
-_C.MODEL.MODEL_NAME = "TimeSformer"
+_C.MODEL.MODEL_NAME = "TimeSformer"  # TimeSformer | SlowFast_R50 | X3D_S | X3D_M | R2plus1D_R50 | MViT_B
 _C.MODEL.NUM_CLASSES = 400
+_C.MODEL.DROPOUT_RATE = 0.5  # before the classifier, of all models but TimeSformer
+
+_C.SLOWFAST = CfgNode()
+_C.SLOWFAST.ALPHA = 4  # the slow pathway sees NUM_FRAMES / ALPHA frames
 
 _C.TIMESFORMER = CfgNode()
 _C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joint_space_time | space_only
@@ -231,6 +235,7 @@ _POSITIVE = (
     "DATA.TRAIN_CROP_SIZE",
     "DATA.TEST_CROP_SIZE",
     "MODEL.NUM_CLASSES",
+    "SLOWFAST.ALPHA",
     "SOLVER.MAX_EPOCH",
     "SOLVER.BASE_LR",
 )
@@ -249,7 +254,7 @@ _NOT_NEGATIVE = (
     "SOLVER.WEIGHT_DECAY",
     "SOLVER.CLIP_GRAD_L2NORM",
 )
-_BELOW_ONE = ("TRAIN.EMA_DECAY", "MIXUP.LABEL_SMOOTH_VALUE", "SOLVER.MOMENTUM")
+_BELOW_ONE = ("TRAIN.EMA_DECAY", "MODEL.DROPOUT_RATE", "MIXUP.LABEL_SMOOTH_VALUE", "SOLVER.MOMENTUM")
 
 
 def check_config(cfg: CfgNode) -> None:

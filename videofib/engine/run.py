@@ -279,7 +279,7 @@ def _resume_from(cfg: CfgNode, checkpoints: Path, model: nn.Module, optimizer: t
     return epoch
 
 
-_MODEL_SECTIONS = ("MODEL", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
+_MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
 
 
 def _enabled(cfg: CfgNode) -> list[tuple[str, bool]]:

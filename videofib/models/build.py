@@ -50,7 +50,54 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
     )
 
 
-MODELS = {"TimeSformer": timesformer}
+# pytorchvideo takes seconds to import, so that only those wait for it who build a baseline
+
+
+def slowfast_r50(cfg: CfgNode) -> nn.Module:
+    from videofib.models import baselines
+
+    data = cfg.DATA
+    return baselines.slowfast_r50(
+        num_classes=cfg.MODEL.NUM_CLASSES,
+        num_frames=data.NUM_FRAMES,
+        crop_size=data.TRAIN_CROP_SIZE,
+        alpha=cfg.SLOWFAST.ALPHA,
+        dropout=cfg.MODEL.DROPOUT_RATE,
+    )
+
+
+def x3d(cfg: CfgNode) -> nn.Module:
+    from videofib.models import baselines
+
+    return baselines.x3d(cfg.MODEL.NUM_CLASSES, cfg.DATA.TRAIN_CROP_SIZE, cfg.MODEL.DROPOUT_RATE)
+
+
+def r2plus1d_r50(cfg: CfgNode) -> nn.Module:
+    from videofib.models import baselines
+
+    return baselines.r2plus1d_r50(cfg.MODEL.NUM_CLASSES, cfg.DATA.TRAIN_CROP_SIZE, cfg.MODEL.DROPOUT_RATE)
+
+
+def mvit_b(cfg: CfgNode) -> nn.Module:
+    from videofib.models import baselines
+
+    data = cfg.DATA
+    if data.TRAIN_CROP_SIZE != data.TEST_CROP_SIZE:
+        raise ValueError(
+            "MViT's position embedding fits one crop size, so DATA.TRAIN_CROP_SIZE and DATA.TEST_CROP_SIZE must be the "
+            f"same; they are {data.TRAIN_CROP_SIZE} and {data.TEST_CROP_SIZE}"
+        )
+    return baselines.mvit_b(cfg.MODEL.NUM_CLASSES, data.NUM_FRAMES, data.TRAIN_CROP_SIZE, cfg.MODEL.DROPOUT_RATE)
+
+
+MODELS = {
+    "TimeSformer": timesformer,
+    "SlowFast_R50": slowfast_r50,
+    "X3D_S": x3d,  # S and M differ in the clips alone, which DATA describes
+    "X3D_M": x3d,
+    "R2plus1D_R50": r2plus1d_r50,
+    "MViT_B": mvit_b,
+}
 
 
 def build_model(cfg: CfgNode) -> nn.Module:

@@ -1,0 +1,222 @@
+"""The networks that video transformers are compared with, built by pytorchvideo.
+
+All take clips (B, 3, T, H, W) and return raw logits (B, K), in training and in evaluation, since the loss and the
+evaluation apply softmax themselves. Parameters have pytorchvideo's names, so that weights of its model zoo fit.
+
+Axes: B batch, T frames, H W image, h w feature map, D width, K classes. This module imports pytorchvideo, which takes
+seconds, so it is imported where a baseline is built and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+
+import torch
+import torch.nn.functional as F
+from pytorchvideo.models.net import Net
+from pytorchvideo.models.r2plus1d import create_r2plus1d
+from pytorchvideo.models.resnet import ResBlock
+from pytorchvideo.models.slowfast import create_slowfast
+from pytorchvideo.models.vision_transformers import MultiscaleVisionTransformers, create_multiscale_vision_transformers
+from pytorchvideo.models.x3d import create_x3d
+from torch import Tensor, nn
+
+STRIDE = 32  # pixels of a frame that one place of the last feature map stands for, in all of them
+
+
+def slowfast_r50(
+    num_classes: int = 400, num_frames: int = 32, crop_size: int = 224, alpha: int = 4, dropout: float = 0.5
+) -> SlowFast:
+    """SlowFast networks (arXiv 1812.03982) with ResNet-50; the defaults are the published 8x8 setting.
+
+    Args:
+        num_classes: K.
+        num_frames: T, of the fast pathway; other multiples of alpha work, too.
+        crop_size: H = W in training, which the head's windows are made for; other sizes work, too.
+        alpha: the slow pathway sees T / alpha frames.
+        dropout: before the classifier.
+
+    Raises:
+        ValueError: sizes that do not fit; the message shows them.
+    """
+    _check_crop_size(crop_size)
+    _check_alpha(num_frames, alpha)
+    built = create_slowfast(
+        model_num_class=num_classes,
+        dropout_rate=dropout,
+        slowfast_fusion_conv_kernel_size=(7, 1, 1),
+        slowfast_fusion_conv_stride=(alpha, 1, 1),
+    )
+    built.blocks[-2].pool = nn.ModuleList(WindowPool(crop_size) for _ in ("slow", "fast"))
+    return SlowFast(built.blocks, alpha)
+
+
+def x3d(num_classes: int = 400, crop_size: int = 160, dropout: float = 0.5) -> ConvNet:
+    """X3D (arXiv 2004.04730); S and M are one network, S trained on 13 x 6 frames of 160 pixels, M on 16 x 5 of 224.
+
+    Args:
+        num_classes: K.
+        crop_size: H = W in training, which the head's windows are made for; other sizes work, too.
+        dropout: before the classifier.
+
+    Raises:
+        ValueError: a crop size that is too small; the message shows it.
+    """
+    _check_crop_size(crop_size)
+    built = create_x3d(
+        model_num_class=num_classes,
+        dropout_rate=dropout,
+        inner_act=nn.SiLU,  # pytorchvideo's own Swish is the same function, in a form that autograd deprecates
+        head_activation=None,
+    )
+    built.blocks[-1].pool.pool = WindowPool(crop_size)
+    for module in built.modules():
+        if isinstance(module, ResBlock):
+            module.branch_fusion = operator.add  # instead of a lambda, which does the same but cannot be pickled
+    return ConvNet(built.blocks)
+
+
+def r2plus1d_r50(num_classes: int = 400, crop_size: int = 224, dropout: float = 0.5) -> ConvNet:
+    """R(2+1)D (arXiv 1711.11248) with the bottlenecks of ResNet-50; published by pytorchvideo for 16 x 4 frames.
+
+    Args:
+        num_classes: K.
+        crop_size: H = W in training, which the head's windows are made for; other sizes work, too.
+        dropout: before the classifier.
+
+    Raises:
+        ValueError: a crop size that is too small; the message shows it.
+    """
+    _check_crop_size(crop_size)
+    built = create_r2plus1d(model_num_class=num_classes, dropout_rate=dropout, head_activation=None)
+    built.blocks[-1].pool = WindowPool(crop_size)
+    return ConvNet(built.blocks)
+
+
+def mvit_b(
+    num_classes: int = 400, num_frames: int = 16, crop_size: int = 224, dropout: float = 0.5, drop_path: float = 0.2
+) -> MViT:
+    """Multiscale vision transformer (arXiv 2104.11227), MViT-B; the defaults are the published 16x4 setting.
+
+    Args:
+        num_classes: K.
+        num_frames, crop_size: T and H = W; the position embedding has no place for others.
+        dropout: before the classifier.
+        drop_path: stochastic depth, growing linearly to this rate in the last block.
+
+    Raises:
+        ValueError: sizes that do not divide; the message shows them.
+    """
+    _check_crop_size(crop_size)
+    if num_frames % 2 or crop_size % 4:
+        raise ValueError(
+            "MViT's patches are 2 frames by 4 x 4 pixels, so T must divide by 2 and the crop size by 4; "
+            f"got T={num_frames}, crop size {crop_size}"
+        )
+    with torch.device("cpu"):  # its constructor takes numbers out of tensors, which the meta device does not have
+        built = create_multiscale_vision_transformers(
+            spatial_size=crop_size,
+            temporal_size=num_frames,
+            embed_dim_mul=[[1, 2.0], [3, 2.0], [14, 2.0]],
+            atten_head_mul=[[1, 2.0], [3, 2.0], [14, 2.0]],
+            pool_q_stride_size=[[1, 1, 2, 2], [3, 1, 2, 2], [14, 1, 2, 2]],
+            pool_kv_stride_adaptive=[1, 8, 8],
+            pool_kvq_kernel=[3, 3, 3],
+            droppath_rate_block=drop_path,
+            head_dropout_rate=dropout,
+            head_num_classes=num_classes,
+        )
+    built.__class__ = MViT  # set from here, since the class's own __init__ sets it, to the class of pytorchvideo
+    built.clip_shape = (3, num_frames, crop_size, crop_size)
+    return built.to(torch.get_default_device())
+
+
+class ConvNet(Net):
+    """A convolutional network with one pathway: (B, 3, T, H, W) -> (B, K), H and W from 32 pixels on."""
+
+    def __init__(self, blocks: nn.ModuleList):
+        super().__init__(blocks=blocks)
+
+    def forward(self, video: Tensor) -> Tensor:
+        _check_clips(video)
+        return super().forward(video)
+
+
+class SlowFast(Net):
+    """Two pathways from one clip: (B, 3, T, H, W) -> (B, K), T a multiple of alpha, H and W from 32 pixels on."""
+
+    def __init__(self, blocks: nn.ModuleList, alpha: int):
+        super().__init__(blocks=blocks)
+        self.alpha = alpha
+
+    def forward(self, video: Tensor) -> Tensor:
+        _check_clips(video)
+        slow = video.index_select(2, slow_frames(video.shape[2], self.alpha).to(video.device))
+        return super().forward([slow, video])
+
+
+class MViT(MultiscaleVisionTransformers):
+    """(B, 3, T, H, W) -> (B, K), of the one clip size that it was built for."""
+
+    clip_shape: tuple[int, int, int, int]
+
+    def no_weight_decay(self) -> set[str]:
+        """Class token and position embeddings, as in TimeSformer.
+
+        PySlowFast exempts them by default, too, but not in its recipe for this model (MVIT.ZERO_DECAY_POS_CLS False).
+        """
+        return {name for name, _ in self.named_parameters() if name.startswith("cls_positional_encoding.")}
+
+    def forward(self, video: Tensor) -> Tensor:
+        if tuple(video.shape[1:]) != self.clip_shape:
+            expected = ", ".join(map(str, self.clip_shape))
+            raise ValueError(f"this MViT was built for clips (B, {expected}), got {_show(video)}")
+        return super().forward(video)
+
+
+class WindowPool(nn.Module):
+    """(B, D, T, h, w) -> (B, D, 1, h', w'): mean over all frames and every window as large as a training crop's map.
+
+    A training crop is one window. A larger crop has several, which are classified one by one and whose logits the head
+    averages: what the authors call fully convolutional testing (PySlowFast averages softmax scores at this point). A
+    smaller crop is one window, too.
+    """
+
+    def __init__(self, crop_size: int):
+        super().__init__()
+        self.size = math.ceil(crop_size / STRIDE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames, height, width = x.shape[2:]
+        return F.avg_pool3d(x, (frames, min(height, self.size), min(width, self.size)), stride=1)
+
+
+def slow_frames(num_frames: int, alpha: int) -> Tensor:
+    """The frames that the slow pathway sees, T / alpha of them from the first to the last, as PySlowFast picks them.
+
+    Raises:
+        ValueError: T that does not divide by alpha.
+    """
+    _check_alpha(num_frames, alpha)
+    # on the CPU, since a GPU may round 13 to 12.999999 where the CPU does not
+    return torch.linspace(0, num_frames - 1, num_frames // alpha, device="cpu").long()
+
+
+def _check_alpha(num_frames: int, alpha: int) -> None:
+    if alpha < 1 or num_frames % alpha:
+        raise ValueError(f"SlowFast's slow pathway needs T that divides by alpha; got T={num_frames}, alpha={alpha}")
+
+
+def _check_crop_size(size: int) -> None:
+    if size < STRIDE:
+        raise ValueError(f"crops must be at least {STRIDE} pixels, got crop size {size}")
+
+
+def _check_clips(video: Tensor) -> None:
+    if video.ndim != 5 or video.shape[1] != 3 or min(video.shape[3:]) < STRIDE:
+        raise ValueError(f"expected clips (B, 3, T, H, W), H and W from {STRIDE} pixels on, got {_show(video)}")
+
+
+def _show(video: Tensor) -> str:
+    return f"({', '.join(str(int(size)) for size in video.shape)})"
