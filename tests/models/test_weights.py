@@ -103,6 +103,19 @@ def test_positions_and_times_are_resized_where_they_are(published):
     assert torch.equal(ours.time_embed[0, :, 5], torch.arange(8.0).repeat_interleave(2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_resized_in_a_fine_one(dtype, published):
+    model, file = published
+    torch.save(official(model.to(dtype)), file)
+    ours = TimeSformer(**PUBLISHED | dict(img_size=448, num_frames=16, tubelet_size=2, patch_size=14))
+    report = load_pretrained(ours, file)
+    assert report.resized.keys() == {"pos_embed", "patch_embed.proj.weight"}
+    again = TimeSformer(**PUBLISHED | dict(img_size=448, num_frames=16, tubelet_size=2, patch_size=14))
+    load_pretrained(again, {name: tensor.double() for name, tensor in model.state_dict().items()})
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, again.state_dict()[name], atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("old", "new"), [(1, 2), (2, 1), (2, 4)])
 def test_still_frames_keep_their_tokens_when_tubelets_change(old, new, randomize):
     source = randomize(TimeSformer(**PUBLISHED, tubelet_size=old))
@@ -226,7 +239,25 @@ def bomb(folder, model):
 
 def wider(folder, model):
     torch.save(official(TimeSformer(**NARROW | dict(embed_dim=48))), folder / "wide.pyth")
-    return folder / "wide.pyth", "another model's: cls_token is 1x1x48 there and 1x1x24 here; .* and 41 more"
+    return (
+        folder / "wide.pyth",
+        "patch_embed.proj.weight is 48x3x16x16 there and 24x3x16x16 here; is it another model's",
+    )
+
+
+def other_mlp(folder, model):
+    torch.save(official(TimeSformer(**PUBLISHED, mlp_ratio=2)), folder / "mlp.pyth")
+    return folder / "mlp.pyth", "another model's: blocks.0.mlp.fc1.weight is 48x24 there and 96x24 here; .* build the"
+
+
+def three_axes(folder, model):
+    torch.save({"model_state": model.state_dict() | {"time_embed": torch.ones(2, 9, 24)}}, folder / "three.pyth")
+    return folder / "three.pyth", "time_embed is 2x9x24 there"
+
+
+def meta(folder, model):
+    torch.save({"model_state": model.state_dict() | {"norm.weight": torch.ones(24, device="meta")}}, folder / "m.pyth")
+    return folder / "m.pyth", r"norm.weight is torch.float32 \(torch.strided, meta\)"
 
 
 def shallower(folder, model):
@@ -288,8 +319,8 @@ def absent(folder, model):
 
 
 HOSTILE = [
-    truncated, bomb, wider, shallower, convolutional, nothing, integers, flat, no_square, cut_safetensors,
-    lying_safetensors, broken_config, empty_folder, absent,
+    truncated, bomb, wider, other_mlp, three_axes, meta, shallower, convolutional, nothing, integers, flat, no_square,
+    cut_safetensors, lying_safetensors, broken_config, empty_folder, absent,
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from videofib.checkpoint import CheckpointError
@@ -119,7 +120,8 @@ def load_pretrained(
     new, initialised, problems = {}, {}, []
     for name, tensor in own.items():
         if name in state and not _alike(state[name], tensor):
-            problems.append(f"{name} is {state[name].dtype}, {state[name].layout} there and {tensor.dtype} here")
+            theirs = state[name]
+            problems.append(f"{name} is {theirs.dtype} ({theirs.layout}, {theirs.device}) there, {tensor.dtype} here")
         elif name in state and state[name].shape == tensor.shape:
             new[name] = state[name]
         elif name in state and name in classifier:
@@ -162,10 +164,19 @@ def _fit(model: TimeSformer, state: dict[str, Tensor], position_resize: str, tim
     Raises:
         ValueError: tensors that are no embeddings.
     """
-    embed, resized = model.patch_embed, {}
-    for name, dimensions in (("patch_embed.proj.weight", (4, 5)), ("pos_embed", (3,)), ("time_embed", (3,))):
-        if name in state and not (state[name].ndim in dimensions and state[name].is_floating_point()):
-            raise ValueError(f"{name} is {_shape(state[name])}, {state[name].dtype}")
+    embed, resized, own = model.patch_embed, {}, model.state_dict()
+    for name, lengths, fixed in (  # how many axes it may have, and those whose length is the model's
+        ("patch_embed.proj.weight", (4, 5), slice(0, 2)),
+        ("pos_embed", (3,), slice(0, 3, 2)),
+        ("time_embed", (3,), slice(0, 3, 2)),
+    ):
+        if name in state and name in own:
+            theirs, ours = state[name], own[name]
+            sizes_fit = theirs.ndim in lengths and theirs.shape[fixed] == ours.shape[fixed] and theirs.numel()
+            if not sizes_fit or not _alike(theirs, ours):
+                raise ValueError(f"{name} is {_shape(theirs)} there and {_shape(ours)} here; is it another model's?")
+            if theirs.dtype in (torch.float16, torch.bfloat16):  # too coarse to interpolate, and not always possible
+                state[name] = theirs.float()
 
     def put(name: str, tensor: Tensor, how: str) -> None:
         if tensor.shape != state[name].shape:
@@ -227,8 +238,9 @@ def _classifier(model: nn.Module) -> set[str]:
 
 
 def _alike(theirs: Tensor, ours: Tensor) -> bool:
-    """Whether both hold numbers of one kind, each its own: a state dict may hold integers or sparse tensors, too."""
-    return theirs.layout == ours.layout and theirs.is_floating_point() == ours.is_floating_point()
+    """Whether both hold numbers of one kind; files may hold integers, sparse tensors, and shapes without numbers."""
+    kinds = [(tensor.layout, tensor.is_floating_point()) for tensor in (theirs, ours)]
+    return kinds[0] == kinds[1] and not theirs.is_meta
 
 
 def _shape(tensor: Tensor) -> str:
