@@ -171,6 +171,8 @@ def test_a_second_prefix_token_is_left_out_and_named(randomize):
     assert torch.equal(ours.pos_embed[:, 0], image.pos_embed[:, 0])
     assert torch.equal(ours.pos_embed[:, 1:], image.pos_embed[:, 2:])
     assert {"dist_token", "head_dist.weight"} <= report.unused.keys()
+    report = load_pretrained(TimeSformer(**PUBLISHED | dict(img_size=112)), image)
+    assert report.resized["pos_embed"].endswith("bicubic from 14x14 to 7x7, 1 prefix position(s) dropped")
 
 
 def test_a_folder_of_timm_tells_what_its_model_is(tmp_path):
