@@ -10,6 +10,7 @@ from transformers import (
     VideoMAEForVideoClassification,
 )
 
+from videofib.checkpoint import CheckpointError
 from videofib.models import TimeSformer
 from videofib.models.weights import load_pretrained
 
@@ -147,3 +148,16 @@ def test_videomae_in_its_authors_names_is_the_same(randomize):
     for name, tensor in models[0].state_dict().items():
         assert torch.equal(tensor, models[1].state_dict()[name]), name
         assert torch.equal(tensor, models[2].state_dict()[name]), name
+
+
+@pytest.mark.parametrize("part", ["key.weight", "value.bias"])
+@pytest.mark.parametrize("shape", [None, (7, 24)])
+def test_videomae_with_a_part_missing_is_refused(part, shape, randomize):
+    state = videomae(randomize).state_dict()
+    name = f"videomae.encoder.layer.1.attention.attention.{part}"
+    del state[name]
+    if shape:
+        state[name] = torch.zeros(shape)
+    ours = TimeSformer(**SIZES["narrow"], tubelet_size=2, attention_type="joint_space_time")
+    with pytest.raises(CheckpointError, match=rf"layer.1.attention.attention.{part} is missing, or of another shape"):
+        load_pretrained(ours, state)

@@ -129,8 +129,7 @@ def _join_biases(state: State) -> State:
     joined = dict(state)
     for name in [name for name in state if name.endswith(".q_bias")]:
         layer = name.removesuffix("q_bias")
-        q, v = joined.pop(f"{layer}q_bias"), joined.pop(f"{layer}v_bias")
-        joined[f"{layer}qkv.bias"] = torch.cat((q, torch.zeros_like(q), v))
+        joined[f"{layer}qkv.bias"] = _join(joined, f"{layer}q_bias", None, f"{layer}v_bias")
     return joined
 
 
@@ -139,13 +138,24 @@ def _join_projections(state: State) -> State:
     joined = dict(state)
     for name in [name for name in state if re.fullmatch(r"encoder\..+\.attention\.query\.weight", name)]:
         layer = name.removesuffix("query.weight")
-        parts = ("query", "key", "value")
-        joined[f"{layer}qkv.weight"] = torch.cat([joined.pop(f"{layer}{part}.weight") for part in parts])
-        biases = [joined.pop(f"{layer}{part}.bias", None) for part in parts]
-        if biases[0] is not None:
-            zero = torch.zeros_like(biases[0])
-            joined[f"{layer}qkv.bias"] = torch.cat([zero if bias is None else bias for bias in biases])
+        joined[f"{layer}qkv.weight"] = _join(joined, *(f"{layer}{part}.weight" for part in ("query", "key", "value")))
+        if f"{layer}query.bias" in state:
+            key = f"{layer}key.bias" if f"{layer}key.bias" in state else None
+            joined[f"{layer}qkv.bias"] = _join(joined, f"{layer}query.bias", key, f"{layer}value.bias")
     return joined
+
+
+def _join(state: State, *names: str | None) -> Tensor:
+    """Take the tensors of these names out of ``state``, and put them one below the other; None stands for zeros.
+
+    Raises:
+        ValueError: one is missing, or of another shape.
+    """
+    parts = [None if name is None else state.pop(name, None) for name in names]
+    for name, part in zip(names, parts, strict=True):
+        if name is not None and (part is None or part.shape != parts[0].shape):
+            raise ValueError(f"{name} is missing, or of another shape than {names[0]}")
+    return torch.cat([torch.zeros_like(parts[0]) if part is None else part for part in parts])
 
 
 def _swap(name: str, names: dict[str, str]) -> str:
