@@ -361,6 +361,13 @@ def test_strict_refuses_what_does_not_fit_as_it_is(published):
     assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
 
 
+@pytest.mark.parametrize("change", [dict(position_resize="linear"), dict(time_resize="bicubic")])
+def test_unknown_ways_of_resizing_are_named(change, published):
+    model, file = published
+    with pytest.raises(ValueError, match=f"resizing '{next(iter(change.values()))}'; known: "):
+        load_pretrained(model, file, **change)
+
+
 def test_other_models_take_weights_under_their_own_names():
     source, model = create_x3d(model_num_class=400), create_x3d(model_num_class=5)
     report = load_pretrained(model, {f"module.{name}": tensor for name, tensor in source.state_dict().items()})

@@ -105,7 +105,11 @@ def load_pretrained(
     Raises:
         CheckpointError: no such file, a damaged one, one that holds code, another model's, or, with ``strict``, one
             that does not fit as it is; the message names the file and why.
+        ValueError: an unknown way of resizing.
     """
+    for what, known in ((position_resize, ("bicubic", "nearest")), (time_resize, ("nearest", "linear"))):
+        if what not in known:
+            raise ValueError(f"unknown way of resizing {what!r}; known: {', '.join(known)}")
     source = source if isinstance(source, Source) else read_source(source)
     own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     try:
