@@ -26,6 +26,19 @@ def raw(tmp_path):
 
 
 @pytest.fixture
+def empty(tmp_path):
+    """A function that makes empty files below a folder, for what only looks at names."""
+
+    def touch(*names):
+        for name in names:
+            (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "raw" / name).write_bytes(b"")
+        return tmp_path / "raw"
+
+    return touch
+
+
+@pytest.fixture
 def run_script(tmp_path):
     """A function that runs a script on ``tmp_path/raw``, writing ``tmp_path/out``."""
 

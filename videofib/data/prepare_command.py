@@ -7,7 +7,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ class Listed:
         label: its class.
         splits: train, val, test.
         stems: file names without extension by which it may be found, best first; by default that of ``name``.
+        source: its file, where that is known already and need not be found.
     """
 
     name: str
     label: str
     splits: tuple[str, ...]
     stems: tuple[str, ...] = ()
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 def add_annotations(parser: argparse.ArgumentParser, help: str) -> None:
     """The arguments of data sets that come with annotation files."""
     parser.add_argument("--annotations", type=Path, required=True, help=help)
+    add_only_present_classes(parser)
+
+
+def add_only_present_classes(parser: argparse.ArgumentParser) -> None:
+    """The argument of every data set whose classes are known without its videos."""
     parser.add_argument(
         "--only-present-classes",
         action="store_true",
@@ -110,12 +117,14 @@ def locate(
         PrepareError: a listed name leads out of the folder.
     """
     by_stem = defaultdict(list)
-    for path in find_videos(videos):
+    for path in [] if all(video.source for video in listing.videos) else find_videos(videos):
         by_stem[path.stem].append(path)
     folders = {_key(name) for name in listing.classes}
 
     def find(video: Listed) -> Path | None:
         check_name(video.name)
+        if video.source:
+            return video.source
         wanted = Path(video.name)
         for stem in video.stems or (wanted.stem,):
             own = [path for path in by_stem[stem] if _key(path.parent.name) == _key(video.label)]
@@ -143,6 +152,7 @@ def find_videos(folder: Path) -> list[Path]:
     """All files below a folder with a video's extension, sorted; symbolic links are followed, loops of them are not."""
     found, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()  # which of two links to one folder is taken must not depend on the file system
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
@@ -150,6 +160,37 @@ def find_videos(folder: Path) -> list[Path]:
         seen.add(real)
         found += [Path(root, name) for name in files if Path(name).suffix.lower() in VIDEO_EXTENSIONS]
     return sorted(found)
+
+
+def list_by_name(videos: Path, classes: Sequence[str], like: str, describe: Callable[[str], Listed | str]) -> Listing:
+    """The listing of a data set whose file names say everything: class, person, camera.
+
+    Args:
+        videos: the folder to search.
+        classes: all classes in the order of their labels.
+        like: a name as it should be, for the error message.
+        describe: gets a path below ``videos``, without its extension, and returns the video under a name (without
+            extension) that no other video has, or the heading under which the report shall name the file instead.
+
+    Raises:
+        PrepareError: two files of one video, or not one video.
+    """
+    found: dict[str, Listed] = {}
+    notes: dict[str, list[str]] = defaultdict(list)
+    for path in find_videos(videos):
+        place = path.relative_to(videos)
+        video = describe(place.with_suffix("").as_posix())
+        if isinstance(video, str):
+            notes[video].append(str(place))
+        elif video.name in found:
+            first = found[video.name].source.relative_to(videos)
+            raise PrepareError(f"{videos} has {video.name} twice, as {first} and as {place}; move one of them away")
+        else:
+            found[video.name] = replace(video, name=f"{video.name}{path.suffix}", source=path)
+    if not found:
+        others = "".join(f"; {heading}: {len(names)}, as {names[0]}" for heading, names in notes.items())
+        raise PrepareError(f"no video under {videos} is named like {like} and belongs to what was asked for{others}")
+    return Listing(list(found.values()), classes, dict(notes))
 
 
 def summary(report: dict, out: Path) -> str:
