@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from videofib.data.prepare import PrepareError
-from videofib.data.prepare_command import Listed, Listing, add_annotations, make_parser, read_lines, run_listed
+from videofib.data.prepare_command import Listed, Listing, add_annotations, enter, make_parser, read_lines, run_listed
 
 
 def read_annotations(folder: Path, split: int) -> Listing:
@@ -38,9 +38,7 @@ def read_annotations(folder: Path, split: int) -> Listing:
             class_name = Path(name).parent.name
             if class_name not in index or (label and label != index[class_name]):
                 raise PrepareError(f"{file}:{number}: {line!r} does not fit classInd.txt")
-            if name in videos:
-                raise PrepareError(f"{file}:{number}: {name!r} is listed twice")
-            videos[name] = Listed(name, class_name, splits)
+            enter(videos, Listed(name, class_name, splits), f"{file}:{number}")
     return Listing(list(videos.values()), list(index))
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from videofib.data.manifest import VIDEO_EXTENSIONS
 from videofib.data.prepare import Item, PrepareError, check_name, prepare
@@ -25,12 +27,14 @@ class Listed:
         label: its class.
         splits: train, val, test.
         stems: file names without extension by which it may be found, best first; by default that of ``name``.
+        source: its file, where that is known already and need not be found.
     """
 
     name: str
     label: str
     splits: tuple[str, ...]
     stems: tuple[str, ...] = ()
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ def make_parser(description: str) -> argparse.ArgumentParser:
 def add_annotations(parser: argparse.ArgumentParser, help: str) -> None:
     """The arguments of data sets that come with annotation files."""
     parser.add_argument("--annotations", type=Path, required=True, help=help)
+    add_only_present_classes(parser)
+
+
+def add_only_present_classes(parser: argparse.ArgumentParser) -> None:
+    """The argument of every data set whose classes are known without its videos."""
     parser.add_argument(
         "--only-present-classes",
         action="store_true",
@@ -108,12 +117,14 @@ def locate(
         PrepareError: a listed name leads out of the folder.
     """
     by_stem = defaultdict(list)
-    for path in find_videos(videos):
+    for path in [] if all(video.source for video in listing.videos) else find_videos(videos):
         by_stem[path.stem].append(path)
     folders = {_key(name) for name in listing.classes}
 
     def find(video: Listed) -> Path | None:
         check_name(video.name)
+        if video.source:
+            return video.source
         wanted = Path(video.name)
         for stem in video.stems or (wanted.stem,):
             own = [path for path in by_stem[stem] if _key(path.parent.name) == _key(video.label)]
@@ -141,6 +152,7 @@ def find_videos(folder: Path) -> list[Path]:
     """All files below a folder with a video's extension, sorted; symbolic links are followed, loops of them are not."""
     found, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()  # which of two links to one folder is taken must not depend on the file system
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
@@ -148,6 +160,37 @@ def find_videos(folder: Path) -> list[Path]:
         seen.add(real)
         found += [Path(root, name) for name in files if Path(name).suffix.lower() in VIDEO_EXTENSIONS]
     return sorted(found)
+
+
+def list_by_name(videos: Path, classes: Sequence[str], like: str, describe: Callable[[str], Listed | str]) -> Listing:
+    """The listing of a data set whose file names say everything: class, person, camera.
+
+    Args:
+        videos: the folder to search.
+        classes: all classes in the order of their labels.
+        like: a name as it should be, for the error message.
+        describe: gets a path below ``videos``, without its extension, and returns the video under a name (without
+            extension) that no other video has, or the heading under which the report shall name the file instead.
+
+    Raises:
+        PrepareError: two files of one video, or not one video.
+    """
+    found: dict[str, Listed] = {}
+    notes: dict[str, list[str]] = defaultdict(list)
+    for path in find_videos(videos):
+        place = path.relative_to(videos)
+        video = describe(place.with_suffix("").as_posix())
+        if isinstance(video, str):
+            notes[video].append(str(place))
+        elif video.name in found:
+            first = found[video.name].source.relative_to(videos)
+            raise PrepareError(f"{videos} has {video.name} twice, as {first} and as {place}; move one of them away")
+        else:
+            found[video.name] = replace(video, name=f"{video.name}{path.suffix}", source=path)
+    if not found:
+        others = "".join(f"; {heading}: {len(names)}, as {names[0]}" for heading, names in notes.items())
+        raise PrepareError(f"no video under {videos} is named like {like} and belongs to what was asked for{others}")
+    return Listing(list(found.values()), classes, dict(notes))
 
 
 def summary(report: dict, out: Path) -> str:
@@ -177,6 +220,59 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
     except (OSError, UnicodeDecodeError) as error:
         raise PrepareError(f"{file} cannot be read: {error}") from error
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        PrepareError: no such file, or not JSON; names file and line.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise PrepareError(f"{file}:{error.lineno}: no JSON ({error.msg}); is the file whole?") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise PrepareError(f"{file} cannot be read: {error}") from error
+
+
+def read_entries(file: Path, keys: Sequence[str]) -> Iterator[tuple[str, list]]:
+    """(where it is, the values of ``keys``) of each entry of a JSON file that is a list of objects.
+
+    Raises:
+        PrepareError: another file, or an entry that lacks a key; names file and entry.
+    """
+    entries = read_json(file)
+    if not isinstance(entries, list):
+        raise PrepareError(f"{file}: expected a list of objects with {', '.join(keys)}")
+    for number, entry in enumerate(entries, 1):
+        place = f"{file}: entry {number}"
+        if not isinstance(entry, dict) or not entry.keys() >= set(keys):
+            raise PrepareError(f"{place}: expected an object with {', '.join(keys)}, got {str(entry)[:200]!r}")
+        yield place, [entry[key] for key in keys]
+
+
+def plain_name(name: object, place: str) -> str:
+    """A name of a video or class from an annotation file, if it can be that of one file; numbers are names, too.
+
+    Raises:
+        PrepareError: it is no name, or leads elsewhere; names the place.
+    """
+    text = str(name) if isinstance(name, str | int) else ""
+    if text in ("", ".", "..") or "/" in text or not text.isprintable():
+        raise PrepareError(f"{place}: the name {name!r} is refused; expected one without a slash or control characters")
+    return text
+
+
+def enter(videos: dict[str, Listed], video: Listed, place: str) -> None:
+    """Put a video among those listed by name.
+
+    Raises:
+        PrepareError: it is among them already; names the place.
+    """
+    if video.name in videos:
+        raise PrepareError(f"{place}: {video.name!r} is listed twice; remove one of the two")
+    videos[video.name] = video
 
 
 def _key(name: str) -> str:
