@@ -5,7 +5,8 @@
 The annotations are the official labels.json, train.json and validation.json (also under their older names,
 something-something-v2-train.json and so on). A class is a template without its brackets; its label is the number that
 labels.json gives it. Videos are <id>.webm (any video extension). The test set is listed in test-answers.csv, `id;label`
-a line; without that file test.csv is val.csv, as is usual.
+a line; without that file test.csv is val.csv, as is usual. Left and right are in the labels: train with
+DATA.RANDOM_FLIP False.
 
 Source: Goyal et al., arXiv 1706.04261, for the data set; the files are those of its second version, 20BN's (now
 Qualcomm's). Only the layout of test-answers.csv was taken from code that reads it: the file itself was not at hand.
