@@ -38,7 +38,7 @@ def build(attention_type, prefix, token_order, **fibottention):
     _, height, width = GRIDS[attention_type]
     return TimeSformer(
         img_size=(2 * height, 2 * width), patch_size=2, in_chans=1, num_classes=2, num_frames=GRIDS[attention_type][0],
-        embed_dim=12, depth=1 if any(prefix) else 2, num_heads=HEADS, attention_type=attention_type,
+        embed_dim=24, depth=1 if any(prefix) else 2, num_heads=HEADS, attention_type=attention_type,
         class_token=bool(prefix[0]), num_registers=prefix[1], pooling="mean", token_order=token_order,
         space_attention="fibottention", time_attention="fibottention", joint_attention="fibottention",
         fibottention=fibottention,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -252,18 +253,21 @@ def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path,
         assert message in fails(capsys, experiment, tmp_path / "out", *overrides, stages=["train"])
 
 
-def convert(experiment, weights, to, out, *overrides):
-    tool, cfg = ROOT / "tools" / "convert_weights.py", experiment / "config.yaml"
-    command = [sys.executable, tool, "--cfg", cfg, "--weights", weights, "--to", to, "--out", out, *overrides]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+def convert(monkeypatch, experiment, weights, to, out, *overrides):
+    words = ["--cfg", experiment / "config.yaml", "--weights", weights, "--to", to, "--out", out, *overrides]
+    tool = str(ROOT / "tools" / "convert_weights.py")
+    monkeypatch.setattr(sys, "argv", [tool, *map(str, words)])
+    runpy.run_path(tool, run_name="__main__")
 
 
 @pytest.mark.parametrize(("to", "name"), [("official", "model.pyth"), ("huggingface", "model")])
-def test_converted_weights_test_the_same_and_can_be_trained_on(experiment, trained, tmp_path, to, name, capsys):
-    done = convert(experiment, newest(trained), to, tmp_path / name)
-    assert done.returncode == 0, done.stderr
-    assert "21 of 21 tensors loaded as they are" in done.stdout
-    assert "note: attention there is dense, here it was {'joint': 'fibottention'" in done.stdout
+def test_converted_weights_test_the_same_and_can_be_trained_on(
+    experiment, trained, tmp_path, to, name, capsys, monkeypatch
+):
+    convert(monkeypatch, experiment, newest(trained), to, tmp_path / name)
+    said = capsys.readouterr().out
+    assert "21 of 21 tensors loaded as they are" in said
+    assert "note: attention there is dense, here it was {'joint': 'fibottention'" in said
     source = str(tmp_path / name)
 
     run(experiment, tmp_path / "same", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
@@ -295,16 +299,15 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
     assert "newly initialised: head.weight: 3x24, as the model had it" in (tmp_path / "out" / "log.txt").read_text()
 
 
-def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tmp_path):
+def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tmp_path, monkeypatch):
     for weights, overrides, message in [
         (tmp_path / "gone.pyth", [], "no checkpoint at"),
         (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "has no place for a model with registers"),
         (newest(trained), ["TIMESFORMER.EMBED_DIM", "48"], "another model's"),
         (newest(trained), ["TIMESFORMER.EMBED_DIMS", "48"], "unknown key"),
     ]:
-        done = convert(experiment, weights, "official", tmp_path / "out.pyth", *overrides)
-        assert done.returncode == 1
-        assert message in next(line for line in done.stderr.splitlines() if line.startswith("error: "))
+        with pytest.raises(SystemExit, match=f"^error: .*{message}"):
+            convert(monkeypatch, experiment, weights, "official", tmp_path / "out.pyth", *overrides)
     assert not (tmp_path / "out.pyth").exists()
 
 
