@@ -62,7 +62,7 @@ def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Data
         flip=cfg.DATA.RANDOM_FLIP,
         mean=cfg.DATA.MEAN,
         std=cfg.DATA.STD,
-        rand_augment=cfg.AUG.AA_TYPE if augment else "",
+        augment=cfg.AUG.AA_TYPE if augment else "",
         erase_prob=cfg.AUG.RE_PROB if augment else 0.0,
         erase_mode=cfg.AUG.RE_MODE,
         erase_count=cfg.AUG.RE_COUNT,
