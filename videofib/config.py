@@ -24,11 +24,11 @@ _C.NUM_GPUS = 1  # processes on this machine: one a GPU, or that many CPU proces
 _C.NUM_SHARDS = 1  # machines
 _C.SHARD_ID = 0  # which of them this is
 _C.INIT_METHOD = "tcp://localhost:9999"  # rendezvous of several machines; one machine picks a free port itself
-_C.GLOBAL_BATCH_SIZE = 0  # clips an optimizer step; above TRAIN.BATCH_SIZE gradients are accumulated; 0: off
+_C.GLOBAL_BATCH_SIZE = 0  # videos an optimizer step; above TRAIN.BATCH_SIZE gradients are accumulated; 0: off
 
 _C.TRAIN = CfgNode()
 _C.TRAIN.ENABLE = True
-_C.TRAIN.BATCH_SIZE = 8  # clips a forward pass, over all processes
+_C.TRAIN.BATCH_SIZE = 8  # videos a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips
 _C.TRAIN.EVAL_PERIOD = 1  # epochs
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs
 _C.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in OUTPUT_DIR
@@ -52,19 +52,26 @@ _C.DATA.PATH_PREFIX = ""  # put before the paths in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "
 _C.DATA.DECODING_BACKEND = "auto"  # auto: decord, else PyAV | decord | pyav
 _C.DATA.NUM_FRAMES = 8
+_C.DATA.SAMPLING = "dense"  # dense | uniform: one frame of each of NUM_FRAMES segments, SAMPLING_RATE is ignored (TSN)
 _C.DATA.SAMPLING_RATE = 32  # source frames between two frames of a clip, at TARGET_FPS
 _C.DATA.TARGET_FPS = 30
 _C.DATA.MEAN = [0.45, 0.45, 0.45]
 _C.DATA.STD = [0.225, 0.225, 0.225]
 _C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # short side in pixels, drawn for each clip
+_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # crop this share of the area, such as [0.08, 1.0]; []: as the line above
+_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []  # of crops of relative area: width over height, such as [0.75, 1.3333]
 _C.DATA.TRAIN_CROP_SIZE = 224
 _C.DATA.TEST_CROP_SIZE = 224
 _C.DATA.RANDOM_FLIP = True
 _C.DATA.ENSEMBLE_METHOD = "sum"  # sum (mean over views) | max
 
 _C.AUG = CfgNode()
+_C.AUG.NUM_SAMPLE = 1  # clips of each training video, each with its own place and views; holds with ENABLE False, too
 _C.AUG.ENABLE = False
-_C.AUG.AA_TYPE = "rand-m7-n2"  # RandAugment: n operations of magnitude m (0 to 10); empty: none
+_C.AUG.COLOR_JITTER = (
+    0.0  # strength for brightness, contrast and saturation; not turned off by AA_TYPE as in PySlowFast
+)
+_C.AUG.AA_TYPE = "rand-m7-n2"  # rand-m<0 to 10>-n<operations> (RandAugment) | trivial | augmix; empty: none
 _C.AUG.RE_PROB = 0.25  # random erasing
 _C.AUG.RE_MODE = "pixel"  # const | rand | pixel, as timm's RandomErasing
 _C.AUG.RE_COUNT = 1

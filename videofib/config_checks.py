@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from fvcore.common.config import CfgNode
 
 
@@ -21,6 +24,7 @@ _CHOICES = {
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.UNREADABLE": ("wrong", "exclude"),
     "DATA.DECODING_BACKEND": ("auto", "decord", "pyav"),
+    "DATA.SAMPLING": ("dense", "uniform"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
     "TIMESFORMER.POSITION_RESIZE": ("bicubic", "nearest"),
@@ -42,6 +46,7 @@ _POSITIVE = (
     "DATA.TARGET_FPS",
     "DATA.TRAIN_CROP_SIZE",
     "DATA.TEST_CROP_SIZE",
+    "AUG.NUM_SAMPLE",
     "MODEL.NUM_CLASSES",
     "SLOWFAST.ALPHA",
     "SOLVER.MAX_EPOCH",
@@ -51,6 +56,7 @@ _NOT_NEGATIVE = (
     "RNG_SEED",
     "SHARD_ID",
     "GLOBAL_BATCH_SIZE",
+    "AUG.COLOR_JITTER",
     "DATA_LOADER.NUM_WORKERS",
     "TIMESFORMER.EMBED_DIM",
     "TIMESFORMER.DEPTH",
@@ -94,10 +100,11 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError(
             f"GLOBAL_BATCH_SIZE {cfg.GLOBAL_BATCH_SIZE} must be a multiple of TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE}"
         )
-    if cfg.MIXUP.ENABLE and cfg.TRAIN.BATCH_SIZE // world % 2:
+    clips = cfg.TRAIN.BATCH_SIZE // world * cfg.AUG.NUM_SAMPLE
+    if cfg.MIXUP.ENABLE and clips % 2:
         raise ConfigError(
             f"MIXUP.ENABLE pairs the clips of each process, so TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {world} "
-            f"process(es) must be even; it is {cfg.TRAIN.BATCH_SIZE // world}"
+            f"process(es), times AUG.NUM_SAMPLE {cfg.AUG.NUM_SAMPLE}, must be even; it is {clips}"
         )
     if cfg.MIXUP.ENABLE and not (cfg.MIXUP.ALPHA > 0 or cfg.MIXUP.CUTMIX_ALPHA > 0):
         raise ConfigError("MIXUP.ENABLE needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0")
@@ -115,3 +122,18 @@ def check_config(cfg: CfgNode) -> None:
             f"DATA.TRAIN_JITTER_SCALES {[low, high]} must be ordered and not below "
             f"DATA.TRAIN_CROP_SIZE {cfg.DATA.TRAIN_CROP_SIZE}"
         )
+    areas, aspects = cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE, cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE
+    _check_range("DATA.TRAIN_JITTER_SCALES_RELATIVE", areas, most=1)
+    _check_range("DATA.TRAIN_JITTER_ASPECT_RELATIVE", aspects)
+    if bool(areas) != bool(aspects):
+        raise ConfigError(
+            f"DATA.TRAIN_JITTER_SCALES_RELATIVE {areas} and DATA.TRAIN_JITTER_ASPECT_RELATIVE {aspects} go together; "
+            "set both, or neither"
+        )
+
+
+def _check_range(key: str, values: Sequence[float], most: float = math.inf) -> None:
+    numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values)
+    if values and not (numbers and 0 < values[0] <= values[1] <= most):
+        limit = "" if most == math.inf else f" <= {most}"
+        raise ConfigError(f"{key} is {values}; it must be [low, high] with 0 < low <= high{limit}, or []")

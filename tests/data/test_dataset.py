@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import videofib.data.dataset
-from videofib.config import load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, collate
 from videofib.data.decode import probe, read_frames
 from videofib.data.encode import write_video
@@ -70,18 +70,52 @@ def batches(loader, epoch):
     return list(loader)
 
 
-def test_training_batches_do_not_depend_on_the_number_of_workers(folder):
-    augmented = ["AUG.ENABLE", True, "AUG.RE_PROB", 0.5]
+EVERYTHING = [
+    *["AUG.ENABLE", True, "AUG.RE_PROB", 0.5, "AUG.NUM_SAMPLE", 2, "AUG.COLOR_JITTER", 0.4, "AUG.AA_TYPE", "augmix"],
+    *["DATA.SAMPLING", "uniform", "DATA.TRAIN_JITTER_SCALES_RELATIVE", [0.08, 1.0]],
+    *["DATA.TRAIN_JITTER_ASPECT_RELATIVE", [0.75, 1.3333]],
+]
+
+
+@pytest.mark.parametrize(
+    ("augmented", "views"),
+    [(["AUG.ENABLE", True, "AUG.RE_PROB", 0.5], 1), (EVERYTHING, 2)],
+    ids=["usual", "everything"],
+)
+def test_training_batches_do_not_depend_on_the_number_of_workers(folder, augmented, views):
     alone = build_train_loader(config(folder, *augmented))
     helped = build_train_loader(config(folder, *augmented, "DATA_LOADER.NUM_WORKERS", 2))
     for epoch in (0, 1, 0):  # and not on what was read before
         for one, other in zip(batches(alone, epoch), batches(helped, epoch), strict=True):
-            assert one["views"].shape == (4, 1, 3, 4, 32, 32)
+            assert one["views"].shape == (4, views, 3, 4, 32, 32)
             assert torch.equal(one["views"], other["views"])
             assert torch.equal(one["indices"], other["indices"])
             assert torch.equal(one["labels"], one["indices"] % 3)
     first, second = batches(alone, 0), batches(alone, 1)
     assert not torch.equal(first[0]["views"], second[0]["views"])
+
+
+def test_the_config_reaches_the_training_transform(folder):
+    dataset = build_train_loader(config(folder, *EVERYTHING)).dataset
+    transform = dataset.transform
+    assert (dataset.num_views, dataset.spec.sampling) == (2, "uniform")
+    assert (transform.relative_areas, transform.relative_aspects) == ((0.08, 1.0), (0.75, 1.3333))
+    assert (transform.color_strength, type(transform.augment).__name__) == (0.4, "AugMix")
+    assert build_eval_loader(config(folder, *EVERYTHING), "val").dataset.spec.sampling == "uniform"
+    dataset = build_train_loader(config(folder, *EVERYTHING, "AUG.ENABLE", False)).dataset
+    assert (dataset.num_views, dataset.transform.color_strength, dataset.transform.augment) == (2, 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("AUG.AA_TYPE", "v0", "'v0'; expected rand-m<0 to 10>-n<operations>, trivial or augmix"),
+        ("AUG.RE_MODE", "noise", "'noise'; it must be one of const, rand, pixel"),
+    ],
+)
+def test_an_augmentation_that_there_is_not_is_a_config_error(folder, key, value, message):
+    with pytest.raises(ConfigError, match=f"AUG describes no augmentation: .*{message}"):
+        build_train_loader(config(folder, "AUG.ENABLE", True, key, value))
 
 
 def test_loading_leaves_the_global_generators_alone(folder):
