@@ -52,25 +52,23 @@ _C.DATA.PATH_PREFIX = ""  # put before the paths in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "
 _C.DATA.DECODING_BACKEND = "auto"  # auto: decord, else PyAV | decord | pyav
 _C.DATA.NUM_FRAMES = 8
-_C.DATA.SAMPLING = "dense"  # dense | uniform: one frame of each of NUM_FRAMES segments, SAMPLING_RATE is ignored (TSN)
+_C.DATA.SAMPLING = "dense"  # dense | uniform: a frame of each of NUM_FRAMES segments (TSN), SAMPLING_RATE is ignored
 _C.DATA.SAMPLING_RATE = 32  # source frames between two frames of a clip, at TARGET_FPS
 _C.DATA.TARGET_FPS = 30
 _C.DATA.MEAN = [0.45, 0.45, 0.45]
 _C.DATA.STD = [0.225, 0.225, 0.225]
 _C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # short side in pixels, drawn for each clip
-_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # crop this share of the area, such as [0.08, 1.0]; []: as the line above
-_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []  # of crops of relative area: width over height, such as [0.75, 1.3333]
+_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # crop this share of the area, such as [0.08, 1.0]; []: off
+_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []  # width over height of these crops, such as [0.75, 1.3333]
 _C.DATA.TRAIN_CROP_SIZE = 224
 _C.DATA.TEST_CROP_SIZE = 224
 _C.DATA.RANDOM_FLIP = True
 _C.DATA.ENSEMBLE_METHOD = "sum"  # sum (mean over views) | max
 
 _C.AUG = CfgNode()
-_C.AUG.NUM_SAMPLE = 1  # clips of each training video, each with its own place and views; holds with ENABLE False, too
+_C.AUG.NUM_SAMPLE = 1  # clips of a training video, each with its own frames and views; holds with ENABLE False, too
 _C.AUG.ENABLE = False
-_C.AUG.COLOR_JITTER = (
-    0.0  # strength for brightness, contrast and saturation; not turned off by AA_TYPE as in PySlowFast
-)
+_C.AUG.COLOR_JITTER = 0.0  # of brightness, contrast, saturation; also beside AA_TYPE, where PySlowFast leaves it out
 _C.AUG.AA_TYPE = "rand-m7-n2"  # rand-m<0 to 10>-n<operations> (RandAugment) | trivial | augmix; empty: none
 _C.AUG.RE_PROB = 0.25  # random erasing
 _C.AUG.RE_MODE = "pixel"  # const | rand | pixel, as timm's RandomErasing
