@@ -182,6 +182,8 @@ def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: R
 def mix_clips(mix: Mix, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mix clips (B, C, T, H, W) pairwise: the same share or the same box in all frames of a clip.
 
+    The first is paired with the last, and so on: of an odd number of videos in two views the middle one meets itself.
+
     Raises:
         ValueError: an odd number of clips.
     """
