@@ -66,17 +66,42 @@ def test_a_missing_file_is_named(tmp_path):
         ("NUM_GPUS 3", "TRAIN.BATCH_SIZE 8 is the total over processes and must divide by NUM_GPUS x NUM_SHARDS = 3"),
         ("SHARD_ID 1", "SHARD_ID 1 must be below NUM_SHARDS 1"),
         ("GLOBAL_BATCH_SIZE 12", "GLOBAL_BATCH_SIZE 12 must be a multiple of TRAIN.BATCH_SIZE 8"),
-        ("MIXUP.ENABLE True NUM_GPUS 8", "TRAIN.BATCH_SIZE 8 over 8 process(es) must be even; it is 1"),
+        (
+            "MIXUP.ENABLE True NUM_GPUS 8",
+            "TRAIN.BATCH_SIZE 8 over 8 process(es), times AUG.NUM_SAMPLE 1, must be even; it is 1",
+        ),
         ("MIXUP.ENABLE True MIXUP.ALPHA 0 MIXUP.CUTMIX_ALPHA 0", "needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0"),
         ("SOLVER.MOMENTUM 0", "SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0"),
         ("SOLVER.STEPS [0,3]", "have as many entries as SOLVER.LRS"),
         ("SOLVER.STEPS [0,14,11]", "must ascend"),
         ("DATA.TRAIN_CROP_SIZE 300", "not below DATA.TRAIN_CROP_SIZE 300"),
+        ("DATA.SAMPLING sparse", "DATA.SAMPLING is 'sparse'; it must be one of dense, uniform"),
+        ("AUG.NUM_SAMPLE 0", "AUG.NUM_SAMPLE is 0; it must be above 0"),
+        ("AUG.COLOR_JITTER -0.4", "AUG.COLOR_JITTER is -0.4; it must not be negative"),
+        (
+            "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08,1.0]",
+            "RELATIVE [0.08, 1.0] and DATA.TRAIN_JITTER_ASPECT_RELATIVE [] go together; set both, or neither",
+        ),
+        (
+            "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08,1.5]",
+            "SCALES_RELATIVE is [0.08, 1.5]; it must be [low, high] with 0 < low <= high <= 1, or []",
+        ),
+        ("DATA.TRAIN_JITTER_SCALES_RELATIVE [0,1]", "SCALES_RELATIVE is [0, 1]; it must be [low, high] with 0 < low"),
+        ("DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08]", "SCALES_RELATIVE is [0.08]; it must be [low, high]"),
+        ("DATA.TRAIN_JITTER_SCALES_RELATIVE ['a','b']", "SCALES_RELATIVE is ['a', 'b']; it must be [low, high]"),
+        (
+            "DATA.TRAIN_JITTER_ASPECT_RELATIVE [1.3333,0.75]",
+            "ASPECT_RELATIVE is [1.3333, 0.75]; it must be [low, high] with 0 < low <= high, or []",
+        ),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(overrides, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_config(None, overrides.split())
+
+
+def test_views_of_a_video_make_a_batch_even():
+    load_config(None, ["MIXUP.ENABLE", "True", "NUM_GPUS", "8", "AUG.NUM_SAMPLE", "2"])
 
 
 def test_differences_name_the_key_and_both_values():
@@ -112,6 +137,7 @@ def test_keys_read_sees_through_a_sections_short_name():
 
 def test_every_key_is_read_somewhere():
     files = [*(ROOT / "videofib").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
-    read = {key for file in files if file.name != "config.py" for key in keys_read(file.read_text(encoding="utf-8"))}
+    users = [file for file in files if file.name not in ("config.py", "config_checks.py")]
+    read = {key for file in users for key in keys_read(file.read_text(encoding="utf-8"))}
     unread = [key for key in known_keys() if key not in read]
     assert not unread, f"nothing reads {unread}"

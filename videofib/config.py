@@ -13,6 +13,8 @@ from pathlib import Path
 import yaml
 from fvcore.common.config import CfgNode
 
+from videofib.config_checks import ConfigError, check_config, value_of
+
 _C = CfgNode()
 
 _C.OUTPUT_DIR = "runs/default"
@@ -22,11 +24,11 @@ _C.NUM_GPUS = 1  # processes on this machine: one a GPU, or that many CPU proces
 _C.NUM_SHARDS = 1  # machines
 _C.SHARD_ID = 0  # which of them this is
 _C.INIT_METHOD = "tcp://localhost:9999"  # rendezvous of several machines; one machine picks a free port itself
-_C.GLOBAL_BATCH_SIZE = 0  # clips an optimizer step; above TRAIN.BATCH_SIZE gradients are accumulated; 0: off
+_C.GLOBAL_BATCH_SIZE = 0  # videos an optimizer step; above TRAIN.BATCH_SIZE gradients are accumulated; 0: off
 
 _C.TRAIN = CfgNode()
 _C.TRAIN.ENABLE = True
-_C.TRAIN.BATCH_SIZE = 8  # clips a forward pass, over all processes
+_C.TRAIN.BATCH_SIZE = 8  # videos a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips
 _C.TRAIN.EVAL_PERIOD = 1  # epochs
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs
 _C.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in OUTPUT_DIR
@@ -50,19 +52,24 @@ _C.DATA.PATH_PREFIX = ""  # put before the paths in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "
 _C.DATA.DECODING_BACKEND = "auto"  # auto: decord, else PyAV | decord | pyav
 _C.DATA.NUM_FRAMES = 8
+_C.DATA.SAMPLING = "dense"  # dense | uniform: a frame of each of NUM_FRAMES segments (TSN), SAMPLING_RATE is ignored
 _C.DATA.SAMPLING_RATE = 32  # source frames between two frames of a clip, at TARGET_FPS
 _C.DATA.TARGET_FPS = 30
 _C.DATA.MEAN = [0.45, 0.45, 0.45]
 _C.DATA.STD = [0.225, 0.225, 0.225]
 _C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # short side in pixels, drawn for each clip
+_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # crop this share of the area, such as [0.08, 1.0]; []: off
+_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []  # width over height of these crops, such as [0.75, 1.3333]
 _C.DATA.TRAIN_CROP_SIZE = 224
 _C.DATA.TEST_CROP_SIZE = 224
 _C.DATA.RANDOM_FLIP = True
 _C.DATA.ENSEMBLE_METHOD = "sum"  # sum (mean over views) | max
 
 _C.AUG = CfgNode()
+_C.AUG.NUM_SAMPLE = 1  # clips of a training video, each with its own frames and views; holds with ENABLE False, too
 _C.AUG.ENABLE = False
-_C.AUG.AA_TYPE = "rand-m7-n2"  # RandAugment: n operations of magnitude m (0 to 10); empty: none
+_C.AUG.COLOR_JITTER = 0.0  # of brightness, contrast, saturation; also beside AA_TYPE, where PySlowFast leaves it out
+_C.AUG.AA_TYPE = "rand-m7-n2"  # rand-m<0 to 10>-n<operations> (RandAugment) | trivial | augmix; empty: none
 _C.AUG.RE_PROB = 0.25  # random erasing
 _C.AUG.RE_MODE = "pixel"  # const | rand | pixel, as timm's RandomErasing
 _C.AUG.RE_COUNT = 1
@@ -145,10 +152,6 @@ _C.SOLVER.ZERO_WD_1D_PARAM = True  # no weight decay on biases, norms and embedd
 _C.SOLVER.CLIP_GRAD_L2NORM = 0.0  # 0: no clipping
 
 
-class ConfigError(ValueError):
-    """A config file or override that cannot be used; the message names the key and the mend."""
-
-
 def default_config() -> CfgNode:
     """A fresh copy of the defaults, free to change."""
     return _C.clone()
@@ -191,9 +194,9 @@ def differences(before: str, cfg: CfgNode, sections: Sequence[str] = ()) -> list
     """
     earlier = dict(_flatten(yaml.safe_load(before) or {}))
     return [
-        f"{key} {earlier[key]} -> {_get(cfg, key)}"
+        f"{key} {earlier[key]} -> {value_of(cfg, key)}"
         for key in known_keys(cfg)
-        if key in earlier and earlier[key] != _get(cfg, key) and (not sections or key.split(".")[0] in sections)
+        if key in earlier and earlier[key] != value_of(cfg, key) and (not sections or key.split(".")[0] in sections)
     ]
 
 
@@ -206,112 +209,6 @@ def known_keys(cfg: CfgNode | None = None, prefix: str = "") -> list[str]:
         else:
             keys.append(prefix + name)
     return keys
-
-
-_CHOICES = {
-    "TRAIN.MIXED_PRECISION_DTYPE": ("bf16", "fp16"),
-    "TEST.NUM_SPATIAL_CROPS": (1, 3),
-    "TEST.UNREADABLE": ("wrong", "exclude"),
-    "DATA.DECODING_BACKEND": ("auto", "decord", "pyav"),
-    "DATA.ENSEMBLE_METHOD": ("sum", "max"),
-    "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
-    "TIMESFORMER.POSITION_RESIZE": ("bicubic", "nearest"),
-    "TIMESFORMER.TIME_RESIZE": ("nearest", "linear"),
-    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw"),
-    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
-}
-_POSITIVE = (
-    "NUM_GPUS",
-    "NUM_SHARDS",
-    "LOG_PERIOD",
-    "TRAIN.BATCH_SIZE",
-    "TRAIN.EVAL_PERIOD",
-    "TRAIN.CHECKPOINT_PERIOD",
-    "TEST.BATCH_SIZE",
-    "TEST.NUM_ENSEMBLE_VIEWS",
-    "DATA.NUM_FRAMES",
-    "DATA.SAMPLING_RATE",
-    "DATA.TARGET_FPS",
-    "DATA.TRAIN_CROP_SIZE",
-    "DATA.TEST_CROP_SIZE",
-    "MODEL.NUM_CLASSES",
-    "SLOWFAST.ALPHA",
-    "SOLVER.MAX_EPOCH",
-    "SOLVER.BASE_LR",
-)
-_NOT_NEGATIVE = (
-    "RNG_SEED",
-    "SHARD_ID",
-    "GLOBAL_BATCH_SIZE",
-    "DATA_LOADER.NUM_WORKERS",
-    "TIMESFORMER.EMBED_DIM",
-    "TIMESFORMER.DEPTH",
-    "TIMESFORMER.NUM_HEADS",
-    "TIMESFORMER.LAYER_SCALE",
-    "SOLVER.WARMUP_EPOCHS",
-    "SOLVER.WARMUP_START_LR",
-    "SOLVER.COSINE_END_LR",
-    "SOLVER.WEIGHT_DECAY",
-    "SOLVER.CLIP_GRAD_L2NORM",
-)
-_BELOW_ONE = ("TRAIN.EMA_DECAY", "MODEL.DROPOUT_RATE", "MIXUP.LABEL_SMOOTH_VALUE", "SOLVER.MOMENTUM")
-
-
-def check_config(cfg: CfgNode) -> None:
-    """Raise ConfigError where values are out of range or contradict each other."""
-    for key, allowed in _CHOICES.items():
-        if _get(cfg, key) not in allowed:
-            raise ConfigError(f"{key} is {_get(cfg, key)!r}; it must be one of {', '.join(map(str, allowed))}")
-    for key in _POSITIVE:
-        if _get(cfg, key) <= 0:
-            raise ConfigError(f"{key} is {_get(cfg, key)}; it must be above 0")
-    for key in _NOT_NEGATIVE:
-        if _get(cfg, key) < 0:
-            raise ConfigError(f"{key} is {_get(cfg, key)}; it must not be negative")
-    for key in _BELOW_ONE:
-        if not 0 <= _get(cfg, key) < 1:
-            raise ConfigError(f"{key} is {_get(cfg, key)}; it must be at least 0 and below 1")
-    if cfg.SHARD_ID >= cfg.NUM_SHARDS:
-        raise ConfigError(f"SHARD_ID {cfg.SHARD_ID} must be below NUM_SHARDS {cfg.NUM_SHARDS}; it counts from 0")
-    world = cfg.NUM_GPUS * cfg.NUM_SHARDS
-    for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
-        if _get(cfg, key) % world:
-            raise ConfigError(
-                f"{key} {_get(cfg, key)} is the total over processes and must divide by NUM_GPUS x NUM_SHARDS = {world}"
-            )
-    if cfg.GLOBAL_BATCH_SIZE and (
-        cfg.GLOBAL_BATCH_SIZE < cfg.TRAIN.BATCH_SIZE or cfg.GLOBAL_BATCH_SIZE % cfg.TRAIN.BATCH_SIZE
-    ):
-        raise ConfigError(
-            f"GLOBAL_BATCH_SIZE {cfg.GLOBAL_BATCH_SIZE} must be a multiple of TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE}"
-        )
-    if cfg.MIXUP.ENABLE and cfg.TRAIN.BATCH_SIZE // world % 2:
-        raise ConfigError(
-            f"MIXUP.ENABLE pairs the clips of each process, so TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {world} "
-            f"process(es) must be even; it is {cfg.TRAIN.BATCH_SIZE // world}"
-        )
-    if cfg.MIXUP.ENABLE and not (cfg.MIXUP.ALPHA > 0 or cfg.MIXUP.CUTMIX_ALPHA > 0):
-        raise ConfigError("MIXUP.ENABLE needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0")
-    if cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and cfg.SOLVER.NESTEROV and not cfg.SOLVER.MOMENTUM:
-        raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0")
-    if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
-        raise ConfigError(f"SOLVER.STEPS {cfg.SOLVER.STEPS} must ascend")
-    if len(cfg.SOLVER.STEPS) != len(cfg.SOLVER.LRS) or cfg.SOLVER.STEPS[:1] != [0]:
-        raise ConfigError(
-            f"SOLVER.STEPS {cfg.SOLVER.STEPS} must start at 0 and have as many entries as SOLVER.LRS {cfg.SOLVER.LRS}"
-        )
-    low, high = cfg.DATA.TRAIN_JITTER_SCALES
-    if not cfg.DATA.TRAIN_CROP_SIZE <= low <= high:
-        raise ConfigError(
-            f"DATA.TRAIN_JITTER_SCALES {[low, high]} must be ordered and not below "
-            f"DATA.TRAIN_CROP_SIZE {cfg.DATA.TRAIN_CROP_SIZE}"
-        )
-
-
-def _get(cfg: CfgNode, key: str):
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
 
 
 def _read_yaml(path: str | Path) -> dict:
@@ -338,7 +235,7 @@ def _set(cfg: CfgNode, key: str, value: object, source: str) -> None:
         near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
         raise ConfigError(f"unknown key {key} in {source}; the nearest known key is {near}")
     value = CfgNode._decode_cfg_value(value)  # "1e-4" -> 1e-4, as YAML itself does not
-    if isinstance(_get(cfg, key), float) and isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value_of(cfg, key), float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     try:
         cfg.merge_from_list([key, value])

@@ -9,12 +9,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from videofib.config import load_config
+import videofib.data.dataset
+from videofib.config import ConfigError, load_config
 from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, collate
-from videofib.data.decode import probe
+from videofib.data.decode import probe, read_frames
 from videofib.data.encode import write_video
 from videofib.data.loader import EpochSampler, build_eval_loader, build_train_loader
 from videofib.data.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest
+from videofib.data.sampling import clip_indices, train_start
 from videofib.data.transforms import TrainTransform, ViewTransform
 
 PIXELS = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # normalised values are the pixels' own
@@ -68,18 +70,52 @@ def batches(loader, epoch):
     return list(loader)
 
 
-def test_training_batches_do_not_depend_on_the_number_of_workers(folder):
-    augmented = ["AUG.ENABLE", True, "AUG.RE_PROB", 0.5]
+EVERYTHING = [
+    *["AUG.ENABLE", True, "AUG.RE_PROB", 0.5, "AUG.NUM_SAMPLE", 2, "AUG.COLOR_JITTER", 0.4, "AUG.AA_TYPE", "augmix"],
+    *["DATA.SAMPLING", "uniform", "DATA.TRAIN_JITTER_SCALES_RELATIVE", [0.08, 1.0]],
+    *["DATA.TRAIN_JITTER_ASPECT_RELATIVE", [0.75, 1.3333]],
+]
+
+
+@pytest.mark.parametrize(
+    ("augmented", "views"),
+    [(["AUG.ENABLE", True, "AUG.RE_PROB", 0.5], 1), (EVERYTHING, 2)],
+    ids=["usual", "everything"],
+)
+def test_training_batches_do_not_depend_on_the_number_of_workers(folder, augmented, views):
     alone = build_train_loader(config(folder, *augmented))
     helped = build_train_loader(config(folder, *augmented, "DATA_LOADER.NUM_WORKERS", 2))
     for epoch in (0, 1, 0):  # and not on what was read before
         for one, other in zip(batches(alone, epoch), batches(helped, epoch), strict=True):
-            assert one["views"].shape == (4, 1, 3, 4, 32, 32)
+            assert one["views"].shape == (4, views, 3, 4, 32, 32)
             assert torch.equal(one["views"], other["views"])
             assert torch.equal(one["indices"], other["indices"])
             assert torch.equal(one["labels"], one["indices"] % 3)
     first, second = batches(alone, 0), batches(alone, 1)
     assert not torch.equal(first[0]["views"], second[0]["views"])
+
+
+def test_the_config_reaches_the_training_transform(folder):
+    dataset = build_train_loader(config(folder, *EVERYTHING)).dataset
+    transform = dataset.transform
+    assert (dataset.num_views, dataset.spec.sampling) == (2, "uniform")
+    assert (transform.relative_areas, transform.relative_aspects) == ((0.08, 1.0), (0.75, 1.3333))
+    assert (transform.color_strength, type(transform.augment).__name__) == (0.4, "AugMix")
+    assert build_eval_loader(config(folder, *EVERYTHING), "val").dataset.spec.sampling == "uniform"
+    dataset = build_train_loader(config(folder, *EVERYTHING, "AUG.ENABLE", False)).dataset
+    assert (dataset.num_views, dataset.transform.color_strength, dataset.transform.augment) == (2, 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("AUG.AA_TYPE", "v0", "'v0'; expected rand-m<0 to 10>-n<operations>, trivial or augmix"),
+        ("AUG.RE_MODE", "noise", "'noise'; it must be one of const, rand, pixel"),
+    ],
+)
+def test_an_augmentation_that_there_is_not_is_a_config_error(folder, key, value, message):
+    with pytest.raises(ConfigError, match=f"AUG describes no augmentation: .*{message}"):
+        build_train_loader(config(folder, "AUG.ENABLE", True, key, value))
 
 
 def test_loading_leaves_the_global_generators_alone(folder):
@@ -140,6 +176,58 @@ def test_validation_sees_the_middle_clip_and_testing_the_whole_video(tmp_path):
     assert (item["views"][0, 0, :, 0, 0] / 4).round().tolist() == [16, 18, 20, 23]
     item = ViewDataset(records, EVERY_FRAME, transform, 3)[0]
     assert (item["views"][:, 0, :, 0, 0] / 4).round()[:, [0, 3]].tolist() == [[0, 7], [16, 23], [32, 39]]
+
+
+def test_uniform_sampling_covers_the_video_whatever_its_frame_rate(tmp_path):
+    records = [grey_video(tmp_path / "a.mp4", 40)]
+    transform = ViewTransform(32, 32, 1, **PIXELS)
+
+    def seen(views):
+        return (views[:, 0, :, 0, 0] / 4).round().int().tolist()
+
+    for rate, fps in [(2, 25), (32, 60)]:
+        spec = ClipSpec(4, rate, fps, sampling="uniform")
+        assert seen(ViewDataset(records, spec, transform, 1)[0]["views"]) == [[5, 15, 25, 35]]
+        assert seen(ViewDataset(records, spec, transform, 2)[0]["views"]) == [[2, 12, 22, 32], [7, 17, 27, 37]]
+        drawn = [clip for epoch in range(20) for clip in seen(ClipDataset(records, spec, TRAIN)[epoch, 0]["views"])]
+        assert all([index // 10 for index in clip] == [0, 1, 2, 3] for clip in drawn)
+        assert len(set(map(tuple, drawn))) > 15
+    with pytest.raises(ValueError, match="unknown sampling 'sparse'; it must be one of dense, uniform"):
+        ClipSpec(4, 2, 25, sampling="sparse")
+
+
+def test_a_default_item_is_one_clip_and_one_view_drawn_in_turn(tmp_path):
+    record = grey_video(tmp_path / "a.mp4", 40)
+    frames = read_frames(record.path, range(40))
+    for epoch in range(10):
+        rng = random.Random(f"5/{epoch}/0")
+        indices = clip_indices(train_start(40, 8, rng), 8, 4, 40)
+        expected = TRAIN(frames[indices], rng)
+        assert torch.equal(ClipDataset([record], EVERY_FRAME, TRAIN, seed=5)[epoch, 0]["views"], expected[None])
+
+
+def test_repeated_views_are_other_clips_and_crops_from_one_reading(tmp_path, monkeypatch):
+    record = grey_video(tmp_path / "a.mp4", 40)
+    readings = []
+
+    def counting(path, indices, **options):
+        readings.append(list(indices))
+        return read_frames(path, indices, **options)
+
+    monkeypatch.setattr(videofib.data.dataset, "read_frames", counting)
+    frames = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
+    write_video(tmp_path / "noise.mp4", frames, 25)
+    noise = VideoRecord(str(tmp_path / "noise.mp4"), 1, "noise.mp4")
+    dataset = ClipDataset([record, noise], EVERY_FRAME, TRAIN, num_views=3)
+    item = dataset[0, 0]
+    assert item["views"].shape == (3, 3, 4, 32, 32)
+    starts = (item["views"][:, 0, 0, 0, 0] / 4).round().tolist()
+    assert len(set(starts)) == 3
+    assert len(readings) == 1
+    assert readings[0] == sorted(set(readings[0]))
+    views = dataset[0, 1]["views"]
+    assert not any(torch.equal(views[a], views[b]) for a, b in [(0, 1), (0, 2), (1, 2)])
+    assert torch.equal(ClipDataset([record, noise], EVERY_FRAME, TRAIN, num_views=3)[0, 1]["views"], views)
 
 
 def test_a_video_shorter_than_the_clip_repeats_its_last_frame(tmp_path):

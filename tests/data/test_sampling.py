@@ -1,10 +1,24 @@
 """Clip and crop arithmetic, against cases worked out by hand and properties that hold for all."""
 
+import math
 import random
+from collections import Counter
 
 import pytest
+import torch
+from torchvision.transforms import v2
 
-from videofib.data.sampling import clip_indices, clip_length, short_side_size, train_start, view_crop, view_start
+from videofib.data.sampling import (
+    clip_indices,
+    clip_length,
+    random_box,
+    short_side_size,
+    train_segment_indices,
+    train_start,
+    view_crop,
+    view_segment_indices,
+    view_start,
+)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +77,114 @@ def test_training_clips_reach_both_ends():
 
 
 @pytest.mark.parametrize(
+    ("frames", "video", "views", "expected"),
+    [
+        (4, 40, 1, [[5, 15, 25, 35]]),
+        (4, 10, 1, [[1, 3, 6, 8]]),  # 1.25, 3.75, 6.25, 8.75
+        (4, 40, 2, [[2, 12, 22, 32], [7, 17, 27, 37]]),  # 2.5 and 7.5 of each segment of 10
+        (2, 12, 3, [[1, 7], [3, 9], [5, 11]]),
+        (3, 29, 1, [[4, 14, 24]]),  # 4.83, 14.5, 24.17
+        (4, 2, 1, [[0, 0, 1, 1]]),  # shorter than its segments are many: frames repeat
+        (3, 1, 2, [[0, 0, 0], [0, 0, 0]]),
+    ],
+)
+def test_views_of_segments_by_hand(frames, video, views, expected):
+    assert [view_segment_indices(frames, video, view, views) for view in range(views)] == expected
+
+
+def test_no_view_of_segments_loses_a_frame_to_rounding():
+    for video in range(1, 300):
+        for frames, views in [(3, 1), (7, 1), (8, 3), (16, 5), (6, 10)]:
+            for view in range(views):
+                exact = [(2 * (views * i + view) + 1) * video // (2 * views * frames) for i in range(frames)]
+                assert view_segment_indices(frames, video, view, views) == exact
+
+
+def test_training_takes_one_frame_anywhere_in_each_segment():
+    rng = random.Random(0)
+    drawn = [train_segment_indices(4, 40, rng) for _ in range(1000)]
+    for segment, frames in enumerate(zip(*drawn, strict=True)):
+        counts = Counter(frames)
+        assert set(counts) == set(range(10 * segment, 10 * segment + 10))
+        assert min(counts.values()) > 60  # 100 expected
+    offsets = [(a % 10, b % 10) for a, b, *_ in drawn]
+    assert len(set(offsets)) == 100  # each segment draws for itself
+
+
+def test_segments_of_any_video_stay_in_it_and_in_order():
+    rng = random.Random(0)
+    for _ in range(2000):
+        frames, video = rng.randint(1, 32), rng.randint(1, 400)
+        indices = train_segment_indices(frames, video, rng)
+        assert len(indices) == frames
+        assert indices == sorted(indices)
+        assert 0 <= indices[0] <= indices[-1] < video
+        if frames <= video:
+            assert all(i * video / frames - 1 < index < (i + 1) * video / frames for i, index in enumerate(indices))
+
+
+def boxes(height, width, areas, aspects, count=2000):
+    rng = random.Random(0)
+    return [random_box(height, width, areas, aspects, rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(600, 800), (800, 300)])
+def test_random_boxes_are_distributed_as_torchvisions(height, width):
+    areas, aspects = (0.08, 1.0), (0.75, 4 / 3)
+    found = boxes(height, width, areas, aspects)
+    assert all(min(box) >= 0 and box[0] + box[2] <= height and box[1] + box[3] <= width for box in found)
+    crop, frame = v2.RandomResizedCrop(224, areas, aspects), torch.empty(3, height, width)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        expected = [crop.make_params([frame]) for _ in range(len(found))]
+    expected = [(params["top"], params["left"], params["height"], params["width"]) for params in expected]
+    for measure in (
+        lambda top, left, h, w: h * w / (height * width),
+        lambda top, left, h, w: math.log(w / h),
+        lambda top, left, h, w: (top + h / 2) / height,
+        lambda top, left, h, w: (left + w / 2) / width,
+    ):
+        ours, theirs = (sorted(measure(*box) for box in drawn) for drawn in (found, expected))
+        quantiles = slice(len(found) // 40, None, len(found) // 20)
+        assert ours[quantiles] == pytest.approx(theirs[quantiles], abs=0.04)
+
+
+def test_random_boxes_keep_to_their_ranges():
+    found = boxes(600, 800, (0.08, 0.5), (0.75, 4 / 3))  # half a frame fits in any of these shapes
+    areas, aspects = [h * w / 480000 for _, _, h, w in found], [math.log(w / h) for _, _, h, w in found]
+    assert (min(areas), max(areas)) == (pytest.approx(0.08, abs=0.002), pytest.approx(0.5, abs=0.002))
+    assert sum(areas) / len(areas) == pytest.approx(0.29, abs=0.01)
+    assert (min(aspects), max(aspects)) == (
+        pytest.approx(math.log(0.75), abs=0.01),
+        pytest.approx(-math.log(0.75), abs=0.01),
+    )
+    assert sum(aspects) / len(aspects) == pytest.approx(0, abs=0.01)  # wide as often as tall
+    assert {round(w / h) for _, _, h, w in boxes(600, 800, (0.1, 0.2), (3.0, 3.0), 50)} == {3}  # width over height
+
+
+def test_random_boxes_of_one_size_reach_every_place():
+    found = Counter((t, x) for t, x, _, _ in boxes(5, 6, (16 / 30, 16 / 30), (1.0, 1.0)))
+    assert set(found) == {(t, x) for t in range(2) for x in range(3)}
+    assert min(found.values()) > 250  # 333 expected
+    assert {(h, w) for _, _, h, w in boxes(5, 6, (16 / 30, 16 / 30), (1.0, 1.0), 10)} == {(4, 4)}
+    assert set(boxes(60, 80, (1.0, 1.0), (4 / 3, 4 / 3), 10)) == {(0, 0, 60, 80)}
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (10, 100, (0, 43, 10, 13)),  # too wide: as high as the frame, 4 / 3 as wide
+        (100, 10, (43, 0, 13, 10)),  # too tall: as wide as the frame, 4 / 3 as high
+        (90, 100, (0, 0, 90, 100)),  # of an allowed aspect: all of it
+        (1, 100, (0, 49, 1, 1)),
+    ],
+)
+def test_where_no_box_fits_it_is_the_centre(height, width, expected):
+    areas = (1.001, 1.001) if height == 90 else (1.0, 1.0)
+    assert set(boxes(height, width, areas, (0.75, 4 / 3), 5)) == {expected}
+
+
+@pytest.mark.parametrize(
     ("height", "width", "short_side", "expected"),
     [(240, 320, 256, (256, 341)), (320, 240, 256, (341, 256)), (100, 100, 32, (32, 32)), (16, 640, 224, (224, 8960))],
 )
@@ -96,3 +218,8 @@ def test_impossible_clips_are_refused():
         clip_indices(0, 8, 8, 0)
     with pytest.raises(ValueError, match=r"0\.\.3"):
         view_start(100, 40, 4, 4)
+    with pytest.raises(ValueError, match=r"0\.\.1"):
+        view_segment_indices(8, 40, 2, 2)
+    for indices in (lambda: train_segment_indices(8, 0, random.Random(0)), lambda: view_segment_indices(8, 0, 0, 1)):
+        with pytest.raises(ValueError, match="video_length=0"):
+            indices()

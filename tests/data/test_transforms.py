@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from videofib.data.sampling import random_box
 from videofib.data.transforms import (
     TrainTransform,
     ViewTransform,
-    build_rand_augment,
     normalize,
     random_crop,
-    random_erase,
+    random_resized_crop,
     resize,
     to_tensor,
 )
@@ -71,6 +71,9 @@ def test_any_frame_size_gives_the_crop_size(shape):
     frames = np.zeros((2, *shape, 3), np.uint8)
     train = TrainTransform(32, [32, 40], flip=True, **PLAIN)
     assert train(frames, random.Random(0)).shape == (3, 2, 32, 32)
+    for spec in ("rand-m10-n4", "trivial", "augmix"):
+        everything = augmenting(augment=spec, **EVERYTHING)
+        assert everything(frames, random.Random(0)).shape == (3, 2, 32, 32)
     assert ViewTransform(32, 32, 3, **PLAIN)(frames, [[0, 1]]).shape == (3, 3, 2, 32, 32)
 
 
@@ -84,41 +87,68 @@ def test_flip_mirrors_half_of_the_clips():
 
 
 def augmenting(**kwargs):
-    settings = {"rand_augment": "rand-m9-n2", "erase_prob": 1.0, "erase_mode": "rand"} | kwargs
+    settings = {"augment": "rand-m9-n2", "erase_prob": 1.0, "erase_mode": "rand"} | kwargs
     return TrainTransform(32, [32, 48], flip=True, mean=MEAN, std=STD, **settings)
 
 
-def test_the_same_state_gives_the_same_view_and_global_generators_are_left_alone():
+EVERYTHING = {
+    "relative_areas": [0.1, 1.0],
+    "relative_aspects": [0.75, 1.3333],
+    "color_strength": 0.4,
+    "erase_count": 3,
+}
+
+
+@pytest.mark.parametrize("spec", ["", "rand-m9-n2", "trivial", "augmix"])
+@pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_the_same_state_gives_the_same_view_and_global_generators_are_left_alone(spec, more):
     frames = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), dtype=np.uint8)
-    transform = augmenting(erase_mode="pixel")
+    transform = augmenting(augment=spec, erase_mode="pixel", **more)
     torch.manual_seed(1)
-    before = torch.get_rng_state()
+    random.seed(1)
+    before = torch.get_rng_state(), random.getstate()
     first = transform(frames, random.Random(5))
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
     torch.manual_seed(2)
     assert torch.equal(transform(frames, random.Random(5)), first)
     assert not torch.equal(transform(frames, random.Random(6)), first)
 
 
-def test_all_frames_of_a_clip_are_augmented_alike():
+@pytest.mark.parametrize("spec", ["", "rand-m9-n2", "trivial", "augmix"])
+@pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_all_frames_of_a_clip_are_augmented_alike(spec, more):
     frames = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 60, 80, 3), dtype=np.uint8), 4, 0)
     for seed in range(30):
-        view = augmenting()(frames, random.Random(seed))
+        view = augmenting(augment=spec, **more)(frames, random.Random(seed))
         assert torch.equal(view, view[:, :1].expand_as(view))
 
 
-@pytest.mark.parametrize(("mode", "distinct"), [("const", 1), ("rand", 3), ("pixel", None)])
-def test_random_erase_fills_one_box_of_timms_size(mode, distinct):
-    for seed in range(40):
-        clip = torch.full((3, 2, 64, 64), 9.0)
-        random_erase(clip, mode, 1, random.Random(seed))
-        erased = (clip != 9).all(0)
-        assert torch.equal(erased[0], erased[1])
-        rows, columns = erased[0].any(1).sum(), erased[0].any(0).sum()
-        assert rows * columns == erased[0].sum()  # one full box
-        assert 0.015 < erased[0].float().mean() < 0.36
-        if distinct:
-            assert len(clip[:, erased].unique()) == distinct
+def test_what_is_off_draws_nothing():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), dtype=np.uint8)
+    transform = TrainTransform(32, [32, 48], flip=True, mean=MEAN, std=STD)
+    for seed in range(20):
+        rng, used = random.Random(seed), random.Random(seed)
+        clip = random_crop(to_tensor(frames), 32, rng.randint(32, 48), rng)
+        clip = clip.flip(-1) if rng.random() < 0.5 else clip
+        assert torch.equal(transform(frames, used), normalize(clip, MEAN, STD))
+        rng.random()  # for erasing, which was always asked for
+        assert used.getstate() == rng.getstate()
+
+
+def test_a_resized_crop_shows_the_box_that_was_drawn():
+    clip = to_tensor(ramp(2, 60, 80))
+    for seed in range(50):
+        top, left, height, width = random_box(60, 80, (0.2, 0.9), (0.5, 2.0), random.Random(seed))
+        view = random_resized_crop(clip, 40, (0.2, 0.9), (0.5, 2.0), random.Random(seed))
+        assert view.shape == (2, 3, 40, 40)
+        across, down = view[0, 0, 20].float(), view[0, 1, :, 20].float()
+        assert across[0] == pytest.approx(left, abs=1.5)
+        assert across[-1] == pytest.approx(left + width - 1, abs=1.5)
+        assert down[0] == pytest.approx(top, abs=1.5)
+        assert down[-1] == pytest.approx(top + height - 1, abs=1.5)
+    whole = random_resized_crop(clip, 60, (1.0, 1.0), (4 / 3, 4 / 3), random.Random(0))
+    assert torch.equal(whole, resize(clip, 60, 60))
 
 
 def test_erasing_happens_as_often_as_asked():
@@ -144,17 +174,6 @@ def test_a_blank_has_the_shape_of_views():
     assert transform.blank(2, 5).shape == transform(ramp(5), [[0, 1, 2, 3, 4]] * 2).shape
 
 
-@pytest.mark.parametrize("spec", ["rand-m11-n2", "rand-m5", "augmix", "rand-m9-mstd0.5-n2"])
-def test_unreadable_augmentations_are_refused(spec):
-    with pytest.raises(ValueError, match=spec):
-        build_rand_augment(spec, MEAN)
-
-
-def test_rand_augment_reads_timms_notation():
-    transform = build_rand_augment("rand-m7-n2", MEAN)
-    assert (transform.num_ops, transform.magnitude) == (2, 21)  # 7 of 10 = 21 of 30
-
-
 def test_sizes_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="crop_size=64"):
         TrainTransform(64, [32, 48], flip=False, **PLAIN)
@@ -162,3 +181,5 @@ def test_sizes_that_cannot_work_are_refused():
         ViewTransform(64, 32, 1, **PLAIN)
     with pytest.raises(ValueError, match="'noise'"):
         TrainTransform(32, [32, 48], flip=False, erase_mode="noise", **PLAIN)
+    with pytest.raises(ValueError, match=r"relative_areas=\[0.1, 1.0\] and relative_aspects=\(\)"):
+        TrainTransform(32, [32, 48], flip=False, relative_areas=[0.1, 1.0], **PLAIN)

@@ -24,10 +24,10 @@ def constant_lr(epoch, lr=0.05):
     return lr
 
 
-def make_run(batch_size=4, videos=12, drop=0.0, shuffle=True, failures=None, **options):
+def make_run(batch_size=4, videos=12, views=1, drop=0.0, shuffle=True, failures=None, **options):
     """A model, a loader, an optimizer and a recipe."""
     model = TinyNet(drop=drop)
-    loader = Loader(*make_videos(videos), range(videos), batch_size, shuffle=shuffle, failures=failures)
+    loader = Loader(*make_videos(videos, views), range(videos), batch_size, shuffle=shuffle, failures=failures)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
     recipe = Recipe(**{"lr_at": constant_lr, "criterion": nn.CrossEntropyLoss(), **options})
     return model, loader, optimizer, recipe
@@ -88,6 +88,23 @@ def test_accumulated_batches_make_the_step_of_one_large_batch():
     at_once = run_train(*make_run(batch_size=8, videos=10))
     torch.testing.assert_close(accumulated, at_once, rtol=0, atol=1e-6)
     assert not torch.allclose(accumulated, run_train(*make_run(batch_size=2, videos=10)), atol=1e-3)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_views_of_a_video_are_clips_of_its_label(log, mixed):
+    def mix():
+        return Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=NUM_CLASSES) if mixed else None
+
+    repeated = make_run(batch_size=4, views=2, shuffle=False, mix=mix())
+    alone = make_run(batch_size=8, videos=24, shuffle=False, mix=mix())
+    loader = repeated[1]
+    alone[1].views, alone[1].labels = loader.views.flatten(0, 1).unsqueeze(1), loader.labels.repeat_interleave(2)
+    assert torch.equal(run_train(*repeated), run_train(*alone))
+    epochs = [line for line in read_stats(log) if line["_type"] == "train_epoch"]
+    for one, other in zip(epochs[:2], epochs[2:], strict=True):
+        assert one["loss"] == other["loss"]
+        assert one.get("clip_top1_acc") == other.get("clip_top1_acc")
+        assert [round(line["clips_per_second"] * line["seconds"], 1) for line in (one, other)] == [24, 24]
 
 
 def test_the_learning_rate_follows_the_fractional_epoch():

@@ -14,7 +14,14 @@ from torch.utils.data import Dataset
 from videofib.data.decode import estimate, read_frames
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.manifest import VideoRecord, verified
-from videofib.data.sampling import clip_indices, clip_length, train_start, view_start
+from videofib.data.sampling import (
+    clip_indices,
+    clip_length,
+    train_segment_indices,
+    train_start,
+    view_segment_indices,
+    view_start,
+)
 from videofib.data.transforms import TrainTransform, ViewTransform
 
 logger = logging.getLogger(__name__)
@@ -24,21 +31,51 @@ MAX_DRAWS = 10  # videos tried for one training sample before giving up
 
 @dataclass(frozen=True)
 class ClipSpec:
-    """How clips are taken from videos: ``num_frames`` frames, ``sampling_rate`` apart in a ``target_fps`` video."""
+    """How clips are taken from videos.
+
+    ``dense``: ``num_frames`` frames, ``sampling_rate`` apart in a ``target_fps`` video.
+    ``uniform``: one frame of each of ``num_frames`` segments of the whole video, whatever its frame rate.
+
+    Raises:
+        ValueError: another ``sampling``.
+    """
 
     num_frames: int
     sampling_rate: int
     target_fps: float
     backend: str = "auto"
+    sampling: str = "dense"
+
+    def __post_init__(self) -> None:
+        if self.sampling not in ("dense", "uniform"):
+            raise ValueError(f"unknown sampling {self.sampling!r}; it must be one of dense, uniform")
+
+    def train_clips(self, length: int, fps: float, count: int, rng: random.Random) -> list[list[int]]:
+        """Frame indices (T) of ``count`` random clips of a video of ``length`` frames."""
+        if self.sampling == "uniform":
+            return [train_segment_indices(self.num_frames, length, rng) for _ in range(count)]
+        span = self._span(fps)
+        return [clip_indices(train_start(length, span, rng), span, self.num_frames, length) for _ in range(count)]
+
+    def view_clips(self, length: int, fps: float, count: int) -> list[list[int]]:
+        """Frame indices (T) of ``count`` clips spread over a video of ``length`` frames."""
+        if self.sampling == "uniform":
+            return [view_segment_indices(self.num_frames, length, view, count) for view in range(count)]
+        span = self._span(fps)
+        starts = [view_start(length, span, view, count) for view in range(count)]
+        return [clip_indices(start, span, self.num_frames, length) for start in starts]
+
+    def _span(self, fps: float) -> float:
+        return clip_length(self.num_frames, self.sampling_rate, self.target_fps, fps)
 
 
 class ClipDataset(Dataset):
-    """Training: one random view of one random clip of each video.
+    """Training: random views of each video, each of a random clip of its own; the video is decoded once.
 
     Items are keyed ``(epoch, index)``. All chance comes from (seed, epoch, index), so an item is the same in any
     worker, process or resumed run. Each item is a dict of
 
-        views: (1, C, T, H, W) float32
+        views: (V, C, T, H, W) float32, V = num_views
         label: int
         index: int, the position in ``records`` of the video really used
         failures: list of (video_id, reason): videos that could not be read and were replaced by another
@@ -47,8 +84,17 @@ class ClipDataset(Dataset):
         RuntimeError: ``MAX_DRAWS`` videos in a row could not be read; names them.
     """
 
-    def __init__(self, records: Sequence[VideoRecord], spec: ClipSpec, transform: TrainTransform, *, seed: int = 0):
-        self.records, self.spec, self.transform, self.seed = records, spec, transform, seed
+    def __init__(
+        self,
+        records: Sequence[VideoRecord],
+        spec: ClipSpec,
+        transform: TrainTransform,
+        *,
+        num_views: int = 1,
+        seed: int = 0,
+    ):
+        self.records, self.spec, self.transform = records, spec, transform
+        self.num_views, self.seed = num_views, seed
 
     def __len__(self) -> int:
         return len(self.records)
@@ -60,13 +106,15 @@ class ClipDataset(Dataset):
         while len(failures) < MAX_DRAWS:
             record = self.records[index]
             try:
-                frames, [clip] = _read(record, self.spec, lambda length, span: [train_start(length, span, rng)])
+                frames, clips = _read(
+                    record, self.spec, lambda length, fps: self.spec.train_clips(length, fps, self.num_views, rng)
+                )
             except DecodeError as error:
                 failures.append((record.video_id, str(error)))
                 index = rng.randrange(len(self.records))
                 continue
-            view = self.transform(frames[clip], rng)  # (C, T, H, W)
-            return {"views": view.unsqueeze(0), "label": record.label, "index": index, "failures": failures}
+            views = torch.stack([self.transform(frames[clip], rng) for clip in clips])
+            return {"views": views, "label": record.label, "index": index, "failures": failures}
         reasons = "\n  ".join(sorted({reason for _, reason in failures}))
         raise RuntimeError(f"{MAX_DRAWS} videos drawn in a row could not be read; check the data set:\n  {reasons}")
 
@@ -91,9 +139,7 @@ class ViewDataset(Dataset):
         record, count = self.records[index], self.num_clips
         item = {"label": record.label, "index": index, "failures": []}
         try:
-            frames, clips = _read(
-                record, self.spec, lambda length, span: [view_start(length, span, i, count) for i in range(count)]
-            )
+            frames, clips = _read(record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, count))
         except DecodeError as error:
             item["failures"].append((record.video_id, str(error)))
             return {"views": self.transform.blank(count, self.spec.num_frames), **item}
@@ -111,21 +157,20 @@ def collate(items: Sequence[dict]) -> dict:
 
 
 def _read(
-    record: VideoRecord, spec: ClipSpec, choose_starts: Callable[[int, float], list[float]]
+    record: VideoRecord, spec: ClipSpec, choose: Callable[[int, float], list[list[int]]]
 ) -> tuple[np.ndarray, list[list[int]]]:
-    """The distinct frames (N, H, W, C) of the clips that start where chosen, and each clip's positions among them.
+    """The distinct frames (N, H, W, C) of the chosen clips, and each clip's positions among them.
 
-    ``choose_starts(video_length, clip_length)`` may be asked twice: the length of a video that nobody has counted is
-    an estimate, and reading shows where it was too high.
+    ``choose(video_length, fps)`` gives the frame indices of each clip. It may be asked twice: the length of a video
+    that nobody has counted is an estimate, and reading shows where it was too high.
     """
     record = verified(record)
     length, fps = record.num_frames, record.fps
     if length is None:
         length, estimated_fps = estimate(record.path)
         fps = fps or estimated_fps
-    span = clip_length(spec.num_frames, spec.sampling_rate, spec.target_fps, fps or spec.target_fps)
     while True:
-        clips = [clip_indices(start, span, spec.num_frames, length) for start in choose_starts(length, span)]
+        clips = choose(length, fps or spec.target_fps)
         wanted = sorted(set().union(*clips))
         try:
             frames = read_frames(record.path, wanted, random_access=record.random_access, backend=spec.backend)

@@ -10,6 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from videofib.config import ConfigError
 from videofib.data.dataset import ClipDataset, ClipSpec, ViewDataset, collate
 from videofib.data.manifest import ManifestError, VideoRecord, load_split
 from videofib.data.transforms import TrainTransform, ViewTransform
@@ -47,6 +48,7 @@ def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Data
 
     Raises:
         ManifestError: no usable train split, or fewer videos than one batch.
+        ConfigError: an augmentation that there is not.
     """
     records = _load(cfg, "train")
     batch = cfg.TRAIN.BATCH_SIZE
@@ -55,19 +57,9 @@ def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Data
             f"the train split in {cfg.DATA.PATH_TO_DATA_DIR} has {len(records)} videos, fewer than one batch; "
             f"TRAIN.BATCH_SIZE is {batch}"
         )
-    augment = cfg.AUG.ENABLE
-    transform = TrainTransform(
-        cfg.DATA.TRAIN_CROP_SIZE,
-        cfg.DATA.TRAIN_JITTER_SCALES,
-        flip=cfg.DATA.RANDOM_FLIP,
-        mean=cfg.DATA.MEAN,
-        std=cfg.DATA.STD,
-        rand_augment=cfg.AUG.AA_TYPE if augment else "",
-        erase_prob=cfg.AUG.RE_PROB if augment else 0.0,
-        erase_mode=cfg.AUG.RE_MODE,
-        erase_count=cfg.AUG.RE_COUNT,
+    dataset = ClipDataset(
+        records, _clip_spec(cfg), _train_transform(cfg), num_views=cfg.AUG.NUM_SAMPLE, seed=cfg.RNG_SEED
     )
-    dataset = ClipDataset(records, _clip_spec(cfg), transform, seed=cfg.RNG_SEED)
     sampler = EpochSampler(len(records), batch, seed=cfg.RNG_SEED, rank=rank, world_size=world_size)
     return _loader(cfg, dataset, sampler, batch // world_size)
 
@@ -98,7 +90,34 @@ def _load(cfg: CfgNode, split: str) -> list[VideoRecord]:
 
 
 def _clip_spec(cfg: CfgNode) -> ClipSpec:
-    return ClipSpec(cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TARGET_FPS, cfg.DATA.DECODING_BACKEND)
+    return ClipSpec(
+        cfg.DATA.NUM_FRAMES,
+        cfg.DATA.SAMPLING_RATE,
+        cfg.DATA.TARGET_FPS,
+        cfg.DATA.DECODING_BACKEND,
+        cfg.DATA.SAMPLING,
+    )
+
+
+def _train_transform(cfg: CfgNode) -> TrainTransform:
+    augment = cfg.AUG.ENABLE
+    try:
+        return TrainTransform(
+            cfg.DATA.TRAIN_CROP_SIZE,
+            cfg.DATA.TRAIN_JITTER_SCALES,
+            relative_areas=cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE,
+            relative_aspects=cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE,
+            flip=cfg.DATA.RANDOM_FLIP,
+            mean=cfg.DATA.MEAN,
+            std=cfg.DATA.STD,
+            color_strength=cfg.AUG.COLOR_JITTER if augment else 0.0,
+            augment=cfg.AUG.AA_TYPE if augment else "",
+            erase_prob=cfg.AUG.RE_PROB if augment else 0.0,
+            erase_mode=cfg.AUG.RE_MODE,
+            erase_count=cfg.AUG.RE_COUNT,
+        )
+    except ValueError as error:
+        raise ConfigError(f"AUG describes no augmentation: {error}") from error
 
 
 def _loader(cfg: CfgNode, dataset: Dataset, sampler: Sampler | Sequence[int], batch_size: int) -> DataLoader:

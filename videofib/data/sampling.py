@@ -11,11 +11,22 @@ Clips follow PySlowFast and TimeSformer. A video of L frames, a clip spanning c 
     views    0|<-------- c -------->|                start 0
              1          |<-------- c -------->|      start delta / 2 (the only start where there is one view)
              2                      |<-------- c -------->|  start delta: ends at frame L-1
+
+Segments follow TSN (arXiv 1608.00859): the whole video, whatever its length and frame rate, cut into T equal parts::
+
+    frame    0                                  L-1
+             |<- L/T ->|         |         |         |
+    training    *       *             *      *           one frame anywhere in each segment
+    one view      *         *         *         *        the middle of each
+    view 0      *         *         *         *          of two: the middle of each segment's first half,
+    view 1           *         *         *         *     and of its second
 """
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 
 # Sums such as 44.256 + 255.744 - 1 come out a hair below their integer; rounding down must not lose a frame to that.
 _ROUNDING = 1e-6
@@ -35,8 +46,7 @@ def train_start(video_length: int, clip_length: float, rng: random.Random) -> fl
 
 def view_start(video_length: int, clip_length: float, view: int, num_views: int) -> float:
     """The first frame of temporal view ``view``: spread over the video; the middle where there is one view."""
-    if not 0 <= view < num_views:
-        raise ValueError(f"view must be in 0..{num_views - 1}, got {view}")
+    _check_view(view, num_views)
     delta = max(video_length - clip_length, 0)
     return delta / 2 if num_views == 1 else delta * view / (num_views - 1)
 
@@ -46,10 +56,46 @@ def clip_indices(start: float, clip_length: float, num_frames: int, video_length
 
     A clip longer than the video repeats the last frame; a clip shorter than a frame repeats its first.
     """
-    if video_length < 1:
-        raise ValueError(f"a video needs at least one frame, got {video_length=}")
+    _check_length(video_length)
     step = max(clip_length - 1, 0) / max(num_frames - 1, 1)
     return [min(max(int(start + step * i + _ROUNDING), 0), video_length - 1) for i in range(num_frames)]
+
+
+def train_segment_indices(num_frames: int, video_length: int, rng: random.Random) -> list[int]:
+    """T=num_frames indices, one uniformly random in each of T equal segments; never backwards."""
+    width = _segment_width(num_frames, video_length)
+    return [min(int((i + rng.random()) * width), video_length - 1) for i in range(num_frames)]
+
+
+def view_segment_indices(num_frames: int, video_length: int, view: int, num_views: int) -> list[int]:
+    """T=num_frames indices of temporal view ``view``: the middle of part ``view`` of ``num_views`` of each segment."""
+    _check_view(view, num_views)
+    width = _segment_width(num_frames, video_length)
+    place = (2 * view + 1) / (2 * num_views)
+    return [int((i + place) * width + _ROUNDING) for i in range(num_frames)]
+
+
+def random_box(
+    height: int, width: int, areas: Sequence[float], aspects: Sequence[float], rng: random.Random
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a random part of a frame, as torchvision's RandomResizedCrop draws it.
+
+    Args:
+        areas: (low, high) share of the frame's area, drawn uniformly.
+        aspects: (low, high) width over height, drawn so that a and 1 / a are as likely.
+
+    A drawn shape that does not fit is drawn again; after ten tries it is the largest centred box of an aspect within
+    ``aspects``.
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(*areas)
+        aspect = math.exp(rng.uniform(math.log(aspects[0]), math.log(aspects[1])))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return rng.randint(0, height - h), rng.randint(0, width - w), h, w
+    aspect = min(max(width / height, aspects[0]), aspects[1])
+    h, w = max(1, min(height, round(width / aspect))), max(1, min(width, round(height * aspect)))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -79,3 +125,18 @@ def view_crop(height: int, width: int, size: int, crop: int, num_crops: int) -> 
         else:
             left = 0 if crop == 0 else spare_width
     return top, left
+
+
+def _segment_width(num_frames: int, video_length: int) -> float:
+    _check_length(video_length)
+    return video_length / num_frames
+
+
+def _check_length(video_length: int) -> None:
+    if video_length < 1:
+        raise ValueError(f"a video needs at least one frame, got {video_length=}")
+
+
+def _check_view(view: int, num_views: int) -> None:
+    if not 0 <= view < num_views:
+        raise ValueError(f"view must be in 0..{num_views - 1}, got {view}")

@@ -7,18 +7,16 @@ as normalised float32 (C, T, H, W). Whatever is random is the same for all frame
 
 from __future__ import annotations
 
-import math
 import random
-import re
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import v2
 
-from videofib.data.sampling import short_side_size, view_crop
+from videofib.data.augment import ERASE_MODES, auto_augment, build_auto_augment, color_jitter, random_erase
+from videofib.data.sampling import random_box, short_side_size, view_crop
 
 _CHANNELS = 3
 
@@ -50,6 +48,14 @@ def random_crop(clip: Tensor, crop_size: int, short_side: int, rng: random.Rando
     return resize(clip[..., rows, columns], crop_size, crop_size)
 
 
+def random_resized_crop(
+    clip: Tensor, crop_size: int, areas: Sequence[float], aspects: Sequence[float], rng: random.Random
+) -> Tensor:
+    """A ``random_box`` of the clip, scaled to a square. (T, C, H, W) -> (T, C, crop_size, crop_size)."""
+    top, left, height, width = random_box(*clip.shape[-2:], areas, aspects, rng)
+    return resize(clip[..., top : top + height, left : left + width], crop_size, crop_size)
+
+
 def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """(T, C, H, W) uint8 -> (C, T, H, W) float32, ``(clip / 255 - mean) / std`` for each channel."""
     shape = (-1, 1, 1, 1)
@@ -66,10 +72,12 @@ class TrainTransform:
     Args:
         crop_size: pixels of the square view.
         jitter_scales: (low, high) between which the short side is drawn before cropping; low >= crop_size.
+        relative_areas, relative_aspects: crop a ``random_box`` of these ranges and scale it to the square, whatever
+            the frame's size; jitter_scales is not used then. Both empty: off.
         flip: mirror half of the clips.
         mean, std: of each channel, for pixel values of 0..1.
-        rand_augment: such as ``rand-m7-n2``, n operations of magnitude m of 10; empty: none. The 14 operations are
-            torchvision's.
+        color_strength: see ``color_jitter``; 0: none.
+        augment: a text for ``build_auto_augment``, such as ``rand-m7-n2``; empty: none.
         erase_prob, erase_mode, erase_count: see ``random_erase``; 0: none.
     """
 
@@ -81,30 +89,40 @@ class TrainTransform:
         flip: bool,
         mean: Sequence[float],
         std: Sequence[float],
-        rand_augment: str = "",
+        relative_areas: Sequence[float] = (),
+        relative_aspects: Sequence[float] = (),
+        color_strength: float = 0.0,
+        augment: str = "",
         erase_prob: float = 0.0,
         erase_mode: str = "pixel",
         erase_count: int = 1,
     ):
         if not crop_size <= jitter_scales[0] <= jitter_scales[1]:
             raise ValueError(f"need crop_size <= low <= high, got {crop_size=}, {jitter_scales=}")
-        if erase_mode not in _ERASE_MODES:
-            raise ValueError(f"unknown erase_mode {erase_mode!r}; it must be one of {', '.join(_ERASE_MODES)}")
+        if bool(relative_areas) != bool(relative_aspects):
+            raise ValueError(f"set both or neither, got {relative_areas=} and {relative_aspects=}")
+        if erase_mode not in ERASE_MODES:
+            raise ValueError(f"unknown erase_mode {erase_mode!r}; it must be one of {', '.join(ERASE_MODES)}")
         self.crop_size, self.jitter_scales = crop_size, tuple(jitter_scales)
         self.flip, self.mean, self.std = flip, mean, std
-        self.rand_augment = build_rand_augment(rand_augment, mean) if rand_augment else None
+        self.relative_areas, self.relative_aspects = tuple(relative_areas), tuple(relative_aspects)
+        self.color_strength = color_strength
+        self.augment = build_auto_augment(augment, mean) if augment else None
         self.erase_prob, self.erase_mode, self.erase_count = erase_prob, erase_mode, erase_count
 
     def __call__(self, frames: np.ndarray, rng: random.Random) -> Tensor:
         """(T, H, W, C) uint8 -> (C, T, crop_size, crop_size) float32; the same rng state gives the same view."""
-        clip = random_crop(to_tensor(frames), self.crop_size, rng.randint(*self.jitter_scales), rng)
+        clip = to_tensor(frames)
+        if self.relative_areas:
+            clip = random_resized_crop(clip, self.crop_size, self.relative_areas, self.relative_aspects, rng)
+        else:
+            clip = random_crop(clip, self.crop_size, rng.randint(*self.jitter_scales), rng)
         if self.flip and rng.random() < 0.5:
             clip = clip.flip(-1)
-        if self.rand_augment is not None:
-            # torchvision draws from torch's global generator: lend it a seeded one
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(rng.getrandbits(63))
-                clip = self.rand_augment(clip)
+        if self.color_strength:
+            clip = color_jitter(clip, self.color_strength, rng)
+        if self.augment is not None:
+            clip = auto_augment(clip, self.augment, rng)
         views = normalize(clip, self.mean, self.std)
         if rng.random() < self.erase_prob:
             random_erase(views, self.erase_mode, self.erase_count, rng)
@@ -145,50 +163,6 @@ class ViewTransform:
         """Zeros of the shape that views have, for a video that cannot be read."""
         size = self.crop_size
         return torch.zeros(num_clips * self.num_crops, _CHANNELS, num_frames, size, size)
-
-
-def build_rand_augment(spec: str, mean: Sequence[float]) -> v2.RandAugment:
-    """``rand-m<magnitude 0..10>-n<operations>`` -> the transform; uncovered pixels take the mean colour."""
-    match = re.fullmatch(r"rand-m(\d+)-n(\d+)", spec)
-    if match is None or int(match[1]) > 10:
-        raise ValueError(f"cannot read the augmentation {spec!r}; expected rand-m<0 to 10>-n<operations>")
-    bins = 31
-    return v2.RandAugment(
-        num_ops=int(match[2]),
-        magnitude=round(int(match[1]) / 10 * (bins - 1)),
-        num_magnitude_bins=bins,
-        interpolation=v2.InterpolationMode.BILINEAR,
-        fill=[255 * value for value in mean],
-    )
-
-
-def random_erase(clip: Tensor, mode: str, max_count: int, rng: random.Random) -> None:
-    """Overwrite random boxes, the same in all frames, in place. clip: (C, T, H, W), normalised.
-
-    Random Erasing (arXiv 1708.04896) with timm's ranges: up to ``max_count`` boxes, which share an area of 2 % to 33 %
-    and have sides of ratio 0.3 to 3.3. Filled with ``const`` 0, ``rand``: one normal colour, ``pixel``: normal noise.
-    """
-    c, t, height, width = clip.shape
-    count = rng.randint(1, max_count)
-    generator = torch.Generator().manual_seed(rng.getrandbits(63))
-    for _ in range(count):
-        for _ in range(10):  # a box of the drawn shape may not fit
-            area = rng.uniform(0.02, 1 / 3) * height * width / count
-            ratio = math.exp(rng.uniform(math.log(0.3), math.log(1 / 0.3)))
-            h, w = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if h < height and w < width:
-                top, left = rng.randint(0, height - h), rng.randint(0, width - w)
-                box = clip[..., top : top + h, left : left + w]
-                box.copy_(torch.randn(_ERASE_MODES[mode](c, t, h, w), generator=generator) if mode != "const" else 0)
-                break
-
-
-# erase mode -> shape of the noise that fills a box of (C, T, H, W)
-_ERASE_MODES = {
-    "const": lambda c, t, h, w: (),
-    "rand": lambda c, t, h, w: (c, 1, 1, 1),
-    "pixel": lambda c, t, h, w: (c, t, h, w),
-}
 
 
 def _cut(start: float, length: float, limit: int) -> slice:

@@ -1,6 +1,7 @@
 """Training, as a story: epochs, steps, and what is said about them.
 
-B clips of a batch (one process's share), C T H W channels, frames, height, width; K classes.
+B clips of a batch (one process's share, V views of each of its videos), C T H W channels, frames, height, width;
+K classes.
 """
 
 from __future__ import annotations
@@ -124,8 +125,8 @@ def train_epoch(
         disable=None if distributed.is_main() else True,  # None: quiet where the output is no terminal
     )
     for step, batch in enumerate(progress):
-        clips = rearrange(batch["views"], "b 1 c t h w -> b c t h w").to(device, non_blocking=True)
-        labels = batch["labels"].to(device, non_blocking=True)
+        clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w").to(device, non_blocking=True)
+        labels = batch["labels"].repeat_interleave(batch["views"].shape[1]).to(device, non_blocking=True)
         targets = labels
         if recipe.mix:
             clips, targets = mix_clips(recipe.mix, clips, labels)
@@ -180,6 +181,8 @@ def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: R
 
 def mix_clips(mix: Mix, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Mix clips (B, C, T, H, W) pairwise: the same share or the same box in all frames of a clip.
+
+    The first is paired with the last, and so on: of an odd number of videos in two views the middle one meets itself.
 
     Raises:
         ValueError: an odd number of clips.

@@ -1,0 +1,139 @@
+"""Which values of the config can work, each by itself and together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fvcore.common.config import CfgNode
+
+
+class ConfigError(ValueError):
+    """A config file or override that cannot be used; the message names the key and the mend."""
+
+
+def value_of(cfg: CfgNode, key: str) -> object:
+    """The value at a full key name, such as ``SOLVER.BASE_LR``."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+_CHOICES = {
+    "TRAIN.MIXED_PRECISION_DTYPE": ("bf16", "fp16"),
+    "TEST.NUM_SPATIAL_CROPS": (1, 3),
+    "TEST.UNREADABLE": ("wrong", "exclude"),
+    "DATA.DECODING_BACKEND": ("auto", "decord", "pyav"),
+    "DATA.SAMPLING": ("dense", "uniform"),
+    "DATA.ENSEMBLE_METHOD": ("sum", "max"),
+    "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
+    "TIMESFORMER.POSITION_RESIZE": ("bicubic", "nearest"),
+    "TIMESFORMER.TIME_RESIZE": ("nearest", "linear"),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw"),
+    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
+}
+_POSITIVE = (
+    "NUM_GPUS",
+    "NUM_SHARDS",
+    "LOG_PERIOD",
+    "TRAIN.BATCH_SIZE",
+    "TRAIN.EVAL_PERIOD",
+    "TRAIN.CHECKPOINT_PERIOD",
+    "TEST.BATCH_SIZE",
+    "TEST.NUM_ENSEMBLE_VIEWS",
+    "DATA.NUM_FRAMES",
+    "DATA.SAMPLING_RATE",
+    "DATA.TARGET_FPS",
+    "DATA.TRAIN_CROP_SIZE",
+    "DATA.TEST_CROP_SIZE",
+    "AUG.NUM_SAMPLE",
+    "MODEL.NUM_CLASSES",
+    "SLOWFAST.ALPHA",
+    "SOLVER.MAX_EPOCH",
+    "SOLVER.BASE_LR",
+)
+_NOT_NEGATIVE = (
+    "RNG_SEED",
+    "SHARD_ID",
+    "GLOBAL_BATCH_SIZE",
+    "AUG.COLOR_JITTER",
+    "DATA_LOADER.NUM_WORKERS",
+    "TIMESFORMER.EMBED_DIM",
+    "TIMESFORMER.DEPTH",
+    "TIMESFORMER.NUM_HEADS",
+    "TIMESFORMER.LAYER_SCALE",
+    "SOLVER.WARMUP_EPOCHS",
+    "SOLVER.WARMUP_START_LR",
+    "SOLVER.COSINE_END_LR",
+    "SOLVER.WEIGHT_DECAY",
+    "SOLVER.CLIP_GRAD_L2NORM",
+)
+_BELOW_ONE = ("TRAIN.EMA_DECAY", "MODEL.DROPOUT_RATE", "MIXUP.LABEL_SMOOTH_VALUE", "SOLVER.MOMENTUM")
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Raise ConfigError where values are out of range or contradict each other."""
+    for key, allowed in _CHOICES.items():
+        if value_of(cfg, key) not in allowed:
+            raise ConfigError(f"{key} is {value_of(cfg, key)!r}; it must be one of {', '.join(map(str, allowed))}")
+    for key in _POSITIVE:
+        if value_of(cfg, key) <= 0:
+            raise ConfigError(f"{key} is {value_of(cfg, key)}; it must be above 0")
+    for key in _NOT_NEGATIVE:
+        if value_of(cfg, key) < 0:
+            raise ConfigError(f"{key} is {value_of(cfg, key)}; it must not be negative")
+    for key in _BELOW_ONE:
+        if not 0 <= value_of(cfg, key) < 1:
+            raise ConfigError(f"{key} is {value_of(cfg, key)}; it must be at least 0 and below 1")
+    if cfg.SHARD_ID >= cfg.NUM_SHARDS:
+        raise ConfigError(f"SHARD_ID {cfg.SHARD_ID} must be below NUM_SHARDS {cfg.NUM_SHARDS}; it counts from 0")
+    world = cfg.NUM_GPUS * cfg.NUM_SHARDS
+    for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
+        if value_of(cfg, key) % world:
+            raise ConfigError(
+                f"{key} {value_of(cfg, key)} is the total over processes and must divide by "
+                f"NUM_GPUS x NUM_SHARDS = {world}"
+            )
+    if cfg.GLOBAL_BATCH_SIZE and (
+        cfg.GLOBAL_BATCH_SIZE < cfg.TRAIN.BATCH_SIZE or cfg.GLOBAL_BATCH_SIZE % cfg.TRAIN.BATCH_SIZE
+    ):
+        raise ConfigError(
+            f"GLOBAL_BATCH_SIZE {cfg.GLOBAL_BATCH_SIZE} must be a multiple of TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE}"
+        )
+    clips = cfg.TRAIN.BATCH_SIZE // world * cfg.AUG.NUM_SAMPLE
+    if cfg.MIXUP.ENABLE and clips % 2:
+        raise ConfigError(
+            f"MIXUP.ENABLE pairs the clips of each process, so TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {world} "
+            f"process(es), times AUG.NUM_SAMPLE {cfg.AUG.NUM_SAMPLE}, must be even; it is {clips}"
+        )
+    if cfg.MIXUP.ENABLE and not (cfg.MIXUP.ALPHA > 0 or cfg.MIXUP.CUTMIX_ALPHA > 0):
+        raise ConfigError("MIXUP.ENABLE needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0")
+    if cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and cfg.SOLVER.NESTEROV and not cfg.SOLVER.MOMENTUM:
+        raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0")
+    if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
+        raise ConfigError(f"SOLVER.STEPS {cfg.SOLVER.STEPS} must ascend")
+    if len(cfg.SOLVER.STEPS) != len(cfg.SOLVER.LRS) or cfg.SOLVER.STEPS[:1] != [0]:
+        raise ConfigError(
+            f"SOLVER.STEPS {cfg.SOLVER.STEPS} must start at 0 and have as many entries as SOLVER.LRS {cfg.SOLVER.LRS}"
+        )
+    low, high = cfg.DATA.TRAIN_JITTER_SCALES
+    if not cfg.DATA.TRAIN_CROP_SIZE <= low <= high:
+        raise ConfigError(
+            f"DATA.TRAIN_JITTER_SCALES {[low, high]} must be ordered and not below "
+            f"DATA.TRAIN_CROP_SIZE {cfg.DATA.TRAIN_CROP_SIZE}"
+        )
+    areas, aspects = cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE, cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE
+    _check_range("DATA.TRAIN_JITTER_SCALES_RELATIVE", areas, most=1)
+    _check_range("DATA.TRAIN_JITTER_ASPECT_RELATIVE", aspects)
+    if bool(areas) != bool(aspects):
+        raise ConfigError(
+            f"DATA.TRAIN_JITTER_SCALES_RELATIVE {areas} and DATA.TRAIN_JITTER_ASPECT_RELATIVE {aspects} go together; "
+            "set both, or neither"
+        )
+
+
+def _check_range(key: str, values: Sequence[float], most: float = math.inf) -> None:
+    numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values)
+    if values and not (numbers and 0 < values[0] <= values[1] <= most):
+        limit = "" if most == math.inf else f" <= {most}"
+        raise ConfigError(f"{key} is {values}; it must be [low, high] with 0 < low <= high{limit}, or []")
