@@ -141,3 +141,9 @@ def test_every_key_is_read_somewhere():
     read = {key for file in users for key in keys_read(file.read_text(encoding="utf-8"))}
     unread = [key for key in known_keys() if key not in read]
     assert not unread, f"nothing reads {unread}"
+
+
+@pytest.mark.parametrize("text", ["MODEL: [1", "just words", "- 1"])
+def test_a_checkpoint_whose_config_cannot_be_read_is_told_in_one_line(text):
+    with pytest.raises(ConfigError, match=r"^the config kept in the checkpoint cannot be read: .*$"):
+        differences(text, load_config())

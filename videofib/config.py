@@ -125,7 +125,7 @@ _C.ATTENTION = CfgNode()
 _C.ATTENTION.SPACE = "dense"  # attention within a frame: dense | fibottention
 _C.ATTENTION.TIME = "dense"  # attention over frames, divided only
 _C.ATTENTION.JOINT = "dense"  # attention over all space-time tokens
-_C.ATTENTION.BACKEND = "auto"  # auto | cpu | gather | reference
+_C.ATTENTION.BACKEND = "auto"  # auto | cpu | triton | gather | reference
 
 _C.FIBOTTENTION = CfgNode()
 _C.FIBOTTENTION.W_MIN = 5
@@ -191,8 +191,15 @@ def differences(before: str, cfg: CfgNode, sections: Sequence[str] = ()) -> list
 
     Args:
         sections: looks at these alone (``"SOLVER"``); by default at all keys.
+
+    Raises:
+        ConfigError: ``before`` is no config; it comes from a checkpoint, which may be anybody's.
     """
-    earlier = dict(_flatten(yaml.safe_load(before) or {}))
+    try:
+        earlier = dict(_flatten(yaml.safe_load(before) or {}))
+    except (yaml.YAMLError, AttributeError) as error:  # AttributeError: text that is no mapping
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"the config kept in the checkpoint cannot be read: {reason}") from error
     return [
         f"{key} {earlier[key]} -> {value_of(cfg, key)}"
         for key in known_keys(cfg)

@@ -192,7 +192,7 @@ def test_a_folder_of_timm_tells_what_its_model_is(tmp_path):
     ("name", "message"),
     [
         ("vit_base_patch16_clip_quickgelu_224", "activation QuickGELU"),
-        ("vit_small_patch16_rope_224", "has blocks those of Eva, this one pre-norm"),
+        ("vit_small_patch16_rope_224", "has blocks of Eva, this one pre-norm"),
     ],
 )
 def test_an_image_model_that_works_otherwise_is_refused(name, message):

@@ -133,12 +133,12 @@ def _read_config(path: Path) -> dict:
 def _timm_config(model: nn.Module) -> dict[str, object]:
     """What a ViT of timm is beside its weights, in Hugging Face's words."""
     if not isinstance(model, VisionTransformer):
-        return {"blocks": f"those of {type(model).__name__}"}
+        return {"blocks": f"of {type(model).__name__}"}
     block = model.blocks[0]
     return {
         "hidden_size": model.embed_dim,
         "num_attention_heads": block.attn.num_heads,
         "hidden_act": "gelu" if isinstance(block.mlp.act, nn.GELU) else type(block.mlp.act).__name__,
         "layer_norm_eps": block.norm1.eps,
-        "blocks": "pre-norm" if type(block) is Block else f"those of {type(block).__name__}",
+        "blocks": "pre-norm" if type(block) is Block else f"of {type(block).__name__}",
     }
