@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 import videofib.data.dataset
 from videofib.config import ConfigError, load_config
-from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, collate
+from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset
 from videofib.data.decode import probe, read_frames
 from videofib.data.encode import write_video
-from videofib.data.loader import EpochSampler, build_eval_loader, build_train_loader
+from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.data.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest
+from videofib.data.samplers import EpochSampler
 from videofib.data.sampling import clip_indices, train_start
 from videofib.data.transforms import TrainTransform, ViewTransform
+from videofib.data.video_loader import VideoLoader
 
 PIXELS = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # normalised values are the pixels' own
 TRAIN = TrainTransform(32, [32, 40], flip=True, **PIXELS)
@@ -96,14 +97,14 @@ def test_training_batches_do_not_depend_on_the_number_of_workers(folder, augment
 
 
 def test_the_config_reaches_the_training_transform(folder):
-    dataset = build_train_loader(config(folder, *EVERYTHING)).dataset
-    transform = dataset.transform
-    assert (dataset.num_views, dataset.spec.sampling) == (2, "uniform")
+    read = build_train_loader(config(folder, *EVERYTHING)).dataset.read
+    transform = read.transform
+    assert (read.num_views, read.spec.sampling) == (2, "uniform")
     assert (transform.relative_areas, transform.relative_aspects) == ((0.08, 1.0), (0.75, 1.3333))
     assert (transform.color_strength, type(transform.augment).__name__) == (0.4, "AugMix")
-    assert build_eval_loader(config(folder, *EVERYTHING), "val").dataset.spec.sampling == "uniform"
-    dataset = build_train_loader(config(folder, *EVERYTHING, "AUG.ENABLE", False)).dataset
-    assert (dataset.num_views, dataset.transform.color_strength, dataset.transform.augment) == (2, 0.0, None)
+    assert build_eval_loader(config(folder, *EVERYTHING), "val").dataset.read.spec.sampling == "uniform"
+    read = build_train_loader(config(folder, *EVERYTHING, "AUG.ENABLE", False)).dataset.read
+    assert (read.num_views, read.transform.color_strength, read.transform.augment) == (2, 0.0, None)
 
 
 @pytest.mark.parametrize(
@@ -247,12 +248,12 @@ def test_videos_that_cannot_be_read_are_replaced_and_named(tmp_path):
         assert (item["index"], item["label"]) == (0, 0)
         assert item["failures"][0][0] == name
         assert reason in item["failures"][0][1]
-    batch = collate([dataset[0, 0], dataset[0, 1]])
+    (batch,) = VideoLoader(dataset, [(0, 0), (0, 1)], 2)
     assert batch["indices"].tolist() == [0, 0]
     assert {name for name, _ in batch["failures"]} <= {"bad.mp4", "gone.mp4"}
 
     views = ViewDataset([bad, good], EVERY_FRAME, ViewTransform(32, 32, 3, **PIXELS), 2)
-    batch = collate([views[0], views[1]])
+    (batch,) = VideoLoader(views, [0, 1], 2)
     assert batch["views"].shape == (2, 6, 3, 4, 32, 32)
     assert batch["views"][0].abs().sum() == 0
     assert batch["views"][1].abs().sum() > 0
@@ -315,8 +316,7 @@ def test_hostile_files_do_not_stop_workers(shared_data):
     records = hostile_records(shared_data)
     dataset = ClipDataset(records, ClipSpec(num_frames=2, sampling_rate=8, target_fps=30), TRAIN)
     sampler = EpochSampler(len(records), 8, seed=0, rank=0, world_size=1)
-    loader = DataLoader(dataset, batch_size=8, sampler=sampler, num_workers=2, collate_fn=collate, timeout=120)
-    found = list(loader)
+    found = list(VideoLoader(dataset, sampler, 8, num_workers=2, time_limit=60))
     assert len(found) == len(records) // 8
     assert sum(len(batch["failures"]) for batch in found) > 0
 

@@ -169,11 +169,6 @@ def test_views_are_temporal_major_and_cut_where_they_should_be():
     assert centre[0, :, 0, 0, 0].tolist() == [20, 10, 2]
 
 
-def test_a_blank_has_the_shape_of_views():
-    transform = ViewTransform(24, 30, 3, **PLAIN)
-    assert transform.blank(2, 5).shape == transform(ramp(5), [[0, 1, 2, 3, 4]] * 2).shape
-
-
 def test_sizes_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="crop_size=64"):
         TrainTransform(64, [32, 48], flip=False, **PLAIN)

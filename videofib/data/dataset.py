@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from videofib.data.decode import estimate, read_frames
@@ -22,7 +23,7 @@ from videofib.data.sampling import (
     view_segment_indices,
     view_start,
 )
-from videofib.data.transforms import TrainTransform, ViewTransform
+from videofib.data.transforms import CHANNELS, TrainTransform, ViewTransform
 
 logger = logging.getLogger(__name__)
 
@@ -93,30 +94,29 @@ class ClipDataset(Dataset):
         num_views: int = 1,
         seed: int = 0,
     ):
-        self.records, self.spec, self.transform = records, spec, transform
-        self.num_views, self.seed = num_views, seed
+        self.records, self.seed = records, seed
+        self.read = ReadClips(spec, transform, num_views)
+        self.shape = (num_views, CHANNELS, spec.num_frames, transform.crop_size, transform.crop_size)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
+    def candidates(self, key: tuple[int, int]) -> Iterator[tuple[int, str]]:
+        """(index, chance) of the video that a key asks for, then of those to take where it cannot be read."""
         epoch, index = key
-        rng = random.Random(f"{self.seed}/{epoch}/{index}")
-        failures = []
-        while len(failures) < MAX_DRAWS:
-            record = self.records[index]
-            try:
-                frames, clips = _read(
-                    record, self.spec, lambda length, fps: self.spec.train_clips(length, fps, self.num_views, rng)
-                )
-            except DecodeError as error:
-                failures.append((record.video_id, str(error)))
-                index = rng.randrange(len(self.records))
-                continue
-            views = torch.stack([self.transform(frames[clip], rng) for clip in clips])
-            return {"views": views, "label": record.label, "index": index, "failures": failures}
+        chance = f"{self.seed}/{epoch}/{index}"
+        yield index, chance
+        rng = random.Random(f"{chance}/instead")
+        for draw in range(1, MAX_DRAWS):
+            yield rng.randrange(len(self.records)), f"{chance}/{draw}"
+
+    def give_up(self, failures: list[tuple[str, str]], out: Tensor) -> None:
+        """What becomes of a sample when no candidate could be read: here the end."""
         reasons = "\n  ".join(sorted({reason for _, reason in failures}))
         raise RuntimeError(f"{MAX_DRAWS} videos drawn in a row could not be read; check the data set:\n  {reasons}")
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        return _item(self, key)
 
 
 class ViewDataset(Dataset):
@@ -130,30 +130,79 @@ class ViewDataset(Dataset):
     """
 
     def __init__(self, records: Sequence[VideoRecord], spec: ClipSpec, transform: ViewTransform, num_clips: int):
-        self.records, self.spec, self.transform, self.num_clips = records, spec, transform, num_clips
+        self.records = records
+        self.read = ReadViews(spec, transform, num_clips)
+        views = num_clips * transform.num_crops
+        self.shape = (views, CHANNELS, spec.num_frames, transform.crop_size, transform.crop_size)
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> dict:
-        record, count = self.records[index], self.num_clips
-        item = {"label": record.label, "index": index, "failures": []}
+    def candidates(self, key: int) -> Iterator[tuple[int, str]]:
+        """(index, no chance) of the video that a key asks for; there is no other to take its place."""
+        yield key, ""
+
+    def give_up(self, failures: list[tuple[str, str]], out: Tensor) -> None:
+        """What becomes of a sample whose video cannot be read: zeros."""
+        out.zero_()
+
+    def __getitem__(self, key: int) -> dict:
+        return _item(self, key)
+
+
+@dataclass(frozen=True)
+class ReadClips:
+    """Reads a training sample; small enough to be sent to workers, which need no records of their own."""
+
+    spec: ClipSpec
+    transform: TrainTransform
+    num_views: int
+
+    def __call__(self, record: VideoRecord, chance: str, out: Tensor) -> None:
+        """Write views (V, C, T, H, W) of a video into ``out``; ``chance`` seeds all that is random.
+
+        Raises:
+            DecodeError: the video cannot be read.
+        """
+        rng = random.Random(chance)
+        frames, clips = _read(
+            record, self.spec, lambda length, fps: self.spec.train_clips(length, fps, self.num_views, rng)
+        )
+        for clip, view in zip(clips, out, strict=True):
+            self.transform(frames[clip], rng, view)
+
+
+@dataclass(frozen=True)
+class ReadViews:
+    """Reads all views of a video for testing; see ``ReadClips``."""
+
+    spec: ClipSpec
+    transform: ViewTransform
+    num_clips: int
+
+    def __call__(self, record: VideoRecord, chance: str, out: Tensor) -> None:
+        frames, clips = _read(record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, self.num_clips))
+        self.transform(frames, clips, out)
+
+
+def load_sample(dataset: ClipDataset | ViewDataset, key, out: Tensor) -> tuple[int, list[tuple[str, str]]]:
+    """Read the sample of a key into ``out``, in this process; returns the index of its video, and failures."""
+    failures = []
+    for index, chance in dataset.candidates(key):
+        record = dataset.records[index]
         try:
-            frames, clips = _read(record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, count))
+            dataset.read(record, chance, out)
+            return index, failures
         except DecodeError as error:
-            item["failures"].append((record.video_id, str(error)))
-            return {"views": self.transform.blank(count, self.spec.num_frames), **item}
-        return {"views": self.transform(frames, clips), **item}
+            failures.append((record.video_id, str(error)))
+    dataset.give_up(failures, out)
+    return index, failures
 
 
-def collate(items: Sequence[dict]) -> dict:
-    """Items -> views (B, V, C, T, H, W), labels (B,), indices (B,) and the list of all failures."""
-    return {
-        "views": torch.stack([item["views"] for item in items]),
-        "labels": torch.tensor([item["label"] for item in items]),
-        "indices": torch.tensor([item["index"] for item in items]),
-        "failures": [failure for item in items for failure in item["failures"]],
-    }
+def _item(dataset: ClipDataset | ViewDataset, key) -> dict:
+    views = torch.empty(dataset.shape)
+    index, failures = load_sample(dataset, key, views)
+    return {"views": views, "label": dataset.records[index].label, "index": index, "failures": failures}
 
 
 def _read(

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 
-import numpy as np
 import torch
 from fvcore.common.config import CfgNode
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from videofib.config import ConfigError
-from videofib.data.dataset import ClipDataset, ClipSpec, ViewDataset, collate
+from videofib.data.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.manifest import ManifestError, VideoRecord, load_split
+from videofib.data.samplers import EpochSampler
 from videofib.data.transforms import TrainTransform, ViewTransform
+from videofib.data.video_loader import VideoLoader
 
 
-class EpochSampler(Sampler):
-    """This process's keys ``(epoch, index)``: its share of a permutation that all processes agree on.
-
-    Only whole batches are dealt, so every process takes the same number of steps. Step k trains on the same videos
-    whatever the number of processes::
-
-        permutation   | batch 0         | batch 1         | ... | too few: left out this epoch
-        process       0 1 0 1 0 1 0 1   0 1 0 1 ...
-    """
-
-    def __init__(self, num_records: int, batch_size: int, *, seed: int, rank: int, world_size: int):
-        self.num_records, self.seed, self.rank, self.world_size = num_records, seed, rank, world_size
-        self.num_used = num_records // batch_size * batch_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = list(range(self.num_records))
-        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
-        return iter([(self.epoch, index) for index in order[: self.num_used][self.rank :: self.world_size]])
-
-    def __len__(self) -> int:
-        return self.num_used // self.world_size
-
-
-def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> DataLoader:
+def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader:
     """Shuffled training batches of this process; call ``loader.sampler.set_epoch`` before each epoch.
 
     Raises:
@@ -64,7 +36,7 @@ def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Data
     return _loader(cfg, dataset, sampler, batch // world_size)
 
 
-def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> DataLoader:
+def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> VideoLoader:
     """The views of this process's videos, ``records[rank::world_size]``, in order and without padding.
 
     ``val``: one view a video, the centre of its middle clip. ``test``: NUM_ENSEMBLE_VIEWS x NUM_SPATIAL_CROPS views.
@@ -120,22 +92,12 @@ def _train_transform(cfg: CfgNode) -> TrainTransform:
         raise ConfigError(f"AUG describes no augmentation: {error}") from error
 
 
-def _loader(cfg: CfgNode, dataset: Dataset, sampler: Sampler | Sequence[int], batch_size: int) -> DataLoader:
-    workers = cfg.DATA_LOADER.NUM_WORKERS
-    return DataLoader(
+def _loader(cfg: CfgNode, dataset: ClipDataset | ViewDataset, sampler: Iterable, batch_size: int) -> VideoLoader:
+    return VideoLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
+        sampler,
+        batch_size,
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        time_limit=cfg.DATA_LOADER.TIME_LIMIT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),
-        persistent_workers=workers > 0,
-        worker_init_fn=_start_worker,
-        # a generator of its own: by default each pass over a loader would advance torch's global one
-        generator=torch.Generator().manual_seed(cfg.RNG_SEED),
     )
-
-
-def _start_worker(worker_id: int) -> None:
-    torch.set_num_threads(1)  # parallel over videos, not within one
-    np.random.seed(torch.initial_seed() % 2**32)  # torch seeds itself and random; nothing of ours draws from these

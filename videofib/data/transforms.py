@@ -18,7 +18,7 @@ from torch import Tensor
 from videofib.data.augment import ERASE_MODES, auto_augment, build_auto_augment, color_jitter, random_erase
 from videofib.data.sampling import random_box, short_side_size, view_crop
 
-_CHANNELS = 3
+CHANNELS = 3
 
 
 def to_tensor(frames: np.ndarray) -> Tensor:
@@ -56,14 +56,14 @@ def random_resized_crop(
     return resize(clip[..., top : top + height, left : left + width], crop_size, crop_size)
 
 
-def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(T, C, H, W) uint8 -> (C, T, H, W) float32, ``(clip / 255 - mean) / std`` for each channel."""
+def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
+    """(T, C, H, W) uint8 -> (C, T, H, W) float32, ``(clip / 255 - mean) / std`` for each channel; into ``out``."""
     shape = (-1, 1, 1, 1)
     scale = 1 / (255 * torch.tensor(std, dtype=torch.float32))
     shift = -torch.tensor(mean, dtype=torch.float32) / torch.tensor(std, dtype=torch.float32)
     t, c, h, w = clip.shape
-    out = torch.empty(c, t, h, w).copy_(clip.transpose(0, 1))
-    return out.mul_(scale.view(shape)).add_(shift.view(shape))
+    out = torch.empty(c, t, h, w) if out is None else out
+    return out.copy_(clip.transpose(0, 1)).mul_(scale.view(shape)).add_(shift.view(shape))
 
 
 class TrainTransform:
@@ -110,8 +110,11 @@ class TrainTransform:
         self.augment = build_auto_augment(augment, mean) if augment else None
         self.erase_prob, self.erase_mode, self.erase_count = erase_prob, erase_mode, erase_count
 
-    def __call__(self, frames: np.ndarray, rng: random.Random) -> Tensor:
-        """(T, H, W, C) uint8 -> (C, T, crop_size, crop_size) float32; the same rng state gives the same view."""
+    def __call__(self, frames: np.ndarray, rng: random.Random, out: Tensor | None = None) -> Tensor:
+        """(T, H, W, C) uint8 -> (C, T, crop_size, crop_size) float32; the same rng state gives the same view.
+
+        It is written into ``out`` where that is given.
+        """
         clip = to_tensor(frames)
         if self.relative_areas:
             clip = random_resized_crop(clip, self.crop_size, self.relative_areas, self.relative_aspects, rng)
@@ -123,7 +126,7 @@ class TrainTransform:
             clip = color_jitter(clip, self.color_strength, rng)
         if self.augment is not None:
             clip = auto_augment(clip, self.augment, rng)
-        views = normalize(clip, self.mean, self.std)
+        views = normalize(clip, self.mean, self.std, out)
         if rng.random() < self.erase_prob:
             random_erase(views, self.erase_mode, self.erase_count, rng)
         return views
@@ -138,31 +141,30 @@ class ViewTransform:
         self.crop_size, self.short_side, self.num_crops = crop_size, short_side, num_crops
         self.mean, self.std = mean, std
 
-    def __call__(self, frames: np.ndarray, clips: Sequence[Sequence[int]]) -> Tensor:
+    def __call__(self, frames: np.ndarray, clips: Sequence[Sequence[int]], out: Tensor | None = None) -> Tensor:
         """Views of several clips that share frames; each frame is scaled once.
 
         Args:
             frames: (N, H, W, C) uint8, the distinct frames.
             clips: for each temporal view the T positions of its frames among ``frames``.
+            out: where to write the views.
 
         Returns:
             (V, C, T, crop_size, crop_size) float32, V = len(clips) * num_crops; all crops of a clip together.
         """
         height, width = short_side_size(*frames.shape[1:3], self.short_side)
         scaled = resize(to_tensor(frames), height, width)  # (N, C, height, width)
-        views = []
+        if out is None:
+            size = self.crop_size
+            out = torch.empty(len(clips) * self.num_crops, CHANNELS, len(clips[0]), size, size)
+        views = iter(out)
         for positions in clips:
             clip = scaled[list(positions)]
             for crop in range(self.num_crops):
                 top, left = view_crop(height, width, self.crop_size, crop, self.num_crops)
                 view = clip[..., top : top + self.crop_size, left : left + self.crop_size]
-                views.append(normalize(view, self.mean, self.std))
-        return torch.stack(views)
-
-    def blank(self, num_clips: int, num_frames: int) -> Tensor:
-        """Zeros of the shape that views have, for a video that cannot be read."""
-        size = self.crop_size
-        return torch.zeros(num_clips * self.num_crops, _CHANNELS, num_frames, size, size)
+                normalize(view, self.mean, self.std, next(views))
+        return out
 
 
 def _cut(start: float, length: float, limit: int) -> slice:
