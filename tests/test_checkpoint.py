@@ -51,6 +51,20 @@ def test_a_run_goes_on_as_if_never_interrupted(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(ema.module.parameters(), other_ema.module.parameters(), strict=True))
 
 
+def test_checkpoints_within_an_epoch_are_kept_until_newer_ones_are_there(tmp_path):
+    model, optimizer = run_parts()
+    for epoch, step in [(0, 5), (0, 10), (1, 0), (1, 5), (1, 10), (1, 15), (2, 0)]:
+        save_checkpoint(tmp_path, epoch, model, optimizer, step=step, states=[{"meter": {"loss": 0.5}}])
+        newest, content = latest_checkpoint(tmp_path)
+        assert (content["epoch"], content["step"]) == (epoch, step)
+    assert [path.name for path in find_checkpoints(tmp_path)] == [
+        "checkpoint_epoch_00001.pyth",
+        "checkpoint_epoch_00001_step_000015.pyth",
+        "checkpoint_epoch_00002.pyth",
+    ]
+    assert load_checkpoint(newest)["states"] == [{"meter": {"loss": 0.5}}]
+
+
 def test_resuming_keeps_the_optimizers_own_options(tmp_path):
     model, optimizer = run_parts()
     take_step(model, optimizer)

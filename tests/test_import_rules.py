@@ -26,7 +26,12 @@ ALLOWED = {
     "config_checks": set(),
 }
 # the few files that bring the parts together, and so may read the config
-READERS = {"models/build.py": {"config"}, "data/loader.py": {"config"}, "engine/run.py": None}
+READERS = {
+    "models/build.py": {"config"},
+    "data/loader.py": {"config"},
+    "engine/run.py": None,
+    "engine/preflight.py": {"config"},
+}
 ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "module"]
 
 

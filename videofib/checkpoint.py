@@ -1,7 +1,8 @@
 """Checkpoints: everything a run needs to go on, in files that are whole or absent.
 
-``OUTPUT_DIR/checkpoints/checkpoint_epoch_00003.pyth`` is written when three epochs are done. Files may come from
-strangers, so they are only ever read as tensors and plain values (``weights_only=True``), never as code.
+``OUTPUT_DIR/checkpoints/checkpoint_epoch_00003.pyth`` is written when three epochs are done, and
+``checkpoint_epoch_00003_step_000120.pyth`` 120 batches later. Files may come from strangers, so they are only ever read
+as tensors and plain values (``weights_only=True``), never as code.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from videofib.files import replacing
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pyth")
+_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
 
 
@@ -34,24 +36,33 @@ def save_checkpoint(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
+    step: int = 0,
+    states: Sequence[dict] = (),
     scaler: torch.amp.GradScaler | None = None,
     ema: nn.Module | None = None,
     config: str = "",
 ) -> Path:
-    """Write ``directory/checkpoint_epoch_{epoch:05d}.pyth``, whole or not at all.
+    """Write ``directory/checkpoint_epoch_{epoch:05d}[_step_{step:06d}].pyth``, whole or not at all.
+
+    Then remove those from within an epoch, unless they are among the newest two.
 
     Args:
         epoch: epochs done.
+        step: batches done of the next one.
+        states: by rank, what each process needs to go on within an epoch.
         ema: the model that holds the averaged weights.
         config: the run's configuration as YAML.
     """
-    path = Path(directory) / f"checkpoint_epoch_{epoch:05d}.pyth"
+    within = f"_step_{step:06d}" if step else ""
+    path = Path(directory) / f"checkpoint_epoch_{epoch:05d}{within}.pyth"
     content = {
         "model_state": model.state_dict(),
         "optimizer_state": optimizer.state_dict(),
         "scaler_state": scaler.state_dict() if scaler else None,
         "ema_state": ema.state_dict() if ema else None,
         "epoch": epoch,
+        "step": step,
+        "states": list(states),
         "config": config,
         "versions": {"videofib": videofib.__version__, "torch": str(torch.__version__)},
     }
@@ -60,6 +71,9 @@ def save_checkpoint(
             torch.save(content, partial)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
+    for old in find_checkpoints(directory)[:-2]:
+        if _position_in_name(old)[1]:
+            old.unlink(missing_ok=True)
     return path
 
 
@@ -74,7 +88,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} is no videofib checkpoint: expected {sorted(_KEYS)}, found {found}")
-    return content
+    return {"step": 0, "states": [], **content}
 
 
 def read_tensors(path: str | Path) -> Any:
@@ -101,10 +115,10 @@ def read_tensors(path: str | Path) -> Any:
 
 
 def find_checkpoints(directory: str | Path) -> list[Path]:
-    """The checkpoints in a folder, oldest epoch first."""
+    """The checkpoints in a folder, those that are least far first."""
     directory = Path(directory)
     files = directory.iterdir() if directory.is_dir() else ()
-    return sorted((file for file in files if _NAME.fullmatch(file.name)), key=_epoch_in_name)
+    return sorted((file for file in files if _NAME.fullmatch(file.name)), key=_position_in_name)
 
 
 def latest_checkpoint(directory: str | Path) -> tuple[Path, dict[str, Any]] | None:
@@ -174,5 +188,6 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path)
     model.load_state_dict(state)
 
 
-def _epoch_in_name(path: Path) -> int:
-    return int(_NAME.fullmatch(path.name)[1])
+def _position_in_name(path: Path) -> tuple[int, int]:
+    epoch, step = _NAME.fullmatch(path.name).groups()
+    return int(epoch), int(step or 0)

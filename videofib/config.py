@@ -31,6 +31,7 @@ _C.TRAIN.ENABLE = True
 _C.TRAIN.BATCH_SIZE = 8  # videos a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips
 _C.TRAIN.EVAL_PERIOD = 1  # epochs
 _C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs
+_C.TRAIN.CHECKPOINT_STEPS = 0  # batches between checkpoints within an epoch; 0: none
 _C.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in OUTPUT_DIR
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: ours, TimeSformer's, Hugging Face's, timm's, VideoMAE's
 _C.TRAIN.MIXED_PRECISION = False

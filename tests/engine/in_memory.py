@@ -39,12 +39,13 @@ class Loader:
 
     def __init__(self, views, labels, indices, batch_size, *, failures=None, shuffle=False):
         self.views, self.labels, self.indices, self.batch_size = views, labels, list(indices), batch_size
-        self.failures, self.shuffle, self.order = failures or {}, shuffle, list(indices)
+        self.failures, self.shuffle, self.order, self.step = failures or {}, shuffle, list(indices), 0
         records = [SimpleNamespace(video_id=f"v{i}.mp4", label=int(label)) for i, label in enumerate(labels)]
         self.dataset = SimpleNamespace(records=records)
         self.sampler = self
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch, step=0):
+        self.step = step
         if self.shuffle:
             order = torch.randperm(len(self.indices), generator=torch.Generator().manual_seed(epoch))
             self.order = [self.indices[i] for i in order]
@@ -53,7 +54,7 @@ class Loader:
         return -(-len(self.order) // self.batch_size)
 
     def __iter__(self):
-        for start in range(0, len(self.order), self.batch_size):
+        for start in range(self.step * self.batch_size, len(self.order), self.batch_size):
             chosen = torch.tensor(self.order[start : start + self.batch_size])
             names = [f"v{i}.mp4" for i in chosen.tolist()]
             yield {

@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import shutil
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,7 +17,7 @@ from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
 from videofib import distributed
 from videofib.checkpoint import latest_checkpoint, resume, save_checkpoint
 from videofib.engine.evaluate import evaluate
-from videofib.engine.train import Recipe, TrainingError, mix_clips, train
+from videofib.engine.train import Position, Recipe, TrainingError, mix_clips, train
 from videofib.logging import close_logging, setup_logging
 from videofib.optim import lr_at
 
@@ -38,8 +40,21 @@ def weights(model):
 
 
 def run_train(model, loader, optimizer, recipe, epochs=2, **options):
-    train(model, loader, optimizer, recipe, epochs=epochs, **{"save": lambda epoch: None, "validate": dict, **options})
+    train(
+        model, loader, optimizer, recipe, epochs=epochs, **{"save": lambda position: None, "validate": dict, **options}
+    )
     return weights(model)
+
+
+@pytest.fixture
+def log(tmp_path):
+    setup_logging(tmp_path)
+    yield tmp_path
+    close_logging()
+
+
+def read_stats(folder):
+    return [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
 
 
 def test_training_learns():
@@ -50,36 +65,63 @@ def test_training_learns():
     assert evaluate(model, loader, view_batch_size=8)[0]["top1_acc"] > 95
 
 
+@pytest.mark.parametrize(("checkpoint_steps", "accumulation"), [(0, 1), (1, 1), (2, 2)])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_an_interrupted_run_reaches_the_same_weights(tmp_path, mixed):
+def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, checkpoint_steps, accumulation):
     def parts():
         mix = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=NUM_CLASSES) if mixed else None
-        model, loader, optimizer, recipe = make_run(drop=0.5, mix=mix)
+        model, loader, optimizer, recipe = make_run(drop=0.5, videos=20, mix=mix, accumulation=accumulation)
         ema = ModelEmaV3(model, decay=0.9)
-        return model, loader, optimizer, Recipe(lr_at=recipe.lr_at, criterion=recipe.criterion, mix=mix, ema=ema), ema
+        return model, loader, optimizer, replace(recipe, ema=ema), ema
 
-    def go_on(parts, epochs, first_epoch=0):
+    def go_on(parts, start, until=None):
         model, loader, optimizer, recipe, ema = parts
-        save = partial(save_checkpoint, tmp_path, model=model, optimizer=optimizer, ema=ema.module)
-        return run_train(model, loader, optimizer, recipe, epochs, first_epoch=first_epoch, save=save, seed=7)
+
+        def save(position):
+            save_checkpoint(tmp_path / "kept", model=model, optimizer=optimizer, ema=ema.module, **vars(position))
+            if (position.epoch, position.step) == until:
+                raise InterruptedError
+
+        options = {"start": start, "save": save, "seed": 7, "checkpoint_steps": checkpoint_steps, "log_period": 2}
+        return run_train(model, loader, optimizer, recipe, epochs=4, **options)
 
     undisturbed = parts()
-    go_on(undisturbed, epochs=4)
-    for file in tmp_path.iterdir():
-        file.unlink()
-    go_on(parts(), epochs=2)
+    go_on(undisturbed, Position())
+    expected = read_stats(log)
+    shutil.rmtree(tmp_path / "kept")
+    until = (2, {0: 0, 1: 3, 2: 2}[checkpoint_steps])
+    with pytest.raises(InterruptedError):
+        go_on(parts(), Position(), until)
     torch.rand(3)  # what happens in between does not matter
 
     resumed = parts()
-    path, checkpoint = latest_checkpoint(tmp_path)
-    done = resume(checkpoint, path, resumed[0], resumed[2], ema=resumed[4].module)
-    assert done == 2
-    go_on(resumed, epochs=4, first_epoch=done)
+    path, checkpoint = latest_checkpoint(tmp_path / "kept")
+    resume(checkpoint, path, resumed[0], resumed[2], ema=resumed[4].module)
+    assert (checkpoint["epoch"], checkpoint["step"]) == until
+    go_on(resumed, Position(checkpoint["epoch"], checkpoint["step"], checkpoint["states"]))
     assert torch.equal(weights(resumed[0]), weights(undisturbed[0]))
     assert torch.equal(weights(resumed[4].module), weights(undisturbed[4].module))
+    for found, line in zip(read_stats(log)[-4:], expected[-4:], strict=True):  # the figures of epochs go on, too
+        assert all(found[key] == line[key] for key in line if key not in ("clips_per_second", "seconds", "eta"))
     other_seed = parts()
     run_train(*other_seed[:4], epochs=4, seed=8)
     assert not torch.equal(weights(other_seed[0]), weights(undisturbed[0]))
+
+
+def test_a_checkpoint_that_does_not_fit_the_epoch_is_refused():
+    with pytest.raises(TrainingError, match=r"from step 3 of an epoch that now has 3; go on with the batch size"):
+        run_train(*make_run(), start=Position(0, 3, [{}]))
+    with pytest.raises(TrainingError, match=r"cannot be gone on from within an epoch: .*generators"):
+        run_train(*make_run(), start=Position(0, 2, [{}]))
+
+
+def test_another_number_of_processes_goes_on_with_the_same_videos():
+    seen = []
+    model, loader, optimizer, recipe = make_run(batch_size=2)
+    loader.shuffle = False
+    model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    run_train(model, loader, optimizer, recipe, epochs=1, start=Position(0, 4, [{}, {}]))
+    assert seen == [2, 2]
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch():
@@ -162,10 +204,10 @@ def test_a_scaler_leaves_out_a_step_that_overflowed():
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_where():
     model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False)
     saved = []
-    loader.set_epoch = lambda epoch: loader.views[9].fill_(math.nan) if epoch == 1 else None
+    loader.set_epoch = lambda epoch, step: loader.views[9].fill_(math.nan) if epoch == 1 else None
     with pytest.raises(TrainingError, match=r"the loss is nan at epoch 2, step 3 of 3 \(learning rate 0\.05\)"):
         run_train(model, loader, optimizer, recipe, epochs=5, save=saved.append)
-    assert saved == [1]
+    assert saved == [Position(1)]
     assert weights(model).isfinite().all()
 
 
@@ -192,19 +234,8 @@ def test_saving_and_validating_keep_their_periods_and_come_at_the_end():
         validate=lambda: validated.append(len(saved)) or {},
         eval_period=3,
     )
-    assert saved == [2, 4, 5]
+    assert saved == [Position(2), Position(4), Position(5)]
     assert validated == [1, 3]  # after epochs 3 and 5, each time after saving
-
-
-@pytest.fixture
-def log(tmp_path):
-    setup_logging(tmp_path)
-    yield tmp_path
-    close_logging()
-
-
-def read_stats(folder):
-    return [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
 
 
 def test_figures_are_logged(log):

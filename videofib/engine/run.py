@@ -30,7 +30,9 @@ from videofib.config import ConfigError, differences, load_config
 from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.data.manifest import ManifestError
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
-from videofib.engine.train import Recipe, TrainingError, seed_everything, train
+from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names
+from videofib.engine.randomness import seed_everything
+from videofib.engine.train import Position, Recipe, TrainingError, train
 from videofib.files import replacing
 from videofib.logging import log_stats, setup_logging
 from videofib.models.build import build_model
@@ -110,12 +112,12 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
 def train_from_config(cfg: CfgNode) -> None:
     """Train the model the config describes, going on from its newest checkpoint where there is one."""
     device, rank, world = distributed.device(), distributed.rank(), distributed.world_size()
-    amp_dtype = _amp_dtype(cfg, device)
+    amp_dtype = choose_amp_dtype(cfg, device)
     train_loader = build_train_loader(cfg, rank, world)
     val_loader = build_eval_loader(cfg, "val", rank, world)
-    class_names = _class_names(cfg)
-    _check_split(cfg, train_loader, "train")
-    _check_split(cfg, val_loader, "val")
+    class_names = read_class_names(cfg)
+    check_split(cfg, train_loader, "train")
+    check_split(cfg, val_loader, "val")
 
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = _build_model(cfg).to(device)
@@ -143,7 +145,7 @@ def train_from_config(cfg: CfgNode) -> None:
 
     state = {"scaler": recipe.scaler, "ema": ema.module if ema else None}
     checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
-    first_epoch = _resume_from(cfg, checkpoints, model, optimizer, **state)
+    start = _resume_from(cfg, checkpoints, model, optimizer, **state)
     evaluated = partial(_evaluate, cfg, ema.module if ema else model, val_loader, class_names, amp_dtype, "validate")
     train(
         model,
@@ -151,11 +153,14 @@ def train_from_config(cfg: CfgNode) -> None:
         optimizer,
         recipe,
         epochs=cfg.SOLVER.MAX_EPOCH,
-        first_epoch=first_epoch,
+        start=start,
         seed=cfg.RNG_SEED,
         log_period=cfg.LOG_PERIOD,
-        save=lambda epoch: save_checkpoint(checkpoints, epoch, model, optimizer, config=cfg.dump(), **state),
+        save=lambda position: save_checkpoint(
+            checkpoints, model=model, optimizer=optimizer, config=cfg.dump(), **vars(position), **state
+        ),
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
+        checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
         validate=lambda: evaluated()[0],
         eval_period=cfg.TRAIN.EVAL_PERIOD,
     )
@@ -171,8 +176,8 @@ def test_from_config(cfg: CfgNode) -> dict:
     else:
         raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
     loader = build_eval_loader(cfg, "test", distributed.rank(), distributed.world_size())
-    class_names = _class_names(cfg)
-    _check_split(cfg, loader, "test")
+    class_names = read_class_names(cfg)
+    check_split(cfg, loader, "test")
     model = _build_model(cfg)
     report = _load_pretrained(cfg, model, source)
     if report.untrained:
@@ -257,26 +262,30 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
     )
 
 
-def _resume_from(cfg: CfgNode, checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state) -> int:
-    """Load the newest checkpoint of this run, if there is one; returns the first epoch to train."""
+def _resume_from(
+    cfg: CfgNode, checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state
+) -> Position:
+    """Load the newest checkpoint of this run, if there is one; returns where to go on."""
     if not cfg.TRAIN.AUTO_RESUME:
         if find_checkpoints(checkpoints):
             raise ConfigError(
                 f"{checkpoints} holds checkpoints of another run, which this one would mix with its own: "
                 "set another OUTPUT_DIR, or TRAIN.AUTO_RESUME True to go on from them"
             )
-        return 0
+        return Position()
     found = latest_checkpoint(checkpoints)
     if len(set(distributed.all_gather(found and found[0].name))) > 1:
         raise CheckpointError(f"not every process sees the same checkpoints in {checkpoints}; is the folder shared?")
     if found is None:
-        return 0
+        return Position()
     path, checkpoint = found
-    epoch = resume(checkpoint, path, model, optimizer, **state)
-    logger.info("going on from %s; %d of %d epochs are done", path, epoch, cfg.SOLVER.MAX_EPOCH)
+    resume(checkpoint, path, model, optimizer, **state)
+    position = Position(checkpoint["epoch"], checkpoint["step"], checkpoint["states"])
+    more = f" and {position.step} steps" if position.step else ""
+    logger.info("going on from %s; %d of %d epochs%s are done", path, position.epoch, cfg.SOLVER.MAX_EPOCH, more)
     if changed := differences(checkpoint["config"], cfg):
         logger.warning("settings changed since that checkpoint: %s", "; ".join(changed))
-    return epoch
+    return position
 
 
 _MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
@@ -291,45 +300,6 @@ def _build_model(cfg: CfgNode) -> nn.Module:
         return build_model(cfg)
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error
-
-
-def _amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
-    if not cfg.TRAIN.MIXED_PRECISION:
-        return None
-    name = cfg.TRAIN.MIXED_PRECISION_DTYPE
-    if name == "fp16" and device.type == "cpu":
-        raise ConfigError("TRAIN.MIXED_PRECISION_DTYPE fp16 needs a GPU; use bf16, or TRAIN.MIXED_PRECISION False")
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError("this GPU has no bf16; set TRAIN.MIXED_PRECISION_DTYPE fp16")
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
-
-
-def _class_names(cfg: CfgNode) -> list[str] | None:
-    """The names in ``classes.txt`` of the data folder, None where there is no such file."""
-    file = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
-    if not file.is_file():
-        return None
-    names = file.read_text(encoding="utf-8").splitlines()
-    if len(set(names)) != len(names) or len(names) != cfg.MODEL.NUM_CLASSES:
-        raise ConfigError(f"{file} names {len(set(names))} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}")
-    return names
-
-
-def _check_split(cfg: CfgNode, loader, split: str) -> None:
-    """Find at once what would otherwise be found late: labels without a class, and lists that name no real files."""
-    records = loader.dataset.records
-    worst = max(records, key=lambda record: record.label)
-    if worst.label >= cfg.MODEL.NUM_CLASSES:
-        raise ConfigError(
-            f"the {split} split has label {worst.label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
-            f"{worst.label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
-        )
-    first = records[:20]  # a wrong folder shows in the first few, and a large data set is not searched
-    if not any(Path(record.path).is_file() for record in first):
-        raise ConfigError(
-            f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}; "
-            f"check the list, or set DATA.PATH_PREFIX to the folder its paths start from"
-        )
 
 
 def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:

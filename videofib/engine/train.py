@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import logging
 import math
-import random
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from videofib import distributed
+from videofib.engine.meter import Meter
+from videofib.engine.randomness import generator_states, restore_generators, seed_everything
 from videofib.logging import log_stats
-from videofib.metrics import percent, topk_correct
+from videofib.metrics import topk_correct
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +57,21 @@ class Recipe:
     ema: nn.Module | None = None
 
 
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come.
+
+    Attributes:
+        epoch: epochs done.
+        step: batches done of the next epoch, by each process.
+        states: where step is not 0, by rank: what a process needs to go on within the epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    states: Sequence[dict] = ()
+
+
 def train(
     model: nn.Module,
     loader: Iterable[dict],
@@ -66,37 +79,53 @@ def train(
     recipe: Recipe,
     *,
     epochs: int,
-    first_epoch: int = 0,
+    start: Position = Position(),
     seed: int = 0,
     log_period: int = 10,
-    save: Callable[[int], None],
+    save: Callable[[Position], None],
     checkpoint_period: int = 1,
+    checkpoint_steps: int = 0,
     validate: Callable[[], dict],
     eval_period: int = 1,
 ) -> None:
-    """Train ``model`` in place, from ``first_epoch`` (counted from 0) up to ``epochs``.
+    """Train ``model`` in place, from ``start`` up to ``epochs``.
+
+    A run that goes on from any position that was saved reaches the weights that it would have reached.
 
     Args:
         model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process.
-        loader: batches of this process, with ``sampler.set_epoch``; equally many in every process.
-        seed: all randomness of an epoch follows from (seed, epoch, rank), so that a run that was interrupted
-            reaches the weights it would have reached.
-        save: called with the number of epochs done, in rank 0 only, before validation (which may fail).
+        loader: batches of this process, with ``sampler.set_epoch(epoch, step)``; equally many in every process.
+        seed: all randomness of an epoch follows from (seed, epoch, rank).
+        save: called in rank 0 only, at the end of an epoch before validation (which may fail).
+        checkpoint_period: epochs from save to save.
+        checkpoint_steps: batches from save to save within an epoch, as far as the accumulation of gradients allows;
+            0: none.
         validate: called in all processes, returns figures to log.
         log_period: steps between lines of figures.
 
     Raises:
-        TrainingError: the loss or the gradient is not finite.
+        TrainingError: the loss or the gradient is not finite, or ``start`` holds no usable state.
     """
     replica = distributed.replicate(model)
-    for epoch in range(first_epoch, epochs):
-        seed_everything(seed, epoch, distributed.rank())
-        loader.sampler.set_epoch(epoch)
-        stats = train_epoch(model, replica, loader, optimizer, recipe, epoch, epochs, log_period)
+    for epoch in range(start.epoch, epochs):
+        meter = _enter_epoch(epoch, epochs, len(loader), start if epoch == start.epoch else Position(epoch), seed)
+        loader.sampler.set_epoch(epoch, meter.step)
+        train_epoch(
+            model,
+            replica,
+            loader,
+            optimizer,
+            recipe,
+            meter,
+            log_period=log_period,
+            save=save,
+            checkpoint_steps=checkpoint_steps,
+        )
+        stats = meter.whole_epoch(optimizer.param_groups[0]["lr"])
         if distributed.is_main():
             log_stats({"_type": "train_epoch", **stats})
         if _is_due(epoch, checkpoint_period, epochs) and distributed.is_main():
-            save(epoch + 1)
+            save(Position(epoch + 1))
         if _is_due(epoch, eval_period, epochs):
             figures = validate()
             if distributed.is_main():
@@ -109,22 +138,29 @@ def train_epoch(
     loader: Iterable[dict],
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
-    epoch: int,
-    epochs: int,
+    meter: Meter,
+    *,
     log_period: int,
-) -> dict:
-    """One pass over the loader; ``replica`` is ``model``, wrapped where several processes share the work."""
+    save: Callable[[Position], None],
+    checkpoint_steps: int,
+) -> None:
+    """The batches of an epoch that are left, counted by ``meter``.
+
+    ``replica`` is ``model``, wrapped where several processes share the work.
+    """
     model.train()
     device = next(model.parameters()).device
-    meter = _Meter(steps=len(loader), epoch=epoch, epochs=epochs)
+    saved = meter.step
     progress = tqdm(
         loader,
-        desc=f"epoch {epoch + 1}/{epochs}",
+        desc=f"epoch {meter.epoch + 1}/{meter.epochs}",
+        total=meter.steps,
+        initial=meter.step,
         unit="batch",
         leave=False,
         disable=None if distributed.is_main() else True,  # None: quiet where the output is no terminal
     )
-    for step, batch in enumerate(progress):
+    for step, batch in enumerate(progress, start=meter.step):
         clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w").to(device, non_blocking=True)
         labels = batch["labels"].repeat_interleave(batch["views"].shape[1]).to(device, non_blocking=True)
         targets = labels
@@ -133,17 +169,17 @@ def train_epoch(
 
         # the last group of batches is smaller where accumulation does not divide their number: no clip is dropped
         position = step % recipe.accumulation
-        group = min(recipe.accumulation, len(loader) - step + position)
+        group = min(recipe.accumulation, meter.steps - step + position)
         completes_group = position == group - 1
         if position == 0:
-            lr = set_lr(optimizer, recipe.lr_at(epoch + step / len(loader)))
+            lr = set_lr(optimizer, recipe.lr_at(meter.epoch + step / meter.steps))
 
         with nullcontext() if completes_group or replica is model else replica.no_sync():
             with torch.autocast(device.type, recipe.amp_dtype, enabled=recipe.amp_dtype is not None):
                 logits = replica(clips)
                 loss = recipe.criterion(logits, targets)
             loss_value = loss.item()
-            where = f"epoch {epoch + 1}, step {step + 1} of {len(loader)} (learning rate {lr:.3g})"
+            where = f"epoch {meter.epoch + 1}, step {step + 1} of {meter.steps} (learning rate {lr:.3g})"
             if not math.isfinite(loss_value):
                 raise TrainingError(f"the loss is {loss_value} at {where}; {_MEND}")
             scaled = recipe.scaler.scale(loss / group) if recipe.scaler else loss / group
@@ -155,10 +191,14 @@ def train_epoch(
             meter.grad_norm = optimizer_step(model, optimizer, recipe, where)
         progress.set_postfix(lr=f"{lr:.2e}", loss=f"{loss_value:.3f}", clips_s=f"{meter.clips_per_second():.1f}")
         if (step + 1) % log_period == 0:
-            stats = meter.recent(lr, step + 1)
+            stats = meter.recent(lr)
             if distributed.is_main():
                 log_stats({"_type": "train_iter", **stats})
-    return meter.whole_epoch(lr)
+        if checkpoint_steps and completes_group and step + 1 - saved >= checkpoint_steps and step + 1 < meter.steps:
+            states = distributed.all_gather({"generators": generator_states(), "meter": meter.state()})
+            saved = step + 1
+            if distributed.is_main():
+                save(Position(meter.epoch, saved, states))
 
 
 def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, where: str) -> float:
@@ -201,73 +241,28 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> float:
     return lr
 
 
-def seed_everything(*key: int) -> None:
-    """Seed Python, NumPy and PyTorch (all devices) from a few integers, such as (seed, epoch, rank)."""
-    state = int(np.random.SeedSequence(key).generate_state(1)[0])
-    random.seed(state)
-    np.random.seed(state)
-    torch.manual_seed(state)
-
-
 _MEND = "nothing was saved from it. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
+
+
+def _enter_epoch(epoch: int, epochs: int, steps: int, start: Position, seed: int) -> Meter:
+    """Set this process's generators, and give the meter, as they are at ``start`` of an epoch."""
+    rank = distributed.rank()
+    meter = Meter(steps, start.step, epochs, epoch)
+    if start.step >= steps:
+        raise TrainingError(
+            f"the checkpoint is from step {start.step} of an epoch that now has {steps}; go on with the batch size and "
+            "the list of videos it was written with, or remove it"
+        )
+    if start.step and len(start.states) == distributed.world_size():
+        try:
+            restore_generators(start.states[rank]["generators"])
+            meter.restore(start.states[rank]["meter"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise TrainingError(f"the checkpoint cannot be gone on from within an epoch: {error}") from error
+    else:  # another number of processes than before shares what is left of an epoch: the same videos, other chance
+        seed_everything(seed, epoch, rank, *([start.step] if start.step else []))
+    return meter
 
 
 def _is_due(epoch: int, period: int, epochs: int) -> bool:
     return (epoch + 1) % period == 0 or epoch + 1 == epochs
-
-
-class _Meter:
-    """Sums over an epoch and since the last line of figures; means are taken over all processes."""
-
-    def __init__(self, steps: int, epoch: int, epochs: int) -> None:
-        self.steps, self.epoch, self.epochs = steps, epoch, epochs
-        self.started = time.perf_counter()
-        self.losses: list[float] = []
-        self.logged = 0  # losses that a line of figures has covered
-        self.correct: list[Tensor] = []
-        self.failures: list[tuple[str, str]] = []
-        self.clips = 0
-        self.grad_norm = 0.0
-
-    def add(self, loss: float, correct: Tensor | None, failures: list, clips: int) -> None:
-        self.losses.append(loss)
-        if correct is not None:
-            self.correct.append(correct)
-        self.failures += failures
-        self.clips += clips
-
-    def clips_per_second(self) -> float:
-        return self.clips * distributed.world_size() / (time.perf_counter() - self.started)
-
-    def recent(self, lr: float, step: int) -> dict:
-        (loss,) = distributed.mean([float(np.mean(self.losses[self.logged :]))])
-        self.logged = len(self.losses)
-        left = (self.epochs - self.epoch) * self.steps - step
-        seconds = left * (time.perf_counter() - self.started) / step
-        return {
-            "epoch": self.epoch + 1,
-            "epochs": self.epochs,
-            "step": step,
-            "steps": self.steps,
-            "lr": lr,
-            "loss": loss,
-            "grad_norm": self.grad_norm,
-            "clips_per_second": self.clips_per_second(),
-            "eta": str(timedelta(seconds=round(seconds))),
-        }
-
-    def whole_epoch(self, lr: float) -> dict:
-        (loss,) = distributed.mean([float(np.mean(self.losses))])
-        stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": lr, "loss": loss}
-        if self.correct:
-            (stats["clip_top1_acc"],) = distributed.mean([percent(torch.cat(self.correct))])
-        replaced = [failure for failures in distributed.all_gather(self.failures) for failure in failures]
-        if replaced and distributed.is_main():
-            names = "; ".join(f"{name} ({reason})" for name, reason in sorted(set(map(tuple, replaced))))
-            logger.warning("epoch %d: %d unreadable videos were replaced: %s", self.epoch + 1, len(replaced), names)
-        return {
-            **stats,
-            "replaced_videos": len(replaced),
-            "clips_per_second": self.clips_per_second(),
-            "seconds": time.perf_counter() - self.started,
-        }

@@ -1,0 +1,99 @@
+"""What is counted while training, and the lines of figures made of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+from torch import Tensor
+
+from videofib import distributed
+
+logger = logging.getLogger(__name__)
+
+
+class Meter:
+    """Sums over an epoch and since the last line of figures; means are taken over all processes.
+
+    Args:
+        steps, epochs: batches of an epoch, epochs of the run.
+        step, epoch: how many of them are done.
+    """
+
+    def __init__(self, steps: int, step: int, epochs: int, epoch: int) -> None:
+        self.steps, self.step, self.epochs, self.epoch = steps, step, epochs, epoch
+        self.first_step, self.started = step, time.perf_counter()
+        self.loss = self.recent_loss = 0.0  # sums over batches
+        self.batches = self.recent_batches = 0
+        self.correct = self.judged = 0  # clips
+        self.failures: list[tuple[str, str]] = []
+        self.seconds = 0.0  # before this process went on with the epoch
+        self.clips = 0  # in this process
+        self.grad_norm = 0.0
+
+    def add(self, loss: float, correct: Tensor | None, failures: list, clips: int) -> None:
+        """Count a batch. correct: bool (B,), or None where clips have no one class."""
+        self.step += 1
+        self.loss, self.recent_loss = self.loss + loss, self.recent_loss + loss
+        self.batches, self.recent_batches = self.batches + 1, self.recent_batches + 1
+        if correct is not None:
+            self.correct += int(correct.sum())
+            self.judged += len(correct)
+        self.failures += failures
+        self.clips += clips
+
+    def state(self) -> dict[str, Any]:
+        """The sums of this process, for a run that goes on later."""
+        return {name: getattr(self, name) for name in _SUMS} | {"seconds": self.seconds + self._elapsed()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``."""
+        for name in (*_SUMS, "seconds"):
+            setattr(self, name, state[name])
+
+    def clips_per_second(self) -> float:
+        """Over all processes, since this one began."""
+        return self.clips * distributed.world_size() / self._elapsed()
+
+    def recent(self, lr: float) -> dict:
+        """A line of figures of the batches since the last one."""
+        (loss,) = distributed.mean([self.recent_loss / self.recent_batches])
+        self.recent_loss, self.recent_batches = 0.0, 0
+        left = (self.epochs - self.epoch) * self.steps - self.step
+        seconds = left * self._elapsed() / (self.step - self.first_step)
+        return {
+            "epoch": self.epoch + 1,
+            "epochs": self.epochs,
+            "step": self.step,
+            "steps": self.steps,
+            "lr": lr,
+            "loss": loss,
+            "grad_norm": self.grad_norm,
+            "clips_per_second": self.clips_per_second(),
+            "eta": str(timedelta(seconds=round(seconds))),
+        }
+
+    def whole_epoch(self, lr: float) -> dict:
+        """The line of figures of the epoch; replaced videos are named in the log."""
+        (loss,) = distributed.mean([self.loss / self.batches])
+        stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": lr, "loss": loss}
+        if self.judged:
+            (stats["clip_top1_acc"],) = distributed.mean([100.0 * self.correct / self.judged])
+        replaced = [failure for failures in distributed.all_gather(self.failures) for failure in failures]
+        if replaced and distributed.is_main():
+            names = "; ".join(f"{name} ({reason})" for name, reason in sorted(set(map(tuple, replaced))))
+            logger.warning("epoch %d: %d unreadable videos were replaced: %s", self.epoch + 1, len(replaced), names)
+        return {
+            **stats,
+            "replaced_videos": len(replaced),
+            "clips_per_second": self.clips_per_second(),
+            "seconds": self.seconds + self._elapsed(),
+        }
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - self.started
+
+
+_SUMS = ("loss", "recent_loss", "batches", "recent_batches", "correct", "judged", "failures", "grad_norm")

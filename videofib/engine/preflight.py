@@ -1,0 +1,50 @@
+"""What is looked at before a run begins, so that nothing is found late that could be found at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+
+from videofib.config import ConfigError
+
+
+def choose_amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
+    """The type of mixed precision, None for full precision; ConfigError where the device does not have it."""
+    if not cfg.TRAIN.MIXED_PRECISION:
+        return None
+    name = cfg.TRAIN.MIXED_PRECISION_DTYPE
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError("TRAIN.MIXED_PRECISION_DTYPE fp16 needs a GPU; use bf16, or TRAIN.MIXED_PRECISION False")
+    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError("this GPU has no bf16; set TRAIN.MIXED_PRECISION_DTYPE fp16")
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def read_class_names(cfg: CfgNode) -> list[str] | None:
+    """The names in ``classes.txt`` of the data folder, None where there is no such file."""
+    file = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
+    if not file.is_file():
+        return None
+    names = file.read_text(encoding="utf-8").splitlines()
+    if len(set(names)) != len(names) or len(names) != cfg.MODEL.NUM_CLASSES:
+        raise ConfigError(f"{file} names {len(set(names))} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}")
+    return names
+
+
+def check_split(cfg: CfgNode, loader, split: str) -> None:
+    """Find at once what would otherwise be found late: labels without a class, and lists that name no real files."""
+    records = loader.dataset.records
+    worst = max(records, key=lambda record: record.label)
+    if worst.label >= cfg.MODEL.NUM_CLASSES:
+        raise ConfigError(
+            f"the {split} split has label {worst.label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
+            f"{worst.label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
+        )
+    first = records[:20]  # a wrong folder shows in the first few, and a large data set is not searched
+    if not any(Path(record.path).is_file() for record in first):
+        raise ConfigError(
+            f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}; "
+            f"check the list, or set DATA.PATH_PREFIX to the folder its paths start from"
+        )
