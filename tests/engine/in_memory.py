@@ -11,14 +11,14 @@ NUM_CLASSES = 3
 class TinyNet(nn.Module):
     """(B, C, T, H, W) -> (B, K); dropout makes training random, as stochastic depth does in a real model."""
 
-    def __init__(self, seed=0, drop=0.0):
+    def __init__(self, seed=0, drop=0.0, classes=NUM_CLASSES):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.conv = nn.Conv3d(3, 8, 2)
             self.norm = nn.LayerNorm(8)
             self.drop = nn.Dropout(drop)
-            self.head = nn.Linear(8, NUM_CLASSES)
+            self.head = nn.Linear(8, classes)
 
     def forward(self, clips):
         features = self.conv(clips).relu().mean(dim=(2, 3, 4))

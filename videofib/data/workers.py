@@ -198,7 +198,7 @@ def _work(read: Read, connection: Connection, slots: SlotWriter, place: int) -> 
     while True:
         try:
             number, record, chance, slot, row = connection.recv()
-        except EOFError:  # the parent is gone
+        except (EOFError, OSError):  # the parent is gone
             return
         failure = error = None
         slots.clock.start(place, number)
