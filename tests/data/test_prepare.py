@@ -1,5 +1,6 @@
 """Preparation: nothing is lost, half-written or skipped in silence, whatever happens on the way."""
 
+import hashlib
 import json
 import os
 import signal
@@ -60,7 +61,9 @@ def test_prepared_videos_are_small_seekable_and_listed(tmp_path):
             assert (info.width, info.height, info.num_frames, info.fps) == (72, 64, 20, 25)
             assert (record.num_frames, record.fps, record.random_access) == (20, 25, True)
             assert random_access_is_right(record.path)
-    assert {row.status for row in read_manifest(tmp_path / "out/manifest.csv")} == {"ok"}
+    for row in read_manifest(tmp_path / "out/manifest.parquet"):
+        written = (tmp_path / "out" / row.path).read_bytes()
+        assert (row.status, row.rotation, row.sha256) == ("ok", 0, hashlib.sha256(written).hexdigest())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_missing_corrupt_and_damaged_are_named_and_the_rest_is_prepared(tmp_path
     assert [line.split(":")[0] for line in report["corrupt"]] == ["a/dangling.mp4", "a/text.mp4"]
     assert [line.split(":")[0] for line in report["damaged"]] == ["a/cut.mp4"]
     assert report["ignored"] == ["a/notes.txt"]
-    rows = {Path(row.path).stem: row for row in read_manifest(tmp_path / "out/manifest.csv")}
+    rows = {Path(row.path).stem: row for row in read_manifest(tmp_path / "out/manifest.parquet")}
     assert {stem: row.status for stem, row in rows.items()} == {
         "good": "ok", "cut": "damaged", "gone": "missing", "text": "corrupt", "dangling": "corrupt",
     }  # fmt: skip
@@ -274,7 +277,7 @@ def test_every_hostile_file_is_prepared_or_named(shared_data, tmp_path):
     (root / "misseek").symlink_to(shared_data / "hostile/misseek")
     result = subprocess.run(command(root, tmp_path / "out"), check=True, capture_output=True, text=True, timeout=300)
     report = json.loads((tmp_path / "out/report.json").read_text())
-    rows = {Path(row.source).name: row for row in read_manifest(tmp_path / "out/manifest.csv")}
+    rows = {Path(row.source).name: row for row in read_manifest(tmp_path / "out/manifest.parquet")}
 
     readable, files = {}, set()
     for line in (shared_data / "MANIFEST.tsv").read_text(encoding="utf-8").splitlines()[1:]:

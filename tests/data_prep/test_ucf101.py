@@ -81,7 +81,7 @@ def test_the_script_on_real_clips_with_most_classes_absent(shared_data, tmp_path
     run(tmp_path, "--short-side", "96", "--only-present-classes")
     assert (tmp_path / "out/classes.txt").read_text() == "Lunges\nWallPushups\n"
     assert sorted(record.label for record in load_split(tmp_path / "out", "train")) == [0, 1]
-    rows = read_manifest(tmp_path / "out/manifest.csv")
+    rows = read_manifest(tmp_path / "out/manifest.parquet")
     assert {row.status for row in rows} == {"ok", "missing"}
     assert all(row.random_access and row.height == 96 for row in rows if row.status == "ok")
 

@@ -3,7 +3,7 @@
     out/videos/<class>/<stem>.mp4
     out/train.csv  val.csv  test.csv    `path label` a line
     out/classes.txt                     line i names label i
-    out/manifest.csv                    every listed video: what was counted and proved, or why it is not there
+    out/manifest.parquet                every listed video: what was counted and proved, or why it is not there
     out/report.json                     the same in short: missing, corrupt and damaged videos by name
     out/journal.jsonl                   what is done, so that a later run redoes only what is not
 
