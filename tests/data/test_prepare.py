@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import folder
 from videofib.data.decode import probe, random_access_is_right, read_frames
 from videofib.data.encode import write_video
 from videofib.data.manifest import load_split, read_list, read_manifest
 from videofib.data.prepare import Item, PrepareError, output_paths, prepare
+from videofib.data.sets import folder
 from videofib.data.transcode import Encoding, target_size
+
+SCRIPT = Path(__file__).parents[2] / "data_prep/folder.py"
 
 
 def write_clip(path, seed=0, count=20, width=128, height=112):
@@ -41,7 +43,7 @@ def run_folder(root, out, *extra, **options):
 
 
 def command(root, out, jobs=2):
-    return [sys.executable, str(Path(folder.__file__)), "--videos", str(root), "--out", str(out), "--jobs", str(jobs)]
+    return [sys.executable, str(SCRIPT), "--videos", str(root), "--out", str(out), "--jobs", str(jobs)]
 
 
 def tree(out):

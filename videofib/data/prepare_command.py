@@ -1,4 +1,4 @@
-"""What the scripts in data_prep/ share: the command line, finding listed videos, the summary."""
+"""What the commands in sets/ share: the command line, finding listed videos, the summary."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Listing:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments common to every script."""
-    parser = argparse.ArgumentParser(description=description)
+def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
+    """The arguments common to every data set; ``prog`` is the command's name in messages, else that of the script."""
+    parser = argparse.ArgumentParser(prog, description=description)
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to go on or to mend")
     parser.add_argument("--short-side", type=int, default=256, help="pixels at most; 0: as it is (default %(default)s)")

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import ucf101
 from videofib.data.encode import write_video
 from videofib.data.manifest import load_split, read_manifest
 from videofib.data.prepare import PrepareError
 from videofib.data.prepare_command import Listed, Listing, locate
+from videofib.data.sets import ucf101
+
+SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 
 @pytest.mark.parametrize(("split", "train", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
@@ -56,7 +58,7 @@ def test_a_missing_annotation_file_is_named(tmp_path):
 
 
 def run(tmp_path, *options, check=True):
-    script = [sys.executable, str(Path(ucf101.__file__)), "--annotations", str(tmp_path / "annotations")]
+    script = [sys.executable, str(SCRIPTS / "ucf101.py"), "--annotations", str(tmp_path / "annotations")]
     paths = ["--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     return subprocess.run([*script, *paths, *options], check=check, capture_output=True, text=True)
 

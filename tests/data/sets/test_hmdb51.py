@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import hmdb51
 from videofib.data.decode import probe
 from videofib.data.manifest import load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.sets import hmdb51
+
+SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 ODD = "(HQ)_Rock_Climbing_-_Free_Solo_Speed_Climb_-_Dan_Osman_climb_f_cm_np1_le_med_2.avi"
 
@@ -37,7 +39,7 @@ def test_names_with_brackets_and_signs_are_found_and_prepared(shared_data, tmp_p
     names = {"climb": ODD, "golf": "Golf_Tips_-_Hit_The_Driver_300+_Yards!!!_golf_f_nm_np1_fr_med_0.avi"}
     for use, (label, name) in enumerate(names.items(), 1):
         (annotations / f"{label}_test_split3.txt").write_text(f"{name} {use} \nunused.avi 0 \n")
-    script = [sys.executable, str(Path(hmdb51.__file__)), "--annotations", str(annotations), "--split", "3"]
+    script = [sys.executable, str(SCRIPTS / "hmdb51.py"), "--annotations", str(annotations), "--split", "3"]
     subprocess.run([*script, "--videos", str(raw), "--out", str(tmp_path / "out")], check=True, capture_output=True)
     (train,), (test,) = load_split(tmp_path / "out", "train"), load_split(tmp_path / "out", "test")
     assert train.video_id == f"videos/climb/{Path(ODD).stem}.mp4"
