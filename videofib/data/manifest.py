@@ -113,29 +113,46 @@ def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " "
             twice; names file and line.
     """
     file = Path(file)
-    if not separator:
-        raise ManifestError("the separator of a list file must not be empty")
-    if not file.is_file():
-        raise ManifestError(f"no list file at {file}")
     known = _sidecar(file)
     root = Path(prefix) if str(prefix) else file.parent
     records: list[VideoRecord] = []
     seen: dict[str, int] = {}
-    for number, line in _lines(file):
-        path, found, label = line.rpartition(separator)
-        path = path.rstrip()
-        if not found or not path:
-            raise ManifestError(f"{file}:{number}: expected 'path{separator}label', got {line!r}")
-        if not label.strip().isdecimal():
-            raise ManifestError(f"{file}:{number}: label {label.strip()!r} is no class index (0, 1, 2, ...): {line!r}")
+    for number, path, label in list_rows(file, separator):
         if path in seen:
             raise ManifestError(f"{file}:{number}: {path!r} is listed already, on line {seen[path]}")
         seen[path] = number
-        record = VideoRecord(str(root / path), int(label), path)
+        record = VideoRecord(str(root / path), label, path)
         records.append(_with_facts(record, known[path]) if path in known else record)
     if not records:
         raise ManifestError(f"{file} lists no video")
     return records
+
+
+def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]]:
+    """(line number, path as written, label) of each line of a list file; the same path may come twice.
+
+    Raises:
+        ManifestError: as ``read_list``.
+    """
+    if not separator:
+        raise ManifestError("the separator of a list file must not be empty")
+    if not file.is_file():
+        raise ManifestError(f"no list file at {file}")
+    # surrogateescape carries file names that are not UTF-8 through unharmed
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            line = line.rstrip()
+            path, found, label = line.rpartition(separator)
+            path = path.rstrip()
+            if not found or not path:
+                raise ManifestError(f"{file}:{number}: expected 'path{separator}label', got {line!r}")
+            if not label.strip().isdecimal():
+                raise ManifestError(
+                    f"{file}:{number}: label {label.strip()!r} is no class index (0, 1, 2, ...): {line!r}"
+                )
+            yield number, path, int(label)
 
 
 def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[list[VideoRecord], list[str]]:
@@ -248,14 +265,6 @@ def _check(file: str | Path, rows: list[ManifestRow]) -> None:
             seen.add(row.path)
             continue
         raise ManifestError(f"{file}: row {number}: {row.path!r} {problem}")
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    # surrogateescape carries file names that are not UTF-8 through unharmed
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield number, line.rstrip()
 
 
 def _sidecar(list_file: Path) -> dict[str, ManifestRow]:
