@@ -22,6 +22,8 @@ VIDEO_EXTENSIONS = (
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
 SPLITS = ("train", "val", "test")
+# the names, without .csv, of the lists that a prepared folder may have: of one split or of several official ones
+LISTS = (*SPLITS, *(f"split{number}/{split}" for number in (1, 2, 3) for split in SPLITS))
 MANIFEST_NAME = "manifest.parquet"
 STATUSES = ("ok", "damaged", "missing", "corrupt")
 
@@ -56,7 +58,7 @@ class ManifestRow:
     Attributes:
         path: relative to the manifest's folder, exactly as in the list files.
         label: class index.
-        split: the list files that have it, ``train`` or ``val+test``.
+        split: the list files that have it, as ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``.
         num_frames: frames that decode in order.
         fps: frames a second.
         duration: seconds.
@@ -103,7 +105,7 @@ def verified(record: VideoRecord) -> VideoRecord:
 
 
 def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " ") -> list[VideoRecord]:
-    """The records of a list file, enriched from the ``manifest.parquet`` beside it where there is one.
+    """The records of a list file, enriched from the ``manifest.parquet`` beside or above it where there is one.
 
     Lines split at their last separator, so paths may hold spaces and commas. Relative paths start at ``prefix``,
     else at the list's folder. Blank lines, CRLF and a byte-order mark are tolerated.
@@ -268,8 +270,12 @@ def _check(file: str | Path, rows: list[ManifestRow]) -> None:
 
 
 def _sidecar(list_file: Path) -> dict[str, ManifestRow]:
-    manifest = list_file.with_name(MANIFEST_NAME)
-    return {row.path: row for row in read_manifest(manifest)} if manifest.is_file() else {}
+    """Rows by path as the list writes it; the manifest is beside the list or, for lists of several splits, above."""
+    for above in ("", "../"):
+        manifest = list_file.parent / above / MANIFEST_NAME
+        if manifest.is_file():
+            return {above + row.path: row for row in read_manifest(manifest)}
+    return {}
 
 
 def _with_facts(record: VideoRecord, row: ManifestRow) -> VideoRecord:

@@ -13,7 +13,7 @@ from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.manifest import MANIFEST_NAME, SPLITS, ManifestRow, list_rows, read_manifest
+from videofib.data.manifest import LISTS, MANIFEST_NAME, ManifestRow, list_rows, read_manifest
 from videofib.data.parallel import run_parallel
 from videofib.files import sha256
 
@@ -70,7 +70,7 @@ def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
     for row in rows.values():
         for name in row.split.split("+") if row.size else ():
             expected.setdefault(name, set()).add(row.path)
-    present = {split for split in SPLITS if (folder / f"{split}.csv").exists()}
+    present = {name for name in LISTS if (folder / f"{name}.csv").exists()}
     problems = []
     for name in sorted(expected.keys() | present):
         file, seen = f"{name}.csv", {}

@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from videofib.data.decode import probe
-from videofib.data.manifest import load_split
+from videofib.data.manifest import SPLITS, load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.prepare_command import read_splits
 from videofib.data.sets import hmdb51
 
 SCRIPTS = Path(__file__).parents[3] / "data_prep"
@@ -29,6 +31,26 @@ def test_official_counts(shared_data, split):
         assert sum(video.splits == ("val", "test") for video in own) == 30
     assert len(listing.videos) == 3570 + 1530
     assert all(video.name.endswith(".avi") for video in listing.videos)
+
+
+def test_all_splits_together(shared_data):
+    folder = shared_data / "annotations/hmdb51/testTrainMulti_7030_splits"
+    listing = read_splits(hmdb51.read_annotations, folder, "all")
+    counts = Counter(name for video in listing.videos for name in video.splits)
+    assert counts == {
+        f"split{number}/{split}": 3570 if split == "train" else 1530 for number in (1, 2, 3) for split in SPLITS
+    }
+    assert (
+        len({video.name for video in listing.videos}) == len(listing.videos) == 6371
+    )  # of 6766 files, some of which no split uses
+
+
+def test_splits_that_contradict_each_other_are_told(tmp_path):
+    for number in (1, 2, 3):
+        (tmp_path / f"wave_test_split{number}.txt").write_text("a.avi 1\n")
+    (tmp_path / "run_test_split1.txt").write_text("b.avi 1\n")
+    with pytest.raises(PrepareError, match="split 2 has other classes than split 1"):
+        read_splits(hmdb51.read_annotations, tmp_path, "all")
 
 
 def test_names_with_brackets_and_signs_are_found_and_prepared(shared_data, tmp_path):

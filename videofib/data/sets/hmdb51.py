@@ -3,7 +3,8 @@
     python data_prep/hmdb51.py --videos hmdb51 --annotations testTrainMulti_7030_splits --out data/hmdb51 [--split 1]
 
 The annotations are the official 153 files <class>_test_split<k>.txt: after each name 1 means training, 2 test and 0
-unused in this split. HMDB51 has no validation set: val.csv is test.csv.
+unused in this split. HMDB51 has no validation set: val.csv is test.csv. --split all
+writes one set of videos and its lists to OUT/split1, split2 and split3.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.data.prepare import PrepareError
-from videofib.data.prepare_command import Listed, Listing, add_annotations, make_parser, read_lines, run_listed
+from videofib.data.prepare_command import (
+    Listed,
+    Listing,
+    add_annotations,
+    add_split,
+    make_parser,
+    read_lines,
+    read_splits,
+    run_listed,
+)
 
 _SPLITS = {"1": ("train",), "2": ("val", "test")}
 
@@ -44,6 +54,6 @@ def read_annotations(folder: Path, split: int) -> Listing:
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = make_parser("Prepare HMDB51.", prog)
     add_annotations(parser, "folder of <class>_test_split<k>.txt")
-    parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="official split (default 1)")
+    add_split(parser)
     args = parser.parse_args(arguments)
-    run_listed(parser, args, lambda: read_annotations(args.annotations, args.split))
+    run_listed(parser, args, lambda: read_splits(read_annotations, args.annotations, args.split))

@@ -3,7 +3,9 @@
     python data_prep/ucf101.py --videos UCF-101 --annotations ucfTrainTestlist --out data/ucf101 [--split 1]
 
 The annotations are the official classInd.txt, trainlist0k.txt and testlist0k.txt. UCF101 has no validation set:
-val.csv is test.csv. Data sets in the same layout (motion.py writes one) are prepared by the same command.
+val.csv is test.csv. --split 2 and 3 are the other official splits; --split all writes one set of videos, and the lists
+of all three to OUT/split1, split2 and split3. Data sets in the same layout (motion.py writes one) are prepared by the
+same command.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.data.prepare import PrepareError
-from videofib.data.prepare_command import Listed, Listing, add_annotations, enter, make_parser, read_lines, run_listed
+from videofib.data.prepare_command import (
+    Listed,
+    Listing,
+    add_annotations,
+    add_split,
+    enter,
+    make_parser,
+    read_lines,
+    read_splits,
+    run_listed,
+)
 
 
 def read_annotations(folder: Path, split: int) -> Listing:
@@ -46,6 +58,6 @@ def read_annotations(folder: Path, split: int) -> Listing:
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = make_parser("Prepare UCF101, or a data set in its layout.", prog)
     add_annotations(parser, "folder of classInd.txt, trainlist0k.txt and testlist0k.txt")
-    parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="official split (default 1)")
+    add_split(parser)
     args = parser.parse_args(arguments)
-    run_listed(parser, args, lambda: read_annotations(args.annotations, args.split))
+    run_listed(parser, args, lambda: read_splits(read_annotations, args.annotations, args.split))
