@@ -14,6 +14,7 @@ ALLOWED = {
     "attention": set(),
     "models": {"attention", "checkpoint", "files"},
     "data": {"files"},
+    "cli": {"data"},  # the command line of data preparation
     "engine": {"checkpoint", "distributed", "files", "logging", "metrics", "optim"},
     "files": set(),
     "logging": {"distributed", "files"},

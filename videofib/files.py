@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -38,3 +39,12 @@ def remove_partial(folder: str | Path) -> None:
     """Remove what writers that were killed have left below a folder."""
     for partial in Path(folder).rglob(".*.partial"):
         partial.unlink(missing_ok=True)
+
+
+def sha256(file: str | Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    with Path(file).open("rb") as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
         )
     for split in ("train", "val", "test"):
         write_list(root / f"{split}.csv", [(row.path, row.label) for row in rows])
-    write_manifest(root / "manifest.csv", rows)
+    write_manifest(root / "manifest.parquet", rows)
     return root
 
 

@@ -1,8 +1,13 @@
 """List files, manifests and folders of classes."""
 
 import os
+import subprocess
+import sys
+from dataclasses import replace
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from videofib.data.manifest import (
     ManifestError,
@@ -15,6 +20,7 @@ from videofib.data.manifest import (
     write_list,
     write_manifest,
 )
+from videofib.data.parquet import escape, unescape
 
 AWKWARD = ["a b/c d.mp4", "quote's,comma;semi.mp4", "(1)+!.avi", "ünï.mp4", " leading.mp4", "#hash.mp4"]
 
@@ -31,9 +37,23 @@ def test_list_keeps_awkward_names(tmp_path, separator):
 def test_names_that_are_not_utf8_survive(tmp_path):
     name = os.fsdecode(b"caf\xe9.mp4")
     write_list(tmp_path / "train.csv", [(name, 0)])
-    write_manifest(tmp_path / "manifest.csv", [ManifestRow(name, 0, "train", num_frames=7)])
+    write_manifest(tmp_path / "manifest.parquet", [ManifestRow(name, 0, "train", num_frames=7)])
     assert b"caf\xe9.mp4 0" in (tmp_path / "train.csv").read_bytes()
     assert [(r.video_id, r.num_frames) for r in read_list(tmp_path / "train.csv")] == [(name, 7)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (b"a/caf\xe9.mp4", r"a/caf\xe9.mp4"),
+        (rb"a/caf\xe9.mp4", r"a/caf\\xe9.mp4"),  # a backslash in the name itself is another name
+        (b"\\\xff\\x", r"\\\xff\\x"),
+        ("ünï 東.mp4".encode(), "ünï 東.mp4"),
+    ],
+)
+def test_every_name_of_a_file_has_one_form_in_the_manifest(raw, kept):
+    assert escape(os.fsdecode(raw)) == kept
+    assert unescape(kept) == os.fsdecode(raw)
 
 
 def test_windows_line_ends_blank_lines_and_byte_order_mark(tmp_path):
@@ -75,37 +95,114 @@ def test_names_a_list_cannot_hold_are_refused_and_nothing_is_written(tmp_path, n
     assert list(tmp_path.iterdir()) == []
 
 
+ROW = ManifestRow("a.mp4", 1, "train", 50, 29.97, 1.668, 96, 64, "h264", 90, True, 12345, "0f" * 32, source="raw/a.avi")
+
+
 def test_manifest_round_trip(tmp_path):
     rows = [
-        ManifestRow('a "b", c.mp4', 1, "train", 50, 29.97, 96, 64, 1.668, "h264", True, 12345, "ok", "", "raw/a.avi"),
+        replace(ROW, path='a "b", c.mp4', source=os.fsdecode(b"raw/\xff\\xff")),
         ManifestRow("d.mp4", 0, "test", status="corrupt", reason="no frame decodes,\nreally"),
     ]
-    write_manifest(tmp_path / "manifest.csv", rows)
-    assert read_manifest(tmp_path / "manifest.csv") == rows
-    assert (tmp_path / "manifest.csv").read_text().splitlines()[0] == (
-        "path,label,split,num_frames,fps,width,height,duration,codec,random_access,size,status,reason,source"
-    )
+    file = tmp_path / "manifest.parquet"
+    write_manifest(file, rows)
+    assert read_manifest(file) == rows
+    names = "path label split num_frames fps duration width height codec rotation random_access size sha256"
+    assert parquet.read_schema(file).names == [*names.split(), "status", "reason", "source"]
+    before = file.read_bytes()
+    write_manifest(file, rows)
+    assert file.read_bytes() == before  # no time, no random name
+    assert list(tmp_path.iterdir()) == [file]
 
 
-def test_bad_manifests_are_refused_with_the_line(tmp_path):
-    file = tmp_path / "manifest.csv"
-    write_manifest(file, [ManifestRow("a.mp4", 1, "train")])
-    good = file.read_text()
-    file.write_text(good.replace("a.mp4,1", "a.mp4,one"))
-    with pytest.raises(ManifestError, match=r"manifest\.csv:2: .*one"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"status": "fine"}, "row 2: 'b.mp4' has status 'fine'"),
+        ({"path": "a.mp4"}, "row 2: 'a.mp4' is there twice"),
+        ({"label": -1}, "row 2: 'b.mp4' has {'label': -1}"),
+        ({"fps": float("nan")}, "row 2: 'b.mp4' has {'fps': nan}"),
+        ({"size": 2**63}, "row 2: 'b.mp4' has {'size': 9223372036854775808}"),
+        ({"rotation": 45}, "row 2: 'b.mp4' has rotation 45"),
+        ({"sha256": "xyz"}, "row 2: 'b.mp4' has sha256 'xyz'"),
+        ({"source": "\ud800"}, "cannot hold"),
+    ],
+)
+def test_what_no_manifest_may_hold_is_not_written(tmp_path, change, message):
+    with pytest.raises(ManifestError, match=message):
+        write_manifest(tmp_path / "manifest.parquet", [ROW, replace(ROW, **{"path": "b.mp4", **change})])
+    assert list(tmp_path.iterdir()) == []
+
+
+def foreign(table, change):
+    """A Parquet table that is no manifest."""
+    if change == "a column less":
+        return table.drop_columns(["fps", "sha256"])
+    if change == "another type":
+        return table.set_column(1, "label", pyarrow.array(["one"]))
+    if change == "a column twice":
+        return table.append_column("size", pyarrow.array([1]))
+    if change == "a null":
+        return table.set_column(11, "size", pyarrow.array([None], pyarrow.int64()))
+    return table.set_column(13, "status", pyarrow.array(["fine"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("a column less", "lacks the columns fps, sha256"),
+        ("another type", "the column label holds string, expected int64"),
+        ("a column twice", "the column size is there twice"),
+        ("a null", r"row 1: size is empty \(null\)"),
+        ("a status", "row 1: 'a.mp4' has status 'fine'"),
+    ],
+)
+def test_foreign_manifests_are_refused_with_file_and_column(tmp_path, change, message):
+    file = tmp_path / "manifest.parquet"
+    write_manifest(file, [ROW])
+    parquet.write_table(foreign(parquet.read_table(file), change), file)
+    with pytest.raises(ManifestError, match=message) as caught:
         read_manifest(file)
-    file.write_text(good.replace("fps", "rate"))
-    with pytest.raises(ManifestError, match="lacks the columns fps"):
-        read_manifest(file)
-    with pytest.raises(ManifestError, match="status 'fine'"):
-        write_manifest(file, [ManifestRow("a.mp4", 1, "train", status="fine")])
+    assert str(file) in str(caught.value)
+
+
+def test_columns_of_later_versions_are_left_alone(tmp_path):
+    file = tmp_path / "manifest.parquet"
+    write_manifest(file, [ROW])
+    parquet.write_table(parquet.read_table(file).append_column("new", pyarrow.array([[1, 2]])), file)
+    assert read_manifest(file) == [ROW]
+
+
+def test_a_damaged_manifest_is_refused_in_one_line_wherever_it_broke(tmp_path):
+    file = tmp_path / "manifest.parquet"
+    rows = [replace(ROW, path=f"{number}.mp4", size=number) for number in range(40)]
+    write_manifest(file, rows)
+    whole = file.read_bytes()
+    damaged = [b"", b"path,label\na.mp4,0\n", *(whole[:length] for length in range(1, len(whole), 97))]
+    damaged += [whole[:i] + bytes([whole[i] ^ 64]) + whole[i + 1 :] for i in range(0, len(whole), 61)]
+    messages = []
+    for number, content in enumerate(damaged):
+        file.write_bytes(content)
+        try:
+            assert read_manifest(file) == rows, number  # a bit that does not matter, as in the writer's name
+        except ManifestError as error:
+            messages.append(str(error))
+    assert len(messages) > len(damaged) / 2
+    assert all(str(file) in message and "\n" not in message for message in messages)
+    assert all("prepare" in message or "row" in message for message in messages)
+
+
+def test_without_a_manifest_nobody_imports_pyarrow(tmp_path):
+    write_list(tmp_path / "l.csv", [("a.mp4", 0)])
+    script = f"import sys; from videofib.data import loader, manifest; manifest.read_list({str(tmp_path / 'l.csv')!r})"
+    script += "; sys.exit('pyarrow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_manifest_beside_the_list_adds_what_is_known_until_the_file_is_replaced(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x" * 10)
     write_list(tmp_path / "train.csv", [("a.mp4", 0), ("new.mp4", 1)])
     row = ManifestRow("a.mp4", 0, "train", num_frames=50, fps=25.0, random_access=True, size=10)
-    write_manifest(tmp_path / "manifest.csv", [row])
+    write_manifest(tmp_path / "manifest.parquet", [row])
     known, new = read_list(tmp_path / "train.csv")
     assert (known.num_frames, known.fps, known.random_access, known.size) == (50, 25.0, True, 10)
     assert (new.num_frames, new.fps, new.random_access, new.size) == (None, None, False, None)

@@ -1,5 +1,6 @@
 """Preparation: nothing is lost, half-written or skipped in silence, whatever happens on the way."""
 
+import hashlib
 import json
 import os
 import signal
@@ -11,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import folder
 from videofib.data.decode import probe, random_access_is_right, read_frames
 from videofib.data.encode import write_video
 from videofib.data.manifest import load_split, read_list, read_manifest
 from videofib.data.prepare import Item, PrepareError, output_paths, prepare
+from videofib.data.sets import folder
 from videofib.data.transcode import Encoding, target_size
+
+SCRIPT = Path(__file__).parents[2] / "data_prep/folder.py"
 
 
 def write_clip(path, seed=0, count=20, width=128, height=112):
@@ -40,7 +43,7 @@ def run_folder(root, out, *extra, **options):
 
 
 def command(root, out, jobs=2):
-    return [sys.executable, str(Path(folder.__file__)), "--videos", str(root), "--out", str(out), "--jobs", str(jobs)]
+    return [sys.executable, str(SCRIPT), "--videos", str(root), "--out", str(out), "--jobs", str(jobs)]
 
 
 def tree(out):
@@ -60,7 +63,9 @@ def test_prepared_videos_are_small_seekable_and_listed(tmp_path):
             assert (info.width, info.height, info.num_frames, info.fps) == (72, 64, 20, 25)
             assert (record.num_frames, record.fps, record.random_access) == (20, 25, True)
             assert random_access_is_right(record.path)
-    assert {row.status for row in read_manifest(tmp_path / "out/manifest.csv")} == {"ok"}
+    for row in read_manifest(tmp_path / "out/manifest.parquet"):
+        written = (tmp_path / "out" / row.path).read_bytes()
+        assert (row.status, row.rotation, row.sha256) == ("ok", 0, hashlib.sha256(written).hexdigest())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,7 @@ def test_missing_corrupt_and_damaged_are_named_and_the_rest_is_prepared(tmp_path
     assert [line.split(":")[0] for line in report["corrupt"]] == ["a/dangling.mp4", "a/text.mp4"]
     assert [line.split(":")[0] for line in report["damaged"]] == ["a/cut.mp4"]
     assert report["ignored"] == ["a/notes.txt"]
-    rows = {Path(row.path).stem: row for row in read_manifest(tmp_path / "out/manifest.csv")}
+    rows = {Path(row.path).stem: row for row in read_manifest(tmp_path / "out/manifest.parquet")}
     assert {stem: row.status for stem, row in rows.items()} == {
         "good": "ok", "cut": "damaged", "gone": "missing", "text": "corrupt", "dangling": "corrupt",
     }  # fmt: skip
@@ -274,7 +279,7 @@ def test_every_hostile_file_is_prepared_or_named(shared_data, tmp_path):
     (root / "misseek").symlink_to(shared_data / "hostile/misseek")
     result = subprocess.run(command(root, tmp_path / "out"), check=True, capture_output=True, text=True, timeout=300)
     report = json.loads((tmp_path / "out/report.json").read_text())
-    rows = {Path(row.source).name: row for row in read_manifest(tmp_path / "out/manifest.csv")}
+    rows = {Path(row.source).name: row for row in read_manifest(tmp_path / "out/manifest.parquet")}
 
     readable, files = {}, set()
     for line in (shared_data / "MANIFEST.tsv").read_text(encoding="utf-8").splitlines()[1:]:

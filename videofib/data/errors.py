@@ -1,6 +1,10 @@
-"""What can go wrong when a video is read."""
+"""What can go wrong when a data set is read."""
 
 from __future__ import annotations
+
+
+class ManifestError(ValueError):
+    """A list file, manifest or data folder that cannot be used; the message names the file and the line."""
 
 
 class DecodeError(RuntimeError):

@@ -42,9 +42,14 @@ class Journal:
     def find(self, path: str, fingerprint: dict) -> Transcoded | str | None:
         """The facts about a video, or why it cannot be read; None if unknown or made from something else."""
         entry = self._entries.get(path)
-        if entry is None or entry["fingerprint"] != fingerprint:
+        if entry is None or entry.get("fingerprint") != fingerprint:
             return None
-        return entry["corrupt"] if "corrupt" in entry else Transcoded(**entry["facts"])
+        if "corrupt" in entry:
+            return entry["corrupt"]
+        try:
+            return Transcoded(**entry["facts"])
+        except (KeyError, TypeError):
+            return None  # written by another version, which knew other facts
 
     def add(self, path: str, fingerprint: dict, result: Transcoded | str) -> None:
         """Remember a result, on the disk when this returns."""

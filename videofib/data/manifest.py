@@ -1,19 +1,20 @@
 """List files and manifests: which videos a data set holds, and what is known about each.
 
 A **list file** (``train.csv``, ``val.csv``, ``test.csv``) has one ``path<separator>label`` a line and no header.
-A **manifest** (``manifest.csv`` beside the lists) has a header and one row a video: what preparation counted,
-measured and proved. A list alone is enough to train; the manifest saves counting and allows fast seeking.
+A **manifest** (``manifest.parquet`` beside the lists) has one row a video: what preparation counted, measured and
+proved. A list alone is enough to train; the manifest saves counting and allows fast seeking.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from videofib.data.errors import ManifestError
+from videofib.data.parquet import read_columns, write_columns
 from videofib.files import replacing
 
 VIDEO_EXTENSIONS = (
@@ -21,12 +22,10 @@ VIDEO_EXTENSIONS = (
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
 )
 SPLITS = ("train", "val", "test")
-MANIFEST_NAME = "manifest.csv"
+# the names, without .csv, of the lists that a prepared folder may have: of one split or of several official ones
+LISTS = (*SPLITS, *(f"split{number}/{split}" for number in (1, 2, 3) for split in SPLITS))
+MANIFEST_NAME = "manifest.parquet"
 STATUSES = ("ok", "damaged", "missing", "corrupt")
-
-
-class ManifestError(ValueError):
-    """A list file, manifest or data folder that cannot be used; the message names the file and the line."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,26 @@ class VideoRecord:
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One line of ``manifest.csv``; the fields are its columns, in this order.
+    """One row of ``manifest.parquet``; the fields are its columns, in this order.
 
-    ``path`` is relative to the manifest's folder, exactly as in the list files. ``size`` is in bytes, ``duration``
-    in seconds, width and height in pixels as shown (after rotation). ``status`` is ok, damaged (readable up to a
-    break), missing or corrupt; ``reason`` says why it is not ok; ``source`` is the file it was made from.
+    Attributes:
+        path: relative to the manifest's folder, exactly as in the list files.
+        label: class index.
+        split: the list files that have it, as ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``.
+        num_frames: frames that decode in order.
+        fps: frames a second.
+        duration: seconds.
+        width, height: pixels as shown, after rotation.
+        codec: such as ``h264``.
+        rotation: degrees counter-clockwise by which a reader has to turn the stored frames: 0, 90, 180 or 270.
+        random_access: seeking in it was proved to be right.
+        size: bytes.
+        sha256: of its bytes, 64 hexadecimal digits; "" where there is no file.
+        status: ok, damaged (readable up to a break), missing or corrupt.
+        reason: why it is not ok.
+        source: the file it was made from.
+
+    How names that are not UTF-8 are kept: see ``parquet.escape``.
     """
 
     path: str
@@ -66,12 +80,14 @@ class ManifestRow:
     split: str
     num_frames: int = 0
     fps: float = 0.0
+    duration: float = 0.0
     width: int = 0
     height: int = 0
-    duration: float = 0.0
     codec: str = ""
+    rotation: int = 0
     random_access: bool = False
     size: int = 0
+    sha256: str = ""
     status: str = "ok"
     reason: str = ""
     source: str = ""
@@ -89,7 +105,7 @@ def verified(record: VideoRecord) -> VideoRecord:
 
 
 def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " ") -> list[VideoRecord]:
-    """The records of a list file, enriched from the ``manifest.csv`` beside it where there is one.
+    """The records of a list file, enriched from the ``manifest.parquet`` beside or above it where there is one.
 
     Lines split at their last separator, so paths may hold spaces and commas. Relative paths start at ``prefix``,
     else at the list's folder. Blank lines, CRLF and a byte-order mark are tolerated.
@@ -99,29 +115,46 @@ def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " "
             twice; names file and line.
     """
     file = Path(file)
-    if not separator:
-        raise ManifestError("the separator of a list file must not be empty")
-    if not file.is_file():
-        raise ManifestError(f"no list file at {file}")
     known = _sidecar(file)
     root = Path(prefix) if str(prefix) else file.parent
     records: list[VideoRecord] = []
     seen: dict[str, int] = {}
-    for number, line in _lines(file):
-        path, found, label = line.rpartition(separator)
-        path = path.rstrip()
-        if not found or not path:
-            raise ManifestError(f"{file}:{number}: expected 'path{separator}label', got {line!r}")
-        if not label.strip().isdecimal():
-            raise ManifestError(f"{file}:{number}: label {label.strip()!r} is no class index (0, 1, 2, ...): {line!r}")
+    for number, path, label in list_rows(file, separator):
         if path in seen:
             raise ManifestError(f"{file}:{number}: {path!r} is listed already, on line {seen[path]}")
         seen[path] = number
-        record = VideoRecord(str(root / path), int(label), path)
+        record = VideoRecord(str(root / path), label, path)
         records.append(_with_facts(record, known[path]) if path in known else record)
     if not records:
         raise ManifestError(f"{file} lists no video")
     return records
+
+
+def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]]:
+    """(line number, path as written, label) of each line of a list file; the same path may come twice.
+
+    Raises:
+        ManifestError: as ``read_list``.
+    """
+    if not separator:
+        raise ManifestError("the separator of a list file must not be empty")
+    if not file.is_file():
+        raise ManifestError(f"no list file at {file}")
+    # surrogateescape carries file names that are not UTF-8 through unharmed
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            line = line.rstrip()
+            path, found, label = line.rpartition(separator)
+            path = path.rstrip()
+            if not found or not path:
+                raise ManifestError(f"{file}:{number}: expected 'path{separator}label', got {line!r}")
+            if not label.strip().isdecimal():
+                raise ManifestError(
+                    f"{file}:{number}: label {label.strip()!r} is no class index (0, 1, 2, ...): {line!r}"
+                )
+            yield number, path, int(label)
 
 
 def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[list[VideoRecord], list[str]]:
@@ -181,72 +214,68 @@ def write_list(file: str | Path, rows: Iterable[tuple[str, int]], *, separator: 
         if "\n" in path or "\r" in path or path != path.rstrip() or not path:
             raise ManifestError(f"{file}: a list file cannot hold the path {path!r}")
         lines.append(f"{path}{separator}{label}\n")
-    _write(file, "".join(lines))
+    with replacing(file) as partial:
+        partial.write_text("".join(lines), encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
-    """Write rows as a manifest with a header; whole or not at all."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        if row.status not in STATUSES:
-            raise ManifestError(f"{file}: {row.path!r} has status {row.status!r}; it must be one of {STATUSES}")
-        writer.writerow({**dataclasses.asdict(row), "random_access": int(row.random_access)})
-    _write(file, text.getvalue())
+    """Write rows as a manifest; whole or not at all, and the same rows always as the same bytes.
+
+    Raises:
+        ManifestError: a value that no manifest may hold, or a path that is there twice; names the row.
+    """
+    rows = list(rows)
+    _check(file, rows)
+    write_columns(file, {name: [getattr(row, name) for row in rows] for name in _COLUMNS}, _COLUMNS)
 
 
 def read_manifest(file: str | Path) -> list[ManifestRow]:
-    """The rows of a manifest.
+    """The rows of a manifest. Columns that it has beyond those of ``ManifestRow`` are left alone.
 
     Raises:
-        ManifestError: missing file, missing columns, or a value of the wrong type; names file and line.
+        ManifestError: missing, damaged or foreign file, a missing column, one of another type, or a value that no
+            manifest may hold; names the file, and the column or row.
     """
     file = Path(file)
     if not file.is_file():
         raise ManifestError(f"no manifest at {file}")
-    rows = []
-    with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.DictReader(stream)
-        if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or [])]:
-            raise ManifestError(f"{file}: the header lacks the columns {', '.join(missing)}")
-        for values in reader:
-            try:
-                rows.append(ManifestRow(**{name: _COLUMNS[name](values[name]) for name in _COLUMNS}))
-            except (TypeError, ValueError) as error:
-                raise ManifestError(f"{file}:{reader.line_num}: {error}") from error
+    rows = [ManifestRow(*values) for values in zip(*read_columns(file, _COLUMNS).values(), strict=True)]
+    _check(file, rows)
     return rows
 
 
-def _write(file: str | Path, text: str) -> None:
-    with replacing(file) as partial:
-        partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+# column name -> its Python type by name
+_COLUMNS = {field.name: field.type for field in dataclasses.fields(ManifestRow)}
+_COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size")
 
 
-def _read_bool(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise ValueError(f"expected 0 or 1, got {text!r}")
-    return text == "1"
-
-
-# column name -> how to read it
-_COLUMNS = {
-    field.name: {"str": str, "int": int, "float": float, "bool": _read_bool}[field.type]
-    for field in dataclasses.fields(ManifestRow)
-}
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    # surrogateescape carries file names that are not UTF-8 through unharmed
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield number, line.rstrip()
+def _check(file: str | Path, rows: list[ManifestRow]) -> None:
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        counts = {name: getattr(row, name) for name in _COUNTS}
+        if row.status not in STATUSES:
+            problem = f"has status {row.status!r}; it must be one of {STATUSES}"
+        elif bad := {name: count for name, count in counts.items() if not 0 <= count < 2**62}:  # inf and nan, too
+            problem = f"has {bad}; expected finite numbers from 0 on"
+        elif row.rotation not in (0, 90, 180, 270):
+            problem = f"has rotation {row.rotation}; expected 0, 90, 180 or 270"
+        elif row.sha256 and not re.fullmatch("[0-9a-f]{64}", row.sha256):
+            problem = f"has sha256 {row.sha256!r}; expected 64 hexadecimal digits"
+        elif row.path in seen:
+            problem = "is there twice"
+        else:
+            seen.add(row.path)
+            continue
+        raise ManifestError(f"{file}: row {number}: {row.path!r} {problem}")
 
 
 def _sidecar(list_file: Path) -> dict[str, ManifestRow]:
-    manifest = list_file.with_name(MANIFEST_NAME)
-    return {row.path: row for row in read_manifest(manifest)} if manifest.is_file() else {}
+    """Rows by path as the list writes it; the manifest is beside the list or, for lists of several splits, above."""
+    for above in ("", "../"):
+        manifest = list_file.parent / above / MANIFEST_NAME
+        if manifest.is_file():
+            return {above + row.path: row for row in read_manifest(manifest)}
+    return {}
 
 
 def _with_facts(record: VideoRecord, row: ManifestRow) -> VideoRecord:

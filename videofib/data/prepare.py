@@ -1,9 +1,10 @@
 """A raw data set -> checked, resized, seekable videos with list files, a manifest and a report.
 
     out/videos/<class>/<stem>.mp4
-    out/train.csv  val.csv  test.csv    `path label` a line
+    out/train.csv  val.csv  test.csv    `path label` a line; with several official splits they and classes.txt
+                                        are in out/split1/, split2/, split3/ and share the videos
     out/classes.txt                     line i names label i
-    out/manifest.csv                    every listed video: what was counted and proved, or why it is not there
+    out/manifest.parquet                every listed video: what was counted and proved, or why it is not there
     out/report.json                     the same in short: missing, corrupt and damaged videos by name
     out/journal.jsonl                   what is done, so that a later run redoes only what is not
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from hashlib import sha1
@@ -26,7 +28,7 @@ from tqdm import tqdm
 
 from videofib.data.errors import DecodeError
 from videofib.data.journal import Journal
-from videofib.data.manifest import MANIFEST_NAME, SPLITS, ManifestRow, write_list, write_manifest
+from videofib.data.manifest import LISTS, MANIFEST_NAME, SPLITS, ManifestRow, write_list, write_manifest
 from videofib.data.parallel import run_parallel
 from videofib.data.transcode import Encoding, Transcoded, transcode
 from videofib.files import remove_partial, replacing
@@ -43,7 +45,7 @@ class Item:
     Attributes:
         name: as it is listed; reports use it, and its last part names the output.
         label: class index.
-        splits: the list files it goes to; a test set is often also the validation set.
+        splits: the list files it goes to, of ``manifest.LISTS``; a test set is often also the validation set.
         source: the file, or None where there is none.
     """
 
@@ -241,7 +243,7 @@ def _report(
         "prepared": len(readable),
         "random_access_proven": sum(row.random_access for row in readable),
         "classes": len(classes),
-        "splits": {split: sum(split in row.split.split("+") for row in readable) for split in SPLITS},
+        "splits": {name: sum(name in row.split.split("+") for row in readable) for name in _list_names(items)},
         "encoding": asdict(encoding),
         "missing": named("missing"),
         "corrupt": named("corrupt"),
@@ -251,17 +253,41 @@ def _report(
     }
 
 
+def _list_names(items: Sequence[Item]) -> Sequence[str]:
+    """The lists that these items go to; of one split all three, though nothing may be in one of them."""
+    used = {name for item in items for name in item.splits}
+    return SPLITS if used <= set(SPLITS) else [name for name in LISTS if name in used]
+
+
 def _write_lists(items: Sequence[Item], rows: Sequence[ManifestRow], classes: Sequence[str], out: Path) -> None:
-    _write_text(out / "classes.txt", "".join(f"{name}\n" for name in classes))
+    """classes.txt, the manifest and the lists; those of another choice of splits, from an earlier run, go."""
     write_manifest(out / MANIFEST_NAME, rows)
-    for split in SPLITS:
+    _write_classes(out, classes)
+    folders = set()
+    for name in LISTS:
+        file = out / f"{name}.csv"
+        up = "../" * name.count("/")
         listed = [
-            (row.path, row.label) for item, row in zip(items, rows, strict=True) if split in item.splits and row.size
+            (up + row.path, row.label)
+            for item, row in zip(items, rows, strict=True)
+            if name in item.splits and row.size
         ]
         if listed:
-            write_list(out / f"{split}.csv", listed)
+            write_list(file, listed)
+            folders.add(file.parent)
         else:
-            (out / f"{split}.csv").unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+    for folder in {(out / name).parent for name in LISTS} - {out}:
+        if folder in folders:
+            _write_classes(folder, classes)
+        elif folder.is_dir():
+            (folder / "classes.txt").unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: somebody's own files
+                folder.rmdir()
+
+
+def _write_classes(folder: Path, classes: Sequence[str]) -> None:
+    _write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
 
 
 def _write_text(file: Path, text: str) -> None:

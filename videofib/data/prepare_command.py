@@ -1,4 +1,4 @@
-"""What the scripts in data_prep/ share: the command line, finding listed videos, the summary."""
+"""What the commands in sets/ share: the command line, finding listed videos, the summary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Listed:
     Attributes:
         name: ``Class/v_Class_g01_c01.avi``.
         label: its class.
-        splits: train, val, test.
+        splits: the lists it goes to, train, val, test.
         stems: file names without extension by which it may be found, best first; by default that of ``name``.
         source: its file, where that is known already and need not be found.
     """
@@ -46,9 +46,9 @@ class Listing:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
 
-def make_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments common to every script."""
-    parser = argparse.ArgumentParser(description=description)
+def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
+    """The arguments common to every data set; ``prog`` is the command's name in messages, else that of the script."""
+    parser = argparse.ArgumentParser(prog, description=description)
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to go on or to mend")
     parser.add_argument("--short-side", type=int, default=256, help="pixels at most; 0: as it is (default %(default)s)")
@@ -69,6 +69,37 @@ def add_only_present_classes(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out classes of which no video is there, and number the others anew",
     )
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """The argument of data sets with three official splits; see ``read_splits``."""
+    parser.add_argument(
+        "--split",
+        choices=("1", "2", "3", "all"),
+        default="1",
+        help="official split (default 1); all: one set of videos with the lists in OUT/split1, split2 and split3",
+    )
+
+
+def read_splits(read: Callable[[Path, int], Listing], annotations: Path, split: str) -> Listing:
+    """What ``read(annotations, number)`` lists for one split, or for all three together.
+
+    Raises:
+        PrepareError: splits that contradict each other, and what ``read`` raises.
+    """
+    if split != "all":
+        return read(annotations, int(split))
+    listings = {number: read(annotations, number) for number in (1, 2, 3)}
+    videos: dict[str, Listed] = {}
+    for number, listing in listings.items():
+        if listing.classes != listings[1].classes:
+            raise PrepareError(f"{annotations}: split {number} has other classes than split 1; is a file missing?")
+        for video in listing.videos:
+            first = videos.get(video.name, replace(video, splits=()))
+            if first.label != video.label:
+                raise PrepareError(f"{annotations}: {video.name!r} is {first.label!r} and, in split {number}, another")
+            videos[video.name] = replace(first, splits=first.splits + tuple(f"split{number}/{s}" for s in video.splits))
+    return Listing(list(videos.values()), listings[1].classes)
 
 
 def run_listed(parser: argparse.ArgumentParser, args: argparse.Namespace, read: Callable[[], Listing]) -> None:

@@ -13,6 +13,7 @@ from videofib.data import encode
 from videofib.data.decode import estimate, probe, random_access_is_right
 from videofib.data.errors import DecodeError
 from videofib.data.pyav_reader import OrderedReader, open_in_order
+from videofib.files import sha256
 
 _SANE_FPS = (0.1, 1000.0)
 _FALLBACK_FPS = 25.0
@@ -34,12 +35,14 @@ class Transcoded:
 
     num_frames: int
     fps: float
+    duration: float
     width: int
     height: int
-    duration: float
     codec: str
+    rotation: int
     random_access: bool
     size: int
+    sha256: str
     damaged: str
 
 
@@ -72,12 +75,14 @@ def transcode(source: str | Path, target: str | Path, encoding: Encoding) -> Tra
     return Transcoded(
         num_frames=info.num_frames,
         fps=info.fps,
+        duration=info.duration,
         width=info.width,
         height=info.height,
-        duration=info.duration,
         codec=info.codec,
+        rotation=info.rotation,
         random_access=random_access_is_right(target),
         size=target.stat().st_size,
+        sha256=sha256(target),
         damaged=damaged,
     )
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import motion
-from data_prep.motion import (
+from videofib.data.decode import probe
+from videofib.data.sets import motion
+from videofib.data.sets.motion import (
     CLASSES,
     FPS,
     NUM_FRAMES,
@@ -20,7 +21,8 @@ from data_prep.motion import (
     render,
     write_motion,
 )
-from videofib.data.decode import probe
+
+SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 SMALL = MotionSet(train_per_class=2, test_per_class=1, size=32)
 X, Y, ANGLE, SIZE = range(4)
@@ -195,7 +197,7 @@ def test_annotations_are_like_the_official_ones(tmp_path):
 
 def test_other_settings_do_not_mix_into_a_folder(tmp_path):
     write_motion(tmp_path, SMALL, jobs=1)
-    command = [sys.executable, str(Path(motion.__file__)), "--out", str(tmp_path), "--size", "34"]
+    command = [sys.executable, str(SCRIPTS / "motion.py"), "--out", str(tmp_path), "--size", "34"]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert "take another --out" in result.stderr

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,10 +39,11 @@ def empty(tmp_path):
 
 @pytest.fixture
 def run_script(tmp_path):
-    """A function that runs a script on ``tmp_path/raw``, writing ``tmp_path/out``."""
+    """A function that runs a data set's command on ``tmp_path/raw``, writing ``tmp_path/out``."""
 
     def run(module, *options, check=True):
-        command = [sys.executable, str(Path(module.__file__)), "--videos", str(tmp_path / "raw"), "--jobs", "1"]
+        name = module.__name__.rpartition(".")[2]
+        command = [sys.executable, "-m", "videofib.cli", "prep", name, "--videos", str(tmp_path / "raw"), "--jobs", "1"]
         command += ["--out", str(tmp_path / "out"), *map(str, options)]
         result = subprocess.run(command, check=False, capture_output=True, text=True)
         assert not check or result.returncode == 0, result.stderr

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import kinetics
 from videofib.data.manifest import SPLITS, load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.sets import kinetics
+
+SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 
@@ -40,7 +42,7 @@ def test_both_naming_habits_and_all_kinds_of_folders(shared_data, tmp_path):
     rows += ["yoga,fffffffffff,5,15,test", "yoga,eeeeeeeeeee,5,15,test"]
     (annotations / "b.csv").write_text(HEADER + "\r\n".join(rows), newline="")
     (annotations / "test.csv").write_text("youtube_id,time_start,time_end,split\nggggggggggg,0,10,test\n")
-    script = [sys.executable, str(Path(kinetics.__file__)), "--annotations", str(annotations), "--jobs", "2"]
+    script = [sys.executable, str(SCRIPTS / "kinetics.py"), "--annotations", str(annotations), "--jobs", "2"]
     command = [*script, "--videos", str(raw), "--out", str(tmp_path / "out")]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

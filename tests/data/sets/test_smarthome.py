@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from data_prep import smarthome
 from videofib.data.manifest import load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.sets import smarthome
 
 
 def name(activity="Walk", person=3, camera=1):

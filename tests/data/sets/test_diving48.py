@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from data_prep import diving48
 from videofib.data.manifest import load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.sets import diving48
 
 WORDS = [["Back", f"{number}som", "NoTwis", "PIKE"] for number in range(48)]
 

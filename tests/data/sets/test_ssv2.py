@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from data_prep import ssv2
 from videofib.data.manifest import load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.sets import ssv2
 
 LABELS = {"Closing something": "1", "Approaching something with your camera": "0", "Bending something": "2"}
 CLOSE, BEND = "Closing [something]", "Bending [something]"

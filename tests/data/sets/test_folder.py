@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from data_prep.folder import read_root
 from videofib.data.prepare import PrepareError
+from videofib.data.sets.folder import read_root
 
 
 def touch(root, *names):

@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from data_prep import hmdb51
 from videofib.data.decode import probe
-from videofib.data.manifest import load_split
+from videofib.data.manifest import SPLITS, load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.prepare_command import read_splits
+from videofib.data.sets import hmdb51
+
+SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 ODD = "(HQ)_Rock_Climbing_-_Free_Solo_Speed_Climb_-_Dan_Osman_climb_f_cm_np1_le_med_2.avi"
 
@@ -29,6 +33,26 @@ def test_official_counts(shared_data, split):
     assert all(video.name.endswith(".avi") for video in listing.videos)
 
 
+def test_all_splits_together(shared_data):
+    folder = shared_data / "annotations/hmdb51/testTrainMulti_7030_splits"
+    listing = read_splits(hmdb51.read_annotations, folder, "all")
+    counts = Counter(name for video in listing.videos for name in video.splits)
+    assert counts == {
+        f"split{number}/{split}": 3570 if split == "train" else 1530 for number in (1, 2, 3) for split in SPLITS
+    }
+    assert (
+        len({video.name for video in listing.videos}) == len(listing.videos) == 6371
+    )  # of 6766 files, some of which no split uses
+
+
+def test_splits_that_contradict_each_other_are_told(tmp_path):
+    for number in (1, 2, 3):
+        (tmp_path / f"wave_test_split{number}.txt").write_text("a.avi 1\n")
+    (tmp_path / "run_test_split1.txt").write_text("b.avi 1\n")
+    with pytest.raises(PrepareError, match="split 2 has other classes than split 1"):
+        read_splits(hmdb51.read_annotations, tmp_path, "all")
+
+
 def test_names_with_brackets_and_signs_are_found_and_prepared(shared_data, tmp_path):
     """These files are also the ones in which decord, after a seek, returns other frames than asked for."""
     annotations = tmp_path / "annotations"
@@ -37,7 +61,7 @@ def test_names_with_brackets_and_signs_are_found_and_prepared(shared_data, tmp_p
     names = {"climb": ODD, "golf": "Golf_Tips_-_Hit_The_Driver_300+_Yards!!!_golf_f_nm_np1_fr_med_0.avi"}
     for use, (label, name) in enumerate(names.items(), 1):
         (annotations / f"{label}_test_split3.txt").write_text(f"{name} {use} \nunused.avi 0 \n")
-    script = [sys.executable, str(Path(hmdb51.__file__)), "--annotations", str(annotations), "--split", "3"]
+    script = [sys.executable, str(SCRIPTS / "hmdb51.py"), "--annotations", str(annotations), "--split", "3"]
     subprocess.run([*script, "--videos", str(raw), "--out", str(tmp_path / "out")], check=True, capture_output=True)
     (train,), (test,) = load_split(tmp_path / "out", "train"), load_split(tmp_path / "out", "test")
     assert train.video_id == f"videos/climb/{Path(ODD).stem}.mp4"

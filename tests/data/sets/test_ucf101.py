@@ -3,16 +3,20 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_prep import ucf101
 from videofib.data.encode import write_video
 from videofib.data.manifest import load_split, read_manifest
 from videofib.data.prepare import PrepareError
-from videofib.data.prepare_command import Listed, Listing, locate
+from videofib.data.prepare_command import Listed, Listing, locate, read_splits
+from videofib.data.sets import ucf101
+from videofib.data.verify import verify
+
+SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 
 @pytest.mark.parametrize(("split", "train", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
@@ -24,6 +28,39 @@ def test_official_counts(shared_data, split, train, test):
     assert sum(video.splits == ("val", "test") for video in listing.videos) == test
     assert {video.label for video in listing.videos} == set(listing.classes)
     assert all(video.name.endswith(".avi") for video in listing.videos)  # no carriage return is left
+
+
+def test_all_splits_are_listed_over_one_set_of_videos(shared_data):
+    folder = shared_data / "annotations/ucf101/ucfTrainTestlist"
+    listing = read_splits(ucf101.read_annotations, folder, "all")
+    assert len(listing.videos) == 13320
+    counts = Counter(name for video in listing.videos for name in video.splits)
+    for number, train, test in ((1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)):
+        own = [counts[f"split{number}/{split}"] for split in ("train", "val", "test")]
+        assert own == [train, test, test]
+    assert read_splits(ucf101.read_annotations, folder, "2") == ucf101.read_annotations(folder, 2)
+
+
+def test_the_lists_of_all_splits_find_the_videos_and_what_is_known_of_them(shared_data, tmp_path):
+    for name in ("Lunges/v_Lunges_g01_c01.avi", "Lunges/v_Lunges_g08_c01.avi"):
+        (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / name).symlink_to(shared_data / "ucf101_5" / name)
+    (tmp_path / "annotations").symlink_to(shared_data / "annotations/ucf101/ucfTrainTestlist")
+    options = ("--short-side", "64", "--only-present-classes", "--split")
+    assert "1 split1/train, 1 split1/val, 1 split1/test, 1 split2/train" in run(tmp_path, *options, "all").stdout
+    out = tmp_path / "out"
+    assert (out / "split2/classes.txt").read_text() == "Lunges\n"  # beside the lists, where training looks for it
+    assert not (out / "train.csv").exists()
+    for number, group in ((1, "g01"), (2, "g08")):
+        (test,) = load_split(out / f"split{number}", "test")
+        assert test.video_id == f"../videos/Lunges/v_Lunges_{group}_c01.mp4"
+        assert (test.num_frames > 10, test.random_access, Path(test.path).is_file()) == (True, True, True)
+    assert len(load_split(out / "split3", "train")) == 2
+    assert verify(out, 1) == ([], 2)
+
+    run(tmp_path, *options, "1")  # another choice in the same folder leaves nothing of the first
+    assert not list(out.glob("split*"))
+    assert verify(out, 1) == ([], 2)
 
 
 def write_annotations(
@@ -56,7 +93,7 @@ def test_a_missing_annotation_file_is_named(tmp_path):
 
 
 def run(tmp_path, *options, check=True):
-    script = [sys.executable, str(Path(ucf101.__file__)), "--annotations", str(tmp_path / "annotations")]
+    script = [sys.executable, str(SCRIPTS / "ucf101.py"), "--annotations", str(tmp_path / "annotations")]
     paths = ["--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     return subprocess.run([*script, *paths, *options], check=check, capture_output=True, text=True)
 
@@ -81,7 +118,7 @@ def test_the_script_on_real_clips_with_most_classes_absent(shared_data, tmp_path
     run(tmp_path, "--short-side", "96", "--only-present-classes")
     assert (tmp_path / "out/classes.txt").read_text() == "Lunges\nWallPushups\n"
     assert sorted(record.label for record in load_split(tmp_path / "out", "train")) == [0, 1]
-    rows = read_manifest(tmp_path / "out/manifest.csv")
+    rows = read_manifest(tmp_path / "out/manifest.parquet")
     assert {row.status for row in rows} == {"ok", "missing"}
     assert all(row.random_access and row.height == 96 for row in rows if row.status == "ok")
 

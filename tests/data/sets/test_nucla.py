@@ -2,9 +2,9 @@
 
 import pytest
 
-from data_prep import nucla
 from videofib.data.manifest import load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.sets import nucla
 
 LAYOUTS = {
     "official videos": "multiview_action_videos/a{a}/v0{v}_s01_e00.avi",

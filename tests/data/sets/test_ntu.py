@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from data_prep import ntu
 from videofib.data.decode import probe
 from videofib.data.manifest import load_split
 from videofib.data.prepare import PrepareError
+from videofib.data.sets import ntu
 
 A, B = "S001C001P001R001A001", "S002C002P003R002A002"  # cameras 1 and 2, performers 1 (training) and 3 (testing)
 
@@ -154,4 +154,4 @@ def test_errors_end_the_script_in_one_line(empty, run_script):
     empty("x.avi")
     result = run_script(ntu, check=False)
     assert result.returncode == 1
-    assert re.fullmatch(r"ntu\.py: no video under .*\n", result.stderr)
+    assert re.fullmatch(r"videofib prep ntu: no video under .*\n", result.stderr)

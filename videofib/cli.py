@@ -1,0 +1,52 @@
+"""The ``videofib`` command.
+
+videofib prep ucf101 --videos UCF-101 --annotations ucfTrainTestlist --out data/ucf101
+videofib prep verify data/ucf101
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+# name -> what it does; the module of that name in videofib.data.sets has its main
+DATA_SETS = {
+    "ucf101": "UCF101",
+    "hmdb51": "HMDB51",
+    "kinetics": "Kinetics-400, -600 or -700",
+    "ssv2": "Something-Something v2",
+    "diving48": "Diving48",
+    "ntu": "NTU RGB+D 60 or 120",
+    "smarthome": "Toyota Smarthome, trimmed",
+    "nucla": "Northwestern-UCLA",
+    "folder": "your own folder of classes",
+    "motion": "writes the motion data set of the demo",
+}
+# the same for what is done with a prepared folder; modules of videofib.data
+CHECKS = {
+    "verify": "is a prepared folder still what its manifest says?",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``videofib prep <name> ...``; ``arguments`` are those of the command line by default."""
+    names = "".join(f"  {name:<10}{what}\n" for name, what in (DATA_SETS | CHECKS).items())
+    parser = argparse.ArgumentParser(
+        "videofib",
+        usage="videofib prep NAME [options]; videofib prep NAME --help tells them",
+        description="Prepare a data set (checked, resized, seekable videos, list files, a manifest), or check one.",
+        epilog=f"names:\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=("prep",), help="prepare a data set or check one")
+    parser.add_argument("name", choices=DATA_SETS | CHECKS, metavar="NAME", help="which one; see below")
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="its own options")
+    args = parser.parse_args(arguments)
+    place = "videofib.data.sets" if args.name in DATA_SETS else "videofib.data"
+    module = importlib.import_module(f"{place}.{args.name}")  # one alone, so that --help is quick
+    module.main(args.options, f"videofib prep {args.name}")
+
+
+if __name__ == "__main__":
+    main()

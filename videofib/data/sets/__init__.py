@@ -1,0 +1,1 @@
+"""One module a data set: what its official files list, and the command that prepares it."""
