@@ -85,6 +85,7 @@ _C.MIXUP.LABEL_SMOOTH_VALUE = 0.0  # label smoothing; holds with MIXUP.ENABLE Fa
 
 _C.DATA_LOADER = CfgNode()
 _C.DATA_LOADER.NUM_WORKERS = 2  # a process
+_C.DATA_LOADER.SAMPLER = "shuffle"  # of training videos: shuffle | class_balanced | length_bucketed
 _C.DATA_LOADER.TIME_LIMIT = 60.0  # seconds to read a video, after which it is left out; 0: no limit
 _C.DATA_LOADER.PIN_MEMORY = True  # has an effect only where there is a GPU
 

@@ -26,6 +26,7 @@ _CHOICES = {
     "DATA.DECODING_BACKEND": ("auto", "decord", "pyav"),
     "DATA.SAMPLING": ("dense", "uniform"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
+    "DATA_LOADER.SAMPLER": ("shuffle", "class_balanced", "length_bucketed"),
     "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
     "TIMESFORMER.POSITION_RESIZE": ("bicubic", "nearest"),
     "TIMESFORMER.TIME_RESIZE": ("nearest", "linear"),

@@ -15,7 +15,7 @@ from videofib.data.decode import probe, read_frames
 from videofib.data.encode import write_video
 from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.data.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest
-from videofib.data.samplers import EpochSampler
+from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.sampling import clip_indices, train_start
 from videofib.data.transforms import TrainTransform, ViewTransform
 from videofib.data.video_loader import VideoLoader
@@ -127,30 +127,6 @@ def test_loading_leaves_the_global_generators_alone(folder):
     batches(loader, 0)
     assert torch.equal(torch.get_rng_state(), state[0])
     assert random.getstate() == state[1]
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_processes_share_each_training_batch(folder, world_size):
-    samplers = [EpochSampler(11, 4, seed=7, rank=rank, world_size=world_size) for rank in range(world_size)]
-    whole = EpochSampler(11, 4, seed=7, rank=0, world_size=1)
-    shares = [list(sampler) for sampler in samplers]
-    assert [len(share) for share in shares] == [len(sampler) for sampler in samplers] == [8 // world_size] * world_size
-    local = 4 // world_size
-    for step in range(2):
-        together = [key for share in shares for key in share[step * local : (step + 1) * local]]
-        assert sorted(together) == sorted(list(whole)[step * 4 : (step + 1) * 4])
-    assert len({index for _, index in whole}) == 8  # none twice in an epoch
-    whole.set_epoch(1)
-    assert {epoch for epoch, _ in whole} == {1}
-
-
-def test_every_video_is_used_as_often_over_many_epochs():
-    sampler, seen = EpochSampler(11, 4, seed=0, rank=0, world_size=1), Counter()
-    for epoch in range(200):
-        sampler.set_epoch(epoch)
-        seen.update(index for _, index in sampler)
-    assert set(seen) == set(range(11))
-    assert min(seen.values()) > 110  # 145 expected
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -315,10 +291,24 @@ def test_every_hostile_file_trains_and_tests_or_is_named(shared_data):
 def test_hostile_files_do_not_stop_workers(shared_data):
     records = hostile_records(shared_data)
     dataset = ClipDataset(records, ClipSpec(num_frames=2, sampling_rate=8, target_fps=30), TRAIN)
-    sampler = EpochSampler(len(records), 8, seed=0, rank=0, world_size=1)
+    sampler = EpochSampler(shuffled(len(records), 0), 8)
     found = list(VideoLoader(dataset, sampler, 8, num_workers=2, time_limit=60))
     assert len(found) == len(records) // 8
     assert sum(len(batch["failures"]) for batch in found) > 0
+
+
+@pytest.mark.parametrize("sampler", ["class_balanced", "length_bucketed"])
+def test_the_config_chooses_the_order_of_videos(folder, sampler, tmp_path):
+    loader = build_train_loader(config(folder, "DATA_LOADER.SAMPLER", sampler, "TRAIN.BATCH_SIZE", 3))
+    for labels, indices in [(batch["labels"], batch["indices"]) for batch in loader]:
+        if sampler == "class_balanced":
+            assert sorted(labels.tolist()) == [0, 1, 2]
+        else:
+            assert max(indices) - min(indices) == 2  # video i has 10 + i frames
+    (tmp_path / "train.csv").write_text("".join(f"{folder}/v {i}.mp4 0\n" for i in range(12)))
+    if sampler == "length_bucketed":
+        with pytest.raises(ConfigError, match=r"needs the number of frames of each video, and 12 have none"):
+            build_train_loader(config(tmp_path, "DATA_LOADER.SAMPLER", sampler))
 
 
 def test_splits_that_cannot_work_are_refused(folder, tmp_path):

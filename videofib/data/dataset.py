@@ -73,8 +73,8 @@ class ClipSpec:
 class ClipDataset(Dataset):
     """Training: random views of each video, each of a random clip of its own; the video is decoded once.
 
-    Items are keyed ``(epoch, index)``. All chance comes from (seed, epoch, index), so an item is the same in any
-    worker, process or resumed run. Each item is a dict of
+    Items are keyed ``(epoch, index)``, or ``(epoch, index, copy)`` where an epoch has a video several times. All chance
+    comes from the seed and the key, so an item is the same in any worker, process or resumed run. Each is a dict of
 
         views: (V, C, T, H, W) float32, V = num_views
         label: int
@@ -101,10 +101,10 @@ class ClipDataset(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
-    def candidates(self, key: tuple[int, int]) -> Iterator[tuple[int, str]]:
+    def candidates(self, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
         """(index, chance) of the video that a key asks for, then of those to take where it cannot be read."""
-        epoch, index = key
-        chance = f"{self.seed}/{epoch}/{index}"
+        epoch, index, copy = (*key, 0)[:3]
+        chance = f"{self.seed}/{epoch}/{index}" + (f"/copy {copy}" if copy else "")
         yield index, chance
         rng = random.Random(f"{chance}/instead")
         for draw in range(1, MAX_DRAWS):
@@ -115,7 +115,7 @@ class ClipDataset(Dataset):
         reasons = "\n  ".join(sorted({reason for _, reason in failures}))
         raise RuntimeError(f"{MAX_DRAWS} videos drawn in a row could not be read; check the data set:\n  {reasons}")
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
+    def __getitem__(self, key: tuple[int, ...]) -> dict:
         return _item(self, key)
 
 

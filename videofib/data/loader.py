@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from fvcore.common.config import CfgNode
@@ -10,7 +10,7 @@ from fvcore.common.config import CfgNode
 from videofib.config import ConfigError
 from videofib.data.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.manifest import ManifestError, VideoRecord, load_split
-from videofib.data.samplers import EpochSampler
+from videofib.data.samplers import EpochSampler, Order, class_balanced, length_bucketed, shuffled
 from videofib.data.transforms import TrainTransform, ViewTransform
 from videofib.data.video_loader import VideoLoader
 
@@ -32,7 +32,7 @@ def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Vide
     dataset = ClipDataset(
         records, _clip_spec(cfg), _train_transform(cfg), num_views=cfg.AUG.NUM_SAMPLE, seed=cfg.RNG_SEED
     )
-    sampler = EpochSampler(len(records), batch, seed=cfg.RNG_SEED, rank=rank, world_size=world_size)
+    sampler = EpochSampler(_order(cfg, records), batch, rank=rank, world_size=world_size)
     return _loader(cfg, dataset, sampler, batch // world_size)
 
 
@@ -59,6 +59,21 @@ def _load(cfg: CfgNode, split: str) -> list[VideoRecord]:
     return load_split(
         cfg.DATA.PATH_TO_DATA_DIR, split, prefix=cfg.DATA.PATH_PREFIX, separator=cfg.DATA.PATH_LABEL_SEPARATOR
     )
+
+
+def _order(cfg: CfgNode, records: Sequence[VideoRecord]) -> Order:
+    """The order of training videos that DATA_LOADER.SAMPLER names."""
+    name, seed = cfg.DATA_LOADER.SAMPLER, cfg.RNG_SEED
+    if name == "class_balanced":
+        return class_balanced([record.label for record in records], seed)
+    if name == "length_bucketed":
+        if uncounted := [record.video_id for record in records if record.num_frames is None]:
+            raise ConfigError(
+                f"DATA_LOADER.SAMPLER length_bucketed needs the number of frames of each video, and {len(uncounted)} "
+                f"have none, such as {uncounted[0]}; prepare the data set, or set DATA_LOADER.SAMPLER shuffle"
+            )
+        return length_bucketed([record.num_frames for record in records], cfg.TRAIN.BATCH_SIZE, seed)
+    return shuffled(len(records), seed)
 
 
 def _clip_spec(cfg: CfgNode) -> ClipSpec:

@@ -1,41 +1,142 @@
-"""Which videos a process reads, and in which order: pure arithmetic on (seed, epoch, step, rank)."""
+"""Which videos a process reads, and in which order: pure arithmetic on (seed, epoch, step, rank).
+
+An **order** is a function: epoch -> the positions of videos, for the whole epoch and all processes::
+
+    shuffled           3 1 4 0 5 2                  each video once
+    class_balanced     3 1 3 0 3 2                  each class as often as any other; rare videos come again
+    length_bucketed    3 1 | 5 4 | 0 2              each batch of videos of about one length
+    shard_by_shard     4 5 3 | 1 0 2                the videos of a few shards, mixed, then those of the next few
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from torch.utils.data import Sampler
 
+Order = Callable[[int], list[int]]
+
+_BUCKETED = 64  # batches whose videos are sorted among themselves
+
 
 class EpochSampler(Sampler):
-    """This process's keys ``(epoch, index)``: its share of a permutation that all processes agree on.
+    """This process's keys ``(epoch, index, copy)``: its share of an order that all processes agree on.
 
-    Only whole batches are dealt, so every process takes the same number of steps. Step k trains on the same videos
-    whatever the number of processes::
+    ``copy`` counts how often the epoch has had that index before. Only whole batches are dealt, so every process takes
+    the same number of steps. Step k trains on the same videos whatever the number of processes::
 
-        permutation   | batch 0         | batch 1         | ... | too few: left out this epoch
+        order         | batch 0         | batch 1         | ... | too few: left out this epoch
         process       0 1 0 1 0 1 0 1   0 1 0 1 ...
 
     Its whole state is (epoch, step): a run that was interrupted goes on with the very next batch.
+
+    Args:
+        order: positions of videos, equally many in each epoch.
+        batch_size: over all processes.
     """
 
-    def __init__(self, num_records: int, batch_size: int, *, seed: int, rank: int, world_size: int):
-        self.num_records, self.batch_size = num_records, batch_size
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-        self.num_used = num_records // batch_size * batch_size
+    def __init__(self, order: Order, batch_size: int, *, rank: int = 0, world_size: int = 1):
+        self.order, self.batch_size, self.rank, self.world_size = order, batch_size, rank, world_size
+        self.num_used = len(order(0)) // batch_size * batch_size
         self.epoch = self.step = 0
 
     def set_epoch(self, epoch: int, step: int = 0) -> None:
         """Choose the epoch, and how many of its batches are done already."""
         self.epoch, self.step = epoch, step
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = list(range(self.num_records))
-        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
-        left = order[self.step * self.batch_size : self.num_used]
-        return iter([(self.epoch, index) for index in left[self.rank :: self.world_size]])
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        seen: defaultdict[int, int] = defaultdict(int)
+        keys = []
+        for index in self.order(self.epoch)[: self.num_used]:
+            keys.append((self.epoch, index, seen[index]))
+            seen[index] += 1
+        return iter(keys[self.step * self.batch_size :][self.rank :: self.world_size])
 
     def __len__(self) -> int:
         """Of a whole epoch, wherever it begins."""
         return self.num_used // self.world_size
+
+
+def shuffled(count: int, seed: int) -> Order:
+    """Each of ``count`` videos once."""
+    return partial(_shuffled, count, seed)
+
+
+def class_balanced(labels: Sequence[int], seed: int) -> Order:
+    """As many videos as there are, equally many of each class (to one).
+
+    A class takes turns through its videos, in an order drawn anew for each turn, so that within a class too no video
+    comes twice as often as another.
+    """
+    return partial(_class_balanced, labels, seed)
+
+
+def length_bucketed(lengths: Sequence[float], batch_size: int, seed: int) -> Order:
+    """Each video once; the videos of a batch are about equally long, and so take about equally long to read.
+
+    64 batches at a time are sorted by length and cut; then all batches are shuffled.
+    """
+    return partial(_length_bucketed, lengths, batch_size, seed)
+
+
+def shard_by_shard(shards: Sequence, window: int, seed: int) -> Order:
+    """Each video once; those of ``window`` shards are mixed, so that a process reads few large files at a time.
+
+    Args:
+        shards: of each video, the name or number of its shard.
+    """
+    return partial(_shard_by_shard, shards, window, seed)
+
+
+def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
+
+
+def _class_balanced(labels: Sequence[int], seed: int, epoch: int) -> list[int]:
+    rng = random.Random(f"{seed}/{epoch}")
+    videos = _grouped(labels)
+    classes = list(videos)
+    queues: dict[int, list[int]] = {label: [] for label in classes}
+    order: list[int] = []
+    while len(order) < len(labels):
+        rng.shuffle(classes)
+        for label in classes[: len(labels) - len(order)]:
+            if not queues[label]:
+                queues[label] = rng.sample(videos[label], len(videos[label]))
+            order.append(queues[label].pop())
+    return order
+
+
+def _length_bucketed(lengths: Sequence[float], batch_size: int, seed: int, epoch: int) -> list[int]:
+    order = _shuffled(len(lengths), seed, epoch)
+    size = _BUCKETED * batch_size
+    parts = [sorted(order[start : start + size], key=lengths.__getitem__) for start in range(0, len(order), size)]
+    batches = [part[start : start + batch_size] for part in parts for start in range(0, len(part), batch_size)]
+    rest = [batch for batch in batches if len(batch) < batch_size]  # at the end, where the sampler leaves them out
+    batches = [batch for batch in batches if len(batch) == batch_size]
+    random.Random(f"{seed}/{epoch}/batches").shuffle(batches)
+    return [index for batch in batches + rest for index in batch]
+
+
+def _shard_by_shard(shards: Sequence, window: int, seed: int, epoch: int) -> list[int]:
+    rng = random.Random(f"{seed}/{epoch}")
+    videos = _grouped(shards)
+    names = rng.sample(list(videos), len(videos))
+    order: list[int] = []
+    for start in range(0, len(names), window):
+        part = [index for name in names[start : start + window] for index in videos[name]]
+        order += rng.sample(part, len(part))
+    return order
+
+
+def _grouped(values: Sequence) -> dict:
+    """Value -> the positions that have it, in order of first appearance."""
+    groups = defaultdict(list)
+    for position, value in enumerate(values):
+        groups[value].append(position)
+    return groups

@@ -1,0 +1,105 @@
+"""Orders of videos: what each promises, and that processes share them evenly."""
+
+from collections import Counter
+
+import pytest
+
+from videofib.data.samplers import (
+    EpochSampler,
+    class_balanced,
+    length_bucketed,
+    shard_by_shard,
+    shuffled,
+)
+
+LABELS = [0] * 50 + [1] * 7 + [2] * 3
+LENGTHS = [(37 * i) % 101 for i in range(60)]
+SHARDS = [f"{i // 10}.tar" for i in range(60)]
+ORDERS = {
+    "shuffled": shuffled(60, 3),
+    "class_balanced": class_balanced(LABELS, 3),
+    "length_bucketed": length_bucketed(LENGTHS, 4, 3),
+    "shard_by_shard": shard_by_shard(SHARDS, 2, 3),
+}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_processes_share_each_batch_and_go_on_anywhere(name, world_size):
+    samplers = [EpochSampler(ORDERS[name], 8, rank=rank, world_size=world_size) for rank in range(world_size)]
+    whole = EpochSampler(ORDERS[name], 8)
+    local = 8 // world_size
+    for epoch in (0, 5):
+        whole.set_epoch(epoch)
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        shares = [list(sampler) for sampler in samplers]
+        assert {len(share) for share in shares} == {len(samplers[0])} == {56 // world_size}
+        for step in range(7):
+            together = [key for share in shares for key in share[step * local : (step + 1) * local]]
+            assert sorted(together) == sorted(list(whole)[step * 8 : (step + 1) * 8])
+        for step in (1, 6, 7):
+            for sampler, share in zip(samplers, shares, strict=True):
+                sampler.set_epoch(epoch, step)
+                assert list(sampler) == share[step * local :]
+                assert len(sampler) == len(share)
+        assert len(set(whole)) == 56  # a video that comes again is another sample
+        assert {key[0] for key in whole} == {epoch}
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_orders_differ_by_epoch_and_seed_alone(name):
+    order = ORDERS[name]
+    assert order(2) == order(2) != order(3)
+    assert len(order(2)) == 60
+    if name != "class_balanced":
+        assert sorted(order(2)) == list(range(60))
+    other_seed = {
+        "shuffled": shuffled(60, 4),
+        "class_balanced": class_balanced(LABELS, 4),
+        "length_bucketed": length_bucketed(LENGTHS, 4, 4),
+        "shard_by_shard": shard_by_shard(SHARDS, 2, 4),
+    }[name]
+    assert other_seed(2) != order(2)
+
+
+def test_every_video_is_used_as_often_over_many_epochs():
+    sampler, seen = EpochSampler(shuffled(11, 0), 4), Counter()
+    for epoch in range(200):
+        sampler.set_epoch(epoch)
+        seen.update(index for _, index, _ in sampler)
+    assert set(seen) == set(range(11))
+    assert min(seen.values()) > 110  # 145 expected
+
+
+def test_classes_come_equally_often_and_videos_of_a_class_too():
+    for epoch in range(5):
+        order = ORDERS["class_balanced"](epoch)
+        assert Counter(LABELS[index] for index in order) == {0: 20, 1: 20, 2: 20}
+        assert max(Counter(order).values()) == 7  # 20 samples of three videos
+        assert set(Counter(index for index in order if LABELS[index] == 1).values()) == {2, 3}
+    uneven = Counter(LABELS[index] for index in class_balanced(LABELS[:-1], 0)(0))
+    assert sorted(uneven.values()) == [19, 20, 20]
+
+
+def test_a_batch_of_the_bucketed_order_has_videos_of_one_length():
+    order = ORDERS["length_bucketed"](1)
+    spread = [max(part) - min(part) for part in lengths_of_batches(order)]
+    mixed = [max(part) - min(part) for part in lengths_of_batches(ORDERS["shuffled"](1))]
+    assert sum(spread) / len(spread) < 10 < 40 < sum(mixed) / len(mixed)
+    firsts = [part[0] for part in lengths_of_batches(order)]
+    assert firsts != sorted(firsts)  # but batches come in any order
+    short = length_bucketed(LENGTHS[:58], 4, 3)(0)
+    assert len(EpochSampler(length_bucketed(LENGTHS[:58], 4, 3), 4)) == 56
+    assert all(max(part) - min(part) < 20 for part in lengths_of_batches(short)[:14])
+
+
+def lengths_of_batches(order):
+    return [[LENGTHS[index] for index in order[start : start + 4]] for start in range(0, len(order), 4)]
+
+
+def test_few_shards_are_open_at_a_time():
+    order = ORDERS["shard_by_shard"](0)
+    parts = [[SHARDS[index] for index in order[start : start + 20]] for start in (0, 20, 40)]
+    assert [len(set(part)) for part in parts] == [2, 2, 2]
+    assert any(part != sorted(part) for part in parts)  # and their videos are mixed
