@@ -1,11 +1,12 @@
 """Frames of a video file: the ones asked for, whatever the file.
 
-Two ways lead to frame i. *Seeking* (decord) is fast, and silently wrong for many files; it is used only where
-``random_access_is_right`` has proved it, which preparation does and the manifest remembers. *In order* (PyAV) decodes
-everything before i; it is right for every file that decodes, and no slower than decord when that reads in order.
-
 The truth about a video is what decoding in order gives: as many frames, up to the end or the first break. (decord
 counts one more for HMDB51's avi files, whose packed B-frames leave an empty packet: it repeats the last frame.)
+
+A few frames of a long video are cheaper to reach by entering it at keyframes. Many files number or store their frames
+so that this gives others than asked for, without an error; so it is checked on each read, and where the check fails
+the file is read in order (``seeking_reader``). decord seeks unchecked; it may do so only in files for which
+``random_access_is_right`` has been proved, which preparation does and the manifest remembers.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from videofib.data import decord_reader
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.pyav_reader import open_in_order
+from videofib.data.seeking_reader import read_seeking
 
 BACKENDS = ("auto", "decord", "pyav")
 # Mean absolute difference, of 255, that two decoders' colour conversion may make and a wrong frame rarely stays below.
@@ -95,9 +97,11 @@ def read_frames(
     Args:
         path: a local video file.
         indices: counted from 0.
-        random_access: this file has passed ``random_access_is_right``, so decord may seek in it.
-        backend: ``auto``: decord where the file is proven, and PyAV in order otherwise or where decord fails;
-            ``decord``: only decord, in order unless the file is proven; ``pyav``: only PyAV.
+        random_access: this file has passed ``random_access_is_right``, so decord may seek in it. Others need no proof.
+        backend: ``auto``: PyAV, entering at keyframes as far as the frames prove to be the right ones while they are
+            read, else in order; ``pyav``: PyAV in order; ``decord``: only decord, in order unless the file is proven.
+
+    Behind the first break of a damaged file ``pyav`` ends; ``auto`` may reach frames behind it, each checked alike.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
@@ -156,12 +160,8 @@ def _read_ascending(path: str | Path, indices: list[int], random_access: bool, b
         if random_access:
             return next(decord_reader.read_seeking(str(path), [indices]))
         return decord_reader.read_in_order(str(path), indices)
-    if backend == "auto" and random_access:
-        try:
-            return next(decord_reader.read_seeking(str(path), [indices]))
-        except (DecodeError, FrameIndexError):
-            pass  # proven once, but not now: PyAV reads it or says what is wrong
-    return _read_in_order(path, indices)
+    frames = read_seeking(path, indices) if backend == "auto" else None
+    return _read_in_order(path, indices) if frames is None else frames
 
 
 def _read_in_order(path: str | Path, indices: list[int]) -> np.ndarray:

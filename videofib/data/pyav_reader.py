@@ -15,7 +15,7 @@ from videofib.data.errors import DecodeError
 # What FFmpeg would also open "as video": text through its text-art demuxers, and lists that point at other files.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}
 _FALLBACK_FPS = 25.0
-_FFMPEG_ERRORS = (av.FFmpegError, ValueError)
+FFMPEG_ERRORS = (av.FFmpegError, ValueError)
 
 
 class OrderedReader:
@@ -23,7 +23,8 @@ class OrderedReader:
 
     Attributes:
         fps: frames a second as the container says; 25 where it says nothing.
-        codec: FFmpeg's name of the codec, such as ``h264``.
+        codec, container_format: FFmpeg's names, such as ``h264`` and ``avi``.
+        stream: the open stream.
         damaged: once ``frames`` has ended, why it ended early, or "".
         first: once ``frames`` has begun, the first frame, whose size and rotation hold for the whole video.
     """
@@ -34,7 +35,8 @@ class OrderedReader:
         self.first: av.VideoFrame | None = None
         self.fps = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FPS)
         self.codec = stream.codec_context.codec.canonical_name
-        self._container, self._stream = container, stream
+        self.container_format = container.format.name
+        self.stream, self._container = stream, container
         self._reformatter = VideoReformatter()  # one for the video: it keeps its tables from frame to frame
         # What FFmpeg makes of a damaged frame depends on its threads: PyAV's default, but for any number of cores.
         stream.thread_type, stream.thread_count = "SLICE", 2
@@ -47,11 +49,11 @@ class OrderedReader:
         """
         count = 0
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in self._container.decode(self.stream):
                 self.first = self.first or frame
                 yield frame
                 count += 1
-        except _FFMPEG_ERRORS as error:
+        except FFMPEG_ERRORS as error:
             self.damaged = f"decoding stopped after {count} frames: {_reason(error)}"
         if count == 0:
             raise DecodeError(f"{self.path}: no frame decodes ({self.damaged or 'the video stream is empty'})")
@@ -72,18 +74,23 @@ class OrderedReader:
         try:
             size = self.first.width, self.first.height
             image = self._reformatter.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
-        except (*_FFMPEG_ERRORS, MemoryError) as error:
+        except (*FFMPEG_ERRORS, MemoryError) as error:
             raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
         return np.rot90(image, self.rotation)
 
-    def packet_times(self) -> Iterator[float | None]:
-        """The presentation times in seconds of the stored, not yet decoded frames, in file order."""
+    def packets(self) -> Iterator[av.Packet]:
+        """The stored, not yet decoded frames, in file order."""
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._container.demux(self.stream):
                 if packet.size:
-                    yield None if packet.pts is None else float(packet.pts * packet.time_base)
-        except _FFMPEG_ERRORS as error:
+                    yield packet
+        except FFMPEG_ERRORS as error:
             self.damaged = f"reading stopped early: {_reason(error)}"
+
+    def packet_times(self) -> Iterator[float | None]:
+        """The presentation times in seconds of the stored frames, in file order."""
+        for packet in self.packets():
+            yield None if packet.pts is None else float(packet.pts * packet.time_base)
 
 
 @contextmanager
@@ -103,7 +110,7 @@ def open_in_order(path: str | Path) -> Iterator[OrderedReader]:
     try:
         # Metadata of old data sets is not always UTF-8. A hostile file must not make FFmpeg open anything but files.
         container = av.open(str(file), metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except (*_FFMPEG_ERRORS, OSError) as error:
+    except (*FFMPEG_ERRORS, OSError) as error:
         raise DecodeError(f"{path}: cannot be opened as video: {_reason(error)}") from error
     with container:
         name = container.format.name
