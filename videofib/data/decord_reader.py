@@ -51,10 +51,12 @@ def _read(path: str, reader, indices: Sequence[int], seek: bool) -> np.ndarray:
         for index in indices:
             if seek and (not frames or any(position < key <= index for key in keys)):  # else decoding on is shorter
                 reader.seek_accurate(index)
-            elif index > position:
-                reader.skip_frames(index - position)
+                position = index
+            while position < index:  # decord's skip_frames lands on other frames, even one step on
+                reader.next()
+                position += 1
             frames.append(_pixels(reader.next()))
-            position = index + 1
+            position += 1
         return np.stack(frames)
     except (_decord().DECORDError, RuntimeError, StopIteration) as error:
         raise DecodeError(f"{path}: decord cannot decode it: {_first_line(error)}") from error
