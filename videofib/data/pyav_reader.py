@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from videofib.data.errors import DecodeError
+from videofib.data.source import PROTOCOLS, Source, location
 
 # What FFmpeg would also open "as video": text through its text-art demuxers, and lists that point at other files.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}
@@ -22,6 +22,7 @@ class OrderedReader:
     """The best video stream of an open file, decoded from its start.
 
     Attributes:
+        path: what messages call it.
         fps: frames a second as the container says; 25 where it says nothing.
         codec, container_format: FFmpeg's names, such as ``h264`` and ``avi``.
         stream: the open stream.
@@ -94,35 +95,29 @@ class OrderedReader:
 
 
 @contextmanager
-def open_in_order(path: str | Path) -> Iterator[OrderedReader]:
-    """Open a local video file for reading in order.
+def open_in_order(source: Source) -> Iterator[OrderedReader]:
+    """Open a local video for reading in order.
 
     Raises:
         DecodeError: no such file, not a file, empty, not a video container, or without a video stream.
     """
-    file = Path(path).absolute()  # absolute: FFmpeg takes "a:b.mp4" for a protocol named a
-    if file.is_dir():
-        raise DecodeError(f"{path}: a directory, not a video")
-    if not file.is_file():
-        raise DecodeError(f"{path}: no such file")
-    if file.stat().st_size == 0:
-        raise DecodeError(f"{path}: the file is empty")
+    url = location(source)
     try:
-        # Metadata of old data sets is not always UTF-8. A hostile file must not make FFmpeg open anything but files.
-        container = av.open(str(file), metadata_errors="replace", options={"protocol_whitelist": "file"})
+        # Metadata of old data sets is not always UTF-8.
+        container = av.open(url, metadata_errors="replace", options={"protocol_whitelist": PROTOCOLS})
     except (*FFMPEG_ERRORS, OSError) as error:
-        raise DecodeError(f"{path}: cannot be opened as video: {_reason(error)}") from error
+        raise DecodeError(f"{source}: cannot be opened as video: {_reason(error)}") from error
     with container:
         name = container.format.name
         if name in _NOT_VIDEO or name.endswith("_pipe"):
-            raise DecodeError(f"{path}: not a video but {container.format.long_name or name}")
+            raise DecodeError(f"{source}: not a video but {container.format.long_name or name}")
         stream = container.streams.best("video")  # FFmpeg's own choice, which decord makes too
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             kinds = sorted({other.type for other in container.streams}) or ["nothing"]
-            raise DecodeError(f"{path}: no video stream (found {', '.join(kinds)})")
+            raise DecodeError(f"{source}: no video stream (found {', '.join(kinds)})")
         if stream.codec_context is None:
-            raise DecodeError(f"{path}: no decoder for its video stream")
-        yield OrderedReader(str(path), container, stream)
+            raise DecodeError(f"{source}: no decoder for its video stream")
+        yield OrderedReader(str(source), container, stream)
 
 
 def _reason(error: Exception) -> str:

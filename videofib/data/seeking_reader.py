@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 import av
 import numpy as np
 
 from videofib.data.pyav_reader import FFMPEG_ERRORS, OrderedReader, open_in_order
 from videofib.data.seek_index import SeekIndex, Stored, ascending, build
+from videofib.data.source import Source
 
 # Packets are kept in memory up to so many bytes in all; those of larger videos are read from the file a second time.
 _KEPT_BYTES = 64 << 20
@@ -30,19 +30,19 @@ _HIDDEN_FRAMES = ("vp8",)
 _LATE_REORDERING = ("h264", "hevc")
 
 
-def read_seeking(path: str | Path, indices: Sequence[int]) -> np.ndarray | None:
+def read_seeking(source: Source, indices: Sequence[int]) -> np.ndarray | None:
     """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices; None where only reading in order can tell them.
 
     Raises:
         DecodeError: the file cannot be opened or has no video.
     """
-    with open_in_order(path) as reader:
+    with open_in_order(source) as reader:
         index, packets = _scan(reader)
         if index is None or indices[-1] >= len(index.times):
             return None
         if packets is not None:
             return _read(reader, iter(packets), index, indices)
-    with open_in_order(path) as reader:
+    with open_in_order(source) as reader:
         return _read(reader, reader.packets(), index, indices)
 
 
