@@ -77,6 +77,15 @@ def test_decord_reads_every_width(tmp_path, width):
     assert np.abs(seeking.astype(int) - read_frames(tmp_path / "a.mp4", [13, 2], backend="pyav")).max() <= 1
 
 
+def test_decord_in_order_returns_the_true_frames(shared_data):
+    placeholder = "samples/ucf101/BaseballPitch/v_BaseballPitch_g01_c03.avi"
+    names = ["misseek/h264_in_avi_v_Lunges_g02_c01.avi", "bframes_open_gop.mp4", "bitflips.avi"]
+    for path in [shared_data / placeholder, *(shared_data / "hostile" / name for name in names)]:
+        indices = range(0, probe(path).num_frames, 7)
+        true = read_frames(path, indices, backend="pyav").astype(int)
+        assert np.abs(read_frames(path, indices, backend="decord") - true).max() <= 1, path
+
+
 def test_proof_fails_where_decord_returns_other_frames(video, monkeypatch):
     assert random_access_is_right(video)
     honest = decord_reader.read_seeking

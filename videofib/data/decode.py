@@ -1,11 +1,12 @@
 """Frames of a video file: the ones asked for, whatever the file.
 
-Two ways lead to frame i. *Seeking* (decord) is fast, and silently wrong for many files; it is used only where
-``random_access_is_right`` has proved it, which preparation does and the manifest remembers. *In order* (PyAV) decodes
-everything before i; it is right for every file that decodes, and no slower than decord when that reads in order.
-
 The truth about a video is what decoding in order gives: as many frames, up to the end or the first break. (decord
 counts one more for HMDB51's avi files, whose packed B-frames leave an empty packet: it repeats the last frame.)
+
+A few frames of a long video are cheaper to reach by entering it at keyframes. Many files number or store their frames
+so that this gives others than asked for, without an error; so it is checked on each read, and where the check fails
+the file is read in order (``seeking_reader``). decord seeks unchecked; it may do so only in files for which
+``random_access_is_right`` has been proved, which preparation does and the manifest remembers.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from videofib.data import decord_reader
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.pyav_reader import open_in_order
+from videofib.data.seeking_reader import read_seeking
+from videofib.data.source import Source
 
 BACKENDS = ("auto", "decord", "pyav")
 # Mean absolute difference, of 255, that two decoders' colour conversion may make and a wrong frame rarely stays below.
@@ -50,13 +52,13 @@ class VideoInfo:
     damaged: str
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(source: Source) -> VideoInfo:
     """Decode the whole video once and say what it holds.
 
     Raises:
         DecodeError: no such file, not a video, or not one frame decodes.
     """
-    with open_in_order(path) as reader:
+    with open_in_order(source) as reader:
         times = []
         for frame in reader.frames():
             if frame is reader.first:
@@ -69,7 +71,7 @@ def probe(path: str | Path) -> VideoInfo:
         )
 
 
-def estimate(path: str | Path) -> tuple[int, float]:
+def estimate(source: Source) -> tuple[int, float]:
     """(number of frames, fps) from counting stored frames without decoding them.
 
     The count is rarely off by more than one or two, but for files that break midway it may be far too high;
@@ -78,26 +80,28 @@ def estimate(path: str | Path) -> tuple[int, float]:
     Raises:
         DecodeError: no such file, not a video, or no frames stored.
     """
-    with open_in_order(path) as reader:
+    with open_in_order(source) as reader:
         times = list(reader.packet_times())
         if not times:
-            raise DecodeError(f"{path}: no frame is stored ({reader.damaged or 'the video stream is empty'})")
+            raise DecodeError(f"{source}: no frame is stored ({reader.damaged or 'the video stream is empty'})")
         return len(times), _average_fps(reader.fps, times)
 
 
 def read_frames(
-    path: str | Path, indices: Sequence[int], *, random_access: bool = False, backend: str = "auto"
+    source: Source, indices: Sequence[int], *, random_access: bool = False, backend: str = "auto"
 ) -> np.ndarray:
     """The frames at ``indices``, in the order asked; repeats are allowed.
 
     Rotation is applied, and where a video changes its size midway all frames come at the size of its first.
 
     Args:
-        path: a local video file.
+        source: a local video file, or a ``ByteRange``: a video within another file, such as a tar.
         indices: counted from 0.
-        random_access: this file has passed ``random_access_is_right``, so decord may seek in it.
-        backend: ``auto``: decord where the file is proven, and PyAV in order otherwise or where decord fails;
-            ``decord``: only decord, in order unless the file is proven; ``pyav``: only PyAV.
+        random_access: this file has passed ``random_access_is_right``, so decord may seek in it. Others need no proof.
+        backend: ``auto``: PyAV, entering at keyframes as far as the frames prove to be the right ones while they are
+            read, else in order; ``pyav``: PyAV in order; ``decord``: only decord, in order unless the file is proven.
+
+    Behind the first break of a damaged file ``pyav`` ends; ``auto`` may reach frames behind it, each checked alike.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
@@ -110,13 +114,13 @@ def read_frames(
     if backend not in BACKENDS:
         raise ValueError(f"unknown backend {backend!r}; it must be one of {', '.join(BACKENDS)}")
     if len(indices) == 0 or min(indices) < 0:
-        raise ValueError(f"{path}: indices must be 0 or above and at least one, got {list(indices)}")
+        raise ValueError(f"{source}: indices must be 0 or above and at least one, got {list(indices)}")
     wanted, place = np.unique(np.asarray(indices), return_inverse=True)
-    frames = _read_ascending(path, wanted.tolist(), random_access, backend)
+    frames = _read_ascending(source, wanted.tolist(), random_access, backend)
     return frames if len(wanted) == len(indices) and (np.diff(place) == 1).all() else frames[place]
 
 
-def random_access_is_right(path: str | Path, *, seed: int = 0) -> bool:
+def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
     """Whether decord, seeking in this file, returns the frames that reading in order returns, whichever are asked for.
 
     decord numbers, seeks and skips by the times stored with the packets. So it is right if (1) exactly those times
@@ -127,15 +131,15 @@ def random_access_is_right(path: str | Path, *, seed: int = 0) -> bool:
     Raises:
         DecodeError: the file cannot be read even in order.
     """
-    with open_in_order(path) as reader:
+    with open_in_order(source) as reader:
         times = sorted(reader.packet_times(), key=lambda time: (time is not None, time))
     try:
-        keys = decord_reader.keyframes(str(path), len(times))
+        keys = decord_reader.keyframes(source, len(times))
     except DecodeError:
         return False
     draws = _proof_draws(len(times), keys, random.Random(seed))
     checked = set().union(*draws)
-    with open_in_order(path) as reader:
+    with open_in_order(source) as reader:
         truth = {}
         for index, frame in enumerate(reader.frames()):
             if index >= len(times) or frame.time is None or frame.time != times[index]:
@@ -145,27 +149,23 @@ def random_access_is_right(path: str | Path, *, seed: int = 0) -> bool:
         if reader.damaged or index + 1 != len(times) or len(set(times)) != len(times):
             return False
     try:
-        batches = zip(draws, decord_reader.read_seeking(str(path), draws), strict=True)
+        batches = zip(draws, decord_reader.read_seeking(source, draws), strict=True)
         return all(_same(image, truth[i]) for draw, images in batches for i, image in zip(draw, images, strict=True))
     except DecodeError:
         return False
 
 
-def _read_ascending(path: str | Path, indices: list[int], random_access: bool, backend: str) -> np.ndarray:
+def _read_ascending(source: Source, indices: list[int], random_access: bool, backend: str) -> np.ndarray:
     if backend == "decord":
         if random_access:
-            return next(decord_reader.read_seeking(str(path), [indices]))
-        return decord_reader.read_in_order(str(path), indices)
-    if backend == "auto" and random_access:
-        try:
-            return next(decord_reader.read_seeking(str(path), [indices]))
-        except (DecodeError, FrameIndexError):
-            pass  # proven once, but not now: PyAV reads it or says what is wrong
-    return _read_in_order(path, indices)
+            return next(decord_reader.read_seeking(source, [indices]))
+        return decord_reader.read_in_order(source, indices)
+    frames = read_seeking(source, indices) if backend == "auto" else None
+    return _read_in_order(source, indices) if frames is None else frames
 
 
-def _read_in_order(path: str | Path, indices: list[int]) -> np.ndarray:
-    with open_in_order(path) as reader:
+def _read_in_order(source: Source, indices: list[int]) -> np.ndarray:
+    with open_in_order(source) as reader:
         frames = []
         for count, frame in enumerate(reader.frames(), start=1):
             if count - 1 == indices[len(frames)]:
@@ -173,7 +173,7 @@ def _read_in_order(path: str | Path, indices: list[int]) -> np.ndarray:
                 if len(frames) == len(indices):
                     return np.stack(frames)
         why = f" ({reader.damaged})" if reader.damaged else ""
-        raise FrameIndexError(f"{path}: frame {indices[-1]} was asked for, but {count} frames decode{why}", count)
+        raise FrameIndexError(f"{source}: frame {indices[-1]} was asked for, but {count} frames decode{why}", count)
 
 
 def _average_fps(stated: float, times: list[float | None]) -> float:

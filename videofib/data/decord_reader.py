@@ -13,59 +13,62 @@ from functools import cache
 import numpy as np
 
 from videofib.data.errors import DecodeError, FrameIndexError
+from videofib.data.source import Source, location
 
 
-def read_seeking(path: str, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+def read_seeking(source: Source, batches: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
     """For each batch of ascending, distinct indices the frames (T, H, W, 3) uint8 RGB, by seeking."""
-    reader = _open(path)
+    reader = _open(source)
     for indices in batches:
-        yield _read(path, reader, indices, seek=True)
+        yield _read(source, reader, indices, seek=True)
 
 
-def read_in_order(path: str, indices: Sequence[int]) -> np.ndarray:
+def read_in_order(source: Source, indices: Sequence[int]) -> np.ndarray:
     """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices, decoding all before the last."""
-    return _read(path, _open(path), indices, seek=False)
+    return _read(source, _open(source), indices, seek=False)
 
 
-def keyframes(path: str, num_frames: int) -> list[int]:
+def keyframes(source: Source, num_frames: int) -> list[int]:
     """Indices of the frames at which decord may enter the video.
 
     Raises:
         DecodeError: decord cannot open it, or counts other than ``num_frames`` frames.
     """
-    reader = _open(path)
+    reader = _open(source)
     if len(reader) != num_frames:
-        raise DecodeError(f"{path}: decord counts {len(reader)} frames, not {num_frames}")
+        raise DecodeError(f"{source}: decord counts {len(reader)} frames, not {num_frames}")
     keys = sorted(int(key) for key in reader.get_key_indices())
     if keys[:1] != [0]:
-        raise DecodeError(f"{path}: decord finds its first keyframe at {keys[:1]}, not at the first frame")
+        raise DecodeError(f"{source}: decord finds its first keyframe at {keys[:1]}, not at the first frame")
     return keys
 
 
-def _read(path: str, reader, indices: Sequence[int], seek: bool) -> np.ndarray:
+def _read(source: Source, reader, indices: Sequence[int], seek: bool) -> np.ndarray:
     if indices[-1] >= len(reader):
-        raise FrameIndexError(f"{path}: frame {indices[-1]} was asked for, but it has {len(reader)}", len(reader))
+        raise FrameIndexError(f"{source}: frame {indices[-1]} was asked for, but it has {len(reader)}", len(reader))
     frames, position = [], 0
     try:
         keys = reader.get_key_indices() if seek else []
         for index in indices:
             if seek and (not frames or any(position < key <= index for key in keys)):  # else decoding on is shorter
                 reader.seek_accurate(index)
-            elif index > position:
-                reader.skip_frames(index - position)
+                position = index
+            while position < index:  # decord's skip_frames lands on other frames, even one step on
+                reader.next()
+                position += 1
             frames.append(_pixels(reader.next()))
-            position = index + 1
+            position += 1
         return np.stack(frames)
     except (_decord().DECORDError, RuntimeError, StopIteration) as error:
-        raise DecodeError(f"{path}: decord cannot decode it: {_first_line(error)}") from error
+        raise DecodeError(f"{source}: decord cannot decode it: {_first_line(error)}") from error
 
 
-def _open(path: str):
+def _open(source: Source):
     decord = _decord()
     try:
-        return decord.VideoReader(path, num_threads=1)
+        return decord.VideoReader(location(source), num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
-        raise DecodeError(f"{path}: decord cannot open it: {_first_line(error)}") from error
+        raise DecodeError(f"{source}: decord cannot open it: {_first_line(error)}") from error
 
 
 @cache

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from videofib.data.errors import DecodeError
+from videofib.data.source import PROTOCOLS, Source, location
 
 # What FFmpeg would also open "as video": text through its text-art demuxers, and lists that point at other files.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}
 _FALLBACK_FPS = 25.0
-_FFMPEG_ERRORS = (av.FFmpegError, ValueError)
+FFMPEG_ERRORS = (av.FFmpegError, ValueError)
 
 
 class OrderedReader:
     """The best video stream of an open file, decoded from its start.
 
     Attributes:
+        path: what messages call it.
         fps: frames a second as the container says; 25 where it says nothing.
-        codec: FFmpeg's name of the codec, such as ``h264``.
+        codec, container_format: FFmpeg's names, such as ``h264`` and ``avi``.
+        stream: the open stream.
         damaged: once ``frames`` has ended, why it ended early, or "".
         first: once ``frames`` has begun, the first frame, whose size and rotation hold for the whole video.
     """
@@ -34,7 +36,8 @@ class OrderedReader:
         self.first: av.VideoFrame | None = None
         self.fps = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FPS)
         self.codec = stream.codec_context.codec.canonical_name
-        self._container, self._stream = container, stream
+        self.container_format = container.format.name
+        self.stream, self._container = stream, container
         self._reformatter = VideoReformatter()  # one for the video: it keeps its tables from frame to frame
         # What FFmpeg makes of a damaged frame depends on its threads: PyAV's default, but for any number of cores.
         stream.thread_type, stream.thread_count = "SLICE", 2
@@ -47,11 +50,11 @@ class OrderedReader:
         """
         count = 0
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in self._container.decode(self.stream):
                 self.first = self.first or frame
                 yield frame
                 count += 1
-        except _FFMPEG_ERRORS as error:
+        except FFMPEG_ERRORS as error:
             self.damaged = f"decoding stopped after {count} frames: {_reason(error)}"
         if count == 0:
             raise DecodeError(f"{self.path}: no frame decodes ({self.damaged or 'the video stream is empty'})")
@@ -72,50 +75,49 @@ class OrderedReader:
         try:
             size = self.first.width, self.first.height
             image = self._reformatter.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
-        except (*_FFMPEG_ERRORS, MemoryError) as error:
+        except (*FFMPEG_ERRORS, MemoryError) as error:
             raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
         return np.rot90(image, self.rotation)
 
-    def packet_times(self) -> Iterator[float | None]:
-        """The presentation times in seconds of the stored, not yet decoded frames, in file order."""
+    def packets(self) -> Iterator[av.Packet]:
+        """The stored, not yet decoded frames, in file order."""
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in self._container.demux(self.stream):
                 if packet.size:
-                    yield None if packet.pts is None else float(packet.pts * packet.time_base)
-        except _FFMPEG_ERRORS as error:
+                    yield packet
+        except FFMPEG_ERRORS as error:
             self.damaged = f"reading stopped early: {_reason(error)}"
+
+    def packet_times(self) -> Iterator[float | None]:
+        """The presentation times in seconds of the stored frames, in file order."""
+        for packet in self.packets():
+            yield None if packet.pts is None else float(packet.pts * packet.time_base)
 
 
 @contextmanager
-def open_in_order(path: str | Path) -> Iterator[OrderedReader]:
-    """Open a local video file for reading in order.
+def open_in_order(source: Source) -> Iterator[OrderedReader]:
+    """Open a local video for reading in order.
 
     Raises:
         DecodeError: no such file, not a file, empty, not a video container, or without a video stream.
     """
-    file = Path(path).absolute()  # absolute: FFmpeg takes "a:b.mp4" for a protocol named a
-    if file.is_dir():
-        raise DecodeError(f"{path}: a directory, not a video")
-    if not file.is_file():
-        raise DecodeError(f"{path}: no such file")
-    if file.stat().st_size == 0:
-        raise DecodeError(f"{path}: the file is empty")
+    url = location(source)
     try:
-        # Metadata of old data sets is not always UTF-8. A hostile file must not make FFmpeg open anything but files.
-        container = av.open(str(file), metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except (*_FFMPEG_ERRORS, OSError) as error:
-        raise DecodeError(f"{path}: cannot be opened as video: {_reason(error)}") from error
+        # Metadata of old data sets is not always UTF-8.
+        container = av.open(url, metadata_errors="replace", options={"protocol_whitelist": PROTOCOLS})
+    except (*FFMPEG_ERRORS, OSError) as error:
+        raise DecodeError(f"{source}: cannot be opened as video: {_reason(error)}") from error
     with container:
         name = container.format.name
         if name in _NOT_VIDEO or name.endswith("_pipe"):
-            raise DecodeError(f"{path}: not a video but {container.format.long_name or name}")
+            raise DecodeError(f"{source}: not a video but {container.format.long_name or name}")
         stream = container.streams.best("video")  # FFmpeg's own choice, which decord makes too
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             kinds = sorted({other.type for other in container.streams}) or ["nothing"]
-            raise DecodeError(f"{path}: no video stream (found {', '.join(kinds)})")
+            raise DecodeError(f"{source}: no video stream (found {', '.join(kinds)})")
         if stream.codec_context is None:
-            raise DecodeError(f"{path}: no decoder for its video stream")
-        yield OrderedReader(str(path), container, stream)
+            raise DecodeError(f"{source}: no decoder for its video stream")
+        yield OrderedReader(str(source), container, stream)
 
 
 def _reason(error: Exception) -> str:

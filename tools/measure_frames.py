@@ -1,0 +1,123 @@
+"""Compare what the video backends make of all videos below a folder, against PyAV reading in order.
+
+    python tools/measure_frames.py DIR [--frames 32]
+
+For each way of reading the table says how many videos it reads, of how many it counts another number of frames, how
+many of the frames asked for are wrong (a mean absolute difference above 2 of 255, or another size), and the largest
+mean absolute difference of a video, over its frames asked for. Below it stands every video that is not as the
+reference has it, with what was found.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from videofib.data.decode import read_frames
+from videofib.data.errors import DecodeError, FrameIndexError
+from videofib.data.manifest import VIDEO_EXTENSIONS
+
+REFERENCE = {"backend": "pyav"}
+WAYS = {
+    "auto": {"backend": "auto"},
+    "decord in order": {"backend": "decord"},
+    "decord seeking": {"backend": "decord", "random_access": True},  # which it may do only in proven files
+}
+WRONG = 2.0  # mean absolute difference, of 255
+BEYOND = 1 << 30  # no video has so many frames
+
+
+@dataclass
+class Findings:
+    """What one way of reading made of the videos."""
+
+    read: int = 0
+    other_count: int = 0
+    frames: int = 0
+    wrong: int = 0
+    worst: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--frames", type=int, default=32, help="frames of each video, spread over it; 0: every frame")
+    options = parser.parse_args()
+    if not options.folder.is_dir():
+        sys.exit(f"{options.folder}: no such folder")
+    videos = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file())
+    findings, unreadable = compare(videos, options.frames)
+    print(f"{len(videos)} files, {len(videos) - len(unreadable)} of them read in order by PyAV")
+    print(f"{'':16} {'read':>6} {'other count':>12} {'frames':>8} {'wrong':>6} {'largest difference':>19}")
+    for way, found in findings.items():
+        counts = f"{found.read:6} {found.other_count:12} {found.frames:8} {found.wrong:6}"
+        print(f"{way:16} {counts} {found.worst:15.3f}/255")
+    for way, notes in {"PyAV in order": unreadable, **{way: found.notes for way, found in findings.items()}}.items():
+        if notes:
+            print(f"\n{way}:", *notes, sep="\n  ")
+
+
+def compare(videos: list[Path], spread: int) -> tuple[dict[str, Findings], list[str]]:
+    """Findings of each way over the videos, and the reasons why the reference cannot read some."""
+    findings, unreadable = {way: Findings() for way in WAYS}, []
+    for path in videos:
+        try:
+            count = num_frames(path, REFERENCE)
+            indices = chosen(count, spread)
+            truth = read_frames(path, indices, **REFERENCE)
+        except DecodeError as error:
+            unreadable.append(str(error))
+            continue
+        for way, found in findings.items():
+            examine(path, count, dict(zip(indices, truth, strict=True)), WAYS[way], found)
+    return findings, unreadable
+
+
+def examine(path: Path, count: int, truth: dict[int, np.ndarray], way: dict, found: Findings) -> None:
+    """Add to ``found`` how ``path``, of ``count`` frames, some of which are ``truth``, comes out when read that way."""
+    try:
+        other = num_frames(path, way)
+        indices = [i for i in truth if i < other]
+        frames = read_frames(path, indices, **way)
+    except (DecodeError, FrameIndexError) as error:
+        found.notes.append(str(error))
+        return
+    apart = [difference(frame, truth[i]) for i, frame in zip(indices, frames, strict=True)]
+    wrong = sum(value > WRONG for value in apart)
+    found.read += 1
+    found.other_count += other != count
+    found.frames += len(indices)
+    found.wrong += wrong
+    found.worst = max(found.worst, float(np.mean(apart)))
+    notes = [f"{other} frames instead of {count}"] * (other != count)
+    notes += [f"{wrong} of {len(indices)} frames wrong, by up to {max(apart):.1f}/255"] * (wrong > 0)
+    if notes:
+        found.notes.append(f"{path}: {'; '.join(notes)}")
+
+
+def num_frames(path: Path, way: dict) -> int:
+    """How many frames there are for this way of reading."""
+    try:
+        read_frames(path, [BEYOND], **way)
+    except FrameIndexError as error:
+        return error.num_frames
+    raise AssertionError(f"{path} has a frame {BEYOND}")
+
+
+def chosen(count: int, spread: int) -> list[int]:
+    """All indices below ``count``, or at most ``spread`` of them from first to last."""
+    if not 0 < spread < count:
+        return list(range(count))
+    return [i * (count - 1) // max(spread - 1, 1) for i in range(spread)]
+
+
+def difference(frame: np.ndarray, truth: np.ndarray) -> float:
+    """Mean absolute difference, of 255; 255 where the size differs."""
+    return float(np.abs(frame.astype(np.int16) - truth).mean()) if frame.shape == truth.shape else 255.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Where to enter a video: pure arithmetic on the times of its stored packets, no decoding.
+
+A file stores packets in the order in which they are decoded; each says when its frame is shown and whether decoding
+may begin there (k). A video with one open and one closed group of pictures::
+
+    packet     0    1    2    3  |  4    5    6    7  |  8    9
+    shown at   0    3    1    2  |  6    4    5    7  |  8    9
+    keyframe   k                 |  k                 |  k
+    frame      0    3    1    2  |  6    4    5    7  |  8    9        the rank of its time
+
+    entry      packet 0          |  packet 4          |  packet 8
+               = frame 0         |  = frame 6         |  = frame 8
+
+Frame 7 is reached from packet 4, frames 4 and 5 only from packet 0: they are stored behind the keyframe that is shown
+after them and lean on the group before (after entering at 4 they come out broken or not at all).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+
+class Stored(NamedTuple):
+    """What a packet says of its frame: when it is shown (None: unknown), keyframe or not, shown at all or cut away."""
+
+    time: int | None
+    is_key: bool
+    is_shown: bool = True
+
+
+@dataclass(frozen=True)
+class SeekIndex:
+    """Times and entries of a video.
+
+    Attributes:
+        times: when each frame is shown, ascending; frame i is the one shown at ``times[i]``.
+        entry_frames, entry_packets: where decoding may begin, ascending: the frame that comes out first, and its
+            packet. The first entry is the video's start.
+    """
+
+    times: list[int]
+    entry_frames: list[int]
+    entry_packets: list[int]
+
+    def entry(self, frame: int) -> tuple[int, int]:
+        """(packet, frame) of the last entry that is not behind ``frame``."""
+        place = bisect_right(self.entry_frames, frame) - 1
+        return self.entry_packets[place], self.entry_frames[place]
+
+
+def build(packets: Sequence[Stored]) -> SeekIndex | None:
+    """The index of a video from its packets in stored order; None where their times do not number its frames.
+
+    They do not where a time is unknown or comes twice, and where the video begins with frames that cannot be
+    decoded, which reading in order leaves out: before the first keyframe, or shown before it.
+    """
+    shown = [packet.time for packet in packets if packet.is_shown]
+    if not shown or any(packet.time is None for packet in packets) or not packets[0].is_key:
+        return None
+    times = sorted(shown)
+    if any(a == b for a, b in pairwise(times)) or times[0] < packets[0].time:
+        return None
+    frame_at = {time: frame for frame, time in enumerate(times)}
+    entry_frames, entry_packets, latest = [0], [0], packets[0].time
+    for number, (time, is_key, is_shown) in enumerate(packets):
+        if is_key and is_shown and time > latest:  # so all packets before it are shown before it
+            entry_frames.append(frame_at[time])
+            entry_packets.append(number)
+        latest = max(latest, time)
+    return SeekIndex(times, entry_frames, entry_packets)
+
+
+def ascending(packets: Sequence[Stored]) -> bool:
+    """Whether frames are stored in the order of their times, all of which are known."""
+    return all(a.time < b.time for a, b in pairwise(packets))

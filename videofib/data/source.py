@@ -1,0 +1,52 @@
+"""Where a video's bytes are: a file of its own, or a part of another file, such as a tar."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from videofib.data.errors import DecodeError
+
+# What FFmpeg may open: a hostile file must not make it open anything else.
+PROTOCOLS = "file,subfile"
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """A video stored, as it is, within another file: ``size`` bytes of ``path`` from byte ``start``, counted from 0.
+
+    For a tar these are ``TarInfo.offset_data`` and ``TarInfo.size``. Compressed archives cannot be read in parts.
+    """
+
+    path: str
+    start: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.path}[{self.start}:{self.start + self.size}]"
+
+
+Source = str | Path | ByteRange
+
+
+def location(source: Source) -> str:
+    """What FFmpeg has to open for a source; nothing is copied.
+
+    Raises:
+        DecodeError: no such file, not a file, empty, or a range that is not within its file.
+    """
+    part = isinstance(source, ByteRange)
+    file = Path(source.path if part else source).absolute()  # absolute: FFmpeg takes "a:b.mp4" for a protocol named a
+    if file.is_dir():
+        raise DecodeError(f"{source}: a directory, not a video")
+    if not file.is_file():
+        raise DecodeError(f"{source}: no such file")
+    size = file.stat().st_size
+    if size == 0:
+        raise DecodeError(f"{source}: the file is empty")
+    if not part:
+        return str(file)
+    end = source.start + source.size
+    if not 0 <= source.start < end <= size:
+        raise DecodeError(f"{source}: the file has the bytes 0:{size}; was it replaced after it was indexed?")
+    return f"subfile,,start,{source.start},end,{end},,:{file}"
