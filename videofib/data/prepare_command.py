@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from videofib.data.encode import GOP
 from videofib.data.manifest import VIDEO_EXTENSIONS
 from videofib.data.prepare import Item, PrepareError, check_name, prepare
 from videofib.data.transcode import Encoding
@@ -52,6 +53,12 @@ def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to go on or to mend")
     parser.add_argument("--short-side", type=int, default=256, help="pixels at most; 0: as it is (default %(default)s)")
+    parser.add_argument(
+        "--fps", type=float, default=0.0, help="resample to so many frames a second (default: as it is)"
+    )
+    parser.add_argument(
+        "--gop", type=int, default=GOP, help="frames from one key frame to the next (default %(default)s)"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     return parser
 
@@ -119,18 +126,26 @@ def run(
 ) -> None:
     """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program in one line."""
     try:
-        if args.short_side < 0 or args.jobs < 1:
-            raise PrepareError(f"--short-side {args.short_side} must be 0 or above, --jobs {args.jobs} 1 or above")
+        encoding = _encoding(args)
         if not args.videos.is_dir():
             raise PrepareError(f"--videos {args.videos} is not a folder")
         listed, classes, notes = items()
-        encoding = Encoding(short_side=args.short_side)
         report = prepare(listed, classes, args.out, videos=args.videos, encoding=encoding, jobs=args.jobs, notes=notes)
     except PrepareError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: interrupted; the same command goes on where it stopped\n")
     print(summary(report, args.out))
+
+
+def _encoding(args: argparse.Namespace) -> Encoding:
+    if args.short_side < 0 or args.jobs < 1 or args.gop < 1:
+        raise PrepareError(
+            f"--short-side {args.short_side} must be 0 or above, --jobs {args.jobs} and --gop {args.gop} 1 or above"
+        )
+    if args.fps and not 0.1 <= args.fps <= 1000:
+        raise PrepareError(f"--fps {args.fps} must be from 0.1 to 1000, or 0 for each video's own")
+    return Encoding(short_side=args.short_side, gop=args.gop, fps=args.fps)
 
 
 def locate(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
@@ -13,6 +14,7 @@ from videofib.data import encode
 from videofib.data.decode import estimate, probe, random_access_is_right
 from videofib.data.errors import DecodeError
 from videofib.data.pyav_reader import OrderedReader, open_in_order
+from videofib.data.resample import resample
 from videofib.files import sha256
 
 _SANE_FPS = (0.1, 1000.0)
@@ -21,12 +23,19 @@ _FALLBACK_FPS = 25.0
 
 @dataclass(frozen=True)
 class Encoding:
-    """How videos are written; see ``encode.write_video``. ``short_side`` in pixels, 0: as it is."""
+    """How videos are written; see ``encode.write_video``.
+
+    Attributes:
+        short_side: pixels at most; 0: as it is.
+        gop, crf, preset: of the H.264 encoder.
+        fps: constant rate to resample to by time; 0: every frame at the source's average rate.
+    """
 
     short_side: int = 256
     gop: int = encode.GOP
     crf: int = encode.CRF
     preset: str = "veryfast"
+    fps: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ def transcode(source: str | Path, target: str | Path, encoding: Encoding) -> Tra
     """Decode ``source`` in order to its end, or to its first break, and write it as ``target``; then prove ``target``.
 
     Frames are turned as the rotation mark says and scaled so that the short side has at most ``short_side`` pixels;
-    where the size changes midway all get the size of the first. A variable frame rate becomes its constant average.
+    where the size changes midway all get the size of the first. A variable frame rate becomes its constant average, or
+    the rate asked for, for which frames are repeated and left out.
 
     Raises:
         DecodeError: not one frame of ``source`` can be read; an older ``target`` is removed.
@@ -61,9 +71,12 @@ def transcode(source: str | Path, target: str | Path, encoding: Encoding) -> Tra
         _, fps = estimate(source)
         fps = fps if _SANE_FPS[0] <= fps <= _SANE_FPS[1] else _FALLBACK_FPS
         with open_in_order(source) as reader:
-            scaled = _Scaled(reader, encoding.short_side)
+            frames = reader.frames()
+            if encoding.fps:
+                frames = resample(((frame.time, frame) for frame in frames), fps, encoding.fps)
+            scaled = _Scaled(reader, frames, encoding.short_side)
             written = encode.write_video(
-                target, scaled, fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
+                target, scaled, encoding.fps or fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
             )
             damaged = scaled.damaged or reader.damaged
         info = probe(target)
@@ -94,23 +107,27 @@ def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
 
 
 class _Scaled:
-    """The frames of a reader, turned upright and scaled, one at a time; ``damaged`` says why it ended early.
+    """Frames of a reader, turned upright and scaled, one at a time; ``damaged`` says why it ended early.
 
     They are plain RGB arrays: matrix and range of the source's colours, which may be marked in many ways, end here.
     """
 
-    def __init__(self, reader: OrderedReader, short_side: int):
-        self.reader, self.short_side, self.damaged = reader, short_side, ""
+    def __init__(self, reader: OrderedReader, frames: Iterable[av.VideoFrame], short_side: int):
+        self.reader, self.frames, self.short_side, self.damaged = reader, frames, short_side, ""
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        scaler = VideoReformatter()
-        for count, frame in enumerate(self.reader.frames()):
+        scaler, last, rgb = VideoReformatter(), None, None
+        for count, frame in enumerate(self.frames):
+            if frame is last:  # repeated for the rate
+                yield rgb
+                continue
+            last = frame
             turns, (height, width) = self.reader.rotation, self.reader.size
             size = target_size(width, height, self.short_side)
             stored = size[::-1] if turns % 2 else size
             try:
-                frame = scaler.reformat(frame, *stored, format="rgb24", interpolation="BICUBIC", threads=1)
-                rgb = frame.to_ndarray()
+                small = scaler.reformat(frame, *stored, format="rgb24", interpolation="BICUBIC", threads=1)
+                rgb = np.rot90(small.to_ndarray(), turns)  # both count counter-clockwise
             except (ValueError, MemoryError) as error:  # FFmpeg's errors are ValueErrors, too
                 if count == 0:
                     raise DecodeError(
@@ -118,4 +135,4 @@ class _Scaled:
                     ) from error
                 self.damaged = f"decoding stopped after {count} frames: a {frame.format.name} frame cannot be converted"
                 return
-            yield np.rot90(rgb, turns)  # both count counter-clockwise
+            yield rgb
