@@ -29,6 +29,7 @@ def resampled(times, source_fps, fps):
         ([0, 0.1, 0.5], 5, 10, [0, 1, 1, 1, 1, 2, 2]),  # a variable rate
         ([None, None, None], 25, 50, [0, 0, 1, 1, 2, 2]),
         ([0, 0.04, 0.02, 0.12], 25, 25, [0, 2, 2, 3]),  # backwards: the frame in between is never seen
+        ([0, 0.04, 0.08, 0.02], 25, 25, [0, 1, 3]),
         ([0.0], 25, 1, [0]),  # shorter than one output frame
     ],
 )
@@ -94,7 +95,10 @@ def test_impossible_rates_are_told(tmp_path):
     (tmp_path / "raw").mkdir()
     script = Path(__file__).parents[2] / "data_prep/folder.py"
     command = [sys.executable, str(script), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
-    for options, message in ((["--fps", "-3"], "--fps -3.0 must be from 0.1"), (["--gop", "0"], "--gop 0 1 or above")):
+    for options, message in (
+        (["--fps", "-3"], "--fps -3.0 must be from 0.1 to"),
+        (["--gop", "0"], "--gop 0 must be from 1 to"),
+    ):
         result = subprocess.run([*command, *options], capture_output=True, text=True)
         assert result.returncode == 1
         assert message in result.stderr

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +29,15 @@ from tqdm import tqdm
 
 from videofib.data.errors import DecodeError
 from videofib.data.journal import Journal
-from videofib.data.manifest import LISTS, MANIFEST_NAME, SPLITS, ManifestRow, write_list, write_manifest
+from videofib.data.manifest import (
+    LISTS,
+    MANIFEST_NAME,
+    SPLITS,
+    VIDEO_EXTENSIONS,
+    ManifestRow,
+    write_list,
+    write_manifest,
+)
 from videofib.data.parallel import run_parallel
 from videofib.data.transcode import Encoding, Transcoded, transcode
 from videofib.files import remove_partial, replacing
@@ -84,7 +93,7 @@ def prepare(
             writing to ``out``, a file cannot be written, or not one video could be read.
     """
     out, videos = Path(out), Path(videos)
-    paths = output_paths(items, classes)
+    paths = output_paths(items, classes, keep_suffix=encoding.codec == "copy")
     if not any(item.source for item in items):
         raise PrepareError(f"none of the {len(items)} listed videos is under {videos}; is that the right --videos?")
     target, source = (out / "videos").resolve(), videos.resolve()
@@ -108,10 +117,11 @@ def prepare(
     return report
 
 
-def output_paths(items: Iterable[Item], classes: Sequence[str]) -> list[str]:
+def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: bool = False) -> list[str]:
     """Where each item goes, relative to ``out``; no two to the same file, none out of it.
 
-    Two sources of one stem, ``a.avi`` and ``a.mp4``, become ``a.avi.mp4`` and ``a.mp4.mp4``.
+    Two sources of one stem, ``a.avi`` and ``a.mp4``, become ``a.avi.mp4`` and ``a.mp4.mp4``. With ``keep_suffix`` the
+    source's extension stays instead of ``.mp4``.
 
     Raises:
         PrepareError: a name or class is absolute, contains ``..`` or, as a class, a slash; or nothing is listed.
@@ -125,21 +135,28 @@ def output_paths(items: Iterable[Item], classes: Sequence[str]) -> list[str]:
     for item in items:
         check_name(item.name)
     folders = [f"videos/{_safe(classes[item.label].replace(' ', '_'))}" for item in items]
-    plain = [f"{folder}/{_safe(Path(item.name).stem)}" for folder, item in zip(folders, items, strict=True)]
-    counts: dict[str, int] = {}
-    for path in plain:
-        counts[path] = counts.get(path, 0) + 1
+    suffixes = [_suffix(item) if keep_suffix else ".mp4" for item in items]
+    plain = [
+        f"{folder}/{_safe(Path(item.name).stem)}{suffix}"
+        for folder, item, suffix in zip(folders, items, suffixes, strict=True)
+    ]
+    counts = Counter(plain)
     taken = {path for path, count in counts.items() if count == 1}
     paths = []
-    for path, folder, item in zip(plain, folders, items, strict=True):
+    for path, folder, item, suffix in zip(plain, folders, items, suffixes, strict=True):
         if counts[path] > 1:
-            base = path = f"{folder}/{_safe(Path(item.name).name)}"
-            number = 2
+            base = f"{folder}/{_safe(Path(item.name).name)}"
+            path, number = f"{base}{suffix}", 2
             while path in taken:
-                path, number = f"{base}-{number}", number + 1
+                path, number = f"{base}-{number}{suffix}", number + 1
             taken.add(path)
-        paths.append(f"{path}.mp4")
+        paths.append(path)
     return paths
+
+
+def _suffix(item: Item) -> str:
+    suffix = (item.source or Path(item.name)).suffix
+    return suffix if suffix.lower() in VIDEO_EXTENSIONS else ".mp4"
 
 
 def check_name(name: str) -> None:
@@ -162,7 +179,11 @@ def _transcode_all(
 ) -> list[ManifestRow]:
     """A manifest row for each item, from the journal or from work done now."""
     results: dict[str, Transcoded | str] = {}  # by path: the facts, or why there are none
-    with Journal(out / "journal.jsonl", order=paths) as journal:
+    journal = Journal(out / "journal.jsonl", order=paths)
+    for path in journal.strangers():
+        if path.startswith("videos/") and ".." not in path.split("/"):
+            (out / path).unlink(missing_ok=True)  # made by an earlier run of other options; the manifest lacks it now
+    with journal:
         work = []
         for item, path in zip(items, paths, strict=True):
             if item.source is None:
@@ -206,7 +227,7 @@ def _fingerprint(source: Path, videos: Path, encoding: Encoding) -> dict:
         "source": _relative(source, videos),
         "size": stat and stat.st_size,
         "mtime_ns": stat and stat.st_mtime_ns,
-        "encoding": asdict(encoding),
+        "encoding": encoding.as_dict(),
     }
 
 
@@ -244,7 +265,7 @@ def _report(
         "random_access_proven": sum(row.random_access for row in readable),
         "classes": len(classes),
         "splits": {name: sum(name in row.split.split("+") for row in readable) for name in _list_names(items)},
-        "encoding": asdict(encoding),
+        "encoding": encoding.as_dict(),
         "missing": named("missing"),
         "corrupt": named("corrupt"),
         "damaged": named("damaged"),

@@ -52,13 +52,15 @@ def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog, description=description)
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to go on or to mend")
-    parser.add_argument("--short-side", type=int, default=256, help="pixels at most; 0: as it is (default %(default)s)")
     parser.add_argument(
-        "--fps", type=float, default=0.0, help="resample to so many frames a second (default: as it is)"
+        "--codec",
+        choices=("h264", "copy"),
+        default="h264",
+        help="h264 (default): encode anew so that seeking is right; copy: the very files, by hard link where possible",
     )
-    parser.add_argument(
-        "--gop", type=int, default=GOP, help="frames from one key frame to the next (default %(default)s)"
-    )
+    parser.add_argument("--short-side", type=int, help=f"pixels at most; 0: as it is (default {Encoding.short_side})")
+    parser.add_argument("--fps", type=float, help="resample to so many frames a second (default: as it is)")
+    parser.add_argument("--gop", type=int, help=f"frames from one key frame to the next (default {GOP})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     return parser
 
@@ -139,13 +141,21 @@ def run(
 
 
 def _encoding(args: argparse.Namespace) -> Encoding:
-    if args.short_side < 0 or args.jobs < 1 or args.gop < 1:
-        raise PrepareError(
-            f"--short-side {args.short_side} must be 0 or above, --jobs {args.jobs} and --gop {args.gop} 1 or above"
-        )
-    if args.fps and not 0.1 <= args.fps <= 1000:
-        raise PrepareError(f"--fps {args.fps} must be from 0.1 to 1000, or 0 for each video's own")
-    return Encoding(short_side=args.short_side, gop=args.gop, fps=args.fps)
+    if args.jobs < 1:
+        raise PrepareError(f"--jobs {args.jobs} must be 1 or above")
+    given = {name: getattr(args, name) for name in ("short_side", "fps", "gop") if getattr(args, name) is not None}
+    limits = {"short_side": (0, 2**15), "fps": (0.1, 1000), "gop": (1, 10_000)}
+    for name, value in given.items():
+        low, high = limits[name]
+        if args.codec == "copy":
+            raise PrepareError(f"{_option(name)} does not go with --codec copy, which leaves files as they are")
+        if not low <= value <= high:
+            raise PrepareError(f"{_option(name)} {value} must be from {low} to {high}")
+    return Encoding(codec=args.codec, **given)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def locate(

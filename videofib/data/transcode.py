@@ -1,9 +1,9 @@
-"""One video of any kind -> a small H.264 file that can be read at any frame, and the facts about it."""
+"""One video of any kind -> a small H.264 file that can be read at any frame, or a copy; and the facts about it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import av
@@ -15,7 +15,7 @@ from videofib.data.decode import estimate, probe, random_access_is_right
 from videofib.data.errors import DecodeError
 from videofib.data.pyav_reader import OrderedReader, open_in_order
 from videofib.data.resample import resample
-from videofib.files import sha256
+from videofib.files import link_or_copy, sha256
 
 _SANE_FPS = (0.1, 1000.0)
 _FALLBACK_FPS = 25.0
@@ -29,6 +29,7 @@ class Encoding:
         short_side: pixels at most; 0: as it is.
         gop, crf, preset: of the H.264 encoder.
         fps: constant rate to resample to by time; 0: every frame at the source's average rate.
+        codec: ``h264``, or ``copy`` for the source byte for byte, to which nothing of the above applies.
     """
 
     short_side: int = 256
@@ -36,6 +37,11 @@ class Encoding:
     crf: int = encode.CRF
     preset: str = "veryfast"
     fps: float = 0.0
+    codec: str = "h264"
+
+    def as_dict(self) -> dict:
+        """What decides about the result."""
+        return asdict(self) if self.codec == "h264" else {"codec": self.codec}
 
 
 @dataclass(frozen=True)
@@ -62,26 +68,25 @@ def transcode(source: str | Path, target: str | Path, encoding: Encoding) -> Tra
     where the size changes midway all get the size of the first. A variable frame rate becomes its constant average, or
     the rate asked for, for which frames are repeated and left out.
 
+    With ``codec`` ``copy`` the target is the source's very bytes, and what is proven is proven of them.
+
     Raises:
         DecodeError: not one frame of ``source`` can be read; an older ``target`` is removed.
         OSError: ``target`` cannot be written.
     """
     target = Path(target)
     try:
-        _, fps = estimate(source)
-        fps = fps if _SANE_FPS[0] <= fps <= _SANE_FPS[1] else _FALLBACK_FPS
-        with open_in_order(source) as reader:
-            frames = reader.frames()
-            if encoding.fps:
-                frames = resample(((frame.time, frame) for frame in frames), fps, encoding.fps)
-            scaled = _Scaled(reader, frames, encoding.short_side)
-            written = encode.write_video(
-                target, scaled, encoding.fps or fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
-            )
-            damaged = scaled.damaged or reader.damaged
-        info = probe(target)
-        if info.num_frames != written or info.damaged:
-            raise DecodeError(f"{source}: {written} frames were written, {info.num_frames} come back {info.damaged}")
+        if encoding.codec == "copy":
+            info = probe(source)
+            link_or_copy(source, target)
+            damaged = info.damaged
+        else:
+            written, damaged = _encode(source, target, encoding)
+            info = probe(target)
+            if info.num_frames != written or info.damaged:
+                raise DecodeError(
+                    f"{source}: {written} frames were written, {info.num_frames} come back {info.damaged}"
+                )
     except DecodeError:
         target.unlink(missing_ok=True)
         raise
@@ -98,6 +103,21 @@ def transcode(source: str | Path, target: str | Path, encoding: Encoding) -> Tra
         sha256=sha256(target),
         damaged=damaged,
     )
+
+
+def _encode(source: str | Path, target: Path, encoding: Encoding) -> tuple[int, str]:
+    """(frames written, why the source could be read only in part)."""
+    _, fps = estimate(source)
+    fps = fps if _SANE_FPS[0] <= fps <= _SANE_FPS[1] else _FALLBACK_FPS
+    with open_in_order(source) as reader:
+        frames = reader.frames()
+        if encoding.fps:
+            frames = resample(((frame.time, frame) for frame in frames), fps, encoding.fps)
+        scaled = _Scaled(reader, frames, encoding.short_side)
+        written = encode.write_video(
+            target, scaled, encoding.fps or fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
+        )
+        return written, scaled.damaged or reader.damaged
 
 
 def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
