@@ -56,12 +56,14 @@ class Item:
         label: class index.
         splits: the list files it goes to, of ``manifest.LISTS``; a test set is often also the validation set.
         source: the file, or None where there is none.
+        crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source shown upright.
     """
 
     name: str
     label: int
     splits: tuple[str, ...]
     source: Path | None
+    crop: tuple[float, float, float, float] | None = None
 
 
 def prepare(
@@ -188,31 +190,32 @@ def _transcode_all(
         for item, path in zip(items, paths, strict=True):
             if item.source is None:
                 (out / path).unlink(missing_ok=True)  # its source is gone; the lists will not have it
-            elif (known := journal.find(path, _fingerprint(item.source, videos, encoding))) is not None and (
+            elif (known := journal.find(path, _fingerprint(item, videos, encoding))) is not None and (
                 isinstance(known, str) or _has_size(out / path, known.size)
             ):
                 results[path] = known
             else:
-                work.append((path, item.source, out / path, encoding))
+                work.append((item, path))
         done = len(results)
         quiet = None if work else True  # None: where the output is no terminal
-        progress = tqdm(run_parallel(_work, work, jobs), "videos", done + len(work), initial=done, disable=quiet)
+        calls = [(item.source, out / path, encoding, item.crop) for item, path in work]
+        progress = tqdm(run_parallel(_work, calls, jobs), "videos", done + len(work), initial=done, disable=quiet)
         for index, result in progress:
-            path, source = work[index][:2]
+            item, path = work[index]
             if isinstance(result, OSError):
                 raise PrepareError(f"{out / path} cannot be written: {result}; mend it and run again") from result
             if isinstance(result, Transcoded):
                 results[path] = result
             else:
-                results[path] = _reason(result, source)
+                results[path] = _reason(result, item.source)
             if isinstance(result, Transcoded | DecodeError):  # what merely crashed is tried again by the next run
-                journal.add(path, _fingerprint(source, videos, encoding), results[path])
+                journal.add(path, _fingerprint(item, videos, encoding), results[path])
     return [_row(item, path, videos, results.get(path)) for item, path in zip(items, paths, strict=True)]
 
 
-def _work(work: tuple[str, Path, Path, Encoding]) -> Transcoded:
-    _, source, target, encoding = work
-    return transcode(source, target, encoding)
+def _work(call: tuple[Path, Path, Encoding, tuple | None]) -> Transcoded:
+    source, target, encoding, crop = call
+    return transcode(source, target, encoding, crop=crop)
 
 
 def _reason(error: Exception, source: Path) -> str:
@@ -220,14 +223,15 @@ def _reason(error: Exception, source: Path) -> str:
     return text.removeprefix(f"{source}: ")
 
 
-def _fingerprint(source: Path, videos: Path, encoding: Encoding) -> dict:
+def _fingerprint(item: Item, videos: Path, encoding: Encoding) -> dict:
     """What a result depends on."""
-    stat = source.stat() if source.exists() else None  # None: a link to nothing, which decoding will report
+    stat = item.source.stat() if item.source.exists() else None  # None: a link to nothing, which decoding will report
     return {
-        "source": _relative(source, videos),
+        "source": _relative(item.source, videos),
         "size": stat and stat.st_size,
         "mtime_ns": stat and stat.st_mtime_ns,
         "encoding": encoding.as_dict(),
+        "crop": item.crop and list(item.crop),
     }
 
 
