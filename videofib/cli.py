@@ -20,6 +20,7 @@ DATA_SETS = {
     "ntu": "NTU RGB+D 60 or 120",
     "smarthome": "Toyota Smarthome, trimmed",
     "nucla": "Northwestern-UCLA",
+    "howto100m": "HowTo100M, by category",
     "folder": "your own folder of classes",
     "motion": "writes the motion data set of the demo",
 }

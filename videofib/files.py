@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.fsync(folder)  # the rename, too, is on the disk
     finally:
         os.close(folder)
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name: a hard link where the file system allows one, else a copy, whole or absent."""
+    source, target = Path(source).resolve(), Path(target)  # resolved: a link to a symbolic link may lead nowhere
+    target.unlink(missing_ok=True)  # renaming one name of a file to another name of the same file does nothing
+    with replacing(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # another file system, or one without links, or somebody else's file
+            shutil.copyfile(source, partial)
 
 
 def remove_partial(folder: str | Path) -> None:

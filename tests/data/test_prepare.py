@@ -85,6 +85,54 @@ def test_target_size(size, short_side, expected):
     assert target_size(*size, short_side) == expected
 
 
+def test_copies_are_the_very_files_and_the_manifest_says_what_is_true_of_them(shared_data, tmp_path):
+    """h264 in avi, whose seeking is wrong; a rotated file; one that breaks midway; text."""
+    root = tmp_path / "raw"
+    root.mkdir()
+    names = ["misseek/h264_in_avi_v_Lunges_g02_c01.avi", "rotated_90.mp4", "bitflips_mdat.mp4"]
+    names = [shared_data / "hostile" / name for name in names]
+    (root / "text.mp4").write_text("no video")
+    items = [Item(f"c/{path.name}", 0, ("train",), path) for path in names]
+    items.append(Item("c/text.mp4", 0, ("train",), root / "text.mp4"))
+    out = tmp_path / "out"
+    report = prepare(items, ["c"], out, videos=root, encoding=Encoding(codec="copy"), jobs=1)
+    assert report["encoding"] == {"codec": "copy"}
+    rows = read_manifest(out / "manifest.parquet")
+    for row, source in zip(rows[:3], names, strict=True):
+        assert row.path == f"videos/c/{source.name}"
+        assert (out / row.path).read_bytes() == source.read_bytes()
+        info = probe(source)
+        assert (row.num_frames, row.codec, row.rotation) == (info.num_frames, info.codec, info.rotation)
+        assert row.reason == info.damaged
+    assert [row.random_access for row in rows] == [random_access_is_right(path) for path in names] + [False]
+    assert [row.status for row in rows] == ["ok", "ok", "damaged", "corrupt"]
+    assert not (out / rows[3].path).exists()
+    before = tree(out)
+    prepare(items, ["c"], out, videos=root, encoding=Encoding(codec="copy"), jobs=1)
+    assert tree(out) == before
+    (out / "journal.jsonl").unlink()  # all are made again, over another name of the same file
+    prepare(items, ["c"], out, videos=root, encoding=Encoding(codec="copy"), jobs=1)
+    assert tree(out) == before
+    prepare(items, ["c"], out, videos=root, encoding=Encoding(64), jobs=1)
+    assert {path.suffix for path in (out / "videos").rglob("*.*")} == {".mp4"}  # of other options nothing is left
+    assert all(path.stat().st_nlink == 1 for path in (out / "videos").rglob("*.mp4"))
+
+
+def test_copies_are_hard_links_where_there_can_be_some(tmp_path):
+    write_clip(tmp_path / "raw/a/x.mp4")
+    (tmp_path / "raw/a/y.mp4").symlink_to("x.mp4")
+    subprocess.run([*command(tmp_path / "raw", tmp_path / "out"), "--codec", "copy"], check=True, capture_output=True)
+    for name in "xy":
+        copy = tmp_path / f"out/videos/a/{name}.mp4"
+        assert os.path.samefile(copy, tmp_path / "raw/a/x.mp4")  # noqa: PTH121
+        assert not copy.is_symlink()
+    for options in (["--short-side", "64"], ["--fps", "5"], ["--gop", "5"]):
+        refused = [*command(tmp_path / "raw", tmp_path / "out"), "--codec", "copy", *options]
+        result = subprocess.run(refused, capture_output=True, text=True)
+        assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+        assert f"{options[0]} does not go with --codec copy" in result.stderr
+
+
 def test_missing_corrupt_and_damaged_are_named_and_the_rest_is_prepared(tmp_path):
     root = tmp_path / "raw"
     write_clip(root / "a/good.mp4")
@@ -228,6 +276,12 @@ def test_outputs_never_collide_and_names_stay_listable():
     assert paths[5] == "videos/my_class/line_break.mp4"
     assert len(os.fsencode(Path(paths[6]).name)) <= 255
     assert len(set(paths)) == len(paths)
+
+
+def test_copies_keep_their_extensions_without_colliding():
+    items = [Item(name, 0, ("train",), Path(name)) for name in ("c/a.avi", "c/a.MOV", "d/a.avi", "c/b.sh")]
+    paths = output_paths(items, ["k"], keep_suffix=True)
+    assert paths == ["videos/k/a.avi.avi", "videos/k/a.MOV", "videos/k/a.avi-2.avi", "videos/k/b.mp4"]
 
 
 def test_sources_of_one_stem_both_survive(tmp_path):

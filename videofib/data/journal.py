@@ -39,6 +39,10 @@ class Journal:
         if kind is None:
             self._rewrite()
 
+    def strangers(self) -> list[str]:
+        """Outputs that an earlier run has made and this one does not have; to be asked before ``with``."""
+        return sorted(self._entries.keys() - set(self._order))
+
     def find(self, path: str, fingerprint: dict) -> Transcoded | str | None:
         """The facts about a video, or why it cannot be read; None if unknown or made from something else."""
         entry = self._entries.get(path)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -28,7 +29,15 @@ from tqdm import tqdm
 
 from videofib.data.errors import DecodeError
 from videofib.data.journal import Journal
-from videofib.data.manifest import LISTS, MANIFEST_NAME, SPLITS, ManifestRow, write_list, write_manifest
+from videofib.data.manifest import (
+    LISTS,
+    MANIFEST_NAME,
+    SPLITS,
+    VIDEO_EXTENSIONS,
+    ManifestRow,
+    write_list,
+    write_manifest,
+)
 from videofib.data.parallel import run_parallel
 from videofib.data.transcode import Encoding, Transcoded, transcode
 from videofib.files import remove_partial, replacing
@@ -47,12 +56,14 @@ class Item:
         label: class index.
         splits: the list files it goes to, of ``manifest.LISTS``; a test set is often also the validation set.
         source: the file, or None where there is none.
+        crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source shown upright.
     """
 
     name: str
     label: int
     splits: tuple[str, ...]
     source: Path | None
+    crop: tuple[float, float, float, float] | None = None
 
 
 def prepare(
@@ -84,7 +95,7 @@ def prepare(
             writing to ``out``, a file cannot be written, or not one video could be read.
     """
     out, videos = Path(out), Path(videos)
-    paths = output_paths(items, classes)
+    paths = output_paths(items, classes, keep_suffix=encoding.codec == "copy")
     if not any(item.source for item in items):
         raise PrepareError(f"none of the {len(items)} listed videos is under {videos}; is that the right --videos?")
     target, source = (out / "videos").resolve(), videos.resolve()
@@ -108,10 +119,11 @@ def prepare(
     return report
 
 
-def output_paths(items: Iterable[Item], classes: Sequence[str]) -> list[str]:
+def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: bool = False) -> list[str]:
     """Where each item goes, relative to ``out``; no two to the same file, none out of it.
 
-    Two sources of one stem, ``a.avi`` and ``a.mp4``, become ``a.avi.mp4`` and ``a.mp4.mp4``.
+    Two sources of one stem, ``a.avi`` and ``a.mp4``, become ``a.avi.mp4`` and ``a.mp4.mp4``. With ``keep_suffix`` the
+    source's extension stays instead of ``.mp4``.
 
     Raises:
         PrepareError: a name or class is absolute, contains ``..`` or, as a class, a slash; or nothing is listed.
@@ -125,21 +137,28 @@ def output_paths(items: Iterable[Item], classes: Sequence[str]) -> list[str]:
     for item in items:
         check_name(item.name)
     folders = [f"videos/{_safe(classes[item.label].replace(' ', '_'))}" for item in items]
-    plain = [f"{folder}/{_safe(Path(item.name).stem)}" for folder, item in zip(folders, items, strict=True)]
-    counts: dict[str, int] = {}
-    for path in plain:
-        counts[path] = counts.get(path, 0) + 1
+    suffixes = [_suffix(item) if keep_suffix else ".mp4" for item in items]
+    plain = [
+        f"{folder}/{_safe(Path(item.name).stem)}{suffix}"
+        for folder, item, suffix in zip(folders, items, suffixes, strict=True)
+    ]
+    counts = Counter(plain)
     taken = {path for path, count in counts.items() if count == 1}
     paths = []
-    for path, folder, item in zip(plain, folders, items, strict=True):
+    for path, folder, item, suffix in zip(plain, folders, items, suffixes, strict=True):
         if counts[path] > 1:
-            base = path = f"{folder}/{_safe(Path(item.name).name)}"
-            number = 2
+            base = f"{folder}/{_safe(Path(item.name).name)}"
+            path, number = f"{base}{suffix}", 2
             while path in taken:
-                path, number = f"{base}-{number}", number + 1
+                path, number = f"{base}-{number}{suffix}", number + 1
             taken.add(path)
-        paths.append(f"{path}.mp4")
+        paths.append(path)
     return paths
+
+
+def _suffix(item: Item) -> str:
+    suffix = (item.source or Path(item.name)).suffix
+    return suffix if suffix.lower() in VIDEO_EXTENSIONS else ".mp4"
 
 
 def check_name(name: str) -> None:
@@ -162,36 +181,41 @@ def _transcode_all(
 ) -> list[ManifestRow]:
     """A manifest row for each item, from the journal or from work done now."""
     results: dict[str, Transcoded | str] = {}  # by path: the facts, or why there are none
-    with Journal(out / "journal.jsonl", order=paths) as journal:
+    journal = Journal(out / "journal.jsonl", order=paths)
+    for path in journal.strangers():
+        if path.startswith("videos/") and ".." not in path.split("/"):
+            (out / path).unlink(missing_ok=True)  # made by an earlier run of other options; the manifest lacks it now
+    with journal:
         work = []
         for item, path in zip(items, paths, strict=True):
             if item.source is None:
                 (out / path).unlink(missing_ok=True)  # its source is gone; the lists will not have it
-            elif (known := journal.find(path, _fingerprint(item.source, videos, encoding))) is not None and (
+            elif (known := journal.find(path, _fingerprint(item, videos, encoding))) is not None and (
                 isinstance(known, str) or _has_size(out / path, known.size)
             ):
                 results[path] = known
             else:
-                work.append((path, item.source, out / path, encoding))
+                work.append((item, path))
         done = len(results)
         quiet = None if work else True  # None: where the output is no terminal
-        progress = tqdm(run_parallel(_work, work, jobs), "videos", done + len(work), initial=done, disable=quiet)
+        calls = [(item.source, out / path, encoding, item.crop) for item, path in work]
+        progress = tqdm(run_parallel(_work, calls, jobs), "videos", done + len(work), initial=done, disable=quiet)
         for index, result in progress:
-            path, source = work[index][:2]
+            item, path = work[index]
             if isinstance(result, OSError):
                 raise PrepareError(f"{out / path} cannot be written: {result}; mend it and run again") from result
             if isinstance(result, Transcoded):
                 results[path] = result
             else:
-                results[path] = _reason(result, source)
+                results[path] = _reason(result, item.source)
             if isinstance(result, Transcoded | DecodeError):  # what merely crashed is tried again by the next run
-                journal.add(path, _fingerprint(source, videos, encoding), results[path])
+                journal.add(path, _fingerprint(item, videos, encoding), results[path])
     return [_row(item, path, videos, results.get(path)) for item, path in zip(items, paths, strict=True)]
 
 
-def _work(work: tuple[str, Path, Path, Encoding]) -> Transcoded:
-    _, source, target, encoding = work
-    return transcode(source, target, encoding)
+def _work(call: tuple[Path, Path, Encoding, tuple | None]) -> Transcoded:
+    source, target, encoding, crop = call
+    return transcode(source, target, encoding, crop=crop)
 
 
 def _reason(error: Exception, source: Path) -> str:
@@ -199,14 +223,15 @@ def _reason(error: Exception, source: Path) -> str:
     return text.removeprefix(f"{source}: ")
 
 
-def _fingerprint(source: Path, videos: Path, encoding: Encoding) -> dict:
+def _fingerprint(item: Item, videos: Path, encoding: Encoding) -> dict:
     """What a result depends on."""
-    stat = source.stat() if source.exists() else None  # None: a link to nothing, which decoding will report
+    stat = item.source.stat() if item.source.exists() else None  # None: a link to nothing, which decoding will report
     return {
-        "source": _relative(source, videos),
+        "source": _relative(item.source, videos),
         "size": stat and stat.st_size,
         "mtime_ns": stat and stat.st_mtime_ns,
-        "encoding": asdict(encoding),
+        "encoding": encoding.as_dict(),
+        "crop": item.crop and list(item.crop),
     }
 
 
@@ -244,7 +269,7 @@ def _report(
         "random_access_proven": sum(row.random_access for row in readable),
         "classes": len(classes),
         "splits": {name: sum(name in row.split.split("+") for row in readable) for name in _list_names(items)},
-        "encoding": asdict(encoding),
+        "encoding": encoding.as_dict(),
         "missing": named("missing"),
         "corrupt": named("corrupt"),
         "damaged": named("damaged"),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from videofib.data.encode import GOP
 from videofib.data.manifest import VIDEO_EXTENSIONS
+from videofib.data.person_crops import cut_to_persons
 from videofib.data.prepare import Item, PrepareError, check_name, prepare
 from videofib.data.transcode import Encoding
 
@@ -51,7 +51,18 @@ def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog, description=description)
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to go on or to mend")
-    parser.add_argument("--short-side", type=int, default=256, help="pixels at most; 0: as it is (default %(default)s)")
+    parser.add_argument(
+        "--codec",
+        choices=("h264", "copy"),
+        default="h264",
+        help="h264 (default): encode anew so that seeking is right; copy: the very files, by hard link where possible",
+    )
+    parser.add_argument("--short-side", type=int, help=f"pixels at most; 0: as it is (default {Encoding.short_side})")
+    parser.add_argument("--fps", type=float, help="resample to so many frames a second (default: as it is)")
+    parser.add_argument("--gop", type=int, help=f"frames from one key frame to the next (default {GOP})")
+    parser.add_argument(
+        "--person-crops", type=Path, metavar="JSON", help="boxes to cut videos to; see videofib/data/person_crops.py"
+    )
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     return parser
 
@@ -119,18 +130,39 @@ def run(
 ) -> None:
     """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program in one line."""
     try:
-        if args.short_side < 0 or args.jobs < 1:
-            raise PrepareError(f"--short-side {args.short_side} must be 0 or above, --jobs {args.jobs} 1 or above")
+        encoding = _encoding(args)
         if not args.videos.is_dir():
             raise PrepareError(f"--videos {args.videos} is not a folder")
         listed, classes, notes = items()
-        encoding = Encoding(short_side=args.short_side)
+        if args.person_crops:
+            listed, without = cut_to_persons(listed, args.person_crops)
+            notes = {**notes, **without}
         report = prepare(listed, classes, args.out, videos=args.videos, encoding=encoding, jobs=args.jobs, notes=notes)
     except PrepareError as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: interrupted; the same command goes on where it stopped\n")
     print(summary(report, args.out))
+
+
+def _encoding(args: argparse.Namespace) -> Encoding:
+    if args.jobs < 1:
+        raise PrepareError(f"--jobs {args.jobs} must be 1 or above")
+    if args.codec == "copy" and args.person_crops:
+        raise PrepareError("--person-crops does not go with --codec copy, which leaves files as they are")
+    given = {name: getattr(args, name) for name in ("short_side", "fps", "gop") if getattr(args, name) is not None}
+    limits = {"short_side": (0, 2**15), "fps": (0.1, 1000), "gop": (1, 10_000)}
+    for name, value in given.items():
+        low, high = limits[name]
+        if args.codec == "copy":
+            raise PrepareError(f"{_option(name)} does not go with --codec copy, which leaves files as they are")
+        if not low <= value <= high:
+            raise PrepareError(f"{_option(name)} {value} must be from {low} to {high}")
+    return Encoding(codec=args.codec, **given)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def locate(
@@ -238,61 +270,6 @@ def summary(report: dict, out: Path) -> str:
             if len(names) > _SHOWN:
                 lines.append(f"  ... and {len(names) - _SHOWN} more, in {out}/report.json")
     return "\n".join(lines)
-
-
-def read_lines(file: Path) -> list[tuple[int, str]]:
-    """(line number, text) of the lines of an annotation file that are not blank; CRLF is fine.
-
-    Raises:
-        PrepareError: no such file, or not text.
-    """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrepareError(f"{file} cannot be read: {error}") from error
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def read_json(file: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        PrepareError: no such file, or not JSON; names file and line.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise PrepareError(f"{file}:{error.lineno}: no JSON ({error.msg}); is the file whole?") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise PrepareError(f"{file} cannot be read: {error}") from error
-
-
-def read_entries(file: Path, keys: Sequence[str]) -> Iterator[tuple[str, list]]:
-    """(where it is, the values of ``keys``) of each entry of a JSON file that is a list of objects.
-
-    Raises:
-        PrepareError: another file, or an entry that lacks a key; names file and entry.
-    """
-    entries = read_json(file)
-    if not isinstance(entries, list):
-        raise PrepareError(f"{file}: expected a list of objects with {', '.join(keys)}")
-    for number, entry in enumerate(entries, 1):
-        place = f"{file}: entry {number}"
-        if not isinstance(entry, dict) or not entry.keys() >= set(keys):
-            raise PrepareError(f"{place}: expected an object with {', '.join(keys)}, got {str(entry)[:200]!r}")
-        yield place, [entry[key] for key in keys]
-
-
-def plain_name(name: object, place: str) -> str:
-    """A name of a video or class from an annotation file, if it can be that of one file; numbers are names, too.
-
-    Raises:
-        PrepareError: it is no name, or leads elsewhere; names the place.
-    """
-    text = str(name) if isinstance(name, str | int) else ""
-    if text in ("", ".", "..") or "/" in text or not text.isprintable():
-        raise PrepareError(f"{place}: the name {name!r} is refused; expected one without a slash or control characters")
-    return text
 
 
 def enter(videos: dict[str, Listed], video: Listed, place: str) -> None:

@@ -17,18 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.data.annotations import plain_name, read_entries, read_json
 from videofib.data.prepare import PrepareError
-from videofib.data.prepare_command import (
-    Listed,
-    Listing,
-    add_annotations,
-    enter,
-    make_parser,
-    plain_name,
-    read_entries,
-    read_json,
-    run_listed,
-)
+from videofib.data.prepare_command import Listed, Listing, add_annotations, enter, make_parser, run_listed
 
 _CLASSES = 48
 

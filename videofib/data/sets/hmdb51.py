@@ -3,8 +3,8 @@
     python data_prep/hmdb51.py --videos hmdb51 --annotations testTrainMulti_7030_splits --out data/hmdb51 [--split 1]
 
 The annotations are the official 153 files <class>_test_split<k>.txt: after each name 1 means training, 2 test and 0
-unused in this split. HMDB51 has no validation set: val.csv is test.csv. --split all
-writes one set of videos and its lists to OUT/split1, split2 and split3.
+unused in this split. HMDB51 has no validation set: val.csv is test.csv. --split all writes one set of videos, and the
+lists of all three splits to OUT/split1, split2 and split3.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.data.annotations import read_lines
 from videofib.data.prepare import PrepareError
 from videofib.data.prepare_command import (
     Listed,
@@ -19,7 +20,6 @@ from videofib.data.prepare_command import (
     add_annotations,
     add_split,
     make_parser,
-    read_lines,
     read_splits,
     run_listed,
 )

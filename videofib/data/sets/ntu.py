@@ -25,6 +25,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.data.annotations import plain_name, read_lines
 from videofib.data.prepare import PrepareError
 from videofib.data.prepare_command import (
     Listed,
@@ -32,8 +33,6 @@ from videofib.data.prepare_command import (
     add_only_present_classes,
     list_by_name,
     make_parser,
-    plain_name,
-    read_lines,
     run_listed,
 )
 

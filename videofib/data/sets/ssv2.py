@@ -18,19 +18,9 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.data.annotations import plain_name, read_entries, read_json, read_lines
 from videofib.data.prepare import PrepareError
-from videofib.data.prepare_command import (
-    Listed,
-    Listing,
-    add_annotations,
-    enter,
-    make_parser,
-    plain_name,
-    read_entries,
-    read_json,
-    read_lines,
-    run_listed,
-)
+from videofib.data.prepare_command import Listed, Listing, add_annotations, enter, make_parser, run_listed
 
 _PREFIXES = ("", "something-something-v2-")
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.data.annotations import read_lines
 from videofib.data.prepare import PrepareError
 from videofib.data.prepare_command import (
     Listed,
@@ -21,7 +22,6 @@ from videofib.data.prepare_command import (
     add_split,
     enter,
     make_parser,
-    read_lines,
     read_splits,
     run_listed,
 )

@@ -1,0 +1,9 @@
+"""The same as ``videofib prep howto100m``; --help tells the options.
+
+python data_prep/howto100m.py --out data/howto100m ...
+"""
+
+from videofib.data.sets.howto100m import main
+
+if __name__ == "__main__":
+    main()
