@@ -25,14 +25,15 @@ DATA_SETS = {
     "motion": "writes the motion data set of the demo",
 }
 # the same for what is done with a prepared folder; modules of videofib.data
-CHECKS = {
+AFTERWARDS = {
     "verify": "is a prepared folder still what its manifest says?",
+    "shards": "packs a prepared folder into tar files",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``videofib prep <name> ...``; ``arguments`` are those of the command line by default."""
-    names = "".join(f"  {name:<10}{what}\n" for name, what in (DATA_SETS | CHECKS).items())
+    names = "".join(f"  {name:<10}{what}\n" for name, what in (DATA_SETS | AFTERWARDS).items())
     parser = argparse.ArgumentParser(
         "videofib",
         usage="videofib prep NAME [options]; videofib prep NAME --help tells them",
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=("prep",), help="prepare a data set or check one")
-    parser.add_argument("name", choices=DATA_SETS | CHECKS, metavar="NAME", help="which one; see below")
+    parser.add_argument("name", choices=DATA_SETS | AFTERWARDS, metavar="NAME", help="which one; see below")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="its own options")
     args = parser.parse_args(arguments)
     place = "videofib.data.sets" if args.name in DATA_SETS else "videofib.data"

@@ -48,7 +48,9 @@ _C.TEST.ENSEMBLE_LOGITS = False  # average raw logits as TimeSformer's own tool 
 _C.TEST.UNREADABLE = "wrong"  # a video that does not decode: counted "wrong", or "exclude"d
 
 _C.DATA = CfgNode()
-_C.DATA.PATH_TO_DATA_DIR = ""  # holds train.csv, val.csv, test.csv, or folders train/<class>/*.mp4 and so on
+_C.DATA.PATH_TO_DATA_DIR = (
+    ""  # has train.csv, val.csv, test.csv, or folders train/<class>/*.mp4, or shards (also as a URL)
+)
 _C.DATA.PATH_PREFIX = ""  # put before the paths in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "
 _C.DATA.DECODING_BACKEND = "auto"  # auto: PyAV from keyframes, checked | pyav: in order | decord
@@ -86,6 +88,7 @@ _C.MIXUP.LABEL_SMOOTH_VALUE = 0.0  # label smoothing; holds with MIXUP.ENABLE Fa
 _C.DATA_LOADER = CfgNode()
 _C.DATA_LOADER.NUM_WORKERS = 2  # a process
 _C.DATA_LOADER.SAMPLER = "shuffle"  # of training videos: shuffle | class_balanced | length_bucketed
+_C.DATA_LOADER.SHARD_WINDOW = 0  # mix the videos of so many shards at a time; 0: of all
 _C.DATA_LOADER.TIME_LIMIT = 60.0  # seconds to read a video, after which it is left out; 0: no limit
 _C.DATA_LOADER.PIN_MEMORY = True  # has an effect only where there is a GPU
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from videofib.data.decode import estimate, read_frames
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.manifest import VideoRecord, verified
+from videofib.data.remote import fetched
 from videofib.data.sampling import (
     clip_indices,
     clip_length,
@@ -214,21 +215,22 @@ def _read(
     that nobody has counted is an estimate, and reading shows where it was too high.
     """
     record = verified(record)
-    length, fps = record.num_frames, record.fps
-    if length is None:
-        length, estimated_fps = estimate(record.path)
-        fps = fps or estimated_fps
-    while True:
-        clips = choose(length, fps or spec.target_fps)
-        wanted = sorted(set().union(*clips))
-        try:
-            frames = read_frames(record.path, wanted, random_access=record.random_access, backend=spec.backend)
-        except FrameIndexError as error:
-            if not 0 < error.num_frames < length:
-                raise DecodeError(str(error)) from error
-            if record.num_frames or error.num_frames < length - 2:  # an estimate may be off by one or two
-                logger.warning("%s; using those there are", error)
-            length = error.num_frames
-            continue
-        place = {index: position for position, index in enumerate(wanted)}
-        return frames, [[place[index] for index in clip] for clip in clips]
+    with fetched(record.path) as source:
+        length, fps = record.num_frames, record.fps
+        if length is None:
+            length, estimated_fps = estimate(source)
+            fps = fps or estimated_fps
+        while True:
+            clips = choose(length, fps or spec.target_fps)
+            wanted = sorted(set().union(*clips))
+            try:
+                frames = read_frames(source, wanted, random_access=record.random_access, backend=spec.backend)
+            except FrameIndexError as error:
+                if not 0 < error.num_frames < length:
+                    raise DecodeError(str(error)) from error
+                if record.num_frames or error.num_frames < length - 2:  # an estimate may be off by one or two
+                    logger.warning("%s; using those there are", str(error).replace(str(source), str(record.path)))
+                length = error.num_frames
+                continue
+            place = {index: position for position, index in enumerate(wanted)}
+            return frames, [[place[index] for index in clip] for clip in clips]

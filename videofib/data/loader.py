@@ -10,7 +10,9 @@ from fvcore.common.config import CfgNode
 from videofib.config import ConfigError
 from videofib.data.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.manifest import ManifestError, VideoRecord, load_split
-from videofib.data.samplers import EpochSampler, Order, class_balanced, length_bucketed, shuffled
+from videofib.data.samplers import EpochSampler, Order, class_balanced, length_bucketed, shard_by_shard, shuffled
+from videofib.data.shards import has_shards, read_shards
+from videofib.data.source import ByteRange
 from videofib.data.transforms import TrainTransform, ViewTransform
 from videofib.data.video_loader import VideoLoader
 
@@ -56,6 +58,8 @@ def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int =
 
 
 def _load(cfg: CfgNode, split: str) -> list[VideoRecord]:
+    if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
+        return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split)
     return load_split(
         cfg.DATA.PATH_TO_DATA_DIR, split, prefix=cfg.DATA.PATH_PREFIX, separator=cfg.DATA.PATH_LABEL_SEPARATOR
     )
@@ -73,6 +77,12 @@ def _order(cfg: CfgNode, records: Sequence[VideoRecord]) -> Order:
                 f"have none, such as {uncounted[0]}; prepare the data set, or set DATA_LOADER.SAMPLER shuffle"
             )
         return length_bucketed([record.num_frames for record in records], cfg.TRAIN.BATCH_SIZE, seed)
+    if cfg.DATA_LOADER.SHARD_WINDOW:
+        if not isinstance(records[0].path, ByteRange):
+            raise ConfigError(
+                f"DATA_LOADER.SHARD_WINDOW needs shards, and {cfg.DATA.PATH_TO_DATA_DIR} has none; set it to 0"
+            )
+        return shard_by_shard([record.path.path for record in records], cfg.DATA_LOADER.SHARD_WINDOW, seed)
     return shuffled(len(records), seed)
 
 

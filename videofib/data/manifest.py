@@ -15,6 +15,8 @@ from pathlib import Path
 
 from videofib.data.errors import ManifestError
 from videofib.data.parquet import read_columns, write_columns
+from videofib.data.remote import is_remote
+from videofib.data.source import ByteRange
 from videofib.files import replacing
 
 VIDEO_EXTENSIONS = (
@@ -33,7 +35,7 @@ class VideoRecord:
     """One video of a split.
 
     Attributes:
-        path: the file to open.
+        path: the file to open, or the part of one.
         label: class index, 0 or above.
         video_id: the path as its list writes it; unique within the split.
         num_frames: frames that decode, None where nobody has counted them.
@@ -42,13 +44,17 @@ class VideoRecord:
         size: bytes of the file when that was counted and proved; see ``verified``.
     """
 
-    path: str
+    path: str | ByteRange
     label: int
     video_id: str
     num_frames: int | None = None
     fps: float | None = None
     random_access: bool = False
     size: int | None = None
+
+    def seems_there(self) -> bool:
+        """Whether its file exists; files behind URLs are not asked for."""
+        return is_remote(self.path) or Path(getattr(self.path, "path", self.path)).is_file()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def check_split(cfg: CfgNode, loader, split: str) -> None:
             f"{worst.label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
         )
     first = records[:20]  # a wrong folder shows in the first few, and a large data set is not searched
-    if not any(Path(record.path).is_file() for record in first):
+    if not any(record.seems_there() for record in first):
         raise ConfigError(
             f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}; "
             f"check the list, or set DATA.PATH_PREFIX to the folder its paths start from"

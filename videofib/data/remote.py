@@ -1,0 +1,91 @@
+"""Files behind URLs (``s3://``, ``https://``: whatever fsspec has a driver for), fetched whole or in part."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from videofib.data.errors import DecodeError
+from videofib.data.source import ByteRange, Source
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path is a URL."""
+    return "://" in str(path)
+
+
+@contextmanager
+def fetched(source: Source) -> Iterator[Source]:
+    """A source that decoders can open: itself where it is local, else a copy in memory for as long as the block lasts.
+
+    Raises:
+        DecodeError: it cannot be fetched.
+    """
+    path = source.path if isinstance(source, ByteRange) else str(source)
+    if not is_remote(path):
+        yield source
+        return
+    try:
+        part = (source.start, source.start + source.size) if isinstance(source, ByteRange) else (None, None)
+        content = _file_system(path).cat_file(path, *part)
+    except Exception as error:  # each driver has its own
+        raise DecodeError(f"{source}: cannot be fetched: {_reason(error)}") from error
+    if isinstance(source, ByteRange) and len(content) != source.size:
+        raise DecodeError(f"{source}: the file ends early; was it replaced after it was indexed?")
+    with _in_memory(content) as local:
+        try:
+            yield local
+        except DecodeError as error:  # which knows the copy alone
+            raise DecodeError(str(error).replace(str(local), str(source))) from error
+
+
+@contextmanager
+def fetched_file(url: str) -> Iterator[Path]:
+    """A local copy of a whole file; OSError where there is none to be had."""
+    try:
+        content = _file_system(url).cat_file(url)
+    except Exception as error:
+        raise OSError(f"{url} cannot be fetched: {_reason(error)}") from error
+    with _in_memory(content) as local:
+        yield local
+
+
+def upload(file: Path, url: str) -> None:
+    """Copy a local file to a URL; OSError where that fails."""
+    try:
+        system = _file_system(url)
+        system.makedirs(system._parent(url), exist_ok=True)
+        system.put_file(str(file), url)
+    except Exception as error:
+        raise OSError(f"{url} cannot be written: {_reason(error)}") from error
+
+
+def _file_system(url: str):
+    import fsspec  # here, since few need it
+
+    return fsspec.core.url_to_fs(url)[0]
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[Path]:
+    if sys.platform != "linux":
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            yield Path(file.name)
+        return
+    file = os.memfd_create("videofib-fetched")
+    try:
+        with os.fdopen(os.dup(file), "wb") as stream:
+            stream.write(content)
+        yield Path(f"/proc/self/fd/{file}")
+    finally:
+        os.close(file)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
