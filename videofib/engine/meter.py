@@ -75,16 +75,18 @@ class Meter:
             "eta": str(timedelta(seconds=round(seconds))),
         }
 
-    def whole_epoch(self, lr: float) -> dict:
-        """The line of figures of the epoch; replaced videos are named in the log."""
+    def whole_epoch(self, lr: float, named: set[str]) -> dict:
+        """The line of figures of the epoch. Replaced videos are told in the log, and added to ``named``, once."""
         (loss,) = distributed.mean([self.loss / self.batches])
         stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": lr, "loss": loss}
         if self.judged:
             (stats["clip_top1_acc"],) = distributed.mean([100.0 * self.correct / self.judged])
         replaced = [failure for failures in distributed.all_gather(self.failures) for failure in failures]
-        if replaced and distributed.is_main():
-            names = "; ".join(f"{name} ({reason})" for name, reason in sorted(set(map(tuple, replaced))))
-            logger.warning("epoch %d: %d unreadable videos were replaced: %s", self.epoch + 1, len(replaced), names)
+        new = {name: reason for name, reason in replaced if name not in named}
+        named.update(new)
+        if new and distributed.is_main():
+            names = "; ".join(f"{name} ({reason})" for name, reason in sorted(new.items()))
+            logger.warning("epoch %d: %d unreadable videos were replaced: %s", self.epoch + 1, len(new), names)
         return {
             **stats,
             "replaced_videos": len(replaced),

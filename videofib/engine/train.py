@@ -107,6 +107,7 @@ def train(
         TrainingError: the loss or the gradient is not finite, or ``start`` holds no usable state.
     """
     replica = distributed.replicate(model)
+    named: set[str] = set()  # unreadable videos that the log has told of
     for epoch in range(start.epoch, epochs):
         meter = _enter_epoch(epoch, epochs, len(loader), start if epoch == start.epoch else Position(epoch), seed)
         loader.sampler.set_epoch(epoch, meter.step)
@@ -121,7 +122,7 @@ def train(
             save=save,
             checkpoint_steps=checkpoint_steps,
         )
-        stats = meter.whole_epoch(optimizer.param_groups[0]["lr"])
+        stats = meter.whole_epoch(optimizer.param_groups[0]["lr"], named)
         if distributed.is_main():
             log_stats({"_type": "train_epoch", **stats})
         if _is_due(epoch, checkpoint_period, epochs) and distributed.is_main():
