@@ -17,13 +17,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import partial
 from hashlib import sha1
 from os import fsencode
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -75,6 +77,7 @@ def prepare(
     encoding: Encoding,
     jobs: int,
     notes: dict[str, list[str]] | None = None,
+    engine: Callable[[Callable, Sequence, int], Iterator[tuple[int, Any]]] = run_parallel,
 ) -> dict:
     """Transcode every item that has a source and write the data set; see the top of this file.
 
@@ -86,6 +89,7 @@ def prepare(
         encoding: size and quality.
         jobs: processes at once.
         notes: lists of names to put into the report as they are.
+        engine: does the work: ``run_parallel``, or ``run_on_ray`` with the same signature.
 
     Returns:
         The report, as written to report.json.
@@ -110,7 +114,7 @@ def prepare(
                 f"another preparation is writing to {out}; wait for it or choose another --out"
             ) from error
         remove_partial(out)
-        rows = _transcode_all(items, paths, out, videos, encoding, jobs)
+        rows = _transcode_all(items, paths, out, videos, encoding, partial(engine, jobs=jobs))
         report = _report(items, rows, classes, encoding, notes or {})
         _write_lists(items, rows, classes, out)
         _write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
@@ -177,7 +181,7 @@ def _safe(name: str) -> str:
 
 
 def _transcode_all(
-    items: Sequence[Item], paths: Sequence[str], out: Path, videos: Path, encoding: Encoding, jobs: int
+    items: Sequence[Item], paths: Sequence[str], out: Path, videos: Path, encoding: Encoding, run: Callable
 ) -> list[ManifestRow]:
     """A manifest row for each item, from the journal or from work done now."""
     results: dict[str, Transcoded | str] = {}  # by path: the facts, or why there are none
@@ -199,7 +203,7 @@ def _transcode_all(
         done = len(results)
         quiet = None if work else True  # None: where the output is no terminal
         calls = [(item.source, out / path, encoding, item.crop) for item, path in work]
-        progress = tqdm(run_parallel(_work, calls, jobs), "videos", done + len(work), initial=done, disable=quiet)
+        progress = tqdm(run(_work, calls), "videos", done + len(work), initial=done, disable=quiet)
         for index, result in progress:
             item, path = work[index]
             if isinstance(result, OSError):

@@ -7,12 +7,16 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from videofib.data.encode import GOP
 from videofib.data.manifest import VIDEO_EXTENSIONS
+from videofib.data.parallel import run_parallel
 from videofib.data.person_crops import cut_to_persons
 from videofib.data.prepare import Item, PrepareError, check_name, prepare
+from videofib.data.ray_engine import run_on_ray
 from videofib.data.transcode import Encoding
 
 _SHOWN = 10  # names printed of each kind; report.json has them all
@@ -63,7 +67,11 @@ def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--person-crops", type=Path, metavar="JSON", help="boxes to cut videos to; see videofib/data/person_crops.py"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos at once (default: one a core)")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="what runs the jobs (default local)"
+    )
+    parser.add_argument("--address", help="Ray cluster, auto or host:port (default: a Ray of its own on this machine)")
     return parser
 
 
@@ -137,12 +145,31 @@ def run(
         if args.person_crops:
             listed, without = cut_to_persons(listed, args.person_crops)
             notes = {**notes, **without}
-        report = prepare(listed, classes, args.out, videos=args.videos, encoding=encoding, jobs=args.jobs, notes=notes)
-    except PrepareError as error:
+        report = prepare(
+            listed,
+            classes,
+            args.out,
+            videos=args.videos,
+            encoding=encoding,
+            jobs=args.jobs,
+            notes=notes,
+            engine=_engine(args),
+        )
+    except (PrepareError, ConnectionError) as error:  # no Ray at that --address
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: interrupted; the same command goes on where it stopped\n")
     print(summary(report, args.out))
+
+
+def _engine(args: argparse.Namespace) -> Callable:
+    if args.engine == "local":
+        if args.address:
+            raise PrepareError(f"--address {args.address} is for --engine ray")
+        return run_parallel
+    if find_spec("ray") is None:
+        raise PrepareError("--engine ray needs Ray, which is not installed: pip install 'videofib[ray]'")
+    return partial(run_on_ray, address=args.address)
 
 
 def _encoding(args: argparse.Namespace) -> Encoding:
