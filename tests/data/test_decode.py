@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from videofib.data import decord_reader
 from videofib.data.decode import estimate, probe, random_access_is_right, read_frames
@@ -52,11 +53,17 @@ def test_a_frame_beyond_the_end_says_how_many_there_are(video, backend, random_a
 
 
 @pytest.mark.parametrize(
-    ("indices", "backend", "message"), [([], "auto", "at least one"), ([-1], "auto", "-1"), ([0], "gpu", "'gpu'")]
+    ("indices", "options", "message"),
+    [
+        ([], {}, "at least one"),
+        ([-1], {}, "-1"),
+        ([0], {"backend": "gpu"}, "'gpu'"),
+        ([0], {"short_side": -8}, "short_side must be 0 or above, got -8"),
+    ],
 )
-def test_bad_arguments_are_refused(video, indices, backend, message):
+def test_bad_arguments_are_refused(video, indices, options, message):
     with pytest.raises(ValueError, match=message):
-        read_frames(video, indices, backend=backend)
+        read_frames(video, indices, **options)
 
 
 def test_probe_tells_what_was_written(video):
@@ -90,7 +97,7 @@ def test_proof_fails_where_decord_returns_other_frames(video, monkeypatch):
     assert random_access_is_right(video)
     honest = decord_reader.read_seeking
 
-    def one_off_after_the_second_keyframe(path, batches):
+    def one_off_after_the_second_keyframe(path, batches, short_side=0):
         return honest(path, [[i + 1 if 12 < i < 23 else i for i in batch] for batch in batches])
 
     monkeypatch.setattr(decord_reader, "read_seeking", one_off_after_the_second_keyframe)
@@ -132,6 +139,28 @@ def test_rotation_is_applied(shared_data, name, rotation, size):
     info = probe(path)
     assert (info.rotation, (info.height, info.width)) == (rotation, size)
     assert np.array_equal(turned, np.rot90(upright, rotation // 90, axes=(1, 2)))
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord"])
+def test_frames_come_scaled_down_to_a_short_side(shared_data, backend):
+    for name, shape, scaled in [
+        ("samples/kinetics/mmaction2_demo_arm_wrestling.mp4", (256, 340), (112, 148)),
+        ("hostile/rotated_90.mp4", (160, 120), (149, 112)),
+        ("hostile/tall_32x480.mp4", (480, 32), (240, 16)),
+    ]:
+        path, short_side = shared_data / name, 16 if "tall" in name else 112
+        full = read_frames(path, [1, 9], backend=backend)
+        height, width = full.shape[1:3]
+        assert (height, width) == shape
+        frames = read_frames(path, [1, 9], backend=backend, short_side=short_side)
+        assert frames.shape[1:3] == scaled
+        # the same picture, as another library scales it
+        smooth = torch.nn.functional.interpolate(
+            torch.from_numpy(full).permute(0, 3, 1, 2).float(), frames.shape[1:3], mode="bicubic", antialias=True
+        )
+        assert np.abs(frames - smooth.clamp(0, 255).permute(0, 2, 3, 1).numpy()).mean() < 2
+        for large in (min(height, width), 4000):  # never enlarged
+            assert np.array_equal(read_frames(path, [1, 9], backend=backend, short_side=large), full)
 
 
 def test_frames_of_a_video_that_changes_size_all_have_its_first_size(shared_data):

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
+from videofib.data.convert import ToRGB
 from videofib.data.errors import DecodeError
+from videofib.data.sampling import limited_size
 from videofib.data.source import PROTOCOLS, Source, location
 
 # What FFmpeg would also open "as video": text through its text-art demuxers, and lists that point at other files.
@@ -38,7 +39,7 @@ class OrderedReader:
         self.codec = stream.codec_context.codec.canonical_name
         self.container_format = container.format.name
         self.stream, self._container = stream, container
-        self._reformatter = VideoReformatter()  # one for the video: it keeps its tables from frame to frame
+        self._convert = ToRGB()
         # What FFmpeg makes of a damaged frame depends on its threads: PyAV's default, but for any number of cores.
         stream.thread_type, stream.thread_count = "SLICE", 2
 
@@ -70,11 +71,13 @@ class OrderedReader:
         size = self.first.height, self.first.width
         return size[::-1] if self.rotation % 2 else size
 
-    def to_rgb(self, frame: av.VideoFrame) -> np.ndarray:
-        """The frame as (H, W, 3) uint8 RGB, turned, and scaled if the video changes its size midway."""
+    def to_rgb(self, frame: av.VideoFrame, short_side: int = 0) -> np.ndarray:
+        """The frame as (H, W, 3) uint8 RGB, turned, and scaled if the video changes its size midway.
+
+        H and W are those of the first frame, scaled down where ``short_side`` is above 0 and the shorter is longer.
+        """
         try:
-            size = self.first.width, self.first.height
-            image = self._reformatter.reformat(frame, *size, format="rgb24", threads=1).to_ndarray()
+            image = self._convert(frame, *limited_size(self.first.height, self.first.width, short_side))
         except (*FFMPEG_ERRORS, MemoryError) as error:
             raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
         return np.rot90(image, self.rotation)

@@ -105,6 +105,11 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
     return height * short_side // width, short_side
 
 
+def limited_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) with the shorter side at most ``short_side``, never enlarged; 0 sets no limit."""
+    return short_side_size(height, width, short_side) if 0 < short_side < min(height, width) else (height, width)
+
+
 def view_crop(height: int, width: int, size: int, crop: int, num_crops: int) -> tuple[int, int]:
     """(top, left) of the square spatial crop ``crop`` of a view.
 

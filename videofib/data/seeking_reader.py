@@ -30,8 +30,10 @@ _HIDDEN_FRAMES = ("vp8",)
 _LATE_REORDERING = ("h264", "hevc")
 
 
-def read_seeking(source: Source, indices: Sequence[int]) -> np.ndarray | None:
+def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray | None:
     """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices; None where only reading in order can tell them.
+
+    ``short_side`` in pixels: larger frames are scaled down to it; 0: none.
 
     Raises:
         DecodeError: the file cannot be opened or has no video.
@@ -41,9 +43,9 @@ def read_seeking(source: Source, indices: Sequence[int]) -> np.ndarray | None:
         if index is None or indices[-1] >= len(index.times):
             return None
         if packets is not None:
-            return _read(reader, iter(packets), index, indices)
+            return _read(_Walk(reader, iter(packets), index), indices, short_side)
     with open_in_order(source) as reader:
-        return _read(reader, reader.packets(), index, indices)
+        return _read(_Walk(reader, reader.packets(), index), indices, short_side)
 
 
 def _scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | None]:
@@ -65,12 +67,9 @@ def _scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | No
     return index, kept if size <= _KEPT_BYTES else None
 
 
-def _read(
-    reader: OrderedReader, packets: Iterator[av.Packet], index: SeekIndex, indices: Sequence[int]
-) -> np.ndarray | None:
-    walk = _Walk(reader, packets, index)
+def _read(walk: _Walk, indices: Sequence[int], short_side: int) -> np.ndarray | None:
     try:
-        return np.stack([reader.to_rgb(walk.frame(i)) for i in indices])
+        return np.stack([walk.reader.to_rgb(walk.frame(i), short_side) for i in indices])
     except (_DeviationError, *FFMPEG_ERRORS):
         return None
 
@@ -83,7 +82,7 @@ class _Walk:
     """Goes through the packets once, decodes what is needed for the frames asked for, and skips the rest."""
 
     def __init__(self, reader: OrderedReader, packets: Iterator[av.Packet], index: SeekIndex):
-        self._reader, self._packets, self._index = reader, packets, index
+        self.reader, self._packets, self._index = reader, packets, index
         self._decoder = reader.stream.codec_context
         self._decoder.thread_type, self._decoder.thread_count = "NONE", 1  # the fastest for a few frames
         self._size = self._decoder.width, self._decoder.height  # of the first frame, as the container tells it
@@ -116,7 +115,7 @@ class _Walk:
                 raise _DeviationError
             if (frame.width, frame.height) != self._size:
                 raise _DeviationError  # the size changes midway, and that of the first frame is in doubt
-            self._reader.first = self._reader.first or frame
+            self.reader.first = self.reader.first or frame
             yield number, frame
             number += 1
 
