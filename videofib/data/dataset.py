@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import random
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,8 +26,6 @@ from videofib.data.sampling import (
 )
 from videofib.data.transforms import CHANNELS, TrainTransform, ViewTransform
 
-logger = logging.getLogger(__name__)
-
 MAX_DRAWS = 10  # videos tried for one training sample before giving up
 
 
@@ -38,6 +36,8 @@ class ClipSpec:
     ``dense``: ``num_frames`` frames, ``sampling_rate`` apart in a ``target_fps`` video.
     ``uniform``: one frame of each of ``num_frames`` segments of the whole video, whatever its frame rate.
 
+    Frames whose shorter side is longer than ``short_side`` pixels are read scaled down to it; 0: none is.
+
     Raises:
         ValueError: another ``sampling``.
     """
@@ -47,6 +47,7 @@ class ClipSpec:
     target_fps: float
     backend: str = "auto"
     sampling: str = "dense"
+    short_side: int = 0
 
     def __post_init__(self) -> None:
         if self.sampling not in ("dense", "uniform"):
@@ -224,12 +225,22 @@ def _read(
             clips = choose(length, fps or spec.target_fps)
             wanted = sorted(set().union(*clips))
             try:
-                frames = read_frames(source, wanted, random_access=record.random_access, backend=spec.backend)
+                frames = read_frames(
+                    source,
+                    wanted,
+                    random_access=record.random_access,
+                    backend=spec.backend,
+                    short_side=spec.short_side,
+                )
             except FrameIndexError as error:
                 if not 0 < error.num_frames < length:
                     raise DecodeError(str(error)) from error
                 if record.num_frames or error.num_frames < length - 2:  # an estimate may be off by one or two
-                    logger.warning("%s; using those there are", str(error).replace(str(source), str(record.path)))
+                    warnings.warn(  # which Python shows once a process, where a log line would come with each clip
+                        f"{record.path}: {error.num_frames} frames decode, not {length}; clips are taken from those",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
                 length = error.num_frames
                 continue
             place = {index: position for position, index in enumerate(wanted)}

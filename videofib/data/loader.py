@@ -93,6 +93,7 @@ def _clip_spec(cfg: CfgNode) -> ClipSpec:
         cfg.DATA.TARGET_FPS,
         cfg.DATA.DECODING_BACKEND,
         cfg.DATA.SAMPLING,
+        cfg.DATA.READ_SHORT_SIDE,
     )
 
 

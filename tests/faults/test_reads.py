@@ -1,0 +1,17 @@
+"""Training goes on over broken files, hanging decoders and killed workers; see ``reads.py`` for the long drill."""
+
+import pytest
+
+from tests.faults.reads import drill, write_slow_video
+
+
+@pytest.mark.slow
+def test_nothing_good_is_lost_and_everything_bad_is_named_once(shared_data, tmp_path):
+    hostile = sorted(path for path in (shared_data / "hostile").rglob("*.*") if path.name != ".keep")
+    write_slow_video(tmp_path / "slow.mp4")
+    found = drill(hostile, tmp_path, reads=300, workers=2, limit=2.0, disturb_every=10)
+    assert found["reads"] >= 300
+    assert found["good_videos_lost"] == found["readable_named"] == []
+    assert found["unreadable_named_once"] == found["unreadable"] == 13
+    assert found["longest_batch_s"] < 10
+    assert sum(found["workers_killed"].values()) > 0
