@@ -27,6 +27,7 @@ DATA_SETS = {
 # the same for what is done with a prepared folder; modules of videofib.data
 CHECKS = {
     "verify": "is a prepared folder still what its manifest says?",
+    "leaks": "recordings and pictures that are in both training and test",
 }
 
 
