@@ -28,6 +28,7 @@ DATA_SETS = {
 AFTERWARDS = {
     "verify": "is a prepared folder still what its manifest says?",
     "shards": "packs a prepared folder into tar files",
+    "leaks": "recordings and pictures that are in both training and test",
 }
 
 

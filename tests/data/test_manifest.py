@@ -107,7 +107,7 @@ def test_manifest_round_trip(tmp_path):
     write_manifest(file, rows)
     assert read_manifest(file) == rows
     names = "path label split num_frames fps duration width height codec rotation random_access size sha256"
-    assert parquet.read_schema(file).names == [*names.split(), "status", "reason", "source"]
+    assert parquet.read_schema(file).names == [*names.split(), "status", "reason", "source", "dhash"]
     before = file.read_bytes()
     write_manifest(file, rows)
     assert file.read_bytes() == before  # no time, no random name
@@ -124,6 +124,7 @@ def test_manifest_round_trip(tmp_path):
         ({"size": 2**63}, "row 2: 'b.mp4' has {'size': 9223372036854775808}"),
         ({"rotation": 45}, "row 2: 'b.mp4' has rotation 45"),
         ({"sha256": "xyz"}, "row 2: 'b.mp4' has sha256 'xyz'"),
+        ({"dhash": "0f"}, "row 2: 'b.mp4' has dhash '0f'"),
         ({"source": "\ud800"}, "cannot hold"),
     ],
 )

@@ -77,6 +77,7 @@ class ManifestRow:
         status: ok, damaged (readable up to a break), missing or corrupt.
         reason: why it is not ok.
         source: the file it was made from.
+        dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it says nothing.
 
     How names that are not UTF-8 are kept: see ``parquet.escape``.
     """
@@ -97,6 +98,7 @@ class ManifestRow:
     status: str = "ok"
     reason: str = ""
     source: str = ""
+    dhash: str = ""
 
 
 def verified(record: VideoRecord) -> VideoRecord:
@@ -267,6 +269,8 @@ def _check(file: str | Path, rows: list[ManifestRow]) -> None:
             problem = f"has rotation {row.rotation}; expected 0, 90, 180 or 270"
         elif row.sha256 and not re.fullmatch("[0-9a-f]{64}", row.sha256):
             problem = f"has sha256 {row.sha256!r}; expected 64 hexadecimal digits"
+        elif row.dhash and not re.fullmatch("[0-9a-f]{16}", row.dhash):
+            problem = f"has dhash {row.dhash!r}; expected 16 hexadecimal digits"
         elif row.path in seen:
             problem = "is there twice"
         else:

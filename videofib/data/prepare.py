@@ -5,7 +5,7 @@
                                         are in out/split1/, split2/, split3/ and share the videos
     out/classes.txt                     line i names label i
     out/manifest.parquet                every listed video: what was counted and proved, or why it is not there
-    out/report.json                     the same in short: missing, corrupt and damaged videos by name
+    out/report.json                     the same in short: missing, corrupt and damaged videos by name; possible leaks
     out/journal.jsonl                   what is done, so that a later run redoes only what is not
 
 A video enters the journal after its file is whole and on the disk, and lists are written last: killed at any moment
@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from videofib.data.errors import DecodeError
 from videofib.data.journal import Journal
+from videofib.data.leaks import find_leaks
 from videofib.data.manifest import (
     LISTS,
     MANIFEST_NAME,
@@ -278,6 +279,7 @@ def _report(
         "corrupt": named("corrupt"),
         "damaged": named("damaged"),
         "read_in_order_only": [row.path for row in readable if not row.random_access],
+        **find_leaks(rows),
         **notes,
     }
 

@@ -12,7 +12,8 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from videofib.data import encode
-from videofib.data.decode import estimate, probe, random_access_is_right
+from videofib.data.decode import estimate, probe, random_access_is_right, read_frames
+from videofib.data.dhash import dhash
 from videofib.data.errors import DecodeError
 from videofib.data.pyav_reader import OrderedReader, open_in_order
 from videofib.data.resample import resample
@@ -59,6 +60,7 @@ class Transcoded:
     random_access: bool
     size: int
     sha256: str
+    dhash: str
     damaged: str
 
 
@@ -99,6 +101,8 @@ def transcode(
     except DecodeError:
         target.unlink(missing_ok=True)
         raise
+    random_access = random_access_is_right(target)
+    (middle,) = read_frames(target, [info.num_frames // 2], random_access=random_access)
     return Transcoded(
         num_frames=info.num_frames,
         fps=info.fps,
@@ -107,9 +111,10 @@ def transcode(
         height=info.height,
         codec=info.codec,
         rotation=info.rotation,
-        random_access=random_access_is_right(target),
+        random_access=random_access,
         size=target.stat().st_size,
         sha256=sha256(target),
+        dhash=dhash(middle),
         damaged=damaged,
     )
 
