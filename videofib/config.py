@@ -157,6 +157,7 @@ _C.SOLVER.BETAS = [0.9, 0.999]
 _C.SOLVER.WEIGHT_DECAY = 1e-4
 _C.SOLVER.ZERO_WD_1D_PARAM = True  # no weight decay on biases, norms and embeddings
 _C.SOLVER.CLIP_GRAD_L2NORM = 0.0  # 0: no clipping
+_C.SOLVER.MAX_SKIPPED_STEPS = 10  # so many steps in a row whose gradient is not finite end the run
 
 
 def default_config() -> CfgNode:

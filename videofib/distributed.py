@@ -6,10 +6,12 @@ Without a process group every function here answers for a single process, so cal
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -64,12 +66,35 @@ def launch(
             store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
             port = store.port
         spawn_args = (function, args, processes, machines, machine, init_method, port)
+        start_method = _start_method(function.__module__)
+        started = mp.start_processes(_spawned, spawn_args, nprocs=processes, join=False, start_method=start_method)
         try:
-            mp.start_processes(_spawned, spawn_args, nprocs=processes, start_method=_start_method(function.__module__))
+            with _sigterm_passed_on(started.pids()):
+                while not started.join():
+                    pass
         except mp.ProcessExitedException as error:
             if error.exit_code > 0:
                 raise SystemExit(error.exit_code) from None
             raise
+
+
+@contextmanager
+def _sigterm_passed_on(pids: list[int]) -> Iterator[None]:
+    """Within the block SIGTERM goes on to processes of this machine, which end in their own way."""
+    if threading.current_thread() is not threading.main_thread():  # others cannot receive signals
+        yield
+        return
+
+    def pass_on(number, frame):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start_method(module: str) -> str:
@@ -152,6 +177,15 @@ def all_gather(value: Any) -> list:
     values: list = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; all come to the same answer."""
+    if not dist.is_initialized():
+        return flag
+    found = torch.tensor(int(flag), device=device())
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found)
 
 
 def mean(values: list[float]) -> list[float]:

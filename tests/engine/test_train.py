@@ -17,6 +17,7 @@ from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
 from videofib import distributed
 from videofib.checkpoint import latest_checkpoint, resume, save_checkpoint
 from videofib.engine.evaluate import evaluate
+from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.train import Position, Recipe, TrainingError, mix_clips, train
 from videofib.logging import close_logging, setup_logging
 from videofib.optim import lr_at
@@ -201,13 +202,30 @@ def test_a_scaler_leaves_out_a_step_that_overflowed():
     assert scaler.get_scale() == 2.0**126
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_says_where():
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(log):
     model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False)
+    recipe = replace(recipe, ema=ModelEmaV3(model, decay=0.5))
+    loader.views[5].fill_(math.nan)  # one video of the second of three batches
+    run_train(model, loader, optimizer, recipe, epochs=12)
+    lines = [line for line in read_stats(log) if line["_type"] == "train_epoch"]
+    assert [line["skipped_steps"] for line in lines] == [1] * 12  # more than max_skipped, but never in a row
+    assert all(math.isfinite(line["loss"]) for line in lines)
+
+    expected = make_run(batch_size=4, shuffle=False)
+    expected[1].order = [0, 1, 2, 3, 8, 9, 10, 11]
+    ema = ModelEmaV3(expected[0], decay=0.5)
+    assert torch.equal(run_train(*expected[:3], replace(expected[3], ema=ema), epochs=12), weights(model))
+    assert torch.equal(weights(recipe.ema.module), weights(ema.module))  # as if the batch had not been
+
+
+def test_too_many_of_them_in_a_row_stop_the_run_and_say_where():
+    model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False, max_skipped=5)
     saved = []
-    loader.set_epoch = lambda epoch, step: loader.views[9].fill_(math.nan) if epoch == 1 else None
-    with pytest.raises(TrainingError, match=r"the loss is nan at epoch 2, step 3 of 3 \(learning rate 0\.05\)"):
+    loader.set_epoch = lambda epoch, step: loader.views.fill_(math.nan) if epoch == 1 else None
+    message = r"not finite in 5 step\(s\) in a row, up to epoch 3, step 2 of 3 \(loss nan, learning rate 0\.05\)"
+    with pytest.raises(TrainingError, match=message):
         run_train(model, loader, optimizer, recipe, epochs=5, save=saved.append)
-    assert saved == [Position(1)]
+    assert saved == [Position(1), Position(2)]
     assert weights(model).isfinite().all()
 
 
@@ -216,12 +234,26 @@ class InfiniteSlope(nn.Module):
         return logits.abs().mean().sqrt() + (logits * 0).abs().sqrt().sum()  # the slope of sqrt at 0 is infinite
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step():
-    model, loader, optimizer, recipe = make_run(criterion=InfiniteSlope())
+def test_a_finite_loss_may_have_a_gradient_that_is_not():
+    model, loader, optimizer, recipe = make_run(criterion=InfiniteSlope(), max_skipped=1)
     before = weights(model)
-    with pytest.raises(TrainingError, match="the gradient is nan at epoch 1, step 1 of 3"):
+    with pytest.raises(TrainingError, match=r"up to epoch 1, step 1 of 3 \(loss 0\.\d+"):
         run_train(model, loader, optimizer, recipe)
     assert torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize(("asked", "saved_at"), [(2, (0, 2)), (3, (1, 0)), (4, (1, 1))])
+def test_a_run_that_is_asked_to_end_saves_where_it_is(asked, saved_at):
+    undisturbed = make_run(drop=0.5)
+    run_train(*undisturbed, epochs=3)
+    parts, saved, steps = make_run(drop=0.5), [], []
+    parts[0].register_forward_hook(lambda *args: steps.append(1))
+    with pytest.raises(InterruptedRun, match="stopped on request after epoch"):
+        run_train(*parts, epochs=3, save=saved.append, stop=lambda: len(steps) >= asked)
+    assert len(steps) == asked
+    assert (saved[-1].epoch, saved[-1].step) == saved_at
+    run_train(*parts, epochs=3, start=saved[-1])
+    assert torch.equal(weights(parts[0]), weights(undisturbed[0]))
 
 
 def test_saving_and_validating_keep_their_periods_and_come_at_the_end():

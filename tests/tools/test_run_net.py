@@ -248,7 +248,10 @@ def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path,
         (["TRAIN.MIXED_PRECISION", "True", "TRAIN.MIXED_PRECISION_DTYPE", "fp16"], "fp16 needs a GPU"),
         (["OUTPUT_DIR", str(tmp_path / "a file")], "cannot write to OUTPUT_DIR"),
         (["OUTPUT_DIR", str(trained), "TRAIN.AUTO_RESUME", "False"], "checkpoints of another run"),
-        (["SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_EPOCHS", "0"], "the loss is nan at epoch 1, step 2 of 3"),
+        (
+            ["SOLVER.BASE_LR", "1e30", "SOLVER.WARMUP_EPOCHS", "0", "SOLVER.MAX_SKIPPED_STEPS", "2"],
+            "not finite in 2 step(s) in a row, up to epoch 1, step 3 of 3",
+        ),
     ]:
         assert message in fails(capsys, experiment, tmp_path / "out", *overrides, stages=["train"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from datetime import timedelta
 from typing import Any
@@ -20,15 +21,19 @@ class Meter:
     Args:
         steps, epochs: batches of an epoch, epochs of the run.
         step, epoch: how many of them are done.
+        before: the meter of the epoch before.
     """
 
-    def __init__(self, steps: int, step: int, epochs: int, epoch: int) -> None:
+    def __init__(self, steps: int, step: int, epochs: int, epoch: int, before: Meter | None = None) -> None:
         self.steps, self.step, self.epochs, self.epoch = steps, step, epochs, epoch
         self.first_step, self.started = step, time.perf_counter()
         self.loss = self.recent_loss = 0.0  # sums over batches
         self.batches = self.recent_batches = 0
         self.correct = self.judged = 0  # clips
         self.failures: list[tuple[str, str]] = []
+        self.skipped = 0  # optimizer steps, for a gradient that is not finite
+        self.skipped_in_row = before.skipped_in_row if before else 0
+        self.named: set[str] = before.named if before else set()  # unreadable videos that the log has told of
         self.seconds = 0.0  # before this process went on with the epoch
         self.clips = 0  # in this process
         self.grad_norm = 0.0
@@ -36,13 +41,22 @@ class Meter:
     def add(self, loss: float, correct: Tensor | None, failures: list, clips: int) -> None:
         """Count a batch. correct: bool (B,), or None where clips have no one class."""
         self.step += 1
-        self.loss, self.recent_loss = self.loss + loss, self.recent_loss + loss
-        self.batches, self.recent_batches = self.batches + 1, self.recent_batches + 1
+        if math.isfinite(loss):
+            self.loss, self.recent_loss = self.loss + loss, self.recent_loss + loss
+            self.batches, self.recent_batches = self.batches + 1, self.recent_batches + 1
         if correct is not None:
             self.correct += int(correct.sum())
             self.judged += len(correct)
         self.failures += failures
         self.clips += clips
+
+    def add_step(self, grad_norm: float) -> None:
+        """Count an optimizer step, which was skipped if the gradient is not finite."""
+        self.grad_norm = grad_norm
+        if math.isfinite(grad_norm):
+            self.skipped_in_row = 0
+        else:
+            self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
 
     def state(self) -> dict[str, Any]:
         """The sums of this process, for a run that goes on later."""
@@ -59,7 +73,7 @@ class Meter:
 
     def recent(self, lr: float) -> dict:
         """A line of figures of the batches since the last one."""
-        (loss,) = distributed.mean([self.recent_loss / self.recent_batches])
+        (loss,) = distributed.mean([_ratio(self.recent_loss, self.recent_batches)])
         self.recent_loss, self.recent_batches = 0.0, 0
         left = (self.epochs - self.epoch) * self.steps - self.step
         seconds = left * self._elapsed() / (self.step - self.first_step)
@@ -75,21 +89,22 @@ class Meter:
             "eta": str(timedelta(seconds=round(seconds))),
         }
 
-    def whole_epoch(self, lr: float, named: set[str]) -> dict:
-        """The line of figures of the epoch. Replaced videos are told in the log, and added to ``named``, once."""
-        (loss,) = distributed.mean([self.loss / self.batches])
+    def whole_epoch(self, lr: float) -> dict:
+        """The line of figures of the epoch; videos that were replaced are told in the log, each once a run."""
+        (loss,) = distributed.mean([_ratio(self.loss, self.batches)])
         stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": lr, "loss": loss}
         if self.judged:
             (stats["clip_top1_acc"],) = distributed.mean([100.0 * self.correct / self.judged])
         replaced = [failure for failures in distributed.all_gather(self.failures) for failure in failures]
-        new = {name: reason for name, reason in replaced if name not in named}
-        named.update(new)
+        new = {name: reason for name, reason in replaced if name not in self.named}
+        self.named.update(new)
         if new and distributed.is_main():
             names = "; ".join(f"{name} ({reason})" for name, reason in sorted(new.items()))
             logger.warning("epoch %d: %d unreadable videos were replaced: %s", self.epoch + 1, len(new), names)
         return {
             **stats,
             "replaced_videos": len(replaced),
+            "skipped_steps": self.skipped,
             "clips_per_second": self.clips_per_second(),
             "seconds": self.seconds + self._elapsed(),
         }
@@ -98,4 +113,11 @@ class Meter:
         return time.perf_counter() - self.started
 
 
-_SUMS = ("loss", "recent_loss", "batches", "recent_batches", "correct", "judged", "failures", "grad_norm")
+def _ratio(total: float, count: int) -> float:
+    return total / count if count else math.nan
+
+
+_SUMS = (
+    *("loss", "recent_loss", "batches", "recent_batches", "correct", "judged", "failures"),
+    *("skipped", "skipped_in_row", "grad_norm"),
+)

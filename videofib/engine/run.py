@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+import signal
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from videofib.config import ConfigError, differences, load_config
 from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.data.manifest import ManifestError
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
+from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
 from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names
 from videofib.engine.randomness import seed_everything
 from videofib.engine.train import Position, Recipe, TrainingError, train
@@ -101,15 +103,19 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
     try:
         _open_output_dir(cfg, stages)
         if "train" in stages:
-            train_from_config(cfg)
+            with sigterm_noticed() as stop:
+                train_from_config(cfg, stop)
             distributed.barrier()  # the last checkpoint is there for everyone
         if "test" in stages:
             test_from_config(cfg)
+    except InterruptedRun as reason:
+        logger.warning("%s; it is saved, and the same command goes on", reason)
+        raise SystemExit(128 + signal.SIGTERM) from None
     except USER_ERRORS as error:
         _fail(error)
 
 
-def train_from_config(cfg: CfgNode) -> None:
+def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     """Train the model the config describes, going on from its newest checkpoint where there is one."""
     device, rank, world = distributed.device(), distributed.rank(), distributed.world_size()
     amp_dtype = choose_amp_dtype(cfg, device)
@@ -163,6 +169,7 @@ def train_from_config(cfg: CfgNode) -> None:
         checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
         validate=lambda: evaluated()[0],
         eval_period=cfg.TRAIN.EVAL_PERIOD,
+        stop=stop,
     )
 
 
@@ -255,6 +262,7 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
         criterion=nn.CrossEntropyLoss(label_smoothing=0.0 if mix else smoothing),  # mix smooths the labels it mixes
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+        max_skipped=cfg.SOLVER.MAX_SKIPPED_STEPS,
         amp_dtype=amp_dtype,
         scaler=torch.amp.GradScaler("cuda") if amp_dtype == torch.float16 else None,
         mix=mix,

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from videofib import distributed
+from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
 from videofib.logging import log_stats
@@ -41,6 +42,7 @@ class Recipe:
         criterion: (logits (B, K), labels (B,) or soft labels (B, K)) -> mean loss.
         accumulation: batches whose gradients make one optimizer step.
         clip_grad_norm: largest L2 norm of the gradient; 0 leaves it as it is.
+        max_skipped: so many steps in a row whose gradient is not finite end the run; each is skipped and counted.
         amp_dtype: bfloat16 or float16 for mixed precision, None for full precision.
         scaler: keeps float16 gradients from vanishing; needed with float16 only.
         mix: mixup or cutmix, (images (B, C, H, W), labels (B,)) -> (images, soft labels (B, K)), as timm's Mixup.
@@ -51,6 +53,7 @@ class Recipe:
     criterion: nn.Module
     accumulation: int = 1
     clip_grad_norm: float = 0.0
+    max_skipped: int = 10
     amp_dtype: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
     mix: Mix | None = None
@@ -87,6 +90,7 @@ def train(
     checkpoint_steps: int = 0,
     validate: Callable[[], dict],
     eval_period: int = 1,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train ``model`` in place, from ``start`` up to ``epochs``.
 
@@ -102,14 +106,17 @@ def train(
             0: none.
         validate: called in all processes, returns figures to log.
         log_period: steps between lines of figures.
+        stop: asked after each optimizer step; once it says so in any process, the run is saved and ends.
 
     Raises:
-        TrainingError: the loss or the gradient is not finite, or ``start`` holds no usable state.
+        TrainingError: too many gradients in a row are not finite, or ``start`` holds no usable state.
+        InterruptedRun: ``stop`` said so.
     """
     replica = distributed.replicate(model)
-    named: set[str] = set()  # unreadable videos that the log has told of
+    meter = None
     for epoch in range(start.epoch, epochs):
-        meter = _enter_epoch(epoch, epochs, len(loader), start if epoch == start.epoch else Position(epoch), seed)
+        place = start if epoch == start.epoch else Position(epoch)
+        meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter)
         loader.sampler.set_epoch(epoch, meter.step)
         train_epoch(
             model,
@@ -121,12 +128,17 @@ def train(
             log_period=log_period,
             save=save,
             checkpoint_steps=checkpoint_steps,
+            stop=stop,
         )
-        stats = meter.whole_epoch(optimizer.param_groups[0]["lr"], named)
+        stats = meter.whole_epoch(optimizer.param_groups[0]["lr"])
         if distributed.is_main():
             log_stats({"_type": "train_epoch", **stats})
-        if _is_due(epoch, checkpoint_period, epochs) and distributed.is_main():
+        stopping = distributed.any_process(stop()) and epoch + 1 < epochs
+        if (_is_due(epoch, checkpoint_period, epochs) or stopping) and distributed.is_main():
             save(Position(epoch + 1))
+        if stopping:
+            distributed.barrier()  # the first to end makes the launcher end all, and rank 0 is saving
+            raise InterruptedRun(f"stopped on request after epoch {epoch + 1}")
         if _is_due(epoch, eval_period, epochs):
             figures = validate()
             if distributed.is_main():
@@ -144,6 +156,7 @@ def train_epoch(
     log_period: int,
     save: Callable[[Position], None],
     checkpoint_steps: int,
+    stop: Callable[[], bool],
 ) -> None:
     """The batches of an epoch that are left, counted by ``meter``.
 
@@ -180,30 +193,43 @@ def train_epoch(
                 logits = replica(clips)
                 loss = recipe.criterion(logits, targets)
             loss_value = loss.item()
-            where = f"epoch {meter.epoch + 1}, step {step + 1} of {meter.steps} (learning rate {lr:.3g})"
-            if not math.isfinite(loss_value):
-                raise TrainingError(f"the loss is {loss_value} at {where}; {_MEND}")
             scaled = recipe.scaler.scale(loss / group) if recipe.scaler else loss / group
             scaled.backward()
 
         correct = None if recipe.mix else topk_correct(logits.detach(), labels, 1)  # mixed clips have no one class
         meter.add(loss_value, correct, batch["failures"], len(clips))
         if completes_group:
-            meter.grad_norm = optimizer_step(model, optimizer, recipe, where)
+            meter.add_step(optimizer_step(model, optimizer, recipe))
+            where = f"epoch {meter.epoch + 1}, step {step + 1} of {meter.steps}"
+            if meter.skipped_in_row == recipe.max_skipped:
+                raise TrainingError(
+                    f"the gradient was not finite in {meter.skipped_in_row} step(s) in a row, up to {where} (loss "
+                    f"{loss_value:.3g}, learning rate {lr:.3g}); {_MEND}"
+                )
         progress.set_postfix(lr=f"{lr:.2e}", loss=f"{loss_value:.3f}", clips_s=f"{meter.clips_per_second():.1f}")
         if (step + 1) % log_period == 0:
             stats = meter.recent(lr)
             if distributed.is_main():
                 log_stats({"_type": "train_iter", **stats})
-        if checkpoint_steps and completes_group and step + 1 - saved >= checkpoint_steps and step + 1 < meter.steps:
+        if not completes_group or step + 1 == meter.steps:
+            continue
+        stopping = distributed.any_process(stop())
+        if stopping or (checkpoint_steps and step + 1 - saved >= checkpoint_steps):
             states = distributed.all_gather({"generators": generator_states(), "meter": meter.state()})
             saved = step + 1
             if distributed.is_main():
                 save(Position(meter.epoch, saved, states))
+        if stopping:
+            distributed.barrier()  # likewise
+            raise InterruptedRun(f"stopped on request after {where}")
 
 
-def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe, where: str) -> float:
-    """Clip, check and apply the gradients; returns their L2 norm before clipping."""
+def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> float:
+    """Clip, check and apply the gradients; returns their L2 norm before clipping.
+
+    Where that is not finite, weights, moments and moving average stay as they are. With several processes it is the
+    same in all, since their gradients have been averaged.
+    """
     if recipe.scaler:
         recipe.scaler.unscale_(optimizer)
     grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf).item()
@@ -212,10 +238,8 @@ def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: R
         recipe.scaler.update()
     elif math.isfinite(grad_norm):
         optimizer.step()
-    else:
-        raise TrainingError(f"the gradient is {grad_norm} at {where}; {_MEND}")
     optimizer.zero_grad(set_to_none=True)
-    if recipe.ema:
+    if recipe.ema and math.isfinite(grad_norm):
         recipe.ema.update(model)
     return grad_norm
 
@@ -242,13 +266,13 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> float:
     return lr
 
 
-_MEND = "nothing was saved from it. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
+_MEND = "the weights are as before. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
 
 
-def _enter_epoch(epoch: int, epochs: int, steps: int, start: Position, seed: int) -> Meter:
+def _enter_epoch(epoch: int, epochs: int, steps: int, start: Position, seed: int, before: Meter | None) -> Meter:
     """Set this process's generators, and give the meter, as they are at ``start`` of an epoch."""
     rank = distributed.rank()
-    meter = Meter(steps, start.step, epochs, epoch)
+    meter = Meter(steps, start.step, epochs, epoch, before)
     if start.step >= steps:
         raise TrainingError(
             f"the checkpoint is from step {start.step} of an epoch that now has {steps}; go on with the batch size and "
