@@ -230,10 +230,10 @@ def test_a_dying_worker_costs_one_video_and_the_next_run_mends_it(tmp_path):
     assert process.returncode == 0
     assert "one/a long.mp4: its process died (signal SIGKILL)" in printed
     assert "3 of 4 listed videos" in printed
+    assert not list(out.rglob(".*.partial"))
 
     mended = subprocess.run(command(root, out), check=True, capture_output=True, text=True).stdout
     assert "4 of 4 listed videos" in mended
-    assert not list(out.rglob(".*.partial"))
 
 
 def test_ctrl_c_ends_in_one_line_and_the_run_goes_on_later(tmp_path):

@@ -34,10 +34,16 @@ def test_what_cannot_be_is_told_in_one_line(tmp_path):
     command = [sys.executable, str(SCRIPT), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     result = subprocess.run([*command, "--address", "auto"], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (1, "folder.py: --address auto is for --engine ray\n")
-    alone = {**os.environ, "RAY_ADDRESS": ""}  # no cluster: neither named nor running on this machine
-    result = subprocess.run(
-        [*command, "--engine", "ray", "--address", "auto"], capture_output=True, text=True, env=alone
-    )
+
+
+def test_without_a_cluster_auto_is_told_in_one_line(tmp_path):
+    (tmp_path / "raw/c").mkdir(parents=True)
+    (tmp_path / "raw/c/a.mp4").write_bytes(b"x")
+    command = [sys.executable, str(SCRIPT), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    command += ["--engine", "ray", "--address", "auto"]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "RAY_ADDRESS": ""})
+    if "not one of 1 videos could be read" in result.stderr:
+        pytest.skip("somebody's Ray runs on this machine, and auto has found it")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "Could not find any running Ray instance" in result.stderr
 

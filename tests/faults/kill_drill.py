@@ -71,12 +71,12 @@ class Drill:
         """Kill one busy worker at so many moments; ``is_worker`` is in its command line."""
         while len(self.kills) < kills:
             process = self._start(self.out)
-            moment = time.monotonic() + self._random.uniform(0, self.duration / 2)
+            moment = time.monotonic() + self._random.uniform(0, self.duration)
             while process.poll() is None and len(self.kills) < kills:
                 workers = [pid for pid in descendants(process.pid) if is_worker in command_line(pid)]
                 if workers and time.monotonic() >= moment:
                     self._kill([self._random.choice(workers)])
-                    moment = time.monotonic() + self._random.uniform(0, self.duration / 2)
+                    moment = time.monotonic() + self._random.uniform(0, self.duration)
                 time.sleep(0.02)
             self._finish(process)
             if not mended_by_the_same_run:

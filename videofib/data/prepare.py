@@ -116,6 +116,7 @@ def prepare(
             ) from error
         remove_partial(out)
         rows = _transcode_all(items, paths, out, videos, encoding, partial(engine, jobs=jobs))
+        remove_partial(out)  # of workers that died in this run
         report = _report(items, rows, classes, encoding, notes or {})
         _write_lists(items, rows, classes, out)
         _write_text(out / "report.json", json.dumps(report, indent=1) + "\n")

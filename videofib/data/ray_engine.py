@@ -64,7 +64,7 @@ def run_on_ray(
                 reason = type(error).__name__
                 if lost[index] < _ATTEMPTS:
                     _LOG.warning("a Ray worker was lost (%s); its item %d is done again", reason, index)
-                    waiting.appendleft((index, items[index]))
+                    waiting.append((index, items[index]))  # last: what happened to the worker may be over by then
                     continue
                 result = WorkerDied(f"its Ray worker was lost {_ATTEMPTS} times ({reason})")
             yield index, result
