@@ -1,6 +1,6 @@
 """Compare what the video backends make of all videos below a folder, against PyAV reading in order.
 
-    python tools/measure_frames.py DIR [--frames 32]
+    python tools/measure_frames.py DIR [--frames 32] [--ways auto torchcodec]
 
 For each way of reading the table says how many videos it reads, of how many it counts another number of frames, how
 many of the frames asked for are wrong (a mean absolute difference above 2 of 255, or another size), and the largest
@@ -24,6 +24,7 @@ WAYS = {
     "auto": {"backend": "auto"},
     "decord in order": {"backend": "decord"},
     "decord seeking": {"backend": "decord", "random_access": True},  # which it may do only in proven files
+    "torchcodec": {"backend": "torchcodec"},  # cannot share a process with decord
 }
 WRONG = 2.0  # mean absolute difference, of 255
 BEYOND = 1 << 30  # no video has so many frames
@@ -45,11 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("--frames", type=int, default=32, help="frames of each video, spread over it; 0: every frame")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[way for way in WAYS if way != "torchcodec"])
     options = parser.parse_args()
     if not options.folder.is_dir():
         sys.exit(f"{options.folder}: no such folder")
     videos = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file())
-    findings, unreadable = compare(videos, options.frames)
+    findings, unreadable = compare(videos, options.frames, options.ways)
     print(f"{len(videos)} files, {len(videos) - len(unreadable)} of them read in order by PyAV")
     print(f"{'':16} {'read':>6} {'other count':>12} {'frames':>8} {'wrong':>6} {'largest difference':>19}")
     for way, found in findings.items():
@@ -60,9 +62,9 @@ def main() -> None:
             print(f"\n{way}:", *notes, sep="\n  ")
 
 
-def compare(videos: list[Path], spread: int) -> tuple[dict[str, Findings], list[str]]:
+def compare(videos: list[Path], spread: int, ways: list[str]) -> tuple[dict[str, Findings], list[str]]:
     """Findings of each way over the videos, and the reasons why the reference cannot read some."""
-    findings, unreadable = {way: Findings() for way in WAYS}, []
+    findings, unreadable = {way: Findings() for way in ways}, []
     for path in videos:
         try:
             count = num_frames(path, REFERENCE)

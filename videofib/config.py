@@ -53,7 +53,7 @@ _C.DATA.PATH_TO_DATA_DIR = (
 )
 _C.DATA.PATH_PREFIX = ""  # put before the paths in the lists
 _C.DATA.PATH_LABEL_SEPARATOR = " "
-_C.DATA.DECODING_BACKEND = "auto"  # auto: PyAV from keyframes, checked | pyav: in order | decord
+_C.DATA.DECODING_BACKEND = "auto"  # auto: PyAV from keyframes, checked | pyav: in order | decord | torchcodec
 _C.DATA.READ_SHORT_SIDE = 0  # pixels; read larger videos scaled down to it, which costs less. 0: as they are
 _C.DATA.NUM_FRAMES = 8
 _C.DATA.SAMPLING = "dense"  # dense | uniform: a frame of each of NUM_FRAMES segments (TSN), SAMPLING_RATE is ignored

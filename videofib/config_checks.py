@@ -23,7 +23,7 @@ _CHOICES = {
     "TRAIN.MIXED_PRECISION_DTYPE": ("bf16", "fp16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.UNREADABLE": ("wrong", "exclude"),
-    "DATA.DECODING_BACKEND": ("auto", "decord", "pyav"),
+    "DATA.DECODING_BACKEND": ("auto", "decord", "pyav", "torchcodec"),
     "DATA.SAMPLING": ("dense", "uniform"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "DATA_LOADER.SAMPLER": ("shuffle", "class_balanced", "length_bucketed"),

@@ -6,6 +6,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from videofib.data.sampling import limited_size
+
 
 class ToRGB:
     """Converts and scales in one step, bicubic with antialiasing, as preparation does.
@@ -21,3 +23,11 @@ class ToRGB:
         """The frame as (height, width, 3) uint8 RGB."""
         rgb = self._reformatter.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC", threads=1)
         return rgb.to_ndarray()
+
+
+def scaled_down(frames: np.ndarray, short_side: int) -> np.ndarray:
+    """RGB frames (T, H, W, 3) with a shorter side of at most ``short_side``; for backends that do not scale alike."""
+    size, convert = limited_size(*frames.shape[1:3], short_side), ToRGB()
+    if size == frames.shape[1:3]:
+        return frames
+    return np.stack([convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(image)), *size) for image in frames])

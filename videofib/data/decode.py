@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from videofib.data import decord_reader
+from videofib.data import decord_reader, torchcodec_reader
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.pyav_reader import open_in_order
 from videofib.data.seeking_reader import read_seeking
 from videofib.data.source import Source
 
-BACKENDS = ("auto", "decord", "pyav")
+BACKENDS = ("auto", "decord", "pyav", "torchcodec")
 # Mean absolute difference, of 255, that two decoders' colour conversion may make and a wrong frame rarely stays below.
 _SAME_FRAME = 0.5
 
@@ -104,7 +104,8 @@ def read_frames(
         indices: counted from 0.
         random_access: this file has passed ``random_access_is_right``, so decord may seek in it. Others need no proof.
         backend: ``auto``: PyAV, entering at keyframes as far as the frames prove to be the right ones while they are
-            read, else in order; ``pyav``: PyAV in order; ``decord``: only decord, in order unless the file is proven.
+            read, else in order; ``pyav``: PyAV in order; ``decord``: only decord, in order unless the file is proven;
+            ``torchcodec``: torchcodec as far as the packets' times number the frames, else as ``pyav``.
         short_side: pixels that the shorter side has at most: larger frames are scaled down while they are converted,
             bicubic with antialiasing, to ``sampling.short_side_size``; none is enlarged. 0: as they are. Frames of two
             backends then differ by less than 2 of 255 on average.
@@ -117,6 +118,7 @@ def read_frames(
     Raises:
         DecodeError: the file cannot be read.
         FrameIndexError: an index beyond the last frame that decodes.
+        ImportError: torchcodec was asked for and is not installed.
         ValueError: no indices, a negative index or short side, or an unknown backend.
     """
     if backend not in BACKENDS:
@@ -172,7 +174,8 @@ def _read_ascending(
         if random_access:
             return next(decord_reader.read_seeking(source, [indices], short_side))
         return decord_reader.read_in_order(source, indices, short_side)
-    frames = read_seeking(source, indices, short_side) if backend == "auto" else None
+    seek = {"auto": read_seeking, "torchcodec": torchcodec_reader.read_seeking}.get(backend)
+    frames = seek(source, indices, short_side) if seek else None
     return _read_in_order(source, indices, short_side) if frames is None else frames
 
 

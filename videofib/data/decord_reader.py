@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 
-import av
 import numpy as np
 
-from videofib.data.convert import ToRGB
+from videofib.data.convert import scaled_down
 from videofib.data.errors import DecodeError, FrameIndexError
-from videofib.data.sampling import limited_size
 from videofib.data.source import Source, location
 
 
@@ -26,12 +24,12 @@ def read_seeking(source: Source, batches: Iterable[Sequence[int]], short_side: i
     """
     reader = _open(source)
     for indices in batches:
-        yield _scaled(_read(source, reader, indices, seek=True), short_side)
+        yield scaled_down(_read(source, reader, indices, seek=True), short_side)
 
 
 def read_in_order(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray:
     """Frames as from ``read_seeking`` at ascending, distinct indices, decoding all before the last."""
-    return _scaled(_read(source, _open(source), indices, seek=False), short_side)
+    return scaled_down(_read(source, _open(source), indices, seek=False), short_side)
 
 
 def keyframes(source: Source, num_frames: int) -> list[int]:
@@ -97,14 +95,6 @@ def _pixels(frame) -> np.ndarray:
     image = frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)  # other code may have set its bridge
     height, width, _ = image.shape
     return image.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
-
-
-def _scaled(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """RGB is scaled here, and not by decord, so that all backends scale alike."""
-    size, convert = limited_size(*frames.shape[1:3], short_side), ToRGB()
-    if size == frames.shape[1:3]:
-        return frames
-    return np.stack([convert(av.VideoFrame.from_ndarray(image), *size) for image in frames])
 
 
 def _first_line(error: Exception) -> str:

@@ -39,7 +39,7 @@ def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) ->
         DecodeError: the file cannot be opened or has no video.
     """
     with open_in_order(source) as reader:
-        index, packets = _scan(reader)
+        index, packets = scan(reader)
         if index is None or indices[-1] >= len(index.times):
             return None
         if packets is not None:
@@ -48,8 +48,8 @@ def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) ->
         return _read(_Walk(reader, reader.packets(), index), indices, short_side)
 
 
-def _scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | None]:
-    """The index, if there is one, and the packets, if they are few enough to keep."""
+def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | None]:
+    """The index of an open video, None if it has none, and its packets, None if they are too many to keep."""
     if reader.codec in _HIDDEN_FRAMES or (reader.container_format == "avi" and reader.codec in _LATE_REORDERING):
         return None, None
     stored, kept, size = [], [], 0
