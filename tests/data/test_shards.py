@@ -82,6 +82,13 @@ def test_packing_again_gives_the_same_bytes(files, shards, tmp_path):
     assert all((tmp_path / "again" / name).read_bytes() == (shards / name).read_bytes() for name in names)
 
 
+def test_packing_into_fewer_shards_leaves_none_of_the_old_ones(files, tmp_path):
+    for size, count in [("150000", 3), ("100000000", 1)]:
+        cli.main(["prep", "shards", str(files), "--out", str(tmp_path), "--shard-bytes", size])
+        assert len(list(tmp_path.glob("val-*.tar"))) == count
+        assert len(read_shards(tmp_path, "val")) == 12
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_the_loader_reads_the_same_from_shards_and_urls(files, shards, scheme, workers):

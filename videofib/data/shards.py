@@ -38,7 +38,7 @@ def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, sh
     """Pack videos into ``out/{split}-000000.tar`` and so on, then write ``out/{split}.parquet``.
 
     The order of the videos is shuffled once, so that each shard has many classes; the same records give the same bytes.
-    The index is written last: without it nothing is taken for whole.
+    The index is written last. What an earlier run has left in a folder is removed first; behind a URL it stays.
 
     Args:
         out: a folder or a URL.
@@ -55,6 +55,9 @@ def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, sh
     sizes = [_size(record) for record in order]
     rows: dict[str, list] = {name: [] for name in _KINDS}
     count = 0
+    if not is_remote(out):
+        for old in (f"{split}.parquet", *(path.name for path in Path(out).glob(f"{split}-*.tar"))):
+            (Path(out) / old).unlink(missing_ok=True)
     while len(rows["size"]) < len(order):
         name = f"{split}-{count:06d}.tar"
         with _writing(out, name) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
