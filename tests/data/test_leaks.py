@@ -29,7 +29,7 @@ def test_the_official_splits_of_ucf101_keep_every_group_on_one_side(shared_data,
     moved = next(i for i, row in enumerate(rows) if row.split == "train" and "v_YoYo_g25_c01" in row.path)
     rows[moved] = replace(rows[moved], split="val+test")
     (line,) = find_leaks(rows)["leaks_by_name"]
-    assert line.startswith("v_YoYo_g25: ")
+    assert line.startswith("v_YoYo_g25 (within a class): ")
     assert line.endswith("1 held out, as videos/YoYo/v_YoYo_g25_c01.mp4")
 
 
@@ -39,9 +39,11 @@ def test_the_official_splits_of_hmdb51_do_not(shared_data, split, recordings):
     rows = rows_of(hmdb51.read_annotations(shared_data / "annotations/hmdb51/testTrainMulti_7030_splits", split))
     report = find_leaks(rows)
     assert report["leaks"]["recordings_on_both_sides"] == len(report["leaks_by_name"]) == recordings
+    assert all("(in different classes)" in line for line in report["leaks_by_name"])
     if split == 1:
         assert report["leaks_by_name"][0] == (
-            "50_FIRST_DATES: 20 for training, as videos/dive/50_FIRST_DATES_dive_f_cm_np1_ri_bad_32.mp4; "
+            "50_FIRST_DATES (in different classes): "
+            "20 for training, as videos/dive/50_FIRST_DATES_dive_f_cm_np1_ri_bad_32.mp4; "
             "2 held out, as videos/drink/50_FIRST_DATES_drink_u_nm_np1_fr_goo_29.mp4"
         )
 
@@ -105,7 +107,7 @@ def test_a_copy_in_the_other_split_is_in_the_report_and_told_by_the_command(shar
     copy = "train videos/Lunges/v_Lunges_g08_c01.mp4 ~ val+test videos/Lunges/renamed.mp4: 0 bits of 64"
     assert copy in report["leaks_by_picture"]
     (group,) = report["leaks_by_name"]
-    assert group.startswith("v_Lunges_g01: 1 for training")
+    assert group.startswith("v_Lunges_g01 (within a class): 1 for training")
     assert f"  {copy}" in prepared.stdout
     told = subprocess.run([*command, "leaks", str(tmp_path / "out"), "--near", "0"], capture_output=True, text=True)
     assert (told.returncode, told.stdout.splitlines()[:2]) == (0, [group, copy])

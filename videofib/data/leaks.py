@@ -3,7 +3,8 @@
 Two signs, between train and whatever is held out (val, test), for each official split on its own:
 
 - **names**: clips of one recording, as the names of UCF101 (v_Lunges_g01_c02: group 1 of Lunges) and HMDB51
-  (<recording>_<class>_<tags>_<n>) say. No other names are read.
+  (<recording>_<class>_<tags>_<n>) say. No other names are read. Whether it is within a class matters: HMDB51's splits
+  have clips of one film on both sides, but never of one class.
 - **pictures**: middle frames whose difference hashes (see dhash.py) differ in few bits. That finds copies and clips of
   one scene; it also finds a camera that stands in the same place, which need not be a leak, and it cannot find a clip
   of the same recording that looks elsewhere. Frames of one colour say nothing and are left out.
@@ -107,7 +108,11 @@ def _shared_recordings(train: Sequence[ManifestRow], held_out: Sequence[Manifest
                 clips[name][side].append(row.path)
     for name, (seen, unseen) in sorted(clips.items()):
         if seen and unseen:
-            yield f"{name}: {len(seen)} for training, as {seen[0]}; {len(unseen)} held out, as {unseen[0]}"
+            shared = {PurePosixPath(path).parent for path in seen} & {PurePosixPath(path).parent for path in unseen}
+            yield (
+                f"{name} ({'within a class' if shared else 'in different classes'}): "
+                f"{len(seen)} for training, as {seen[0]}; {len(unseen)} held out, as {unseen[0]}"
+            )
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
