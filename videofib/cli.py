@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from collections.abc import Sequence
 
 # name -> what it does; the module of that name in videofib.data.sets has its main
@@ -48,7 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     place = "videofib.data.sets" if args.name in DATA_SETS else "videofib.data"
     module = importlib.import_module(f"{place}.{args.name}")  # one alone, so that --help is quick
-    module.main(args.options, f"videofib prep {args.name}")
+    try:
+        module.main(args.options, f"videofib prep {args.name}")
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough; nothing more may go there, at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 if __name__ == "__main__":

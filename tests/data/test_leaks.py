@@ -1,6 +1,7 @@
 """Leaks between splits, by names and by pictures."""
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from videofib.data.leaks import find_leaks, near_pairs
-from videofib.data.manifest import ManifestRow
+from videofib.data.manifest import ManifestRow, write_manifest
 from videofib.data.sets import folder, hmdb51, ucf101
 
 
@@ -114,3 +115,12 @@ def test_a_copy_in_the_other_split_is_in_the_report_and_told_by_the_command(shar
     assert told.stdout.endswith("1 pairs of middle frames that differ in at most 0 of 64 bits\n")
     wrong = subprocess.run([*command, "leaks", str(tmp_path)], capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
+
+
+def test_more_leaks_than_head_wants_to_see_end_quietly(tmp_path):
+    rows = [row(f"{number}", "train" if number % 2 else "test", "00000000000000ff") for number in range(60)]
+    write_manifest(tmp_path / "manifest.parquet", rows)
+    command = f"{sys.executable} -m videofib.cli prep leaks {shlex.quote(str(tmp_path))} | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert result.stdout.startswith("train videos/c/")
+    assert result.stderr == ""
