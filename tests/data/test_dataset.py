@@ -10,11 +10,12 @@ import torch
 
 import videofib.data.dataset
 from videofib.config import ConfigError, load_config
-from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset
+from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, _read
 from videofib.data.decode import probe, read_frames
 from videofib.data.encode import write_video
 from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.data.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest
+from videofib.data.pyav_reader import open_in_order
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.sampling import clip_indices, train_start
 from videofib.data.transforms import TrainTransform, ViewTransform
@@ -256,6 +257,27 @@ def test_a_data_set_without_readable_videos_stops_with_their_names(tmp_path):
     records = [VideoRecord(str(tmp_path / f"{i}.mp4"), 0, f"{i}.mp4") for i in range(3)]
     with pytest.raises(RuntimeError, match=rf"{MAX_DRAWS} videos .*\n.*/\d\.mp4: no such file"):
         ClipDataset(records, EVERY_FRAME, TRAIN)[0, 0]
+
+
+@pytest.mark.parametrize("name", ["vfr_ms.mp4", "vfr_ms.mkv", "native_var_fps_video.mp4"])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_clips_of_a_variable_rate_follow_the_clock(shared_data, name, prepared):
+    path = str(shared_data / "hostile" / name)
+    with open_in_order(path) as reader:
+        shown = [(frame.time, reader.to_rgb(frame)) for frame in reader.frames()]
+    info = probe(path)
+    assert info.variable_rate
+    known = {"num_frames": info.num_frames, "fps": info.fps, "variable_rate": True} if prepared else {}
+    spec = ClipSpec(5, 1, 1, sampling="uniform")
+    frames, (clip,) = _read(
+        VideoRecord(path, 0, name, **known), spec, lambda length, fps: spec.view_clips(length, fps, 1)
+    )
+    start, end = shown[0][0], shown[-1][0]
+    step = (end - start) / (len(shown) - 1)
+    for index, position in zip(spec.view_clips(len(shown), 1, 1)[0], clip, strict=True):
+        moment = start + (index + 0.5) * step
+        expected = [image for time, image in shown if time <= moment][-1]
+        assert np.array_equal(frames[position], expected)
 
 
 def test_a_replaced_file_is_counted_again(tmp_path):

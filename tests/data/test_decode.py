@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from videofib.data import decord_reader
-from videofib.data.decode import estimate, probe, random_access_is_right, read_frames
+from videofib.data.decode import Estimate, estimate, probe, random_access_is_right, read_frames
 from videofib.data.encode import write_video
 from videofib.data.errors import DecodeError, FrameIndexError
 
@@ -70,7 +70,7 @@ def test_probe_tells_what_was_written(video):
     info = probe(video)
     assert (info.num_frames, info.width, info.height, info.codec, info.rotation) == (COUNT, 64, 48, "h264", 0)
     assert (info.fps, info.duration, info.damaged) == (pytest.approx(25), pytest.approx(1.2), "")
-    assert estimate(video) == (COUNT, pytest.approx(25))
+    assert estimate(video) == Estimate(COUNT, pytest.approx(25))
 
 
 @pytest.mark.parametrize("width", [16, 32, 48, 62, 64, 96, 98, 160])

@@ -107,7 +107,7 @@ def test_manifest_round_trip(tmp_path):
     write_manifest(file, rows)
     assert read_manifest(file) == rows
     names = "path label split num_frames fps duration width height codec rotation random_access size sha256"
-    assert parquet.read_schema(file).names == [*names.split(), "status", "reason", "source", "dhash"]
+    assert parquet.read_schema(file).names == [*names.split(), "status", "reason", "source", "dhash", "variable_rate"]
     before = file.read_bytes()
     write_manifest(file, rows)
     assert file.read_bytes() == before  # no time, no random name

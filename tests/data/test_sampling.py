@@ -11,6 +11,8 @@ from torchvision.transforms import v2
 from videofib.data.sampling import (
     clip_indices,
     clip_length,
+    frames_shown_at,
+    is_uneven,
     random_box,
     short_side_size,
     train_segment_indices,
@@ -223,3 +225,26 @@ def test_impossible_clips_are_refused():
     for indices in (lambda: train_segment_indices(8, 0, random.Random(0)), lambda: view_segment_indices(8, 0, 0, 1)):
         with pytest.raises(ValueError, match="video_length=0"):
             indices()
+
+
+def test_frames_of_a_variable_rate_are_those_on_the_screen():
+    times = [0, 1, 2, 3, 7, 12]  # seconds; a constant rate would show a frame every 2.4
+    assert is_uneven(times)
+    assert frames_shown_at([0, 1, 2, 3, 4, 5], times) == [
+        1,
+        3,
+        3,
+        4,
+        4,
+        5,
+    ]  # on the screen at 1.2, 3.6, 6, 8.4, 10.8, 13.2
+    assert frames_shown_at([5, 0, 0], [10 + time for time in times]) == [5, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100])
+def test_a_constant_rate_gives_the_indices_back(count):
+    for times in ([i * 1001 / 30000 for i in range(count)], [round(i / 29.97, 3) for i in range(count)]):
+        assert not is_uneven(times)
+        assert frames_shown_at(range(count), times) == list(range(count))
+    dropped = [i / 25 for i in range(count + 1) if i != count // 2]  # one frame is missing: still even
+    assert not is_uneven(dropped)

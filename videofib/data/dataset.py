@@ -19,6 +19,7 @@ from videofib.data.remote import fetched
 from videofib.data.sampling import (
     clip_indices,
     clip_length,
+    frames_shown_at,
     train_segment_indices,
     train_start,
     view_segment_indices,
@@ -217,12 +218,14 @@ def _read(
     """
     record = verified(record)
     with fetched(record.path) as source:
-        length, fps = record.num_frames, record.fps
-        if length is None:
-            length, estimated_fps = estimate(source)
-            fps = fps or estimated_fps
+        length, fps, times = record.num_frames, record.fps, ()
+        if length is None or record.variable_rate:
+            stored = estimate(source)
+            length, fps, times = length or stored.num_frames, fps or stored.fps, stored.times
         while True:
             clips = choose(length, fps or spec.target_fps)
+            if len(times) >= length:
+                clips = [frames_shown_at(clip, times[:length]) for clip in clips]
             wanted = sorted(set().union(*clips))
             try:
                 frames = read_frames(

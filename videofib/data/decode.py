@@ -20,6 +20,7 @@ import numpy as np
 from videofib.data import decord_reader, torchcodec_reader
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.pyav_reader import open_in_order
+from videofib.data.sampling import is_uneven
 from videofib.data.seeking_reader import read_seeking
 from videofib.data.source import Source
 
@@ -40,6 +41,7 @@ class VideoInfo:
         codec: such as ``h264``.
         rotation: degrees counter-clockwise by which frames are turned: 0, 90, 180 or 270. ``read_frames`` does it.
         damaged: "" or why decoding stopped early.
+        variable_rate: frames are not shown at even times; see ``sampling.is_uneven``.
     """
 
     num_frames: int
@@ -50,6 +52,22 @@ class VideoInfo:
     codec: str
     rotation: int
     damaged: str
+    variable_rate: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a video's packets say.
+
+    Attributes:
+        num_frames: frames stored.
+        fps: frames a second, on average.
+        times: when each is shown, in seconds, ascending; empty where they are shown at even times, or nobody knows.
+    """
+
+    num_frames: int
+    fps: float
+    times: tuple[float, ...] = ()
 
 
 def probe(source: Source) -> VideoInfo:
@@ -67,12 +85,20 @@ def probe(source: Source) -> VideoInfo:
         height, width = reader.size
         fps = _average_fps(reader.fps, times)
         return VideoInfo(
-            len(times), fps, width, height, len(times) / fps, reader.codec, reader.rotation * 90, reader.damaged
+            num_frames=len(times),
+            fps=fps,
+            width=width,
+            height=height,
+            duration=len(times) / fps,
+            codec=reader.codec,
+            rotation=reader.rotation * 90,
+            damaged=reader.damaged,
+            variable_rate=bool(_uneven(times)),
         )
 
 
-def estimate(source: Source) -> tuple[int, float]:
-    """(number of frames, fps) from counting stored frames without decoding them.
+def estimate(source: Source) -> Estimate:
+    """Count stored frames without decoding them.
 
     The count is rarely off by more than one or two, but for files that break midway it may be far too high;
     ``read_frames`` notices and says how many there are.
@@ -84,7 +110,7 @@ def estimate(source: Source) -> tuple[int, float]:
         times = list(reader.packet_times())
         if not times:
             raise DecodeError(f"{source}: no frame is stored ({reader.damaged or 'the video stream is empty'})")
-        return len(times), _average_fps(reader.fps, times)
+        return Estimate(len(times), _average_fps(reader.fps, times), _uneven(times))
 
 
 def read_frames(
@@ -189,6 +215,14 @@ def _read_in_order(source: Source, indices: list[int], short_side: int) -> np.nd
                     return np.stack(frames)
         why = f" ({reader.damaged})" if reader.damaged else ""
         raise FrameIndexError(f"{source}: frame {indices[-1]} was asked for, but {count} frames decode{why}", count)
+
+
+def _uneven(times: list[float | None]) -> tuple[float, ...]:
+    """The times in ascending order, if all are known and they are not even; else nothing."""
+    if None in times:
+        return ()
+    times = sorted(times)
+    return tuple(times) if is_uneven(times) else ()
 
 
 def _average_fps(stated: float, times: list[float | None]) -> float:

@@ -41,6 +41,7 @@ class VideoRecord:
         num_frames: frames that decode, None where nobody has counted them.
         fps: frames a second, None where unknown.
         random_access: preparation proved that seeking in this file gives the frames asked for.
+        variable_rate: its frames are not shown at even times.
         size: bytes of the file when that was counted and proved; see ``verified``.
     """
 
@@ -50,6 +51,7 @@ class VideoRecord:
     num_frames: int | None = None
     fps: float | None = None
     random_access: bool = False
+    variable_rate: bool = False
     size: int | None = None
 
     def seems_there(self) -> bool:
@@ -78,6 +80,7 @@ class ManifestRow:
         reason: why it is not ok.
         source: the file it was made from.
         dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it says nothing.
+        variable_rate: frames are not shown at even times (of files that were not encoded anew).
 
     How names that are not UTF-8 are kept: see ``parquet.escape``.
     """
@@ -99,6 +102,7 @@ class ManifestRow:
     reason: str = ""
     source: str = ""
     dhash: str = ""
+    variable_rate: bool = False
 
 
 def verified(record: VideoRecord) -> VideoRecord:
@@ -294,6 +298,7 @@ def _with_facts(record: VideoRecord, row: ManifestRow) -> VideoRecord:
         num_frames=row.num_frames or None,
         fps=row.fps or None,
         random_access=row.random_access,
+        variable_rate=row.variable_rate,
         size=row.size or None,
     )
 

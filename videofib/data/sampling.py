@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_right
 from collections.abc import Sequence
 
 # Sums such as 44.256 + 255.744 - 1 come out a hair below their integer; rounding down must not lose a frame to that.
@@ -73,6 +74,28 @@ def view_segment_indices(num_frames: int, video_length: int, view: int, num_view
     width = _segment_width(num_frames, video_length)
     place = (2 * view + 1) / (2 * num_views)
     return [int((i + place) * width + _ROUNDING) for i in range(num_frames)]
+
+
+def is_uneven(times: Sequence[float]) -> bool:
+    """Whether a frame is shown more than a frame's time away from where a constant rate would show it.
+
+    times: seconds, ascending. (A single frame that was dropped on the way is still an even video.)
+    """
+    step = _mean_step(times)
+    return any(abs(time - times[0] - i * step) > step for i, time in enumerate(times))
+
+
+def frames_shown_at(indices: Sequence[int], times: Sequence[float]) -> list[int]:
+    """Of a video whose frames are shown at ``times``, those on the screen when a constant rate would show ``indices``::
+
+        constant rate   0     1     2     3     4     5         indices 1, 3, 5
+        times           0 1 2 3         4             5         -> frames 2, 3, 5
+
+    A video of constant rate gives the indices back. times: seconds, ascending, of all frames.
+    """
+    step = _mean_step(times)
+    middles = [times[0] + (i + 0.5) * step for i in indices]
+    return [max(bisect_right(times, middle) - 1, 0) for middle in middles]
 
 
 def random_box(
@@ -130,6 +153,10 @@ def view_crop(height: int, width: int, size: int, crop: int, num_crops: int) -> 
         else:
             left = 0 if crop == 0 else spare_width
     return top, left
+
+
+def _mean_step(times: Sequence[float]) -> float:
+    return (times[-1] - times[0]) / max(len(times) - 1, 1)
 
 
 def _segment_width(num_frames: int, video_length: int) -> float:

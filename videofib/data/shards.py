@@ -30,7 +30,7 @@ from videofib.files import replacing
 SHARD_BYTES = 1 << 30
 _KINDS = {
     **{"shard": "str", "start": "int", "size": "int", "label": "int", "video_id": "str"},
-    **{"num_frames": "int", "fps": "float", "random_access": "bool"},
+    **{"num_frames": "int", "fps": "float", "random_access": "bool", "variable_rate": "bool"},
 }
 
 
@@ -65,7 +65,7 @@ def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, sh
                 number = len(rows["size"])
                 record = order[number]
                 start = _pack(tar, f"{number:08d}", record, sizes[number])
-                facts = (record.num_frames or 0, record.fps or 0.0, record.random_access)
+                facts = (record.num_frames or 0, record.fps or 0.0, record.random_access, record.variable_rate)
                 row = (name, start, sizes[number], record.label, record.video_id, *facts)
                 for column, value in zip(rows.values(), row, strict=True):
                     column.append(value)
@@ -93,11 +93,11 @@ def read_shards(folder: str | Path, split: str) -> list[VideoRecord]:
     except OSError as error:
         raise ManifestError(f"no index of shards: {error}") from error
     records = []
-    for shard, start, size, label, video_id, num_frames, fps, random_access in zip(*columns.values(), strict=True):
+    for shard, start, size, label, video_id, num_frames, fps, *proven in zip(*columns.values(), strict=True):
         if "/" in shard or not shard.endswith(".tar") or start < 0 or size < 1 or label < 0:
             raise ManifestError(f"{file}: {video_id!r} is said to be {size} bytes of {shard!r} from {start}, {label=}")
         source = ByteRange(f"{folder}/{shard}", start, size)
-        records.append(VideoRecord(source, label, video_id, num_frames or None, fps or None, random_access))
+        records.append(VideoRecord(source, label, video_id, num_frames or None, fps or None, *proven))
     if not records:
         raise ManifestError(f"{file} lists no video")
     return records

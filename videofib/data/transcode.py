@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -16,7 +17,7 @@ from videofib.data.decode import estimate, probe, random_access_is_right, read_f
 from videofib.data.dhash import dhash
 from videofib.data.errors import DecodeError
 from videofib.data.pyav_reader import OrderedReader, open_in_order
-from videofib.data.resample import resample
+from videofib.data.resample import LONGEST, resample
 from videofib.files import link_or_copy, sha256
 
 _SANE_FPS = (0.1, 1000.0)
@@ -30,7 +31,7 @@ class Encoding:
     Attributes:
         short_side: pixels at most; 0: as it is.
         gop, crf, preset: of the H.264 encoder.
-        fps: constant rate to resample to by time; 0: every frame at the source's average rate.
+        fps: constant rate to resample to by time; 0: the source's average rate, at which even frames stay as they are.
         codec: ``h264``, or ``copy`` for the source byte for byte, to which nothing of the above applies.
     """
 
@@ -57,6 +58,7 @@ class Transcoded:
     height: int
     codec: str
     rotation: int
+    variable_rate: bool
     random_access: bool
     size: int
     sha256: str
@@ -111,6 +113,7 @@ def transcode(
         height=info.height,
         codec=info.codec,
         rotation=info.rotation,
+        variable_rate=info.variable_rate,
         random_access=random_access,
         size=target.stat().st_size,
         sha256=sha256(target),
@@ -121,12 +124,15 @@ def transcode(
 
 def _encode(source: str | Path, target: Path, encoding: Encoding, crop: tuple | None) -> tuple[int, str]:
     """(frames written, why the source could be read only in part)."""
-    _, fps = estimate(source)
-    fps = fps if _SANE_FPS[0] <= fps <= _SANE_FPS[1] else _FALLBACK_FPS
+    stored = estimate(source)
+    is_sane = _SANE_FPS[0] <= stored.fps <= _SANE_FPS[1]
+    fps = stored.fps if is_sane else _FALLBACK_FPS
+    # frames shown at uneven times become as many at even ones, unless the times are those of a lying file
+    at_even_times = stored.times and is_sane and max(b - a for a, b in pairwise(stored.times)) < LONGEST
     with open_in_order(source) as reader:
         frames = reader.frames()
-        if encoding.fps:
-            frames = resample(((frame.time, frame) for frame in frames), fps, encoding.fps)
+        if encoding.fps or at_even_times:
+            frames = resample(((frame.time, frame) for frame in frames), fps, encoding.fps or fps)
         scaled = _Scaled(reader, frames, encoding.short_side, crop)
         written = encode.write_video(
             target, scaled, encoding.fps or fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
