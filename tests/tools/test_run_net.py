@@ -335,3 +335,13 @@ def test_an_error_in_every_process_is_said_once(experiment, tmp_path):
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if "error: " in line]
     assert said == [f"error: no checkpoint in {tmp_path}/checkpoints; train first, or set TEST.CHECKPOINT_FILE_PATH"]
+
+
+def test_flips_of_classes_that_are_mirror_images_are_warned_of(experiment, tmp_path, capsys):
+    for split in ("train", "val"):
+        shutil.copy(experiment / f"{split}.csv", tmp_path)
+    (tmp_path / "classes.txt").write_text("go left\ngo right\nstay\n")
+    data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment)]
+    with pytest.raises(SystemExit):
+        run(experiment, tmp_path / "run", *data, "TRAIN.CHECKPOINT_FILE_PATH", "nowhere.pyth", stages=["train"])
+    assert "'go left' and 'go right'; set DATA.RANDOM_FLIP False" in "".join(capsys.readouterr())

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
 
+from videofib import distributed
 from videofib.config import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def choose_amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
@@ -48,3 +54,38 @@ def check_split(cfg: CfgNode, loader, split: str) -> None:
             f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}; "
             f"check the list, or set DATA.PATH_PREFIX to the folder its paths start from"
         )
+
+
+def warn_of_flips(cfg: CfgNode, class_names: Sequence[str] | None) -> None:
+    """Warn where training mirrors clips although some classes are each other's mirror image."""
+    pairs = mirrored_classes(class_names or ())
+    if cfg.DATA.RANDOM_FLIP and pairs and distributed.is_main():
+        first, second = pairs[0]
+        logger.warning(
+            "DATA.RANDOM_FLIP mirrors half of the clips but not their labels, and of %d pair(s) of classes each is the "
+            "other in a mirror, such as %r and %r; set DATA.RANDOM_FLIP False",
+            len(pairs),
+            first,
+            second,
+        )
+
+
+def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of classes whose names turn into each other when left and right, or the ways round, change places."""
+    spelled = {name: name.lower().replace("anticlockwise", "counterclockwise") for name in class_names}
+    known = {spelling: name for name, spelling in spelled.items()}
+    mirrored = ((name, known.get(_SIDES.sub(_other_side, spelling))) for name, spelling in spelled.items())
+    return [(name, other) for name, other in mirrored if other is not None and name < other]
+
+
+_OTHER_SIDE = {
+    "left": "right",
+    "right": "left",
+    "clockwise": "counterclockwise",
+    "counterclockwise": "clockwise",
+}
+_SIDES = re.compile("left|right|(?:counter)?clockwise")
+
+
+def _other_side(side: re.Match) -> str:
+    return _OTHER_SIDE[side[0]]

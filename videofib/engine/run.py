@@ -32,7 +32,7 @@ from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.data.manifest import ManifestError
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
 from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
-from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names
+from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names, warn_of_flips
 from videofib.engine.randomness import seed_everything
 from videofib.engine.train import Position, Recipe, TrainingError, train
 from videofib.files import replacing
@@ -124,6 +124,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     class_names = read_class_names(cfg)
     check_split(cfg, train_loader, "train")
     check_split(cfg, val_loader, "val")
+    warn_of_flips(cfg, class_names)
 
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = _build_model(cfg).to(device)
