@@ -2,7 +2,6 @@
 
 import random
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 
 from videofib.data.browse import BrowsedVideo, Clip, browse, spread
-from videofib.data.browse_page import frames_text, write_folder
+from videofib.data.browse_page import class_name, frames_text, write_folder
 from videofib.data.contact_sheet import Row, contact_sheet, outlined, shown
 from videofib.data.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.encode import write_video
@@ -91,7 +90,7 @@ class Page(HTMLParser):
 def test_page_of_hostile_names(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     clip = Clip("epoch 1", frames, range(20), 30, frames[0], (4, 0, 16, 20), True)
-    record = SimpleNamespace(video_id=HOSTILE, label=0)
+    record = VideoRecord("a.mp4", 0, HOSTILE)
     videos = [BrowsedVideo(record, [clip] * 31), BrowsedVideo(record, reason=f"{HOSTILE}: unreadable")]
     file = write_folder(tmp_path, videos, title=HOSTILE, notes=[HOSTILE], class_names=[HOSTILE])
     page = Page()
@@ -142,6 +141,9 @@ def test_a_box_at_the_border_is_drawn_and_the_frame_left_alone():
 
 
 def test_texts():
+    several = BrowsedVideo(VideoRecord("a.mp4", 2, "a.mp4", labels=(2, 0)))
+    assert class_name(several, ["sit", "stand", "walk"]) == "walk, sit"
+    assert class_name(several, None) == "class 2, class 0"
     assert shown("a\nb\udcff\u202e é 猫") == "a\N{REPLACEMENT CHARACTER}b" + 2 * "\N{REPLACEMENT CHARACTER}" + " é 猫"
     clip = Clip("", *[None] * 5, False)
     assert frames_text(Clip("", None, [3, 7], 95, None, clip.box, False)) == "frames 3 7 of 95"

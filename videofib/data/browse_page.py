@@ -52,9 +52,8 @@ def write_folder(
 
 
 def class_name(video: BrowsedVideo, class_names: Sequence[str] | None) -> str:
-    """What the class of a video is called."""
-    label = video.record.label
-    return class_names[label] if class_names else f"class {label}"
+    """What the class of a video is called, or its classes."""
+    return ", ".join(class_names[label] if class_names else f"class {label}" for label in video.record.classes)
 
 
 def frames_text(clip: Clip) -> str:

@@ -42,11 +42,11 @@ def read_class_names(cfg: CfgNode) -> list[str] | None:
 def check_split(cfg: CfgNode, loader, split: str) -> None:
     """Find at once what would otherwise be found late: labels without a class, and lists that name no real files."""
     records = loader.dataset.records
-    worst = max(records, key=lambda record: record.label)
-    if worst.label >= cfg.MODEL.NUM_CLASSES:
+    worst = max(records, key=lambda record: max(record.classes))
+    if (label := max(worst.classes)) >= cfg.MODEL.NUM_CLASSES:
         raise ConfigError(
-            f"the {split} split has label {worst.label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
-            f"{worst.label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
+            f"the {split} split has label {label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
+            f"{label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
         )
     first = records[:20]  # a wrong folder shows in the first few, and a large data set is not searched
     if not any(record.seems_there() for record in first):
