@@ -71,6 +71,16 @@ def test_a_missing_file_is_named(tmp_path):
             "TRAIN.BATCH_SIZE 8 over 8 process(es), times AUG.NUM_SAMPLE 1, must be even; it is 1",
         ),
         ("MIXUP.ENABLE True MIXUP.ALPHA 0 MIXUP.CUTMIX_ALPHA 0", "needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0"),
+        ("MODEL.LOSS_FUNC bce", "MODEL.LOSS_FUNC is 'bce'; it must be one of cross_entropy, bce_logit"),
+        (
+            "MODEL.LOSS_FUNC bce_logit MIXUP.ENABLE True",
+            "for videos of one class, MODEL.LOSS_FUNC bce_logit for several; set MIXUP.ENABLE False",
+        ),
+        (
+            "MODEL.LOSS_FUNC bce_logit MIXUP.LABEL_SMOOTH_VALUE 0.1",
+            "no label smoothing; set MIXUP.LABEL_SMOOTH_VALUE 0",
+        ),
+        ("MODEL.LOSS_FUNC bce_logit DATA_LOADER.SAMPLER class_balanced", "; set DATA_LOADER.SAMPLER shuffle"),
         ("SOLVER.MOMENTUM 0", "SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0"),
         ("SOLVER.STEPS [0,3]", "have as many entries as SOLVER.LRS"),
         ("SOLVER.STEPS [0,14,11]", "must ascend"),

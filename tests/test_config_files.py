@@ -12,11 +12,22 @@ from videofib.models.build import build_model
 ROOT = Path(__file__).parents[1] / "configs"
 FILES = sorted(ROOT.rglob("*.yaml"))
 TRANSFORMERS = [file for file in FILES if file.name.startswith("TimeSformer")]
+# Whether a mirrored video may be of another class; a data set's folder is in one of the two.
+DIRECTION_MATTERS = {"Motion", "SSv2"}
+DIRECTION_DOES_NOT_MATTER = {"Diving48", "HMDB51", "Kinetics", "UCF101", "Weizmann"}
 BASELINES = [file for file in FILES if file not in TRANSFORMERS]
 
 
 def test_there_are_configs_for_every_data_set():
-    assert {f.parent.name for f in FILES} >= {"Motion", "UCF101", "HMDB51", "Kinetics"}
+    assert {f.parent.name for f in FILES} >= {"Motion", "UCF101", "HMDB51", "Kinetics", "SSv2"}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
+def test_sets_in_which_direction_matters_are_never_flipped(file):
+    folder = file.relative_to(ROOT).parts[0]
+    assert folder in DIRECTION_MATTERS | DIRECTION_DOES_NOT_MATTER, "say in which of the two this data set belongs"
+    if folder in DIRECTION_MATTERS:
+        assert not load_config(file).DATA.RANDOM_FLIP
 
 
 @pytest.mark.parametrize("file", TRANSFORMERS, ids=lambda f: f.relative_to(ROOT).as_posix())
@@ -28,11 +39,11 @@ def test_config_builds_the_model_its_name_says(file):
     assert model.head.out_features == cfg.MODEL.NUM_CLASSES
     assert model.patch_embed(video).shape[:2] == (1, cfg.DATA.NUM_FRAMES)
     kind, sparse, *named = re.search(
-        r"_(joint|divided|space_only)(_fibottention)?_(\d+)x(\d+)_(\d+)$", file.stem
+        r"_(joint|divided|space_only)(_fibottention)?_(\d+)(?:x(\d+))?_(\d+)$", file.stem
     ).groups()
-    held = [cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TRAIN_CROP_SIZE]
+    rate = None if cfg.DATA.SAMPLING == "uniform" else str(cfg.DATA.SAMPLING_RATE)  # segments have no rate to name
     assert cfg.TIMESFORMER.ATTENTION_TYPE.startswith(kind)
-    assert held == [int(x) for x in named]
+    assert named == [str(cfg.DATA.NUM_FRAMES), rate, str(cfg.DATA.TRAIN_CROP_SIZE)]
     supports = [block.attn.support_for(100) for block in model.blocks]
     assert all(support.is_dense != bool(sparse) for support in supports)
 

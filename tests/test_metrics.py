@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from videofib.metrics import ensemble_views, per_class_accuracy, percent, topk_correct
+from videofib.metrics import average_precisions, ensemble_views, per_class_accuracy, percent, topk_correct
 
 # three videos, four classes; the true class is best, second best and worst
 SCORES = torch.tensor([[0.7, 0.1, 0.15, 0.05], [0.5, 0.3, 0.15, 0.05], [0.4, 0.3, 0.2, 0.1]])
@@ -50,3 +50,38 @@ def test_percent_of_nothing_is_none():
 def test_per_class_accuracy_has_none_for_a_class_without_videos():
     correct = torch.tensor([True, False, True])
     assert per_class_accuracy(correct, torch.tensor([0, 0, 2]), 4) == [50.0, None, 100.0, None]
+
+
+def precision_by_definition(scores, positive):
+    """Sum over thresholds, from the highest score down, of (recall's growth) x precision."""
+    total, recall = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        found = [right for score, right in zip(scores, positive, strict=True) if score >= threshold]
+        total += (sum(found) / sum(positive) - recall) * sum(found) / len(found)
+        recall = sum(found) / sum(positive)
+    return 100 * total
+
+
+def test_average_precision_by_hand():
+    scores = torch.tensor([[0.9, 0.2, 0.5], [0.8, 0.2, 0.5], [0.7, 0.1, 0.5], [0.6, 0.9, 0.5]])
+    positive = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]).bool()
+    first, tied, none = average_precisions(scores, positive)
+    assert first == pytest.approx(100 * (1 / 1 + 2 / 3) / 2)
+    assert tied == pytest.approx(100 / 3)  # behind the best and level with another: the third, whoever is listed first
+    assert none is None
+
+
+def test_average_precision_is_the_area_below_the_curve_in_any_order():
+    generator = torch.Generator().manual_seed(0)
+    for count in (1, 5, 60):
+        scores = torch.randint(0, 8, (count, 3), generator=generator) / 8  # many ties
+        scores[0, 0] = -torch.inf  # as of a video that could not be read
+        positive = torch.rand(count, 3, generator=generator) < 0.5
+        positive[0] = True
+        found = average_precisions(scores, positive)
+        by_hand = [
+            precision_by_definition(*columns) for columns in zip(scores.T.tolist(), positive.T.tolist(), strict=True)
+        ]
+        assert found == pytest.approx(by_hand)
+        order = torch.randperm(count, generator=generator)
+        assert average_precisions(scores[order], positive[order]) == pytest.approx(found, abs=1e-9)

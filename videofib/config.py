@@ -96,6 +96,7 @@ _C.DATA_LOADER.PIN_MEMORY = True  # has an effect only where there is a GPU
 _C.MODEL = CfgNode()
 _C.MODEL.MODEL_NAME = "TimeSformer"  # TimeSformer | SlowFast_R50 | X3D_S | X3D_M | R2plus1D_R50 | MViT_B
 _C.MODEL.NUM_CLASSES = 400
+_C.MODEL.LOSS_FUNC = "cross_entropy"  # cross_entropy | bce_logit: videos of several classes (lists: path 3,7), mAP
 _C.MODEL.DROPOUT_RATE = 0.5  # before the classifier, of all models but TimeSformer
 
 _C.SLOWFAST = CfgNode()

@@ -27,6 +27,7 @@ _CHOICES = {
     "DATA.SAMPLING": ("dense", "uniform"),
     "DATA.ENSEMBLE_METHOD": ("sum", "max"),
     "DATA_LOADER.SAMPLER": ("shuffle", "class_balanced", "length_bucketed"),
+    "MODEL.LOSS_FUNC": ("cross_entropy", "bce_logit"),
     "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
     "TIMESFORMER.POSITION_RESIZE": ("bicubic", "nearest"),
     "TIMESFORMER.TIME_RESIZE": ("nearest", "linear"),
@@ -76,6 +77,9 @@ _NOT_NEGATIVE = (
 )
 _BELOW_ONE = ("TRAIN.EMA_DECAY", "MODEL.DROPOUT_RATE", "MIXUP.LABEL_SMOOTH_VALUE", "SOLVER.MOMENTUM")
 
+# what makes sense only where a video is of one class, and what to set instead
+_ONE_CLASS_A_VIDEO = (("MIXUP.ENABLE", True, False), ("DATA_LOADER.SAMPLER", "class_balanced", "shuffle"))
+
 
 def check_config(cfg: CfgNode) -> None:
     """Raise ConfigError where values are out of range or contradict each other."""
@@ -114,6 +118,14 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.MIXUP.ENABLE and not (cfg.MIXUP.ALPHA > 0 or cfg.MIXUP.CUTMIX_ALPHA > 0):
         raise ConfigError("MIXUP.ENABLE needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0")
+    if cfg.MODEL.LOSS_FUNC == "bce_logit":
+        for key, value, mend in _ONE_CLASS_A_VIDEO:
+            if value_of(cfg, key) == value:
+                raise ConfigError(
+                    f"{key} {value} is for videos of one class, MODEL.LOSS_FUNC bce_logit for several; set {key} {mend}"
+                )
+        if cfg.MIXUP.LABEL_SMOOTH_VALUE:
+            raise ConfigError("MODEL.LOSS_FUNC bce_logit has no label smoothing; set MIXUP.LABEL_SMOOTH_VALUE 0")
     if cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and cfg.SOLVER.NESTEROV and not cfg.SOLVER.MOMENTUM:
         raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0")
     if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):

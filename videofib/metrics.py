@@ -1,10 +1,11 @@
-"""Accuracies, in percent, and how the views of one video become one score.
+"""Accuracies and average precisions, in percent, and how the views of one video become one score.
 
 B videos, V views each, K classes.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -41,3 +42,26 @@ def percent(correct: Tensor) -> float | None:
 def per_class_accuracy(correct: Tensor, labels: Tensor, num_classes: int) -> list[float | None]:
     """Accuracy in percent of each class; None for a class without videos. correct and labels are (B,)."""
     return [percent(correct[labels == label]) for label in range(num_classes)]
+
+
+def average_precisions(scores: Tensor, positive: Tensor) -> list[float | None]:
+    """The average precision of each class in percent; None for a class without positives. Both (N, K), positive bool.
+
+    The mean, over the positives of a class, of the precision among all videos that score as high as it or higher: the
+    area below the curve of precision over recall as steps, as scikit-learn's ``average_precision_score``. Tied videos
+    share a rank, so that their order in the list does not matter.
+    """
+    return [_average_precision(*columns) for columns in zip(scores.T, positive.T, strict=True)]
+
+
+def _average_precision(scores: Tensor, positive: Tensor) -> float | None:
+    own = scores[positive]
+    if not own.numel():
+        return None
+    right, found = (_count_not_below(own, values) for values in (own, scores))
+    return percent(right.double() / found)
+
+
+def _count_not_below(limits: Tensor, values: Tensor) -> Tensor:
+    """How many of the values are at least as large as each limit."""
+    return len(values) - torch.searchsorted(values.sort().values, limits.contiguous())

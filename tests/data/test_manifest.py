@@ -1,6 +1,7 @@
 """List files, manifests and folders of classes."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -250,3 +251,34 @@ def test_folders_that_hold_nothing_are_refused(tmp_path):
         read_folder(tmp_path)
     with pytest.raises(ManifestError, match=r"\['a'\] that are not among"):
         read_folder(tmp_path, ["b"])
+
+
+def test_videos_of_several_classes(tmp_path):
+    file = tmp_path / "train.csv"
+    file.write_text("a, b.mp4 3,7,12\nc.mp4 5\n")
+    first, second = read_list(file, multi_label=True)
+    assert (first.video_id, first.label, first.classes) == ("a, b.mp4", 3, (3, 7, 12))
+    assert (second.label, second.classes) == (5, (5,))
+    with pytest.raises(
+        ManifestError, match=r"train\.csv:1: label '3,7,12' is no class index .* MODEL.LOSS_FUNC bce_logit"
+    ):
+        read_list(file)
+    file.write_text("c.mp4 5\n")
+    (record,) = read_list(file)
+    assert record.classes == (5,)
+
+
+@pytest.mark.parametrize(
+    ("line", "separator", "message"),
+    [
+        ("a.mp4 3,x", " ", "train.csv:1: of '3,x': label 'x' is no class index"),
+        ("a.mp4 3,,4", " ", "of '3,,4': label '' is no class index"),
+        ("a.mp4 3,4,3", " ", "'3,4,3' names a class twice"),
+        ("a.mp4 3, 4", " ", "no space may follow it: 'a.mp4 3,' '4'"),
+        ("a.mp4,3", ",", "DATA.PATH_LABEL_SEPARATOR must be another"),
+    ],
+)
+def test_classes_that_cannot_be_read(tmp_path, line, separator, message):
+    (tmp_path / "train.csv").write_text(line + "\n")
+    with pytest.raises(ManifestError, match=re.escape(message)):
+        read_list(tmp_path / "train.csv", separator=separator, multi_label=True)

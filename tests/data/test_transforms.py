@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from videofib.data.sampling import random_box
+from videofib.data.sampling import random_box, random_square
 from videofib.data.transforms import (
     TrainTransform,
     ViewTransform,
+    cut,
+    denormalize,
     normalize,
-    random_crop,
-    random_resized_crop,
     resize,
     to_tensor,
 )
@@ -38,6 +38,32 @@ def test_normalize_by_hand():
     torch.testing.assert_close(out[2, 1], torch.full((4, 5), (1 - 0.5) / 0.25))
 
 
+def test_denormalize_undoes_normalize_for_every_pixel_value():
+    clip = torch.arange(256, dtype=torch.uint8).view(2, 1, 8, 16).repeat(1, 3, 1, 1)
+    frames = denormalize(normalize(clip, MEAN, STD), MEAN, STD)
+    assert frames.dtype == np.uint8
+    assert np.array_equal(frames, clip.permute(0, 2, 3, 1).numpy())
+    beyond = denormalize(torch.tensor([-9.0, 9.0]).view(1, 2, 1, 1).expand(3, 2, 1, 1), MEAN, STD)
+    assert beyond[:, 0, 0].tolist() == [[0] * 3, [255] * 3]
+
+
+def test_places_are_what_the_views_show():
+    frames = ramp(1, 60, 80)
+    for more in ({}, {"relative_areas": [0.2, 0.9], "relative_aspects": [0.5, 2.0]}):
+        transform = TrainTransform(40, [40, 56], flip=True, **PLAIN, **more)
+        for seed in range(30):
+            (top, left, height, width), mirrored = transform.place(60, 80, random.Random(seed))
+            x, y = transform(frames, random.Random(seed))[:2, 0]
+            assert y[0, 0] == pytest.approx(top, abs=1.5)
+            assert y[-1, 0] == pytest.approx(top + height - 1, abs=1.5)
+            assert x[0, -1 if mirrored else 0] == pytest.approx(left, abs=1.5)
+            assert x[0, 0 if mirrored else -1] == pytest.approx(left + width - 1, abs=1.5)
+    transform = ViewTransform(40, 45, 3, **PLAIN)
+    for (top, left, height, width), view in zip(transform.boxes(60, 80), transform(frames, [[0]]), strict=True):
+        assert view[0, 0, 0, [0, -1]].tolist() == pytest.approx([left, left + width - 1], abs=1.5)
+        assert view[1, 0, [0, -1], 0].tolist() == pytest.approx([top, top + height - 1], abs=1.5)
+
+
 def test_resize_is_plain_bilinear():
     clip = torch.randint(0, 256, (2, 13, 17, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     expected = torch.nn.functional.interpolate(clip.double(), size=(29, 23), mode="bilinear", align_corners=False)
@@ -48,7 +74,7 @@ def test_resize_is_plain_bilinear():
 def test_random_crop_without_scaling_cuts_pixels_everywhere():
     rng, corners = random.Random(0), set()
     for _ in range(300):
-        crop = random_crop(to_tensor(ramp()), 56, 60, rng)
+        crop = cut(to_tensor(ramp()), random_square(60, 80, 56, 60, rng), 56)
         x, y = int(crop[0, 0, 0, 0]), int(crop[0, 1, 0, 0])
         assert torch.equal(crop, to_tensor(ramp())[..., y : y + 56, x : x + 56])
         corners.add((x, y))
@@ -59,7 +85,7 @@ def test_random_crop_without_scaling_cuts_pixels_everywhere():
 def test_cropping_first_differs_from_scaling_first_by_less_than_a_pixel():
     clip = to_tensor(ramp(1, 60, 80))
     for seed in range(50):
-        crop = random_crop(clip, 90, 120, random.Random(seed)).float()
+        crop = cut(clip, random_square(60, 80, 90, 120, random.Random(seed)), 90).float()
         rng = random.Random(seed)
         top, left = rng.randint(0, 120 - 90), rng.randint(0, 160 - 90)
         whole = resize(clip, 120, 160)[..., top : top + 90, left : left + 90].float()
@@ -129,7 +155,7 @@ def test_what_is_off_draws_nothing():
     transform = TrainTransform(32, [32, 48], flip=True, mean=MEAN, std=STD)
     for seed in range(20):
         rng, used = random.Random(seed), random.Random(seed)
-        clip = random_crop(to_tensor(frames), 32, rng.randint(32, 48), rng)
+        clip = cut(to_tensor(frames), random_square(60, 80, 32, rng.randint(32, 48), rng), 32)
         clip = clip.flip(-1) if rng.random() < 0.5 else clip
         assert torch.equal(transform(frames, used), normalize(clip, MEAN, STD))
         rng.random()  # for erasing, which was always asked for
@@ -140,14 +166,14 @@ def test_a_resized_crop_shows_the_box_that_was_drawn():
     clip = to_tensor(ramp(2, 60, 80))
     for seed in range(50):
         top, left, height, width = random_box(60, 80, (0.2, 0.9), (0.5, 2.0), random.Random(seed))
-        view = random_resized_crop(clip, 40, (0.2, 0.9), (0.5, 2.0), random.Random(seed))
+        view = cut(clip, (top, left, height, width), 40)
         assert view.shape == (2, 3, 40, 40)
         across, down = view[0, 0, 20].float(), view[0, 1, :, 20].float()
         assert across[0] == pytest.approx(left, abs=1.5)
         assert across[-1] == pytest.approx(left + width - 1, abs=1.5)
         assert down[0] == pytest.approx(top, abs=1.5)
         assert down[-1] == pytest.approx(top + height - 1, abs=1.5)
-    whole = random_resized_crop(clip, 60, (1.0, 1.0), (4 / 3, 4 / 3), random.Random(0))
+    whole = cut(clip, random_box(60, 80, (1.0, 1.0), (4 / 3, 4 / 3), random.Random(0)), 60)
     assert torch.equal(whole, resize(clip, 60, 60))
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
 from videofib import distributed
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
+from videofib.engine.tasks import MULTI_LABEL
 
 
 class SaysWhatItSees(nn.Module):
@@ -169,3 +170,38 @@ def test_several_processes_agree_with_one_on_an_odd_number_of_videos(tmp_path, p
     one, many = (np.load(tmp_path / name / "0" / "test_scores.npz") for name in ("one", "many"))
     assert one["scores"].shape == (VIDEOS, NUM_CLASSES)
     np.testing.assert_allclose(one["scores"], many["scores"], atol=1e-6)
+
+
+SEVERAL = [[1.0, 0, 1], [0, 0, 1], [1, 0, 0]]  # classes of three videos, of three; none is of class 1
+
+
+def evaluate_several(**options):
+    loader = spoken(LOGITS, [0, 0, 0], failures=options.pop("failures", None))
+    loader.labels = torch.tensor(SEVERAL)
+    return evaluate(SaysWhatItSees(3), loader, view_batch_size=3, task=MULTI_LABEL, **options)
+
+
+def test_precisions_counted_by_hand():
+    results, scores = evaluate_several(class_names=["run", "jump", "swim"])
+    torch.testing.assert_close(scores.scores, torch.tensor(LOGITS).sigmoid().mean(1))
+    assert scores.labels.tolist() == SEVERAL
+    # run scores 0.67 0.63 0.5: the first and the last are right
+    # swim scores 0.5 0.5 0.83: those that are right tie behind one that is wrong
+    expected = {"run": 100 * (1 + 2 / 3) / 2, "jump": None, "swim": 100 * 2 / 3}
+    assert results["per_class_ap"] == pytest.approx(expected)
+    assert results["mAP"] == pytest.approx((expected["run"] + expected["swim"]) / 2)
+    assert (results["num_classes_counted"], results["num_videos"], results["num_views"]) == (2, 3, 3)
+    assert "top1_acc" not in results
+    best, _ = evaluate_several(ensemble="max")
+    assert best["per_class_ap"]["0"] == pytest.approx(100 * (1 + 2 / 3) / 2)
+
+
+def test_an_unreadable_video_of_several_classes_ranks_last_or_is_left_out():
+    broken = {"v0.mp4": "no video"}
+    wrong, _ = evaluate_several(failures=broken)
+    assert wrong["per_class_ap"]["0"] == pytest.approx(100 * (1 / 2 + 2 / 3) / 2)
+    assert wrong["num_videos"] == 3
+    without, _ = evaluate_several(failures=broken, unreadable="exclude")
+    assert without["per_class_ap"]["0"] == pytest.approx(100 / 2)
+    assert without["num_videos"] == 2
+    assert wrong["skipped"] == without["skipped"] == [{"video": "v0.mp4", "reason": "no video"}]

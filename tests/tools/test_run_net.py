@@ -335,3 +335,40 @@ def test_an_error_in_every_process_is_said_once(experiment, tmp_path):
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if "error: " in line]
     assert said == [f"error: no checkpoint in {tmp_path}/checkpoints; train first, or set TEST.CHECKPOINT_FILE_PATH"]
+
+
+def test_flips_of_classes_that_are_mirror_images_are_warned_of(experiment, tmp_path, capsys):
+    for split in ("train", "val"):
+        shutil.copy(experiment / f"{split}.csv", tmp_path)
+    (tmp_path / "classes.txt").write_text("go left\ngo right\nstay\n")
+    data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment)]
+    with pytest.raises(SystemExit):
+        run(experiment, tmp_path / "run", *data, "TRAIN.CHECKPOINT_FILE_PATH", "nowhere.pyth", stages=["train"])
+    assert "'go left' and 'go right'; set DATA.RANDOM_FLIP False" in "".join(capsys.readouterr())
+
+
+def test_videos_of_several_classes(experiment, tmp_path, capsys):
+    """Every other video is of class 3 beside its colour, which training, validation and testing take in."""
+    for split in ("train", "val", "test"):
+        rows = [line.rpartition(" ") for line in (experiment / f"{split}.csv").read_text().splitlines()]
+        lines = [f"{path} {label},3\n" if i % 2 else f"{path} {label}\n" for i, (path, _, label) in enumerate(rows)]
+        (tmp_path / f"{split}.csv").write_text("".join(lines))
+    data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment), "MODEL.NUM_CLASSES", "4"]
+    line = fails(capsys, experiment, tmp_path / "run", *data)
+    assert "train.csv:2: label '1,3' is no class index" in line
+    assert line.endswith("set MODEL.LOSS_FUNC bce_logit")
+    several = [*data, "MODEL.LOSS_FUNC", "bce_logit", "AUG.NUM_SAMPLE", "2"]
+    line = fails(capsys, experiment, tmp_path / "run", *several, "MODEL.NUM_CLASSES", "3")
+    assert "has label 3 " in line
+    run(experiment, tmp_path / "run", *several, "DATA.ENSEMBLE_METHOD", "max", "SOLVER.MAX_EPOCH", "1")
+    stats = [json.loads(line) for line in (tmp_path / "run" / "stats.jsonl").read_text().splitlines()]
+    kinds = {entry["_type"]: entry for entry in stats}
+    assert 0 < kinds["train_epoch"]["loss"] < 1.5
+    assert "clip_top1_acc" not in kinds["train_epoch"]
+    assert 0 < kinds["val_epoch"]["mAP"] <= 100
+    results = json.loads((tmp_path / "run" / "test_results.json").read_text())
+    assert results["mAP"] > 0
+    assert list(results["per_class_ap"]) == ["0", "1", "2", "3"]
+    assert [entry["video"] for entry in results["skipped"]] == ["broken.mp4"]
+    labels = np.load(tmp_path / "run" / "test_scores.npz")["labels"]
+    assert labels.tolist()[:2] == [[1, 0, 0, 0], [0, 1, 0, 1]]

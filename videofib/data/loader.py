@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from fvcore.common.config import CfgNode
+from torch import Tensor
 
 from videofib.config import ConfigError
 from videofib.data.dataset import ClipDataset, ClipSpec, ViewDataset
@@ -61,8 +63,17 @@ def _load(cfg: CfgNode, split: str) -> list[VideoRecord]:
     if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
         return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split)
     return load_split(
-        cfg.DATA.PATH_TO_DATA_DIR, split, prefix=cfg.DATA.PATH_PREFIX, separator=cfg.DATA.PATH_LABEL_SEPARATOR
+        cfg.DATA.PATH_TO_DATA_DIR,
+        split,
+        prefix=cfg.DATA.PATH_PREFIX,
+        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
+        multi_label=cfg.MODEL.LOSS_FUNC == "bce_logit",
     )
+
+
+def _multi_hot(num_classes: int, record: VideoRecord) -> Tensor:
+    """(K,) float32: 1 for each class of a video."""
+    return torch.zeros(num_classes).index_fill(0, torch.tensor(record.classes), 1.0)
 
 
 def _order(cfg: CfgNode, records: Sequence[VideoRecord]) -> Order:
@@ -123,6 +134,7 @@ def _loader(cfg: CfgNode, dataset: ClipDataset | ViewDataset, sampler: Iterable,
         dataset,
         sampler,
         batch_size,
+        **({"target": partial(_multi_hot, cfg.MODEL.NUM_CLASSES)} if cfg.MODEL.LOSS_FUNC == "bce_logit" else {}),
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         time_limit=cfg.DATA_LOADER.TIME_LIMIT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),

@@ -1,6 +1,7 @@
 """List files and manifests: which videos a data set holds, and what is known about each.
 
-A **list file** (``train.csv``, ``val.csv``, ``test.csv``) has one ``path<separator>label`` a line and no header.
+A **list file** (``train.csv``, ``val.csv``, ``test.csv``) has one ``path<separator>label`` a line and no header; where
+videos may be of several classes, ``path<separator>3,7,12``.
 A **manifest** (``manifest.parquet`` beside the lists) has one row a video: what preparation counted, measured and
 proved. A list alone is enough to train; the manifest saves counting and allows fast seeking.
 """
@@ -36,13 +37,14 @@ class VideoRecord:
 
     Attributes:
         path: the file to open, or the part of one.
-        label: class index, 0 or above.
+        label: class index, 0 or above; the first as listed where there are several.
         video_id: the path as its list writes it; unique within the split.
         num_frames: frames that decode, None where nobody has counted them.
         fps: frames a second, None where unknown.
         random_access: preparation proved that seeking in this file gives the frames asked for.
         variable_rate: its frames are not shown at even times.
         size: bytes of the file when that was counted and proved; see ``verified``.
+        labels: all class indices as listed, where the list was read as one of several classes a video.
     """
 
     path: str | ByteRange
@@ -53,6 +55,12 @@ class VideoRecord:
     random_access: bool = False
     variable_rate: bool = False
     size: int | None = None
+    labels: tuple[int, ...] = ()
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The indices of all its classes."""
+        return self.labels or (self.label,)
 
     def seems_there(self) -> bool:
         """Whether its file exists; files behind URLs are not asked for."""
@@ -116,26 +124,38 @@ def verified(record: VideoRecord) -> VideoRecord:
     return record if unchanged else replace(record, num_frames=None, fps=None, random_access=False, size=None)
 
 
-def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " ") -> list[VideoRecord]:
+def read_list(
+    file: str | Path, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False
+) -> list[VideoRecord]:
     """The records of a list file, enriched from the ``manifest.parquet`` beside or above it where there is one.
 
     Lines split at their last separator, so paths may hold spaces and commas. Relative paths start at ``prefix``,
     else at the list's folder. Blank lines, CRLF and a byte-order mark are tolerated.
 
+    Args:
+        multi_label: videos may be of several classes, separated by commas without spaces.
+
     Raises:
-        ManifestError: missing or empty file, a line without a label, a label that is no class index, a path listed
-            twice; names file and line.
+        ManifestError: missing or empty file, a line without a label, a label that is no class index, several where
+            one is expected, a path listed twice; names file and line.
     """
     file = Path(file)
+    parse = _class_indices if multi_label else _class_index
     known = _sidecar(file)
     root = Path(prefix) if str(prefix) else file.parent
     records: list[VideoRecord] = []
     seen: dict[str, int] = {}
-    for number, path, label in list_rows(file, separator):
+    for number, path, text in _lines(file, separator):
         if path in seen:
             raise ManifestError(f"{file}:{number}: {path!r} is listed already, on line {seen[path]}")
         seen[path] = number
-        record = VideoRecord(str(root / path), label, path)
+        if multi_label and (separator == "," or path.endswith(",")):
+            raise ManifestError(
+                f"{file}:{number}: a comma stands between classes, so DATA.PATH_LABEL_SEPARATOR must be another and no "
+                f"space may follow it: {path!r} {text!r}"
+            )
+        labels = parse(text, f"{file}:{number}")
+        record = VideoRecord(str(root / path), labels[0], path, labels=labels if multi_label else ())
         records.append(_with_facts(record, known[path]) if path in known else record)
     if not records:
         raise ManifestError(f"{file} lists no video")
@@ -148,6 +168,12 @@ def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]
     Raises:
         ManifestError: as ``read_list``.
     """
+    for number, path, text in _lines(file, separator):
+        yield number, path, _class_index(text, f"{file}:{number}")[0]
+
+
+def _lines(file: Path, separator: str) -> Iterator[tuple[int, str, str]]:
+    """(line number, path as written, text of the label) of each line of a list file."""
     if not separator:
         raise ManifestError("the separator of a list file must not be empty")
     if not file.is_file():
@@ -162,11 +188,21 @@ def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]
             path = path.rstrip()
             if not found or not path:
                 raise ManifestError(f"{file}:{number}: expected 'path{separator}label', got {line!r}")
-            if not label.strip().isdecimal():
-                raise ManifestError(
-                    f"{file}:{number}: label {label.strip()!r} is no class index (0, 1, 2, ...): {line!r}"
-                )
-            yield number, path, int(label)
+            yield number, path, label.strip()
+
+
+def _class_index(text: str, place: str) -> tuple[int]:
+    if not text.isdecimal():
+        hint = "; for videos of several classes set MODEL.LOSS_FUNC bce_logit" if "," in text else ""
+        raise ManifestError(f"{place}: label {text!r} is no class index (0, 1, 2, ...){hint}")
+    return (int(text),)
+
+
+def _class_indices(text: str, place: str) -> tuple[int, ...]:
+    labels = tuple(_class_index(part, f"{place}: of {text!r}")[0] for part in text.split(","))
+    if len(set(labels)) != len(labels):
+        raise ManifestError(f"{place}: {text!r} names a class twice")
+    return labels
 
 
 def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[list[VideoRecord], list[str]]:
@@ -198,18 +234,20 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[lis
     return records, classes
 
 
-def load_split(data_dir: str | Path, split: str, *, prefix: str | Path = "", separator: str = " ") -> list[VideoRecord]:
+def load_split(
+    data_dir: str | Path, split: str, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False
+) -> list[VideoRecord]:
     """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
 
     With folders the class names of all splits together fix the labels, so that a class absent from one split does
-    not shift those of another.
+    not shift those of another. ``prefix``, ``separator`` and ``multi_label`` are of lists: see ``read_list``.
 
     Raises:
         ManifestError: neither is there, or the one that is cannot be used.
     """
     list_file, folder = Path(data_dir) / f"{split}.csv", Path(data_dir) / split
     if list_file.is_file():
-        return read_list(list_file, prefix=prefix, separator=separator)
+        return read_list(list_file, prefix=prefix, separator=separator, multi_label=multi_label)
     if folder.is_dir():
         siblings = [Path(data_dir) / name for name in {*SPLITS, split}]
         classes = sorted({name for sibling in siblings if sibling.is_dir() for name in _class_names(sibling)})

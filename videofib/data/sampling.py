@@ -133,6 +133,30 @@ def limited_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     return short_side_size(height, width, short_side) if 0 < short_side < min(height, width) else (height, width)
 
 
+def source_box(
+    top: int, left: int, size: int, scaled: tuple[int, int], frame: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) in a frame's own pixels of the square at (top, left) in the scaled frame.
+
+    Args:
+        scaled, frame: (height, width) of the scaled frame and of the frame itself.
+    """
+    (y, h), (x, w) = (
+        _unscaled(start, size, of_scaled, of_frame)
+        for start, of_scaled, of_frame in zip((top, left), scaled, frame, strict=True)
+    )
+    return y, x, h, w
+
+
+def random_square(
+    height: int, width: int, crop_size: int, short_side: int, rng: random.Random
+) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of what is seen by a random square of the frame scaled to ``short_side``."""
+    scaled = short_side_size(height, width, short_side)
+    top, left = (rng.randint(0, length - crop_size) for length in scaled)
+    return source_box(top, left, crop_size, scaled, (height, width))
+
+
 def view_crop(height: int, width: int, size: int, crop: int, num_crops: int) -> tuple[int, int]:
     """(top, left) of the square spatial crop ``crop`` of a view.
 
@@ -157,6 +181,13 @@ def view_crop(height: int, width: int, size: int, crop: int, num_crops: int) -> 
 
 def _mean_step(times: Sequence[float]) -> float:
     return (times[-1] - times[0]) / max(len(times) - 1, 1)
+
+
+def _unscaled(start: int, length: int, scaled: int, limit: int) -> tuple[int, int]:
+    """(start, length) within 0..limit of what is at (start, length) within 0..scaled; one pixel at least."""
+    length, start = length * limit / scaled, start * limit / scaled
+    length = min(max(round(length), 1), limit)
+    return min(round(start), limit - length), length
 
 
 def _segment_width(num_frames: int, video_length: int) -> float:

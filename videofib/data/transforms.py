@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videofib.data.augment import ERASE_MODES, auto_augment, build_auto_augment, color_jitter, random_erase
-from videofib.data.sampling import random_box, short_side_size, view_crop
+from videofib.data.sampling import random_box, random_square, short_side_size, source_box, view_crop
 
 CHANNELS = 3
 
@@ -33,27 +33,13 @@ def resize(clip: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(clip, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def random_crop(clip: Tensor, crop_size: int, short_side: int, rng: random.Random) -> Tensor:
-    """A random square of the clip as it would be with its shorter side scaled to ``short_side``.
+def cut(clip: Tensor, box: Sequence[int], size: int) -> Tensor:
+    """A box (top, left, height, width) of the clip, scaled to a square. (T, C, H, W) -> (T, C, size, size).
 
-    The square is cut out of the original pixels first and only then scaled, which costs a fraction and differs from
-    scaling first by less than a pixel. (T, C, H, W) -> (T, C, crop_size, crop_size).
+    Cutting first and scaling then costs a fraction of the other way round, and differs by less than a pixel.
     """
-    height, width = clip.shape[-2:]
-    scaled_height, scaled_width = short_side_size(height, width, short_side)
-    top = rng.randint(0, scaled_height - crop_size) * height / scaled_height
-    left = rng.randint(0, scaled_width - crop_size) * width / scaled_width
-    rows = _cut(top, crop_size * height / scaled_height, height)
-    columns = _cut(left, crop_size * width / scaled_width, width)
-    return resize(clip[..., rows, columns], crop_size, crop_size)
-
-
-def random_resized_crop(
-    clip: Tensor, crop_size: int, areas: Sequence[float], aspects: Sequence[float], rng: random.Random
-) -> Tensor:
-    """A ``random_box`` of the clip, scaled to a square. (T, C, H, W) -> (T, C, crop_size, crop_size)."""
-    top, left, height, width = random_box(*clip.shape[-2:], areas, aspects, rng)
-    return resize(clip[..., top : top + height, left : left + width], crop_size, crop_size)
+    top, left, height, width = box
+    return resize(clip[..., top : top + height, left : left + width], size, size)
 
 
 def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
@@ -64,6 +50,13 @@ def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], out: Te
     t, c, h, w = clip.shape
     out = torch.empty(c, t, h, w) if out is None else out
     return out.copy_(clip.transpose(0, 1)).mul_(scale.view(shape)).add_(shift.view(shape))
+
+
+def denormalize(view: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Undo ``normalize``: (C, T, H, W) float32 -> (T, H, W, C) uint8; what is no pixel value becomes the nearest."""
+    shape = (-1, 1, 1, 1)
+    pixels = 255 * (view * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape))
+    return pixels.round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
 
 
 class TrainTransform:
@@ -110,17 +103,25 @@ class TrainTransform:
         self.augment = build_auto_augment(augment, mean) if augment else None
         self.erase_prob, self.erase_mode, self.erase_count = erase_prob, erase_mode, erase_count
 
+    def place(self, height: int, width: int, rng: random.Random) -> tuple[tuple[int, int, int, int], bool]:
+        """Draw what is seen of a frame: its box (top, left, height, width), and whether it is mirrored.
+
+        These are the first draws of a view: from the same rng state ``__call__`` uses the same box.
+        """
+        if self.relative_areas:
+            box = random_box(height, width, self.relative_areas, self.relative_aspects, rng)
+        else:
+            box = random_square(height, width, self.crop_size, rng.randint(*self.jitter_scales), rng)
+        return box, self.flip and rng.random() < 0.5
+
     def __call__(self, frames: np.ndarray, rng: random.Random, out: Tensor | None = None) -> Tensor:
         """(T, H, W, C) uint8 -> (C, T, crop_size, crop_size) float32; the same rng state gives the same view.
 
         It is written into ``out`` where that is given.
         """
-        clip = to_tensor(frames)
-        if self.relative_areas:
-            clip = random_resized_crop(clip, self.crop_size, self.relative_areas, self.relative_aspects, rng)
-        else:
-            clip = random_crop(clip, self.crop_size, rng.randint(*self.jitter_scales), rng)
-        if self.flip and rng.random() < 0.5:
+        box, mirrored = self.place(*frames.shape[1:3], rng)
+        clip = cut(to_tensor(frames), box, self.crop_size)
+        if mirrored:
             clip = clip.flip(-1)
         if self.color_strength:
             clip = color_jitter(clip, self.color_strength, rng)
@@ -140,6 +141,12 @@ class ViewTransform:
             raise ValueError(f"a crop of {crop_size} does not fit a short side of {short_side}")
         self.crop_size, self.short_side, self.num_crops = crop_size, short_side, num_crops
         self.mean, self.std = mean, std
+
+    def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
+        """(top, left, height, width) of what each crop sees of a frame, in the frame's own pixels, rounded."""
+        scaled = short_side_size(height, width, self.short_side)
+        corners = [view_crop(*scaled, self.crop_size, crop, self.num_crops) for crop in range(self.num_crops)]
+        return [source_box(*corner, self.crop_size, scaled, (height, width)) for corner in corners]
 
     def __call__(self, frames: np.ndarray, clips: Sequence[Sequence[int]], out: Tensor | None = None) -> Tensor:
         """Views of several clips that share frames; each frame is scaled once.
@@ -165,9 +172,3 @@ class ViewTransform:
                 view = clip[..., top : top + self.crop_size, left : left + self.crop_size]
                 normalize(view, self.mean, self.std, next(views))
         return out
-
-
-def _cut(start: float, length: float, limit: int) -> slice:
-    length = min(max(round(length), 1), limit)
-    start = min(round(start), limit - length)
-    return slice(start, start + length)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from torch import Tensor
 
 from videofib.data.dataset import ClipDataset, ViewDataset, load_sample
+from videofib.data.manifest import VideoRecord
 from videofib.data.slots import Slots
 from videofib.data.workers import Task, Workers
 
@@ -23,7 +25,8 @@ class VideoLoader:
     """Iterates over batches; each is a dict of
 
         views: (B, V, C, T, H, W) float32
-        labels, indices: (B,) int64; indices are positions in ``dataset.records``
+        labels: (B, ...), the targets of the videos: by default class indices, (B,) int64
+        indices: (B,) int64, positions in ``dataset.records``
         failures: list of (video_id, reason) of the videos that could not be read
 
     A video that kills its worker, or that keeps it longer than the limit, is named once in the log and not read again.
@@ -33,6 +36,7 @@ class VideoLoader:
         dataset: what a key means and how it is read.
         sampler: the keys of one pass, in order; it is asked anew at the beginning of each.
         batch_size: samples; the last batch of a pass may have fewer.
+        target: what of a record is its label.
         num_workers: processes; 0: read in this one, without time limit.
         time_limit: seconds to read a video; 0: no limit.
         pin_memory: hand batches out in page-locked memory, from which copies to a GPU run beside other work.
@@ -44,13 +48,14 @@ class VideoLoader:
         sampler: Iterable,
         batch_size: int,
         *,
+        target: Callable[[VideoRecord], Tensor | int] = attrgetter("label"),
         num_workers: int = 0,
         time_limit: float = 0.0,
         pin_memory: bool = False,
     ):
         if not isinstance(sampler, Sized):
             raise TypeError(f"a sampler needs a length, and {type(sampler).__name__} has none")
-        self.dataset, self.sampler, self.batch_size = dataset, sampler, batch_size
+        self.dataset, self.sampler, self.batch_size, self.target = dataset, sampler, batch_size, target
         self.num_workers, self.time_limit, self.pin_memory = num_workers, time_limit, pin_memory
         self._quarantine: dict[int, str] = {}  # index of a video -> why it is not read again
         self._workers: Workers | None = None
@@ -59,12 +64,12 @@ class VideoLoader:
         return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict]:
-        keys = list(self.sampler)
+        keys, records = list(self.sampler), self.dataset.records
         batches = [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
         for batch in self._read_ahead(batches) if self.num_workers else map(self._read_here, batches):
             yield {
                 "views": batch.views.pin_memory() if self.pin_memory else batch.views,
-                "labels": torch.tensor([self.dataset.records[index].label for index in batch.indices]),
+                "labels": torch.stack([torch.as_tensor(self.target(records[index])) for index in batch.indices]),
                 "indices": torch.tensor(batch.indices),
                 "failures": [failure for failures in batch.failures for failure in failures],
             }

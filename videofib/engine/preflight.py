@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
 
+from videofib import distributed
 from videofib.config import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def choose_amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
@@ -36,11 +42,11 @@ def read_class_names(cfg: CfgNode) -> list[str] | None:
 def check_split(cfg: CfgNode, loader, split: str) -> None:
     """Find at once what would otherwise be found late: labels without a class, and lists that name no real files."""
     records = loader.dataset.records
-    worst = max(records, key=lambda record: record.label)
-    if worst.label >= cfg.MODEL.NUM_CLASSES:
+    worst = max(records, key=lambda record: max(record.classes))
+    if (label := max(worst.classes)) >= cfg.MODEL.NUM_CLASSES:
         raise ConfigError(
-            f"the {split} split has label {worst.label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
-            f"{worst.label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
+            f"the {split} split has label {label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
+            f"{label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
         )
     first = records[:20]  # a wrong folder shows in the first few, and a large data set is not searched
     if not any(record.seems_there() for record in first):
@@ -48,3 +54,38 @@ def check_split(cfg: CfgNode, loader, split: str) -> None:
             f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}; "
             f"check the list, or set DATA.PATH_PREFIX to the folder its paths start from"
         )
+
+
+def warn_of_flips(cfg: CfgNode, class_names: Sequence[str] | None) -> None:
+    """Warn where training mirrors clips although some classes are each other's mirror image."""
+    pairs = mirrored_classes(class_names or ())
+    if cfg.DATA.RANDOM_FLIP and pairs and distributed.is_main():
+        first, second = pairs[0]
+        logger.warning(
+            "DATA.RANDOM_FLIP mirrors half of the clips but not their labels, and of %d pair(s) of classes each is the "
+            "other in a mirror, such as %r and %r; set DATA.RANDOM_FLIP False",
+            len(pairs),
+            first,
+            second,
+        )
+
+
+def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of classes whose names turn into each other when left and right, or the ways round, change places."""
+    spelled = {name: name.lower().replace("anticlockwise", "counterclockwise") for name in class_names}
+    known = {spelling: name for name, spelling in spelled.items()}
+    mirrored = ((name, known.get(_SIDES.sub(_other_side, spelling))) for name, spelling in spelled.items())
+    return [(name, other) for name, other in mirrored if other is not None and name < other]
+
+
+_OTHER_SIDE = {
+    "left": "right",
+    "right": "left",
+    "clockwise": "counterclockwise",
+    "counterclockwise": "clockwise",
+}
+_SIDES = re.compile("left|right|(?:counter)?clockwise")
+
+
+def _other_side(side: re.Match) -> str:
+    return _OTHER_SIDE[side[0]]

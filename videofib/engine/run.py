@@ -32,8 +32,9 @@ from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.data.manifest import ManifestError
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
 from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
-from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names
+from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names, warn_of_flips
 from videofib.engine.randomness import seed_everything
+from videofib.engine.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.engine.train import Position, Recipe, TrainingError, train
 from videofib.files import replacing
 from videofib.logging import log_stats, setup_logging
@@ -124,6 +125,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     class_names = read_class_names(cfg)
     check_split(cfg, train_loader, "train")
     check_split(cfg, val_loader, "val")
+    warn_of_flips(cfg, class_names)
 
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = _build_model(cfg).to(device)
@@ -223,6 +225,7 @@ def _evaluate(cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: to
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
         unreadable=cfg.TEST.UNREADABLE,
+        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
         class_names=class_names,
         amp_dtype=amp_dtype,
         title=title,
@@ -259,7 +262,7 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
             warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
             warmup_start_lr=cfg.SOLVER.WARMUP_START_LR,
         ),
-        criterion=nn.CrossEntropyLoss(label_smoothing=0.0 if mix else smoothing),  # mix smooths the labels it mixes
+        **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
         max_skipped=cfg.SOLVER.MAX_SKIPPED_STEPS,
@@ -268,6 +271,13 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
         mix=mix,
         ema=ema,
     )
+
+
+# MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given the label smoothing
+_LOSSES = {
+    "cross_entropy": lambda smoothing: {"criterion": nn.CrossEntropyLoss(label_smoothing=smoothing)},
+    "bce_logit": lambda smoothing: {"criterion": nn.BCEWithLogitsLoss(), "judge": None},
+}
 
 
 def _resume_from(

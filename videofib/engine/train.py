@@ -33,6 +33,11 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which epoch and step, and why."""
 
 
+def best_is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which clips have their own class as the best: logits (B, K), labels (B,) -> bool (B,)."""
+    return topk_correct(logits, labels, 1)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How one optimizer step is made.
@@ -40,6 +45,7 @@ class Recipe:
     Attributes:
         lr_at: learning rate at a fractional epoch.
         criterion: (logits (B, K), labels (B,) or soft labels (B, K)) -> mean loss.
+        judge: (logits (B, K), labels) -> which clips are right, bool (B,); None where that cannot be said.
         accumulation: batches whose gradients make one optimizer step.
         clip_grad_norm: largest L2 norm of the gradient; 0 leaves it as it is.
         max_skipped: so many steps in a row whose gradient is not finite end the run; each is skipped and counted.
@@ -51,6 +57,7 @@ class Recipe:
 
     lr_at: Callable[[float], float]
     criterion: nn.Module
+    judge: Callable[[Tensor, Tensor], Tensor] | None = best_is_right
     accumulation: int = 1
     clip_grad_norm: float = 0.0
     max_skipped: int = 10
@@ -176,7 +183,7 @@ def train_epoch(
     )
     for step, batch in enumerate(progress, start=meter.step):
         clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w").to(device, non_blocking=True)
-        labels = batch["labels"].repeat_interleave(batch["views"].shape[1]).to(device, non_blocking=True)
+        labels = batch["labels"].repeat_interleave(batch["views"].shape[1], dim=0).to(device, non_blocking=True)
         targets = labels
         if recipe.mix:
             clips, targets = mix_clips(recipe.mix, clips, labels)
@@ -196,7 +203,8 @@ def train_epoch(
             scaled = recipe.scaler.scale(loss / group) if recipe.scaler else loss / group
             scaled.backward()
 
-        correct = None if recipe.mix else topk_correct(logits.detach(), labels, 1)  # mixed clips have no one class
+        judged = recipe.judge and not recipe.mix  # mixed clips have no one class
+        correct = recipe.judge(logits.detach(), labels) if judged else None
         meter.add(loss_value, correct, batch["failures"], len(clips))
         if completes_group:
             meter.add_step(optimizer_step(model, optimizer, recipe))

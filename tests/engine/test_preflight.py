@@ -1,0 +1,40 @@
+"""What is looked at before a run begins."""
+
+import json
+import logging
+
+import pytest
+
+from videofib.config import load_config
+from videofib.data.sets.motion import CLASSES as MOTION
+from videofib.engine.preflight import mirrored_classes, warn_of_flips
+
+
+def test_classes_of_something_something_that_mirrors_exchange(shared_data):
+    labels = shared_data / "annotations" / "ssv2" / "something-something-v2-labels.json"
+    pairs = mirrored_classes(list(json.loads(labels.read_text())))
+    assert sorted(pairs) == [
+        ("Pulling something from left to right", "Pulling something from right to left"),
+        ("Pushing something from left to right", "Pushing something from right to left"),
+        ("Turning the camera left while filming something", "Turning the camera right while filming something"),
+    ]
+
+
+def test_other_classes_that_mirrors_exchange():
+    assert mirrored_classes(list(MOTION)) == [("MoveLeft", "MoveRight"), ("RotateClockwise", "RotateCounterclockwise")]
+    assert mirrored_classes(["turn anticlockwise", "turn clockwise"]) == [("turn anticlockwise", "turn clockwise")]
+    assert mirrored_classes(["upright", "bright", "left hand", "hand"]) == []
+    assert mirrored_classes([]) == []
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_flips_of_such_classes_are_warned_of(flip, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("videofib"), "propagate", True)  # a run before may have cut it off
+    cfg = load_config(None, ["DATA.RANDOM_FLIP", str(flip)])
+    warn_of_flips(cfg, ["clap", "wave"])
+    warn_of_flips(cfg, None)
+    assert not caplog.records
+    warn_of_flips(cfg, ["go left", "go right", "stay"])
+    assert ["'go left' and 'go right'; set DATA.RANDOM_FLIP False" in message for message in caplog.messages] == [
+        True
+    ] * flip

@@ -1,0 +1,128 @@
+"""What evaluation counts: videos of one class by accuracy, videos of several by mean average precision.
+
+N videos, or B of a batch; V views each, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from videofib.metrics import average_precisions, per_class_accuracy, percent, topk_correct
+
+
+class EvaluationError(RuntimeError):
+    """An evaluation whose figures would be wrong; the message says why."""
+
+
+@dataclass
+class Scores:
+    """What a model says of every video of a split, in the split's order.
+
+    Attributes:
+        ids: names of the videos (N).
+        labels: true classes, int64 (N,); multi-hot, float32 (N, K), where there may be several.
+        scores: video scores, float32 (N, K); nan for a video that could not be read.
+        view_correct: share of a video's views that are right, float32 (N,); nan where that cannot be said.
+        failures: video id -> why it could not be read.
+        num_views: V.
+    """
+
+    ids: list[str]
+    labels: Tensor
+    scores: Tensor
+    view_correct: Tensor
+    failures: dict[str, str]
+    num_views: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What labels mean and how a model is measured by them.
+
+    Attributes:
+        score: logits (..., K) -> scores, which are averaged over views.
+        judge: (view logits (B, V, K), labels (B, ...)) -> share of right views, float32 (B,).
+        summarize: (scores, unreadable=, class_names=) -> figures; see ``evaluate`` for what these are.
+    """
+
+    score: Callable[[Tensor], Tensor]
+    judge: Callable[[Tensor, Tensor], Tensor]
+    summarize: Callable[..., dict]
+
+
+def _right_views(logits: Tensor, labels: Tensor) -> Tensor:
+    num_views, num_classes = logits.shape[1:]
+    if (bad := labels[labels >= num_classes]).numel():
+        raise EvaluationError(f"the split has label {bad[0].item()}, but the model knows {num_classes} classes")
+    return topk_correct(logits, labels[:, None].expand(-1, num_views), 1).float().mean(dim=1)
+
+
+def _accuracies(scores: Scores, *, unreadable: str, class_names: Sequence[str] | None = None) -> dict:
+    """The figures of a multi-view evaluation.
+
+    Returns:
+        ``top1_acc`` and ``top5_acc``: percent of videos (all classes count as the best five where there are fewer);
+        ``clip_top1_acc``: percent of single views; ``num_videos`` counted, ``num_views`` of each; ``per_class_acc``:
+        percent by class, None for a class without videos; ``skipped``: [{video, reason}] of unreadable videos.
+    """
+    readable, counted = _readable(scores, unreadable)
+    labels, num_classes = scores.labels[counted], scores.scores.shape[1]
+    top1, top5 = ((topk_correct(scores.scores, scores.labels, k) & readable)[counted] for k in (1, 5))
+    by_class = per_class_accuracy(top1, labels, num_classes)
+    return {
+        "top1_acc": percent(top1),
+        "top5_acc": percent(top5),
+        "clip_top1_acc": percent((scores.view_correct * readable)[counted]),
+        "num_videos": int(counted.sum()),
+        "num_views": scores.num_views,
+        "per_class_acc": _by_name(by_class, class_names),
+        "skipped": _skipped(scores),
+    }
+
+
+def _precisions(scores: Scores, *, unreadable: str, class_names: Sequence[str] | None = None) -> dict:
+    """The figures of a multi-view evaluation where a video may be of several classes.
+
+    Returns:
+        ``mAP``: mean over classes of the average precision over videos, in percent; ``per_class_ap``: that of each
+        class, None for a class without videos, which the mean leaves out; ``num_classes_counted`` in the mean;
+        ``num_videos``, ``num_views``, ``skipped`` as of accuracies. An unreadable video that counts as wrong ranks
+        below all others, for all its classes.
+    """
+    readable, counted = _readable(scores, unreadable)
+    ranked = scores.scores.masked_fill(~readable[:, None], -torch.inf)[counted]
+    by_class = average_precisions(ranked, scores.labels[counted] > 0)
+    known = [value for value in by_class if value is not None]
+    return {
+        "mAP": sum(known) / len(known) if known else None,
+        "num_classes_counted": len(known),
+        "num_videos": int(counted.sum()),
+        "num_views": scores.num_views,
+        "per_class_ap": _by_name(by_class, class_names),
+        "skipped": _skipped(scores),
+    }
+
+
+def _readable(scores: Scores, unreadable: str) -> tuple[Tensor, Tensor]:
+    """Which videos could be read, and which of all are counted; bool (N,)."""
+    readable = torch.tensor([name not in scores.failures for name in scores.ids])
+    return readable, readable if unreadable == "exclude" else torch.ones_like(readable)
+
+
+def _by_name(by_class: list[float | None], class_names: Sequence[str] | None) -> dict[str, float | None]:
+    names = class_names or [str(label) for label in range(len(by_class))]
+    if len(names) != len(by_class):
+        raise EvaluationError(f"{len(names)} class names were given for a model of {len(by_class)} classes")
+    return dict(zip(names, by_class, strict=True))
+
+
+def _skipped(scores: Scores) -> list[dict[str, str]]:
+    return [{"video": name, "reason": reason} for name, reason in sorted(scores.failures.items())]
+
+
+SINGLE_LABEL = Task(lambda logits: logits.softmax(dim=-1), _right_views, _accuracies)
+MULTI_LABEL = Task(torch.sigmoid, lambda logits, labels: torch.full((len(logits),), torch.nan), _precisions)
