@@ -87,7 +87,7 @@ def _work(function: Callable[[Any], Any], connection: Connection) -> None:
     while True:
         try:
             item = connection.recv()
-        except EOFError:  # no more items, or the parent is gone
+        except (EOFError, OSError):  # no more items, or the parent is gone
             return
         try:
             result = function(item)
