@@ -225,17 +225,18 @@ def draw(rows: Sequence[dict], file: Path) -> None:
     """Bars of clips a second; those whose shares are known are cut by them."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     panels = sorted({(row["size"], row["workers"]) for row in rows})
     names = list(dict.fromkeys(row["loader"] for row in rows))
     figure = Figure(figsize=(8, 0.6 + len(panels) * (0.5 + 0.3 * len(names))), layout="constrained")
     FigureCanvasAgg(figure)
-    colours = {"decoding": "#4472a8", "transforms": "#e0a030", "rest": "#b9b9b9"}
+    colours = {"decoding": "#4472a8", "transforms": "#e0a030", "the rest, or not known": "#b9b9b9"}
     for ax, panel in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False).ravel(), panels, strict=True):
         for row in (row for row in rows if (row["size"], row["workers"]) == panel):
             left = 0.0
             shares = {name: row[name] for name in ("decoding", "transforms") if name in row}
-            for name, share in {**shares, "rest": 1 - sum(shares.values())}.items():
+            for name, share in {**shares, "the rest, or not known": 1 - sum(shares.values())}.items():
                 ax.barh(row["loader"], share * row["clips_per_second"], left=left, color=colours[name])
                 left += share * row["clips_per_second"]
             ax.text(left, row["loader"], f" {row['clips_per_second']:.0f}", va="center", fontsize=8)
@@ -244,7 +245,7 @@ def draw(rows: Sequence[dict], file: Path) -> None:
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8)
     ax.set_xlabel("clips a second; colours: shares of the workers' time", fontsize=8)
-    handles = [figure.axes[0].barh([], [], color=colour, label=name) for name, colour in colours.items()]
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(file, dpi=120)
 
