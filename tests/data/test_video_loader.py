@@ -115,6 +115,14 @@ def test_stopping_early_does_not_disturb_the_next_pass(make_loader):
         assert batch["views"][:, 0, 0, 0, 0, 0].tolist() == batch["labels"].tolist()
 
 
+def test_two_passes_at_once_do_not_disturb_each_other(make_loader):
+    loader = make_loader(Videos(*["good"] * 500), batch_size=100)
+    first, second = iter(loader), iter(loader)
+    assert next(first)["labels"].tolist() == next(second)["labels"].tolist() == list(range(100))
+    first.close()
+    assert [batch["labels"][0].item() for batch in second] == [100, 200, 300, 400]
+
+
 def test_a_batch_stays_as_it_is_while_anybody_holds_a_part_of_it(make_loader):
     loader = make_loader(Videos(*["good"] * 12), batch_size=2)
     kept = [batch["views"][1, 0, 0] for _ in range(3) for batch in loader]  # views of views

@@ -106,7 +106,7 @@ class VideoLoader:
         finally:  # whoever stops early leaves samples half read: their memory is free again when they are done
             for batch in coming:
                 batch.abandoned = True
-            self._workers.drop_waiting()
+            self._workers.drop(lambda task: task.owner[0].abandoned)
 
     def _begin(self, keys: list) -> _Batch:
         slot, views = self._slots.take()

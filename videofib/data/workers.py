@@ -90,9 +90,9 @@ class Workers:
         self._waiting.append(task)
         self._send()
 
-    def drop_waiting(self) -> None:
-        """Forget the tasks that no worker has been given."""
-        self._waiting.clear()
+    def drop(self, unwanted: Callable[[Task], bool]) -> None:
+        """Forget those tasks that no worker has been given yet."""
+        self._waiting = deque(task for task in self._waiting if not unwanted(task))
 
     def done(self) -> Iterator[Task]:
         """Wait until at least one task is done, and yield those that are.
