@@ -10,7 +10,7 @@ import torch
 
 import videofib.data.dataset
 from videofib.config import ConfigError, load_config
-from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, _read
+from videofib.data.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, read_clips
 from videofib.data.decode import probe, read_frames
 from videofib.data.encode import write_video
 from videofib.data.loader import build_eval_loader, build_train_loader
@@ -269,7 +269,7 @@ def test_clips_of_a_variable_rate_follow_the_clock(shared_data, name, prepared):
     assert info.variable_rate
     known = {"num_frames": info.num_frames, "fps": info.fps, "variable_rate": True} if prepared else {}
     spec = ClipSpec(5, 1, 1, sampling="uniform")
-    frames, (clip,) = _read(
+    frames, (clip,) = read_clips(
         VideoRecord(path, 0, name, **known), spec, lambda length, fps: spec.view_clips(length, fps, 1)
     )
     start, end = shown[0][0], shown[-1][0]

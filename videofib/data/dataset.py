@@ -168,7 +168,7 @@ class ReadClips:
             DecodeError: the video cannot be read.
         """
         rng = random.Random(chance)
-        frames, clips = _read(
+        frames, clips = read_clips(
             record, self.spec, lambda length, fps: self.spec.train_clips(length, fps, self.num_views, rng)
         )
         for clip, view in zip(clips, out, strict=True):
@@ -184,7 +184,9 @@ class ReadViews:
     num_clips: int
 
     def __call__(self, record: VideoRecord, chance: str, out: Tensor) -> None:
-        frames, clips = _read(record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, self.num_clips))
+        frames, clips = read_clips(
+            record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, self.num_clips)
+        )
         self.transform(frames, clips, out)
 
 
@@ -208,7 +210,7 @@ def _item(dataset: ClipDataset | ViewDataset, key) -> dict:
     return {"views": views, "label": dataset.records[index].label, "index": index, "failures": failures}
 
 
-def _read(
+def read_clips(
     record: VideoRecord, spec: ClipSpec, choose: Callable[[int, float], list[list[int]]]
 ) -> tuple[np.ndarray, list[list[int]]]:
     """The distinct frames (N, H, W, C) of the chosen clips, and each clip's positions among them.
