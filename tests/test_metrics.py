@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from videofib.metrics import average_precisions, ensemble_views, per_class_accuracy, percent, topk_correct
+from videofib.metrics import (
+    average_precisions,
+    bootstrap_interval,
+    ensemble_views,
+    expected_calibration_error,
+    per_class_accuracy,
+    percent,
+    topk_correct,
+)
 
 # three videos, four classes; the true class is best, second best and worst
 SCORES = torch.tensor([[0.7, 0.1, 0.15, 0.05], [0.5, 0.3, 0.15, 0.05], [0.4, 0.3, 0.2, 0.1]])
@@ -50,6 +58,30 @@ def test_percent_of_nothing_is_none():
 def test_per_class_accuracy_has_none_for_a_class_without_videos():
     correct = torch.tensor([True, False, True])
     assert per_class_accuracy(correct, torch.tensor([0, 0, 2]), 4) == [50.0, None, 100.0, None]
+
+
+def test_the_bootstrap_interval_is_that_of_drawing_videos():
+    correct = torch.arange(200) < 140
+    low, high = bootstrap_interval(correct)
+    generator = torch.Generator().manual_seed(1)
+    drawn = correct[torch.randint(200, (20000, 200), generator=generator)].double().mean(1).sort().values * 100
+    assert (low, high) == (pytest.approx(drawn[500].item(), abs=0.5), pytest.approx(drawn[-501].item(), abs=0.5))
+    narrow = bootstrap_interval(correct, confidence=0.5)
+    assert low < narrow[0] < 70 < narrow[1] < high
+    assert bootstrap_interval(correct) == [low, high]
+    assert bootstrap_interval(torch.ones(5).bool()) == [100.0, 100.0]
+    assert bootstrap_interval(torch.zeros(0).bool()) is None
+
+
+def test_calibration_error_by_hand():
+    scores = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.45, 0.55], [0.6, 0.4], [1.0, 0.0]])
+    correct = torch.tensor([True, False, True, False, True])
+    # ten bins: 0.5 to 0.6 has one (0.55, right), 0.6 to 0.7 one (0.6, wrong), the last three (2.9 in all, two right)
+    expected = 100 * (abs(1 - 0.55) + abs(0 - 0.6) + abs(2 - 2.9)) / 5
+    assert expected_calibration_error(scores, correct, bins=10) == pytest.approx(expected, abs=1e-4)
+    assert expected_calibration_error(torch.eye(3), torch.ones(3).bool()) == 0
+    assert expected_calibration_error(3 * scores, correct) is None  # logits
+    assert expected_calibration_error(scores[:0], correct[:0]) is None
 
 
 def precision_by_definition(scores, positive):

@@ -44,6 +44,35 @@ def per_class_accuracy(correct: Tensor, labels: Tensor, num_classes: int) -> lis
     return [percent(correct[labels == label]) for label in range(num_classes)]
 
 
+def bootstrap_interval(correct: Tensor, *, confidence: float = 0.95, draws: int = 10_000) -> list[float] | None:
+    """[low, high] in percent, between which ``percent`` lies for so many of the test sets that chance could have drawn.
+
+    The percentile bootstrap (Efron 1979) over videos, with a seed of its own. correct: bool (B,). Drawing n videos of
+    which a share p is right, with replacement, finds Binomial(n, p) right ones; so that is what is drawn.
+    """
+    if not correct.numel():
+        return None
+    count, generator = len(correct), torch.Generator().manual_seed(0)
+    share = correct.double().mean().expand(draws)
+    found = torch.binomial(torch.full_like(share, count), share, generator=generator)
+    tail = (1 - confidence) / 2
+    return (100.0 / count * found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))).tolist()
+
+
+def expected_calibration_error(scores: Tensor, correct: Tensor, bins: int = 15) -> float | None:
+    """How far confidence and accuracy are apart, in percent (Guo et al., arXiv 1706.04599, equation 3).
+
+    Videos are put into bins of equal width by their best score; the mean over videos of the difference between a bin's
+    accuracy and its mean confidence. scores (B, K), correct bool (B,). None where scores are no probabilities.
+    """
+    if not len(scores) or (scores.sum(dim=1) - 1).abs().max() > 1e-3 or scores.min() < 0:
+        return None
+    confidence = scores.amax(dim=1).double()
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    surplus = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, correct.double() - confidence)
+    return 100.0 * surplus.abs().sum().item() / len(scores)
+
+
 def average_precisions(scores: Tensor, positive: Tensor) -> list[float | None]:
     """The average precision of each class in percent; None for a class without positives. Both (N, K), positive bool.
 

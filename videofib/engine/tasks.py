@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from videofib.metrics import average_precisions, per_class_accuracy, percent, topk_correct
+from videofib.metrics import (
+    average_precisions,
+    bootstrap_interval,
+    expected_calibration_error,
+    per_class_accuracy,
+    percent,
+    topk_correct,
+)
 
 
 class EvaluationError(RuntimeError):
@@ -66,16 +73,24 @@ def _accuracies(scores: Scores, *, unreadable: str, class_names: Sequence[str] |
 
     Returns:
         ``top1_acc`` and ``top5_acc``: percent of videos (all classes count as the best five where there are fewer);
-        ``clip_top1_acc``: percent of single views; ``num_videos`` counted, ``num_views`` of each; ``per_class_acc``:
-        percent by class, None for a class without videos; ``skipped``: [{video, reason}] of unreadable videos.
+        ``top1_acc_interval``: 95 % bootstrap interval of the former; ``clip_top1_acc``: percent of single views;
+        ``mean_class_acc``: mean of the classes' accuracies; ``calibration_error``: expected calibration error in
+        percent, None where scores are no probabilities; ``num_videos`` counted, ``num_views`` of each;
+        ``per_class_acc``: percent by class, None for a class without videos; ``skipped``: [{video, reason}] of
+        unreadable videos.
     """
     readable, counted = _readable(scores, unreadable)
     labels, num_classes = scores.labels[counted], scores.scores.shape[1]
     top1, top5 = ((topk_correct(scores.scores, scores.labels, k) & readable)[counted] for k in (1, 5))
     by_class = per_class_accuracy(top1, labels, num_classes)
+    known = [accuracy for accuracy in by_class if accuracy is not None]
+    right = topk_correct(scores.scores, scores.labels, 1)[readable]
     return {
         "top1_acc": percent(top1),
+        "top1_acc_interval": bootstrap_interval(top1),
         "top5_acc": percent(top5),
+        "mean_class_acc": sum(known) / len(known) if known else None,
+        "calibration_error": expected_calibration_error(scores.scores[readable], right),
         "clip_top1_acc": percent((scores.view_correct * readable)[counted]),
         "num_videos": int(counted.sum()),
         "num_views": scores.num_views,
