@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from videofib.engine.train import set_lr
+from videofib.models import TimeSformer
 from videofib.optim import build_optimizer, lr_at, parameter_groups
 
 
@@ -56,8 +58,42 @@ def test_optimizers_take_their_options():
     adamw = build_optimizer(parameter_groups(WithEmbeddings(), 0.1), "adamw", lr=0.3, betas=[0.5, 0.6])
     assert isinstance(adamw, torch.optim.AdamW)
     assert adamw.defaults["betas"] == (0.5, 0.6)
-    with pytest.raises(ValueError, match="lion"):
-        build_optimizer(groups, "lion", lr=0.1)
+    with pytest.raises(ValueError, match="one of sgd, adamw, lamb, lion, got 'adagrad'"):
+        build_optimizer(groups, "adagrad", lr=0.1)
+
+
+@pytest.mark.parametrize("method", ["sgd", "adamw", "lamb", "lion"])
+def test_every_optimizer_goes_downhill_and_comes_back_from_its_state(method):
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 1), torch.randn(64, 4)
+    target = x.sum(1, keepdim=True)
+    optimizer = build_optimizer([{"params": list(model.parameters()), "weight_decay": 0.0}], method, lr=0.02)
+    losses = []
+    for _ in range(60):
+        loss = (model(x) - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.3 * losses[0]
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def test_layers_learn_the_more_slowly_the_deeper_they_lie():
+    model = TimeSformer(img_size=16, patch_size=8, embed_dim=8, depth=2, num_heads=2, num_frames=2, num_classes=3)
+    groups = parameter_groups(model, 0.1, layer_decay=0.5)
+    scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
+    named = {name: scales[id(parameter)] for name, parameter in model.named_parameters()}
+    assert named["pos_embed"] == named["patch_embed.proj.weight"] == 0.125
+    assert named["blocks.0.mlp.fc1.weight"] == 0.25
+    assert named["blocks.1.norm1.bias"] == 0.5
+    assert named["head.weight"] == named["norm.bias"] == 1.0
+    optimizer = build_optimizer(groups, "adamw", lr=1.0)
+    assert set_lr(optimizer, 0.4) == 0.4
+    assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.05, 0.1, 0.2, 0.4]
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.1}
+    with pytest.raises(ValueError, match="WithEmbeddings has none"):
+        parameter_groups(WithEmbeddings(), 0.1, layer_decay=0.5)
 
 
 def test_cosine_goes_from_base_to_end():
@@ -66,6 +102,11 @@ def test_cosine_goes_from_base_to_end():
     assert lr(2.5) == pytest.approx(0.2 + 0.8 * (1 + 2**-0.5) / 2)
     assert lr(5) == pytest.approx(0.6)
     assert lr(10) == pytest.approx(0.2)
+
+
+def test_linear_is_a_line():
+    lr = partial(lr_at, base_lr=1.0, policy="linear", max_epoch=10, end_lr=0.2)
+    assert [lr(epoch) for epoch in (0, 2.5, 10)] == pytest.approx([1.0, 0.8, 0.2])
 
 
 def test_steps_change_at_their_epochs():

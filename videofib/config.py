@@ -143,12 +143,12 @@ _C.FIBOTTENTION.HEAD_ORDER = "none"  # none | per_layer | first_layer
 _C.FIBOTTENTION.MASKING = "exclude"  # exclude (softmax over the support) | zero_logit (the released code)
 
 _C.SOLVER = CfgNode()
-_C.SOLVER.OPTIMIZING_METHOD = "sgd"  # sgd | adamw
+_C.SOLVER.OPTIMIZING_METHOD = "sgd"  # sgd | adamw | lamb | lion
 _C.SOLVER.BASE_LR = 0.005
-_C.SOLVER.LR_POLICY = "steps_with_relative_lrs"  # steps_with_relative_lrs | cosine
+_C.SOLVER.LR_POLICY = "steps_with_relative_lrs"  # steps_with_relative_lrs | cosine | linear
 _C.SOLVER.STEPS = [0, 11, 14]  # epochs at which LRS change
 _C.SOLVER.LRS = [1, 0.1, 0.01]  # relative to BASE_LR
-_C.SOLVER.COSINE_END_LR = 0.0
+_C.SOLVER.COSINE_END_LR = 0.0  # of linear, too
 _C.SOLVER.MAX_EPOCH = 15
 _C.SOLVER.WARMUP_EPOCHS = 0.0
 _C.SOLVER.WARMUP_START_LR = 0.0
@@ -157,6 +157,7 @@ _C.SOLVER.NESTEROV = True
 _C.SOLVER.BETAS = [0.9, 0.999]
 _C.SOLVER.WEIGHT_DECAY = 1e-4
 _C.SOLVER.ZERO_WD_1D_PARAM = True  # no weight decay on biases, norms and embeddings
+_C.SOLVER.LAYER_DECAY = 1.0  # TimeSformer: how much more slowly a layer learns than the one above; 0.75 is usual
 _C.SOLVER.CLIP_GRAD_L2NORM = 0.0  # 0: no clipping
 _C.SOLVER.MAX_SKIPPED_STEPS = 10  # so many steps in a row whose gradient is not finite end the run
 

@@ -31,8 +31,8 @@ _CHOICES = {
     "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
     "TIMESFORMER.POSITION_RESIZE": ("bicubic", "nearest"),
     "TIMESFORMER.TIME_RESIZE": ("nearest", "linear"),
-    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw"),
-    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine"),
+    "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw", "lamb", "lion"),
+    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine", "linear"),
 }
 _POSITIVE = (
     "NUM_GPUS",
@@ -95,6 +95,8 @@ def check_config(cfg: CfgNode) -> None:
     for key in _BELOW_ONE:
         if not 0 <= value_of(cfg, key) < 1:
             raise ConfigError(f"{key} is {value_of(cfg, key)}; it must be at least 0 and below 1")
+    if not 0 < cfg.SOLVER.LAYER_DECAY <= 1:
+        raise ConfigError(f"SOLVER.LAYER_DECAY is {cfg.SOLVER.LAYER_DECAY}; it must be above 0 and at most 1")
     if cfg.SHARD_ID >= cfg.NUM_SHARDS:
         raise ConfigError(f"SHARD_ID {cfg.SHARD_ID} must be below NUM_SHARDS {cfg.NUM_SHARDS}; it counts from 0")
     world = cfg.NUM_GPUS * cfg.NUM_SHARDS

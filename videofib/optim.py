@@ -5,24 +5,40 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from timm.optim import Lamb, Lion
 from torch import nn, optim
 
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool = False) -> list[dict]:
-    """The trainable parameters in two groups: those that decay, and those that do not.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, decay_all: bool = False, layer_decay: float = 1.0
+) -> list[dict]:
+    """The trainable parameters in groups: those that decay and those that do not, of each layer or of all.
 
     Biases, norm scales (all 1-D parameters) and what ``model.no_weight_decay()`` names (class token, position and
     time embeddings) do not decay, unless ``decay_all``.
+
+    Args:
+        layer_decay: below 1, each layer learns so much more slowly than the one above it, as BEiT and VideoMAE
+            fine-tune; the groups' ``lr_scale`` says how much. ``model.layer_of(name)`` numbers the layers, up to
+            ``model.num_layers`` for the last. 1: all alike, in two groups at most.
+
+    Raises:
+        ValueError: layer_decay for a model that does not number its layers.
     """
+    if layer_decay != 1 and not hasattr(model, "layer_of"):
+        raise ValueError(f"layer_decay {layer_decay} needs layers in an order, and {type(model).__name__} has none")
     exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
-    decayed, free = [], []
+    groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_free = parameter.ndim <= 1 or name.endswith(".bias") or name in exempt
-        (free if is_free and not decay_all else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+        is_free = not decay_all and (parameter.ndim <= 1 or name.endswith(".bias") or name in exempt)
+        layer = model.layer_of(name) if layer_decay != 1 else 0
+        own = {"params": [], "weight_decay": 0.0 if is_free else weight_decay}
+        if layer_decay != 1:
+            own["lr_scale"] = layer_decay ** (model.num_layers - layer)
+        groups.setdefault((layer, is_free), own)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
 
 
 def build_optimizer(
@@ -34,12 +50,15 @@ def build_optimizer(
     nesterov: bool = True,
     betas: Sequence[float] = (0.9, 0.999),
 ) -> optim.Optimizer:
-    """SGD (``momentum``, ``nesterov``) or AdamW (``betas``) over parameter groups."""
+    """SGD (``momentum``, ``nesterov``), or AdamW, LAMB (arXiv 1904.00962) or Lion (arXiv 2302.06675) with ``betas``."""
     if method == "sgd":
         return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
-    if method == "adamw":
-        return optim.AdamW(groups, lr=lr, betas=tuple(betas))
-    raise ValueError(f"method must be 'sgd' or 'adamw', got {method!r}")
+    if method not in _WITH_BETAS:
+        raise ValueError(f"method must be one of sgd, {', '.join(_WITH_BETAS)}, got {method!r}")
+    return _WITH_BETAS[method](groups, lr=lr, betas=tuple(betas))
+
+
+_WITH_BETAS = {"adamw": optim.AdamW, "lamb": Lamb, "lion": Lion}
 
 
 def lr_at(
@@ -58,7 +77,7 @@ def lr_at(
 
     ::
 
-        lr   . - - .            cosine: base_lr -> end_lr along half a cosine over max_epoch
+        lr   . - - .            cosine: base_lr -> end_lr along half a cosine over max_epoch; linear: along a line
             /         ` .       steps_with_relative_lrs: base_lr * relative_lrs[i] from epoch steps[i] on
            /              ` .   warm-up: a line from warmup_start_lr to the policy's value at warmup_epochs
          0 warm-up    max_epoch
@@ -80,7 +99,9 @@ def _policy_lr(
 ) -> float:
     if policy == "cosine":
         return end_lr + (base_lr - end_lr) * (1 + math.cos(math.pi * epoch / max_epoch)) / 2
+    if policy == "linear":
+        return base_lr + (end_lr - base_lr) * epoch / max_epoch
     if policy == "steps_with_relative_lrs":
         reached = [relative for start, relative in zip(steps, relative_lrs, strict=True) if start <= epoch]
         return base_lr * reached[-1]
-    raise ValueError(f"policy must be 'cosine' or 'steps_with_relative_lrs', got {policy!r}")
+    raise ValueError(f"policy must be 'cosine', 'linear' or 'steps_with_relative_lrs', got {policy!r}")

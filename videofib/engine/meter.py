@@ -36,7 +36,7 @@ class Meter:
         self.named: set[str] = before.named if before else set()  # unreadable videos that the log has told of
         self.seconds = 0.0  # before this process went on with the epoch
         self.clips = 0  # in this process
-        self.grad_norm = 0.0
+        self.grad_norm = self.lr = 0.0  # of the last step
 
     def add(self, loss: float, correct: Tensor | None, failures: list, clips: int) -> None:
         """Count a batch. correct: bool (B,), or None where clips have no one class."""
@@ -71,7 +71,7 @@ class Meter:
         """Over all processes, since this one began."""
         return self.clips * distributed.world_size() / self._elapsed()
 
-    def recent(self, lr: float) -> dict:
+    def recent(self) -> dict:
         """A line of figures of the batches since the last one."""
         (loss,) = distributed.mean([_ratio(self.recent_loss, self.recent_batches)])
         self.recent_loss, self.recent_batches = 0.0, 0
@@ -82,17 +82,17 @@ class Meter:
             "epochs": self.epochs,
             "step": self.step,
             "steps": self.steps,
-            "lr": lr,
+            "lr": self.lr,
             "loss": loss,
             "grad_norm": self.grad_norm,
             "clips_per_second": self.clips_per_second(),
             "eta": str(timedelta(seconds=round(seconds))),
         }
 
-    def whole_epoch(self, lr: float) -> dict:
+    def whole_epoch(self) -> dict:
         """The line of figures of the epoch; videos that were replaced are told in the log, each once a run."""
         (loss,) = distributed.mean([_ratio(self.loss, self.batches)])
-        stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": lr, "loss": loss}
+        stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": self.lr, "loss": loss}
         if self.judged:
             (stats["clip_top1_acc"],) = distributed.mean([100.0 * self.correct / self.judged])
         replaced = [failure for failures in distributed.all_gather(self.failures) for failure in failures]

@@ -133,7 +133,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         _load_pretrained(cfg, model, read_source(source))
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
     optimizer = build_optimizer(
-        parameter_groups(model, cfg.SOLVER.WEIGHT_DECAY, decay_all=not cfg.SOLVER.ZERO_WD_1D_PARAM),
+        _parameter_groups(cfg, model),
         cfg.SOLVER.OPTIMIZING_METHOD,
         lr=cfg.SOLVER.BASE_LR,
         momentum=cfg.SOLVER.MOMENTUM,
@@ -173,6 +173,18 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         stop=stop,
     )
+
+
+def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
+    try:
+        return parameter_groups(
+            model,
+            cfg.SOLVER.WEIGHT_DECAY,
+            decay_all=not cfg.SOLVER.ZERO_WD_1D_PARAM,
+            layer_decay=cfg.SOLVER.LAYER_DECAY,
+        )
+    except ValueError as error:
+        raise ConfigError(f"SOLVER.LAYER_DECAY: {error}; set it to 1.0") from error
 
 
 def test_from_config(cfg: CfgNode) -> dict:

@@ -137,7 +137,7 @@ def train(
             checkpoint_steps=checkpoint_steps,
             stop=stop,
         )
-        stats = meter.whole_epoch(optimizer.param_groups[0]["lr"])
+        stats = meter.whole_epoch()
         if distributed.is_main():
             log_stats({"_type": "train_epoch", **stats})
         stopping = distributed.any_process(stop()) and epoch + 1 < epochs
@@ -193,7 +193,7 @@ def train_epoch(
         group = min(recipe.accumulation, meter.steps - step + position)
         completes_group = position == group - 1
         if position == 0:
-            lr = set_lr(optimizer, recipe.lr_at(meter.epoch + step / meter.steps))
+            meter.lr = set_lr(optimizer, recipe.lr_at(meter.epoch + step / meter.steps))
 
         with nullcontext() if completes_group or replica is model else replica.no_sync():
             with torch.autocast(device.type, recipe.amp_dtype, enabled=recipe.amp_dtype is not None):
@@ -212,11 +212,11 @@ def train_epoch(
             if meter.skipped_in_row == recipe.max_skipped:
                 raise TrainingError(
                     f"the gradient was not finite in {meter.skipped_in_row} step(s) in a row, up to {where} (loss "
-                    f"{loss_value:.3g}, learning rate {lr:.3g}); {_MEND}"
+                    f"{loss_value:.3g}, learning rate {meter.lr:.3g}); {_MEND}"
                 )
-        progress.set_postfix(lr=f"{lr:.2e}", loss=f"{loss_value:.3f}", clips_s=f"{meter.clips_per_second():.1f}")
+        progress.set_postfix(lr=f"{meter.lr:.2e}", loss=f"{loss_value:.3f}", clips_s=f"{meter.clips_per_second():.1f}")
         if (step + 1) % log_period == 0:
-            stats = meter.recent(lr)
+            stats = meter.recent()
             if distributed.is_main():
                 log_stats({"_type": "train_iter", **stats})
         if not completes_group or step + 1 == meter.steps:
@@ -268,9 +268,9 @@ def mix_clips(mix: Mix, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> float:
-    """Give all parameter groups this learning rate, and return it."""
+    """Give all parameter groups this learning rate, times their ``lr_scale`` if they have one, and return it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
     return lr
 
 

@@ -219,6 +219,18 @@ class TimeSformer(nn.Module):
         """Parameters an optimizer should not decay, besides the one-dimensional ones."""
         return {"cls_token", "reg_token", "pos_embed", "time_embed"}
 
+    @property
+    def num_layers(self) -> int:
+        """The number of the last layer, which ``layer_of`` gives for the final norm and the classifier."""
+        return len(self.blocks) + 1
+
+    def layer_of(self, name: str) -> int:
+        """The layer of a parameter: 0 in front of the blocks, then the blocks from 1 on, then ``num_layers``."""
+        part, _, rest = name.partition(".")
+        if part == "blocks":
+            return 1 + int(rest.partition(".")[0])
+        return self.num_layers if part in ("norm", "head") else 0
+
     def forward(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, K)."""
         return self.head(self.forward_features(video))
