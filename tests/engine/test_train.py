@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import shutil
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -103,7 +104,11 @@ def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, check
     assert torch.equal(weights(resumed[0]), weights(undisturbed[0]))
     assert torch.equal(weights(resumed[4].module), weights(undisturbed[4].module))
     for found, line in zip(read_stats(log)[-7:], expected[-7:], strict=True):  # the figures of epochs go on, too
-        assert all(found[key] == line[key] for key in line if key not in ("clips_per_second", "seconds", "eta"))
+        assert all(
+            found[key] == line[key]
+            for key in line
+            if key not in ("clips_per_second", "data_wait", "memory_gib", "seconds", "eta")
+        )
     other_seed = parts()
     run_train(*other_seed[:4], epochs=4, seed=8)
     assert not torch.equal(weights(other_seed[0]), weights(undisturbed[0]))
@@ -281,6 +286,25 @@ def test_figures_are_logged(log):
     assert 0 < epoch["loss"] < stats[1]["loss"]
     assert 0 <= epoch["clip_top1_acc"] <= 100
     assert val == {"_type": "val_epoch", "epoch": 2, "epochs": 2, "top1_acc": 12.5}
+
+
+class SlowToCome(Loader):
+    def __iter__(self):
+        for batch in super().__iter__():
+            time.sleep(0.2)
+            yield batch
+
+
+@pytest.mark.parametrize(("kind", "low", "high"), [(Loader, 0, 0.5), (SlowToCome, 0.6, 1)])
+def test_the_time_spent_on_waiting_for_data_is_told(log, kind, low, high):
+    model, loader, optimizer, recipe = make_run()
+    loader.__class__ = kind
+    model.register_forward_hook(lambda *args: time.sleep(0.05))
+    run_train(model, loader, optimizer, recipe, epochs=1, log_period=1)
+    *steps, epoch = [line for line in read_stats(log) if line["_type"].startswith("train")]
+    assert low <= epoch["data_wait"] <= high
+    assert low <= steps[-1]["data_wait"] <= high
+    assert 0.05 < epoch["memory_gib"] < 64
 
 
 def test_replaced_videos_are_counted_and_named(log):

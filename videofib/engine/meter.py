@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import resource
+import sys
 import time
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from videofib import distributed
@@ -36,7 +40,16 @@ class Meter:
         self.named: set[str] = before.named if before else set()  # unreadable videos that the log has told of
         self.seconds = 0.0  # before this process went on with the epoch
         self.clips = 0  # in this process
+        self.waited = 0.0  # seconds, for batches
         self.grad_norm = self.lr = 0.0  # of the last step
+
+    def timed(self, batches: Iterable[dict]) -> Iterator[dict]:
+        """The batches, while counting the time that is spent on waiting for them."""
+        start = time.perf_counter()
+        for batch in batches:
+            self.waited += time.perf_counter() - start
+            yield batch
+            start = time.perf_counter()
 
     def add(self, loss: float, correct: Tensor | None, failures: list, clips: int) -> None:
         """Count a batch. correct: bool (B,), or None where clips have no one class."""
@@ -71,6 +84,10 @@ class Meter:
         """Over all processes, since this one began."""
         return self.clips * distributed.world_size() / self._elapsed()
 
+    def data_wait(self) -> float:
+        """The share of this process's time that went into waiting for data: near 0 where the loader keeps up."""
+        return self.waited / self._elapsed()
+
     def recent(self) -> dict:
         """A line of figures of the batches since the last one."""
         (loss,) = distributed.mean([_ratio(self.recent_loss, self.recent_batches)])
@@ -85,6 +102,8 @@ class Meter:
             "lr": self.lr,
             "loss": loss,
             "grad_norm": self.grad_norm,
+            "data_wait": self.data_wait(),
+            "memory_gib": peak_memory_gib(),
             "clips_per_second": self.clips_per_second(),
             "eta": str(timedelta(seconds=round(seconds))),
         }
@@ -105,12 +124,22 @@ class Meter:
             **stats,
             "replaced_videos": len(replaced),
             "skipped_steps": self.skipped,
+            "data_wait": self.data_wait(),
+            "memory_gib": peak_memory_gib(),
             "clips_per_second": self.clips_per_second(),
             "seconds": self.seconds + self._elapsed(),
         }
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started
+
+
+def peak_memory_gib() -> float:
+    """The most that this process has held: on a GPU by its tensors, else in all."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def _ratio(total: float, count: int) -> float:

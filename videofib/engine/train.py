@@ -173,7 +173,7 @@ def train_epoch(
     device = next(model.parameters()).device
     saved = meter.step
     progress = tqdm(
-        loader,
+        meter.timed(loader),
         desc=f"epoch {meter.epoch + 1}/{meter.epochs}",
         total=meter.steps,
         initial=meter.step,
@@ -214,7 +214,12 @@ def train_epoch(
                     f"the gradient was not finite in {meter.skipped_in_row} step(s) in a row, up to {where} (loss "
                     f"{loss_value:.3g}, learning rate {meter.lr:.3g}); {_MEND}"
                 )
-        progress.set_postfix(lr=f"{meter.lr:.2e}", loss=f"{loss_value:.3f}", clips_s=f"{meter.clips_per_second():.1f}")
+        progress.set_postfix(
+            lr=f"{meter.lr:.2e}",
+            loss=f"{loss_value:.3f}",
+            clips_s=f"{meter.clips_per_second():.1f}",
+            wait=f"{meter.data_wait():.0%}",
+        )
         if (step + 1) % log_period == 0:
             stats = meter.recent()
             if distributed.is_main():
