@@ -295,7 +295,7 @@ class SlowToCome(Loader):
             yield batch
 
 
-@pytest.mark.parametrize(("kind", "low", "high"), [(Loader, 0, 0.5), (SlowToCome, 0.6, 1)])
+@pytest.mark.parametrize(("kind", "low", "high"), [(Loader, 0, 0.3), (SlowToCome, 0.4, 1)])
 def test_the_time_spent_on_waiting_for_data_is_told(log, kind, low, high):
     model, loader, optimizer, recipe = make_run()
     loader.__class__ = kind

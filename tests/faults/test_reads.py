@@ -13,5 +13,5 @@ def test_nothing_good_is_lost_and_everything_bad_is_named_once(shared_data, tmp_
     assert found["reads"] >= 300
     assert found["good_videos_lost"] == found["readable_named"] == []
     assert found["unreadable_named_once"] == found["unreadable"] == 13
-    assert found["longest_batch_s"] < 10
+    assert found["longest_batch_s"] < 20  # 2 s on a quiet machine
     assert sum(found["workers_killed"].values()) > 0
