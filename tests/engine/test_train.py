@@ -121,13 +121,14 @@ def test_a_checkpoint_that_does_not_fit_the_epoch_is_refused():
         run_train(*make_run(), start=Position(0, 2, [{}]))
 
 
-def test_another_number_of_processes_goes_on_with_the_same_videos():
+def test_another_number_of_processes_goes_on_with_the_same_videos(caplog):
     seen = []
     model, loader, optimizer, recipe = make_run(batch_size=2)
     loader.shuffle = False
     model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
     run_train(model, loader, optimizer, recipe, epochs=1, start=Position(0, 4, [{}, {}]))
     assert seen == [2, 2]
+    assert "is of 2 process(es), this run of 1" in caplog.text
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch():

@@ -60,6 +60,11 @@ def run_parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int
             worker.end()
 
 
+def ending(exitcode: int) -> str:
+    """How a process ended, in words."""
+    return f"signal {signal.Signals(-exitcode).name}" if exitcode < 0 else f"exit code {exitcode}"
+
+
 class _Worker:
     def __init__(self, function: Callable[[Any], Any]):
         # spawn: a forked copy of a process that has decoded videos inherits the locks of its threads and may hang
@@ -78,8 +83,7 @@ class _Worker:
         """Close the pipe, wait for the process and say how it ended."""
         self.connection.close()
         self.process.join()
-        code = self.process.exitcode
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return ending(self.process.exitcode)
 
 
 def _work(function: Callable[[Any], Any], connection: Connection) -> None:

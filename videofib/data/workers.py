@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from videofib.data.errors import DecodeError
+from videofib.data.parallel import ending
 from videofib.data.slots import MAX_WORKERS, Slots, SlotWriter
 
 # call(record, chance, out) reads one sample into ``out``, or raises DecodeError
@@ -160,7 +161,7 @@ class Workers:
         worker.process.kill()
         worker.process.join()
         worker.connection.close()
-        how = _ending(worker.process.exitcode)
+        how = ending(worker.process.exitcode)
         current = worker.sent.get(self._slots.clock.read(worker.place)[0])
         if current is None and not worker.has_answered:
             self._stillbirths += 1
@@ -213,7 +214,3 @@ def _work(read: Read, connection: Connection, slots: SlotWriter, place: int) -> 
             connection.send((number, failure, error))
         except OSError:  # the parent is gone
             return
-
-
-def _ending(exitcode: int | None) -> str:
-    return f"signal {signal.Signals(-exitcode).name}" if exitcode and exitcode < 0 else f"exit code {exitcode}"

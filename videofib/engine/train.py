@@ -297,7 +297,14 @@ def _enter_epoch(epoch: int, epochs: int, steps: int, start: Position, seed: int
             meter.restore(start.states[rank]["meter"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"the checkpoint cannot be gone on from within an epoch: {error}") from error
-    else:  # another number of processes than before shares what is left of an epoch: the same videos, other chance
+    else:
+        if start.step and distributed.is_main():
+            logger.warning(
+                "the checkpoint within an epoch is of %d process(es), this run of %d: the videos that are left are the "
+                "same, but other chance is drawn, and the epoch's figures begin here",
+                len(start.states),
+                distributed.world_size(),
+            )
         seed_everything(seed, epoch, rank, *([start.step] if start.step else []))
     return meter
 
