@@ -31,6 +31,9 @@ READERS = {
     "models/build.py": {"config"},
     "data/loader.py": {"config"},
     "engine/run.py": None,
+    "engine/run_train.py": None,
+    "engine/run_test.py": None,
+    "engine/parts.py": None,
     "engine/preflight.py": {"config"},
 }
 ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "module"]

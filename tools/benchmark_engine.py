@@ -34,7 +34,7 @@ from videofib.data.sampling import short_side_size, view_crop
 from videofib.data.transforms import normalize, resize, to_tensor
 from videofib.data.video_loader import VideoLoader
 from videofib.engine.evaluate import evaluate
-from videofib.engine.run import recipe_from_config
+from videofib.engine.run_train import recipe_from_config
 from videofib.engine.train import train
 from videofib.logging import setup_logging
 from videofib.models.build import build_model

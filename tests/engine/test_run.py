@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from videofib.config import load_config
-from videofib.engine.run import config_from_command_line, recipe_from_config
+from videofib.engine.run import config_from_command_line
+from videofib.engine.run_train import recipe_from_config
 
 
 @pytest.fixture

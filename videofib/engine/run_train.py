@@ -1,0 +1,167 @@
+"""The training stage: from the config to the parts of a training, and where it goes on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+from timm.data import Mixup
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from videofib import distributed
+from videofib.checkpoint import CheckpointError, find_checkpoints, latest_checkpoint, resume, save_checkpoint
+from videofib.config import ConfigError, differences
+from videofib.data.loader import build_eval_loader, build_train_loader
+from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config
+from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names, warn_of_flips
+from videofib.engine.randomness import seed_everything
+from videofib.engine.train import Position, Recipe, train
+from videofib.models.source import read_source
+from videofib.optim import build_optimizer, lr_at, parameter_groups
+
+logger = logging.getLogger(__name__)
+
+
+def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
+    """Train the model the config describes, going on from its newest checkpoint where there is one."""
+    device, rank, world = distributed.device(), distributed.rank(), distributed.world_size()
+    amp_dtype = choose_amp_dtype(cfg, device)
+    train_loader = build_train_loader(cfg, rank, world)
+    val_loader = build_eval_loader(cfg, "val", rank, world)
+    class_names = read_class_names(cfg)
+    check_split(cfg, train_loader, "train")
+    check_split(cfg, val_loader, "val")
+    warn_of_flips(cfg, class_names)
+
+    seed_everything(cfg.RNG_SEED)  # the same first weights in every process
+    model = model_from_config(cfg).to(device)
+    if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        bring_weights(cfg, model, read_source(source))
+    ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
+    optimizer = build_optimizer(
+        _parameter_groups(cfg, model),
+        cfg.SOLVER.OPTIMIZING_METHOD,
+        lr=cfg.SOLVER.BASE_LR,
+        momentum=cfg.SOLVER.MOMENTUM,
+        nesterov=cfg.SOLVER.NESTEROV,
+        betas=cfg.SOLVER.BETAS,
+    )
+    recipe = recipe_from_config(cfg, amp_dtype, ema)
+    logger.info(
+        "%s with %.2f M parameters; %d train and %d val videos; %d process(es) on %s",
+        cfg.MODEL.MODEL_NAME,
+        sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        len(train_loader.dataset.records),
+        len(val_loader.dataset.records),
+        world,
+        device.type,
+    )
+
+    state = {"scaler": recipe.scaler, "ema": ema.module if ema else None}
+    checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
+    start = _resume_from(cfg, checkpoints, model, optimizer, **state)
+    evaluated = ema.module if ema else model
+    train(
+        model,
+        train_loader,
+        optimizer,
+        recipe,
+        epochs=cfg.SOLVER.MAX_EPOCH,
+        start=start,
+        seed=cfg.RNG_SEED,
+        log_period=cfg.LOG_PERIOD,
+        save=lambda position: save_checkpoint(
+            checkpoints, model=model, optimizer=optimizer, config=cfg.dump(), **vars(position), **state
+        ),
+        checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
+        checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
+        validate=lambda: evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate")[0],
+        eval_period=cfg.TRAIN.EVAL_PERIOD,
+        stop=stop,
+    )
+
+
+def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:
+    try:
+        return parameter_groups(
+            model,
+            cfg.SOLVER.WEIGHT_DECAY,
+            decay_all=not cfg.SOLVER.ZERO_WD_1D_PARAM,
+            layer_decay=cfg.SOLVER.LAYER_DECAY,
+        )
+    except ValueError as error:
+        raise ConfigError(f"SOLVER.LAYER_DECAY: {error}; set it to 1.0") from error
+
+
+def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEmaV3 | None) -> Recipe:
+    """How the config's SOLVER, MIXUP and batch sizes make an optimizer step."""
+    smoothing = cfg.MIXUP.LABEL_SMOOTH_VALUE
+    mix = None
+    if cfg.MIXUP.ENABLE:
+        mix = Mixup(
+            mixup_alpha=cfg.MIXUP.ALPHA,
+            cutmix_alpha=cfg.MIXUP.CUTMIX_ALPHA,
+            prob=cfg.MIXUP.PROB,
+            switch_prob=cfg.MIXUP.SWITCH_PROB,
+            label_smoothing=smoothing,
+            num_classes=cfg.MODEL.NUM_CLASSES,
+        )
+    return Recipe(
+        lr_at=partial(
+            lr_at,
+            base_lr=cfg.SOLVER.BASE_LR,
+            policy=cfg.SOLVER.LR_POLICY,
+            max_epoch=cfg.SOLVER.MAX_EPOCH,
+            end_lr=cfg.SOLVER.COSINE_END_LR,
+            steps=cfg.SOLVER.STEPS,
+            relative_lrs=cfg.SOLVER.LRS,
+            warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
+            warmup_start_lr=cfg.SOLVER.WARMUP_START_LR,
+        ),
+        **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
+        accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
+        clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
+        max_skipped=cfg.SOLVER.MAX_SKIPPED_STEPS,
+        amp_dtype=amp_dtype,
+        scaler=torch.amp.GradScaler("cuda") if amp_dtype == torch.float16 else None,
+        mix=mix,
+        ema=ema,
+    )
+
+
+# MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given the label smoothing
+_LOSSES = {
+    "cross_entropy": lambda smoothing: {"criterion": nn.CrossEntropyLoss(label_smoothing=smoothing)},
+    "bce_logit": lambda smoothing: {"criterion": nn.BCEWithLogitsLoss(), "judge": None},
+}
+
+
+def _resume_from(
+    cfg: CfgNode, checkpoints: Path, model: nn.Module, optimizer: torch.optim.Optimizer, **state
+) -> Position:
+    """Load the newest checkpoint of this run, if there is one; returns where to go on."""
+    if not cfg.TRAIN.AUTO_RESUME:
+        if find_checkpoints(checkpoints):
+            raise ConfigError(
+                f"{checkpoints} holds checkpoints of another run, which this one would mix with its own: "
+                "set another OUTPUT_DIR, or TRAIN.AUTO_RESUME True to go on from them"
+            )
+        return Position()
+    found = latest_checkpoint(checkpoints)
+    if len(set(distributed.all_gather(found and found[0].name))) > 1:
+        raise CheckpointError(f"not every process sees the same checkpoints in {checkpoints}; is the folder shared?")
+    if found is None:
+        return Position()
+    path, checkpoint = found
+    resume(checkpoint, path, model, optimizer, **state)
+    position = Position(checkpoint["epoch"], checkpoint["step"], checkpoint["states"])
+    more = f" and {position.step} steps" if position.step else ""
+    logger.info("going on from %s; %d of %d epochs%s are done", path, position.epoch, cfg.SOLVER.MAX_EPOCH, more)
+    if changed := differences(checkpoint["config"], cfg):
+        logger.warning("settings changed since that checkpoint: %s", "; ".join(changed))
+    return position
