@@ -2,6 +2,11 @@
 
 import logging
 import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -107,6 +112,68 @@ def test_a_damaged_newest_file_is_reported_and_the_one_before_it_used(tmp_path, 
     path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
         latest_checkpoint(tmp_path)
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return one == other
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    model, optimizer = run_parts()
+    take_step(model, optimizer)
+    path = save_checkpoint(tmp_path, 1, model, optimizer, config="RNG_SEED: 0\n" * 50)
+    written, content, rng, refused = path.read_bytes(), load_checkpoint(path), random.Random(0), []
+    for _ in range(300):
+        damaged = bytearray(written)
+        damaged[rng.randrange(len(written))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert same(load_checkpoint(path), content)  # such as one in a gap between two tensors
+        except CheckpointError as error:
+            refused.append(str(error))
+    assert len(refused) > 150
+    assert not any("\n" in line for line in refused)
+    offset = written.index(model[0].weight.detach().numpy().tobytes())
+    path.write_bytes(written[:offset] + b"\0" * 8 + written[offset + 8 :])
+    torch.load(path)  # takes it
+    with pytest.raises(CheckpointError, match=r"00001\.pyth is damaged: \S+ is not what was written"):
+        load_checkpoint(path)
+
+
+FILL = """
+import resource, sys
+from tests.test_checkpoint import run_parts
+from videofib.checkpoint import CheckpointError, save_checkpoint
+
+if sys.argv[2] == "limit":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+try:
+    for epoch in range(1, 10):
+        save_checkpoint(sys.argv[1], epoch, *run_parts(width=10 if epoch < 3 else 500_000))
+except CheckpointError as error:
+    print(error)
+print(sorted(path.name for path in __import__("pathlib").Path(sys.argv[1]).iterdir()))
+"""
+
+
+@pytest.mark.parametrize("full", ["limit", "tmpfs"])
+def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_ones(tmp_path, full):
+    """A process may not write larger files; and, where one may mount it, a real file system of one megabyte."""
+    command = [sys.executable, "-c", FILL, tmp_path, full]
+    if full == "tmpfs":
+        mount = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=1m none "$0" && exec "$@"', str(tmp_path)]
+        if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True).returncode:
+            pytest.skip("no file system may be mounted here")
+        command = [*mount, *command]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=True)
+    reason = {"limit": "File too large", "tmpfs": "No space left on device"}[full]
+    said, files = done.stdout.splitlines()
+    assert said == f"cannot write the checkpoint {tmp_path}/checkpoint_epoch_00003.pyth: {reason}"
+    assert files == "['checkpoint_epoch_00001.pyth', 'checkpoint_epoch_00002.pyth']"
 
 
 class Hostile:

@@ -15,7 +15,7 @@ ALLOWED = {
     "models": {"attention", "checkpoint", "files"},
     "data": {"files"},
     "cli": {"data"},  # the command line of data preparation
-    "engine": {"checkpoint", "distributed", "files", "logging", "metrics", "optim"},
+    "engine": {"checkpoint", "distributed", "files", "logging", "metrics", "optim", "retention"},
     "files": set(),
     "logging": {"distributed", "files"},
     "metrics": set(),
@@ -23,6 +23,7 @@ ALLOWED = {
     "profiling": {"attention"},
     "distributed": set(),
     "checkpoint": {".", "files"},
+    "retention": {"checkpoint", "files"},
     "config": {"config_checks"},
     "config_checks": set(),
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,10 @@ def save_checkpoint(
         "versions": {"videofib": videofib.__version__, "torch": str(torch.__version__)},
     }
     try:
-        with replacing(path) as partial:
-            torch.save(content, partial)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from error
+        with replacing(path) as partial, partial.open("wb") as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot write the checkpoint {path}: {_reason(error)}") from error
     for old in find_checkpoints(directory)[:-2]:
         if _position_in_name(old)[1]:
             old.unlink(missing_ok=True)
@@ -78,13 +79,16 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU.
+    """Read a checkpoint of videofib onto the CPU.
+
+    It is compared with the checksums that it was written with, which ``torch.load`` does not do.
 
     Raises:
         CheckpointError: no such file, a damaged one, one that holds more than tensors and plain values, or one that
             videofib did not write.
     """
     content = read_tensors(path)
+    _compare_checksums(path)
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
         raise CheckpointError(f"{path} is no videofib checkpoint: expected {sorted(_KEYS)}, found {found}")
@@ -186,6 +190,26 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path)
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError(f"the weights in {source} do not fit the model: {'; '.join(problems[:8])}{more}")
     model.load_state_dict(state)
+
+
+def _compare_checksums(path: str | Path) -> None:
+    """A flipped bit within a tensor is read as another number, but the archive has the CRC-32 of each tensor."""
+    if not zipfile.is_zipfile(path):
+        return  # an older format of torch, which has none, and in which no checkpoint of ours is
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # as above
+        damaged = f"an entry ({error})"
+    if damaged:
+        raise CheckpointError(f"{path} is damaged: {damaged} is not what was written")
+
+
+def _reason(error: BaseException) -> str:
+    """Why writing failed: of a full disk torch says what it found in its buffers, and the system's word lies beneath."""
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _position_in_name(path: Path) -> tuple[int, int]:

@@ -38,12 +38,18 @@ _C.TRAIN.MIXED_PRECISION = False
 _C.TRAIN.MIXED_PRECISION_DTYPE = "bf16"  # bf16 | fp16
 _C.TRAIN.EMA_DECAY = 0.0  # 0: no moving average of the weights
 
+_C.CHECKPOINT = CfgNode()
+_C.CHECKPOINT.KEEP = 0  # so many of the newest stay, and the best; 0: all. CHECKPOINT_STEPS has its own rule
+_C.CHECKPOINT.METRIC = (
+    "auto"  # the best by: auto (top1_acc, or mAP) | top1_acc | top5_acc | mean_class_acc | mAP | none
+)
+
 _C.TEST = CfgNode()
 _C.TEST.ENABLE = True
 _C.TEST.BATCH_SIZE = 8  # views a forward pass, over all processes
 _C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips a video
 _C.TEST.NUM_SPATIAL_CROPS = 3  # 1 (centre) or 3
-_C.TEST.CHECKPOINT_FILE_PATH = ""  # likewise; empty: the newest in OUTPUT_DIR
+_C.TEST.CHECKPOINT_FILE_PATH = ""  # likewise; empty: the newest in OUTPUT_DIR; best: its best
 _C.TEST.ENSEMBLE_LOGITS = False  # average raw logits as TimeSformer's own tool does, not softmax scores
 _C.TEST.UNREADABLE = "wrong"  # a video that does not decode: counted "wrong", or "exclude"d
 

@@ -19,8 +19,10 @@ def value_of(cfg: CfgNode, key: str) -> object:
     return cfg
 
 
+_ACCURACIES = ("top1_acc", "top5_acc", "mean_class_acc")  # what validation tells where a video is of one class
 _CHOICES = {
     "TRAIN.MIXED_PRECISION_DTYPE": ("bf16", "fp16"),
+    "CHECKPOINT.METRIC": ("auto", *_ACCURACIES, "mAP", "none"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.UNREADABLE": ("wrong", "exclude"),
     "DATA.DECODING_BACKEND": ("auto", "decord", "pyav", "torchcodec"),
@@ -60,6 +62,7 @@ _NOT_NEGATIVE = (
     "SHARD_ID",
     "GLOBAL_BATCH_SIZE",
     "TRAIN.CHECKPOINT_STEPS",
+    "CHECKPOINT.KEEP",
     "AUG.COLOR_JITTER",
     "DATA.READ_SHORT_SIDE",
     "DATA_LOADER.NUM_WORKERS",
@@ -128,6 +131,11 @@ def check_config(cfg: CfgNode) -> None:
                 )
         if cfg.MIXUP.LABEL_SMOOTH_VALUE:
             raise ConfigError("MODEL.LOSS_FUNC bce_logit has no label smoothing; set MIXUP.LABEL_SMOOTH_VALUE 0")
+    if cfg.CHECKPOINT.METRIC in {"bce_logit": _ACCURACIES, "cross_entropy": ("mAP",)}[cfg.MODEL.LOSS_FUNC]:
+        raise ConfigError(
+            f"CHECKPOINT.METRIC {cfg.CHECKPOINT.METRIC} is no figure of MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC}; set "
+            "CHECKPOINT.METRIC auto"
+        )
     if cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and cfg.SOLVER.NESTEROV and not cfg.SOLVER.MOMENTUM:
         raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0")
     if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):

@@ -16,12 +16,13 @@ from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
 from videofib import distributed
-from videofib.checkpoint import latest_checkpoint, resume, save_checkpoint
+from videofib.checkpoint import find_checkpoints, latest_checkpoint, resume, save_checkpoint
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.train import Position, Recipe, TrainingError, mix_clips, train
 from videofib.logging import close_logging, setup_logging
 from videofib.optim import lr_at
+from videofib.retention import BestKeeper, best_checkpoint
 
 
 def constant_lr(epoch, lr=0.05):
@@ -274,6 +275,49 @@ def test_saving_and_validating_keep_their_periods_and_come_at_the_end():
     )
     assert saved == [Position(2), Position(4), Position(5)]
     assert validated == [1, 3]  # after epochs 3 and 5, each time after saving
+
+
+START = Position()
+
+
+def run_with_best(folder, parts, accuracies, start=START, epochs=None, **options):
+    """Train an epoch for each accuracy, which validation then tells; returns the names of the checkpoints left."""
+    model, loader, optimizer, recipe = parts
+    best = BestKeeper(folder, "top1_acc", start.epoch)
+    outcomes = iter(accuracies)
+    run_train(
+        model,
+        loader,
+        optimizer,
+        recipe,
+        epochs=epochs or start.epoch + len(accuracies),
+        start=start,
+        save=lambda position: save_checkpoint(folder, model=model, optimizer=optimizer, **vars(position)),
+        best=best,
+        validate=lambda: {"top1_acc": next(outcomes)},
+        **options,
+    )
+    return [int(path.stem.removeprefix("checkpoint_epoch_")) for path in find_checkpoints(folder)]
+
+
+def test_the_best_epoch_is_kept_whatever_the_period(tmp_path):
+    left = run_with_best(tmp_path, make_run(), [10.0, 30.0, 20.0, 25.0, 40.0, 40.0], checkpoint_period=4)
+    assert left == [4, 5, 6]
+    assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00005.pyth"
+
+
+def test_a_validation_that_a_run_was_ended_before_is_made_up_for(tmp_path, log):
+    parts = make_run()
+    with pytest.raises(StopIteration):
+        run_with_best(tmp_path, parts, [10.0, 90.0], epochs=4)  # ends in the validation after epoch 3
+    left = run_with_best(tmp_path, parts, [95.0, 80.0], start=Position(3), epochs=4)
+    assert left == [1, 2, 3, 4]
+    assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00003.pyth"
+    told = [(line["epoch"], line["top1_acc"]) for line in read_stats(log) if line["_type"] == "val_epoch"]
+    assert told == [(1, 10), (2, 90), (3, 95), (4, 80)]
+    run_with_best(tmp_path, parts, [], start=Position(4), epochs=4)  # nothing is left to do
+    assert read_stats(log)[-1]["epoch"] == 4
+    assert len(read_stats(log)) == 8
 
 
 def test_figures_are_logged(log):

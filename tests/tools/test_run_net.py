@@ -129,6 +129,7 @@ def results(run_folder):
 
 def test_a_run_trains_tests_and_writes_everything_down(trained):
     assert sorted(file.name for file in (trained / "checkpoints").iterdir()) == [
+        "best.json",
         "checkpoint_epoch_00001.pyth",
         "checkpoint_epoch_00002.pyth",
     ]
@@ -227,6 +228,20 @@ def test_a_finished_run_is_not_trained_again_and_changed_settings_are_named(expe
     assert "2 of 2 epochs are done" in log
     assert "was trained with other settings: ATTENTION.JOINT fibottention -> dense" in log
     assert log.count("test_final") == 2
+
+
+def test_the_newest_and_the_best_stay_and_the_best_can_be_tested(experiment, tmp_path, capsys):
+    train_all = ["SOLVER.MAX_EPOCH", "4", "CHECKPOINT.KEEP", "1"]
+    run(experiment, tmp_path, *train_all, "TEST.CHECKPOINT_FILE_PATH", "best")
+    stats = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
+    told = [line["top1_acc"] for line in stats if line["_type"] == "val_epoch"]
+    best = 1 + told.index(max(told))
+    left = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.pyth"))
+    assert left == [f"checkpoint_epoch_{epoch:05d}.pyth" for epoch in sorted({best, 4})]
+    assert (results(tmp_path)["epoch"], Path(results(tmp_path)["checkpoint"]).name) == (best, left[0])
+    (tmp_path / "checkpoints" / "best.json").unlink()
+    said = fails(capsys, experiment, tmp_path, "TEST.CHECKPOINT_FILE_PATH", "best", stages=["test"])
+    assert "which validation writes" in said
 
 
 def test_each_stage_can_be_turned_off(experiment, tmp_path, capsys):

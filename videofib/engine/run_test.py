@@ -9,13 +9,14 @@ from pathlib import Path
 from fvcore.common.config import CfgNode
 
 from videofib import distributed
-from videofib.checkpoint import CheckpointError, latest_checkpoint
+from videofib.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from videofib.data.loader import build_eval_loader
 from videofib.engine.evaluate import write_results
 from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config
 from videofib.engine.preflight import check_split, read_class_names
 from videofib.logging import log_stats
 from videofib.models.source import read_source
+from videofib.retention import best_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,10 @@ logger = logging.getLogger(__name__)
 def test_from_config(cfg: CfgNode) -> dict:
     """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures."""
     checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
-    if cfg.TEST.CHECKPOINT_FILE_PATH:
+    if cfg.TEST.CHECKPOINT_FILE_PATH == "best":
+        path = best_checkpoint(checkpoints)
+        source = replace(read_source(load_checkpoint(path)), name=str(path))
+    elif cfg.TEST.CHECKPOINT_FILE_PATH:
         source = read_source(cfg.TEST.CHECKPOINT_FILE_PATH)
     elif found := latest_checkpoint(checkpoints):
         source = replace(read_source(found[1]), name=str(found[0]))

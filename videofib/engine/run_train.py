@@ -23,6 +23,7 @@ from videofib.engine.randomness import seed_everything
 from videofib.engine.train import Position, Recipe, train
 from videofib.models.source import read_source
 from videofib.optim import build_optimizer, lr_at, parameter_groups
+from videofib.retention import BestKeeper, remove_old
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,15 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     state = {"scaler": recipe.scaler, "ema": ema.module if ema else None}
     checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
     start = _resume_from(cfg, checkpoints, model, optimizer, **state)
+    best = _best_keeper(cfg, checkpoints, start.epoch) if distributed.is_main() else None
+
+    def save(position: Position) -> None:
+        save_checkpoint(checkpoints, model=model, optimizer=optimizer, config=cfg.dump(), **vars(position), **state)
+        if best:
+            best.remove_old()
+        else:
+            remove_old(checkpoints, cfg.CHECKPOINT.KEEP)
+
     evaluated = ema.module if ema else model
     train(
         model,
@@ -75,15 +85,21 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         start=start,
         seed=cfg.RNG_SEED,
         log_period=cfg.LOG_PERIOD,
-        save=lambda position: save_checkpoint(
-            checkpoints, model=model, optimizer=optimizer, config=cfg.dump(), **vars(position), **state
-        ),
+        save=save,
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
         checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
         validate=lambda: evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate")[0],
         eval_period=cfg.TRAIN.EVAL_PERIOD,
+        best=best,
         stop=stop,
     )
+
+
+def _best_keeper(cfg: CfgNode, checkpoints: Path, epoch: int) -> BestKeeper | None:
+    metric = cfg.CHECKPOINT.METRIC
+    if metric == "auto":
+        metric = {"cross_entropy": "top1_acc", "bce_logit": "mAP"}[cfg.MODEL.LOSS_FUNC]
+    return None if metric == "none" else BestKeeper(checkpoints, metric, epoch, cfg.CHECKPOINT.KEEP)
 
 
 def _parameter_groups(cfg: CfgNode, model: nn.Module) -> list[dict]:

@@ -23,6 +23,7 @@ from videofib.engine.meter import Meter
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
 from videofib.logging import log_stats
 from videofib.metrics import topk_correct
+from videofib.retention import BestKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ def train(
     checkpoint_steps: int = 0,
     validate: Callable[[], dict],
     eval_period: int = 1,
+    best: BestKeeper | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train ``model`` in place, from ``start`` up to ``epochs``.
@@ -113,6 +115,8 @@ def train(
             0: none.
         validate: called in all processes, returns figures to log.
         log_period: steps between lines of figures.
+        best: in rank 0 alone, if at all; told of each validation. An epoch that is the best is saved in any case, and
+            one that a run was ended before is validated when it goes on.
         stop: asked after each optimizer step; once it says so in any process, the run is saved and ends.
 
     Raises:
@@ -121,6 +125,9 @@ def train(
     """
     replica = distributed.replicate(model)
     meter = None
+    is_unseen = distributed.any_process(best is not None and not best.has_seen(start.epoch))
+    if is_unseen and start.epoch and not start.step and _is_due(start.epoch - 1, eval_period, epochs):
+        _validate(start.epoch, epochs, validate, best)
     for epoch in range(start.epoch, epochs):
         place = start if epoch == start.epoch else Position(epoch)
         meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter)
@@ -141,15 +148,14 @@ def train(
         if distributed.is_main():
             log_stats({"_type": "train_epoch", **stats})
         stopping = distributed.any_process(stop()) and epoch + 1 < epochs
-        if (_is_due(epoch, checkpoint_period, epochs) or stopping) and distributed.is_main():
+        saving = stopping or _is_due(epoch, checkpoint_period, epochs)
+        if saving and distributed.is_main():
             save(Position(epoch + 1))
         if stopping:
             distributed.barrier()  # the first to end makes the launcher end all, and rank 0 is saving
             raise InterruptedRun(f"stopped on request after epoch {epoch + 1}")
         if _is_due(epoch, eval_period, epochs):
-            figures = validate()
-            if distributed.is_main():
-                log_stats({"_type": "val_epoch", "epoch": epoch + 1, "epochs": epochs, **figures})
+            _validate(epoch + 1, epochs, validate, best, save=None if saving else save)
 
 
 def train_epoch(
@@ -307,6 +313,28 @@ def _enter_epoch(epoch: int, epochs: int, steps: int, start: Position, seed: int
             )
         seed_everything(seed, epoch, rank, *([start.step] if start.step else []))
     return meter
+
+
+def _validate(
+    epoch: int,
+    epochs: int,
+    validate: Callable[[], dict],
+    best: BestKeeper | None,
+    save: Callable[[Position], None] | None = None,
+) -> None:
+    """Validate after so many epochs, log it, and note whether that is the best so far.
+
+    Args:
+        save: where this epoch has no checkpoint, writes one if it is the best.
+    """
+    figures = validate()
+    only_as_best = distributed.any_process(best is not None and save is not None and best.improves(figures))
+    if distributed.is_main():
+        log_stats({"_type": "val_epoch", "epoch": epoch, "epochs": epochs, **figures})
+        if only_as_best:
+            save(Position(epoch))
+        if best:
+            best.note(epoch, figures, only_as_best=only_as_best)
 
 
 def _is_due(epoch: int, period: int, epochs: int) -> bool:
