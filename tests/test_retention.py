@@ -97,5 +97,6 @@ def test_the_best_is_a_checkpoint_of_the_folder(tmp_path, name):
     with pytest.raises(CheckpointError, match=r"no .*best\.json, which validation writes"):
         best_checkpoint(folder)
     (folder / RECORD).write_text(json.dumps({"best": name}))
+    touch(folder, (2, 0))
     with pytest.raises(CheckpointError, match="is no checkpoint there"):
         best_checkpoint(folder)

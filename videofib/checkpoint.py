@@ -206,7 +206,7 @@ def _compare_checksums(path: str | Path) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Why writing failed: of a full disk torch says what it found in its buffers, and the system's word lies beneath."""
+    """Why writing failed: torch tells of a full disk as of its buffers; the system's word lies beneath."""
     while error.__context__ is not None and not isinstance(error, OSError):
         error = error.__context__
     return (isinstance(error, OSError) and error.strerror) or str(error)

@@ -1,0 +1,222 @@
+"""The drill of what is saved and skipped while training: full disks, damaged checkpoints, a video that breaks, NaN.
+
+    python -m tests.faults.checkpoints --data DIR --times 20 --workers 2
+
+trains a tiny model on the videos that DIR/train.csv lists, undisturbed, and then again and again while something real
+is broken; every run that goes on has to end with the undisturbed run's weights, bit by bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import re
+import resource
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+
+from tests.engine.in_memory import TinyNet
+from videofib.checkpoint import CheckpointError, find_checkpoints, latest_checkpoint, load_checkpoint, resume
+from videofib.checkpoint import save_checkpoint as save
+from videofib.config import load_config
+from videofib.data.loader import build_train_loader
+from videofib.data.manifest import load_split, write_list
+from videofib.engine.train import Position, Recipe, TrainingError, train
+from videofib.logging import close_logging, setup_logging
+
+EPOCHS, BATCH, STEPS_TO_SAVE = 2, 4, 3
+
+
+class Disturbed:
+    """A loader that does something to a batch, or to the world, when it comes to some (epoch, step)."""
+
+    def __init__(self, loader, at: Mapping[tuple[int, int], Callable[[dict], None]]):
+        self.loader, self.at, self.dataset, self.sampler = loader, at, loader.dataset, self
+
+    def __len__(self):
+        return len(self.loader)
+
+    def set_epoch(self, epoch, step=0):
+        self.epoch, self.step = epoch, step
+        self.loader.sampler.set_epoch(epoch, step)
+
+    def __iter__(self):
+        for step, batch in enumerate(self.loader, start=self.step):
+            self.at.get((self.epoch, step), lambda batch: None)(batch)
+            yield batch
+
+
+def go(data: Path, out: Path, workers: int, at=None, save=save) -> torch.Tensor:
+    """Train from the newest checkpoint in ``out`` to the end, as tools/train_net.py does; returns the weights."""
+    settings = {
+        "DATA.PATH_TO_DATA_DIR": data,
+        "DATA.NUM_FRAMES": 2,
+        "DATA.TRAIN_CROP_SIZE": 32,
+        "DATA.TRAIN_JITTER_SCALES": [32, 40],
+        "DATA.TEST_CROP_SIZE": 32,
+        "TRAIN.BATCH_SIZE": BATCH,
+        "DATA_LOADER.NUM_WORKERS": workers,
+    }
+    loader = build_train_loader(load_config(None, [str(part) for item in settings.items() for part in item]))
+    model = TinyNet(drop=0.5, classes=1 + max(record.label for record in loader.dataset.records))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    start = Position()
+    setup_logging(out)
+    try:
+        if found := latest_checkpoint(out / "checkpoints"):
+            resume(found[1], found[0], model, optimizer)
+            start = Position(found[1]["epoch"], found[1]["step"], found[1]["states"])
+        train(
+            model,
+            Disturbed(loader, at or {}),
+            optimizer,
+            Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss(), max_skipped=3),
+            epochs=EPOCHS,
+            start=start,
+            save=lambda position: save(out / "checkpoints", model=model, optimizer=optimizer, **vars(position)),
+            checkpoint_steps=STEPS_TO_SAVE,
+            validate=dict,
+            log_period=10**6,
+        )
+    finally:
+        loader.close()
+        close_logging()
+    return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+
+def full_disks(data: Path, out: Path, workers: int, times: int, calm: torch.Tensor, rng: random.Random) -> dict:
+    """The system refuses to write on in the middle of a random checkpoint; later it does not, and the run goes on."""
+    told, kept, whole, same = Counter(), [], [], []
+    for turn in range(times):
+        folder, countdown = out / f"full_{turn}", rng.randrange(1, 4)
+
+        def save_or_fail(*args, **kwargs):
+            nonlocal countdown
+            countdown -= 1
+            if countdown:
+                return save(*args, **kwargs)
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (rng.randrange(1, 3000), before[1]))
+            try:
+                return save(*args, **kwargs)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+        before = countdown - 1
+        try:
+            go(data, folder, workers, save=save_or_fail)
+        except CheckpointError as error:
+            told[re.sub(r"\S*/checkpoint_\S+pyth", "FILE", str(error))] += 1
+        left = list((folder / "checkpoints").iterdir())
+        kept.append(len(left) == min(before, 2))  # no partial file either; within an epoch the newest two stay
+        whole.append(all(load_checkpoint(path) for path in left))
+        same.append(torch.equal(go(data, folder, workers), calm))
+    return {"times": times, "told": told, "old_ones_stay_alone": all(kept) and all(whole), "same_weights": all(same)}
+
+
+def damages(data: Path, out: Path, workers: int, times: int, calm: torch.Tensor, rng: random.Random) -> dict:
+    """The newest checkpoint of a finished run is damaged; the run goes on from the one before."""
+    folder, ways, passed_over, told, same = out / "calm", Counter(), 0, 0, []
+    for _ in range(times):
+        newest = find_checkpoints(folder / "checkpoints")[-1]
+        way = rng.choice([truncate, flip, zero])
+        ways[way.__name__] += 1
+        newest.write_bytes(way(newest.read_bytes(), rng))
+        passed_over += latest_checkpoint(folder / "checkpoints")[0] != newest
+        (folder / "log.txt").unlink()
+        same.append(torch.equal(go(data, folder, workers), calm))
+        told += f"{newest.name} is damaged" in (folder / "log.txt").read_text()
+    return {"times": times, "ways": ways, "passed_over": passed_over, "told": told, "same_weights": all(same)}
+
+
+def truncate(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content))]
+
+
+def flip(content: bytes, rng: random.Random) -> bytes:
+    place = rng.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+
+
+def zero(content: bytes, rng: random.Random) -> bytes:
+    place = rng.randrange(len(content) - 512)
+    return content[:place] + bytes(512) + content[place + 512 :]
+
+
+def breaking_video(data: Path, out: Path, workers: int) -> dict:
+    """A video loses its second half while the first epoch is under way; it is replaced, and named once."""
+    records = load_split(data, "train")
+    victim = out / f"victim{Path(records[0].path).suffix}"
+    shutil.copy(records[0].path, victim)
+    (out / "list").mkdir()
+    rows = [(str(record.path), record.label) for record in records[1:]] + [(str(victim), records[0].label)]
+    write_list(out / "list" / "train.csv", rows)
+    size = victim.stat().st_size
+
+    def cut(batch):
+        with victim.open("r+b") as file:
+            file.truncate(size // 20)
+
+    weights = go(out / "list", out / "breaking", workers, at={(0, 1): cut})
+    log = (out / "breaking" / "log.txt").read_text()
+    return {"finished": True, "named": log.count(f"{victim} ("), "weights_finite": weights.isfinite().all().item()}
+
+
+def bad_gradients(data: Path, out: Path, workers: int, calm: torch.Tensor) -> dict:
+    """One batch of NaN is skipped and counted; three in a row end the run, and what was saved before is good."""
+
+    def spoil(batch):
+        batch["views"].fill_(math.nan)
+
+    once = go(data, out / "once", workers, at={(0, 2): spoil})
+    lines = [json.loads(line) for line in (out / "once" / "stats.jsonl").read_text().splitlines()]
+    said = ""
+    try:
+        go(data, out / "often", workers, at={(1, step): spoil for step in (0, 1, 2)})
+    except TrainingError as error:
+        said = str(error)
+    last, content = latest_checkpoint(out / "often" / "checkpoints")
+    return {
+        "skipped": [line["skipped_steps"] for line in lines if line["_type"] == "train_epoch"],
+        "weights_finite": once.isfinite().all().item(),
+        "stopped": said.partition(" (loss")[0],
+        "kept": last.name,
+        "kept_finite": all(value.isfinite().all() for value in content["model_state"].values()),
+        "same_weights_from_there": torch.equal(go(data, out / "often", workers), calm),
+    }
+
+
+def drill(data: Path, out: Path, workers: int, times: int, seed: int = 0) -> dict:
+    """All of it; returns what was found."""
+    rng = random.Random(seed)
+    calm = go(data, out / "calm", workers)
+    return {
+        "full_disks": full_disks(data, out, workers, times, calm, rng),
+        "damages": damages(data, out, workers, times, calm, rng),
+        "breaking_video": breaking_video(data, out, workers),
+        "bad_gradients": bad_gradients(data, out, workers, calm),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as out:
+        found = drill(args.data, Path(out), args.workers, args.times, args.seed)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Full disks, damaged checkpoints, a video that breaks, NaN: training goes on; ``checkpoints.py`` is the long drill."""
+
+import pytest
+import torch
+
+from tests.data.test_shards import files  # noqa: F401, a fixture
+from tests.faults.checkpoints import drill
+
+
+@pytest.fixture(autouse=True)
+def _threads_stay_the_same():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_what_breaks_while_training_costs_a_step_or_a_start_and_no_more(files, tmp_path):  # noqa: F811
+    found = drill(files, tmp_path, workers=0, times=4, seed=1)
+    assert found["full_disks"] == {
+        "times": 4,
+        "told": {"cannot write the checkpoint FILE: File too large": 4},
+        "old_ones_stay_alone": True,
+        "same_weights": True,
+    }
+    assert found["damages"]["passed_over"] == found["damages"]["told"] >= 3
+    assert found["damages"]["same_weights"]
+    assert found["breaking_video"] == {"finished": True, "named": 1, "weights_finite": True}
+    assert found["bad_gradients"] == {
+        "skipped": [1, 0],
+        "weights_finite": True,
+        "stopped": "the gradient was not finite in 3 step(s) in a row, up to epoch 2, step 3 of 3",
+        "kept": "checkpoint_epoch_00001.pyth",
+        "kept_finite": True,
+        "same_weights_from_there": True,
+    }
