@@ -197,6 +197,13 @@ def test_two_processes_train_to_what_one_does(trained, trained_by_two):
     assert "2 process(es)" in (trained_by_two / "log.txt").read_text()
 
 
+def test_the_record_tells_the_command_also_where_processes_were_spawned(trained, trained_by_two):
+    found = json.loads((trained_by_two / "environment.json").read_text())
+    assert "train_net.py --cfg" in found["command"]
+    assert found["processes"] == 2
+    assert json.loads((trained / "environment.json").read_text())["packages"]["torch"]
+
+
 def test_torchrun_trains_to_the_same(experiment, trained_by_two, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*torchrun, ROOT / "tools" / "train_net.py", "--cfg", experiment / "config.yaml", "OUTPUT_DIR", tmp_path]

@@ -25,6 +25,7 @@ from videofib.engine.run_train import train_from_config
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
 from videofib.logging import setup_logging
+from videofib.record import write_record
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +105,14 @@ def _enabled(cfg: CfgNode) -> list[tuple[str, bool]]:
 
 
 def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:
-    """Start the log, and write down the config: a test on its own leaves the record of how the model was trained."""
-    record = Path(cfg.OUTPUT_DIR) / ("config.yaml" if "train" in stages else "test_config.yaml")
+    """Start the log, and write down the config and what it runs on: a test on its own leaves training's records."""
+    prefix = "" if "train" in stages else "test_"
     try:
         setup_logging(cfg.OUTPUT_DIR, distributed.rank())
         if distributed.is_main():
-            with replacing(record) as file:
+            with replacing(Path(cfg.OUTPUT_DIR) / f"{prefix}config.yaml") as file:
                 file.write_text(cfg.dump(), encoding="utf-8")
+            write_record(cfg.OUTPUT_DIR, prefix=prefix, processes=distributed.world_size())
     except OSError as error:
         raise ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}") from error
 
