@@ -109,6 +109,23 @@ def test_linear_is_a_line():
     assert [lr(epoch) for epoch in (0, 2.5, 10)] == pytest.approx([1.0, 0.8, 0.2])
 
 
+def test_one_cycle_is_torchs():
+    steps, epochs, rise = 500, 20, 6
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.5, epochs=epochs, steps_per_epoch=steps, pct_start=rise / epochs, cycle_momentum=False
+    )
+    start, end = 0.5 / 25, 0.5 / 25 / 1e4  # its defaults
+    ours = partial(lr_at, base_lr=0.5, policy="one_cycle", max_epoch=epochs, end_lr=end)
+    for step in range(steps * epochs):
+        found = ours(step / steps, warmup_epochs=rise, warmup_start_lr=start)
+        assert found == pytest.approx(theirs.get_last_lr()[0], abs=0.5 * 2e-3 / rise)  # it is there one step sooner
+        optimizer.step()
+        theirs.step() if step + 1 < steps * epochs else None
+    assert ours(epochs, warmup_epochs=rise) == pytest.approx(end)
+
+
 def test_steps_change_at_their_epochs():
     steps = {"steps": [0, 11, 14], "relative_lrs": [1, 0.1, 0.01]}
     lr = partial(lr_at, base_lr=0.005, policy="steps_with_relative_lrs", max_epoch=15, **steps)

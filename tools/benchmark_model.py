@@ -27,6 +27,7 @@ import torch.nn.functional as F
 
 from videofib.files import replacing
 from videofib.models import TimeSformer
+from videofib.models.recompute import RECOMPUTE
 
 CLASSES = 400
 ATTENTIONS = {
@@ -50,7 +51,8 @@ def step(args: argparse.Namespace, attention: str, frames: int) -> Callable[[], 
         embed_dim=args.width,
         depth=args.depth,
         num_heads=args.heads,
-        gradient_checkpointing=args.checkpointing,
+        gradient_checkpointing=args.checkpointing is not None,
+        recompute=args.checkpointing or "block",
         **ATTENTIONS[attention],
     ).to(args.device)
     clips = torch.randn(args.batch, 3, frames, args.size, args.size, device=args.device)
@@ -164,15 +166,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--train", action="store_true", help="steps of training, not of inference")
-    parser.add_argument("--checkpointing", action="store_true", help="activation checkpointing in training")
+    parser.add_argument(
+        "--checkpointing", nargs="?", const="block", choices=RECOMPUTE, help="activation checkpointing in training"
+    )
     parser.add_argument("--warmup", type=int, default=1, help="steps left out")
     parser.add_argument("--repeats", type=int, default=5, help="steps of each contender")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--plot", type=Path, help="file for a picture of time and memory against frames")
     args = parser.parse_args()
     machine = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    what = "train step" if args.train else "inference"
     title = (
-        f"{'train step' if args.train else 'inference'}{', checkpointing' if args.checkpointing else ''}, width "
+        f"{what}{f', checkpointing {args.checkpointing}' if args.checkpointing else ''}, width "
         f"{args.width}, depth {args.depth}, {args.size} pixels, batch {args.batch}, "
         f"{'bfloat16' if args.bfloat16 else 'float32'}, {machine}"
     )

@@ -31,10 +31,11 @@ _CHOICES = {
     "DATA_LOADER.SAMPLER": ("shuffle", "class_balanced", "length_bucketed"),
     "MODEL.LOSS_FUNC": ("cross_entropy", "bce_logit"),
     "TIMESFORMER.SIZE": ("tiny", "small", "base", "large"),
+    "TIMESFORMER.RECOMPUTE": ("block", "cheap"),
     "TIMESFORMER.POSITION_RESIZE": ("bicubic", "nearest"),
     "TIMESFORMER.TIME_RESIZE": ("nearest", "linear"),
     "SOLVER.OPTIMIZING_METHOD": ("sgd", "adamw", "lamb", "lion"),
-    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine", "linear"),
+    "SOLVER.LR_POLICY": ("steps_with_relative_lrs", "cosine", "linear", "one_cycle"),
 }
 _POSITIVE = (
     "NUM_GPUS",
@@ -52,6 +53,7 @@ _POSITIVE = (
     "DATA.TEST_CROP_SIZE",
     "AUG.NUM_SAMPLE",
     "MODEL.NUM_CLASSES",
+    "TIMESFORMER.RECOMPUTE_EVERY",
     "SLOWFAST.ALPHA",
     "SOLVER.MAX_EPOCH",
     "SOLVER.MAX_SKIPPED_STEPS",
@@ -72,6 +74,7 @@ _NOT_NEGATIVE = (
     "TIMESFORMER.DEPTH",
     "TIMESFORMER.NUM_HEADS",
     "TIMESFORMER.LAYER_SCALE",
+    "SOLVER.BASE_LR_BATCH_SIZE",
     "SOLVER.WARMUP_EPOCHS",
     "SOLVER.WARMUP_START_LR",
     "SOLVER.COSINE_END_LR",
@@ -138,6 +141,11 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.SOLVER.OPTIMIZING_METHOD == "sgd" and cfg.SOLVER.NESTEROV and not cfg.SOLVER.MOMENTUM:
         raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0")
+    if cfg.SOLVER.LR_POLICY == "one_cycle" and not 0 < cfg.SOLVER.WARMUP_EPOCHS < cfg.SOLVER.MAX_EPOCH:
+        raise ConfigError(
+            f"SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS}, which must be above "
+            f"0 and below SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; a third of it is usual"
+        )
     if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
         raise ConfigError(f"SOLVER.STEPS {cfg.SOLVER.STEPS} must ascend")
     if len(cfg.SOLVER.STEPS) != len(cfg.SOLVER.LRS) or cfg.SOLVER.STEPS[:1] != [0]:

@@ -81,7 +81,14 @@ def lr_at(
             /         ` .       steps_with_relative_lrs: base_lr * relative_lrs[i] from epoch steps[i] on
            /              ` .   warm-up: a line from warmup_start_lr to the policy's value at warmup_epochs
          0 warm-up    max_epoch
+
+    ``one_cycle`` (arXiv 1708.07120) is half a cosine up to base_lr at warmup_epochs, and half a cosine down to end_lr,
+    as torch's OneCycleLR with pct_start = warmup_epochs / max_epoch; momentum stays.
     """
+    if policy == "one_cycle":
+        if epoch < warmup_epochs:
+            return _half_cosine(warmup_start_lr, base_lr, epoch / warmup_epochs)
+        return _half_cosine(base_lr, end_lr, (epoch - warmup_epochs) / (max_epoch - warmup_epochs))
     if epoch < warmup_epochs:
         target = _policy_lr(warmup_epochs, base_lr, policy, max_epoch, end_lr, steps, relative_lrs)
         return warmup_start_lr + (target - warmup_start_lr) * epoch / warmup_epochs
@@ -98,10 +105,14 @@ def _policy_lr(
     relative_lrs: Sequence[float],
 ) -> float:
     if policy == "cosine":
-        return end_lr + (base_lr - end_lr) * (1 + math.cos(math.pi * epoch / max_epoch)) / 2
+        return _half_cosine(base_lr, end_lr, epoch / max_epoch)
     if policy == "linear":
         return base_lr + (end_lr - base_lr) * epoch / max_epoch
     if policy == "steps_with_relative_lrs":
         reached = [relative for start, relative in zip(steps, relative_lrs, strict=True) if start <= epoch]
         return base_lr * reached[-1]
-    raise ValueError(f"policy must be 'cosine', 'linear' or 'steps_with_relative_lrs', got {policy!r}")
+    raise ValueError(f"policy must be 'cosine', 'linear', 'steps_with_relative_lrs' or 'one_cycle', got {policy!r}")
+
+
+def _half_cosine(first: float, last: float, share: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2

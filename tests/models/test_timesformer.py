@@ -1,9 +1,13 @@
 """TimeSformer: published names, sizes and outputs; reach of Fibottention; resizing; errors."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from videofib.attention import Support
 from videofib.models import TimeSformer
@@ -121,15 +125,51 @@ def test_rectangular_frames_resize_the_position_embedding_in_two_dimensions(rand
     assert torch.equal(seen[0][0, 1:, 0], torch.arange(4.0).repeat_interleave(4))
 
 
-def test_gradient_checkpointing_changes_nothing_but_memory():
-    model = TimeSformer(**TINY, drop_path_rate=0.0).train()
-    again = copy.deepcopy(model)
-    again.gradient_checkpointing = True
+class Storages(TorchDispatchMode):
+    """Remembers the memory of all tensors that are made within it, and what made them."""
+
+    def __init__(self):
+        super().__init__()
+        self.made, self.calls = {}, Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        self.calls[str(function.overloadpacket)] += 1
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                self.made[storage.data_ptr()] = StorageWeakRef(storage), storage.nbytes()
+        return out
+
+    def alive(self):
+        """Bytes of those that something still holds."""
+        return sum(size for reference, size in self.made.values() if not reference.expired())
+
+
+@pytest.mark.parametrize("attention_type", TYPES)
+@pytest.mark.parametrize("kind", ["dense", "fibottention"])
+def test_gradient_checkpointing_changes_nothing_but_memory(attention_type, kind):
+    places = dict.fromkeys(["space_attention", "joint_attention", "time_attention"], kind)
+    model = TimeSformer(**TINY, attention_type=attention_type, **places, drop_path_rate=0.5, drop_rate=0.3).train()
     video = torch.randn(2, 3, 4, 32, 32)
-    for m in (model, again):
-        m(video).square().sum().backward()
-    for a, b in zip(model.parameters(), again.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad)
+    kept, gradients, again = [], [], []
+    for recompute, every in [("", 1), ("cheap", 2), ("cheap", 1), ("block", 1)]:
+        m = copy.deepcopy(model)
+        m.gradient_checkpointing, m.recompute, m.recompute_every = bool(recompute), recompute, every
+        torch.manual_seed(0)
+        with Storages() as forward:
+            loss = m(video).square().sum()
+        kept.append(forward.alive())
+        with Storages() as backward:
+            loss.backward()
+        costly = ("aten.addmm", "videofib.sparse_attention", "aten._scaled_dot_product_flash_attention_for_cpu")
+        again.append((sum(backward.calls[name] for name in costly), backward.calls["aten.native_layer_norm"]))
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in m.parameters()]))
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    assert kept == sorted(kept, reverse=True)
+    assert len(set(kept)) == 4
+    assert [bool(products) for products, _ in again] == [False, False, False, True]
+    assert [norms > 0 for _, norms in again] == [False, True, True, True]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +178,8 @@ def test_gradient_checkpointing_changes_nothing_but_memory():
         (dict(img_size=33), "33x33"),
         (dict(embed_dim=25), "dim=25, num_heads=3"),
         (dict(attention_type="axial"), "'axial'"),
+        (dict(recompute="all"), "'all'"),
+        (dict(recompute_every=0), "recompute_every=0"),
         (dict(joint_attention="sparse", attention_type="joint_space_time"), "'sparse'"),
         (dict(token_order="wht"), "'wht'"),
         (dict(position_init_std=-0.5), "position_init_std=-0.5"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +28,13 @@ def choose_amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ConfigError("this GPU has no bf16; set TRAIN.MIXED_PRECISION_DTYPE fp16")
     return {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def check_compiler(cfg: CfgNode, device: torch.device) -> None:
+    """ConfigError where models cannot be compiled; on a GPU torch brings what it needs."""
+    compiler = os.environ.get("CXX", "g++")
+    if cfg.TRAIN.COMPILE and device.type == "cpu" and shutil.which(compiler) is None:
+        raise ConfigError(f"TRAIN.COMPILE True needs a C++ compiler, and there is no {compiler}; set it to False")
 
 
 def read_class_names(cfg: CfgNode) -> list[str] | None:

@@ -18,7 +18,7 @@ from videofib.checkpoint import CheckpointError, find_checkpoints, latest_checkp
 from videofib.config import ConfigError, differences
 from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config
-from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names, warn_of_flips
+from videofib.engine.preflight import check_compiler, check_split, choose_amp_dtype, read_class_names, warn_of_flips
 from videofib.engine.randomness import seed_everything
 from videofib.engine.train import Position, Recipe, train
 from videofib.models.source import read_source
@@ -32,6 +32,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     """Train the model the config describes, going on from its newest checkpoint where there is one."""
     device, rank, world = distributed.device(), distributed.rank(), distributed.world_size()
     amp_dtype = choose_amp_dtype(cfg, device)
+    check_compiler(cfg, device)
     train_loader = build_train_loader(cfg, rank, world)
     val_loader = build_eval_loader(cfg, "val", rank, world)
     class_names = read_class_names(cfg)
@@ -75,6 +76,8 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         else:
             remove_old(checkpoints, cfg.CHECKPOINT.KEEP)
 
+    if cfg.TRAIN.COMPILE:
+        model.compile()  # in place: names of weights stay, and the copy that ema holds is not compiled
     evaluated = ema.module if ema else model
     train(
         model,
@@ -127,17 +130,18 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
             label_smoothing=smoothing,
             num_classes=cfg.MODEL.NUM_CLASSES,
         )
+    scale = lr_scale(cfg)
     return Recipe(
         lr_at=partial(
             lr_at,
-            base_lr=cfg.SOLVER.BASE_LR,
+            base_lr=scale * cfg.SOLVER.BASE_LR,
             policy=cfg.SOLVER.LR_POLICY,
             max_epoch=cfg.SOLVER.MAX_EPOCH,
-            end_lr=cfg.SOLVER.COSINE_END_LR,
+            end_lr=scale * cfg.SOLVER.COSINE_END_LR,
             steps=cfg.SOLVER.STEPS,
             relative_lrs=cfg.SOLVER.LRS,
             warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
-            warmup_start_lr=cfg.SOLVER.WARMUP_START_LR,
+            warmup_start_lr=scale * cfg.SOLVER.WARMUP_START_LR,
         ),
         **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
@@ -148,6 +152,22 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
         mix=mix,
         ema=ema,
     )
+
+
+def lr_scale(cfg: CfgNode) -> float:
+    """What the config's learning rates are to be multiplied by for its batch (linear scaling, arXiv 1706.02677)."""
+    meant, actual = cfg.SOLVER.BASE_LR_BATCH_SIZE, cfg.GLOBAL_BATCH_SIZE or cfg.TRAIN.BATCH_SIZE
+    if not meant:
+        return 1.0
+    if distributed.is_main():
+        logger.info(
+            "learning rates are for %d videos a step, and are multiplied by %g for %d: SOLVER.BASE_LR comes to %g",
+            meant,
+            actual / meant,
+            actual,
+            cfg.SOLVER.BASE_LR * actual / meant,
+        )
+    return actual / meant
 
 
 # MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given the label smoothing

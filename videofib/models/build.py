@@ -46,6 +46,8 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         token_order=options.TOKEN_ORDER,
         position_init_std=options.POSITION_INIT_STD or None,
         gradient_checkpointing=options.GRADIENT_CHECKPOINTING,
+        recompute=options.RECOMPUTE,
+        recompute_every=options.RECOMPUTE_EVERY,
         attention_backend=cfg.ATTENTION.BACKEND,
     )
 

@@ -12,7 +12,6 @@ from functools import partial
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from videofib.attention import SelfAttention, Support
 from videofib.models.blocks import Block, DividedBlock
@@ -24,6 +23,7 @@ from videofib.models.embed import (
     resize_time,
     sinusoid_positions,
 )
+from videofib.models.recompute import RECOMPUTE, recomputed
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 TOKEN_ORDERS = {"hwt": "h w t", "thw": "t h w"}
@@ -74,6 +74,8 @@ class TimeSformer(nn.Module):
         position_init_std: standard deviation that position and time embeddings start with; by default as published,
             0.02 (more in narrow models) and zero. Trained from scratch, 0.5 finds sooner that places and times matter.
         gradient_checkpointing: recompute blocks in the backward pass, for memory.
+        recompute: what of them, see :mod:`videofib.models.recompute`.
+        recompute_every: n, to recompute every n-th block only.
         attention_backend: see :func:`videofib.attention.sparse_attention`.
 
     Raises:
@@ -112,6 +114,8 @@ class TimeSformer(nn.Module):
         token_order: str = "hwt",
         position_init_std: float | None = None,
         gradient_checkpointing: bool = False,
+        recompute: str = "block",
+        recompute_every: int = 1,
         attention_backend: str = "auto",
     ):
         super().__init__()
@@ -119,6 +123,9 @@ class TimeSformer(nn.Module):
         _check_name("token_order", token_order, TOKEN_ORDERS)
         _check_name("pooling", pooling, POOLINGS)
         _check_name("position", position, POSITIONS)
+        _check_name("recompute", recompute, RECOMPUTE)
+        if recompute_every < 1:
+            raise ValueError(f"recompute_every must be at least 1, got recompute_every={recompute_every}")
         if position_init_std is not None and not position_init_std > 0:
             raise ValueError(f"position_init_std must be above 0 or None, got position_init_std={position_init_std}")
         if pooling == "class_token" and not class_token:
@@ -129,6 +136,7 @@ class TimeSformer(nn.Module):
         self.order = TOKEN_ORDERS[token_order]
         self.position_init_std = position_init_std
         self.gradient_checkpointing = gradient_checkpointing
+        self.recompute, self.recompute_every = recompute, recompute_every
         self.num_prefix_tokens = int(class_token) + num_registers
 
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
@@ -242,9 +250,9 @@ class TimeSformer(nn.Module):
         layout = "(b t) (h w) d" if self.attention_type == "space_only" else f"b ({self.order}) d"
         patches = rearrange(self._add_positions(patches), f"b t h w d -> {layout}")
         x = self.norm_pre(self._add_prefix(patches))
-        for block in self.blocks:
-            if self.gradient_checkpointing and self.training:
-                x = checkpoint(block, x, tuple(grid), use_reentrant=False)
+        for layer, block in enumerate(self.blocks):
+            if self.gradient_checkpointing and self.training and layer % self.recompute_every == 0:
+                x = recomputed(block, x, tuple(grid), recompute=self.recompute)
             else:
                 x = block(x, tuple(grid))
         if self.attention_type == "space_only":

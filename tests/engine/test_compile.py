@@ -1,0 +1,96 @@
+"""Compiled training: the same weights under the same names, over sparse attention, and in several processes."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
+from videofib import distributed
+from videofib.config import ConfigError, load_config
+from videofib.engine.preflight import check_compiler
+from videofib.engine.train import Position, Recipe, train
+from videofib.models import TimeSformer
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"
+)
+
+
+def make_model(backend=None):
+    torch.manual_seed(0)
+    model = TimeSformer(
+        img_size=4,
+        patch_size=2,
+        num_classes=NUM_CLASSES,
+        num_frames=2,
+        embed_dim=24,
+        depth=1,
+        num_heads=3,
+        attention_type="joint_space_time",
+        joint_attention="fibottention",
+    )
+    if backend:
+        model.compile(backend=backend)
+    return model
+
+
+def run(model, start=Position(), epochs=2, save=lambda position: None):  # noqa: B008, a constant
+    """Three batches of four an epoch, over all processes, in two accumulated steps."""
+    rank, world = distributed.rank(), distributed.world_size()
+    loader = Loader(*make_videos(12), range(12), 4 // world)
+    loader.order = list(range(rank, 12, world))
+    train(
+        model,
+        loader,
+        torch.optim.SGD(model.parameters(), lr=0.0),
+        Recipe(lr_at=lambda epoch: 0.1, criterion=nn.CrossEntropyLoss(), accumulation=2),
+        epochs=epochs,
+        start=start,
+        save=save,
+        validate=dict,
+        log_period=10**6,
+    )
+    return torch.cat([value.flatten() for value in model.state_dict().values()])
+
+
+def train_share(folder):
+    torch.set_num_threads(1)
+    torch.save(run(make_model("aot_eager")), folder / f"{distributed.rank()}.pt")
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_compiled_training_reaches_the_same_weights_in_one_process_and_in_two(tmp_path):
+    plain, compiled = make_model(), make_model("inductor")
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    expected = run(plain)
+    assert (expected - run(make_model(), epochs=0)).norm() > 0.1
+    torch.testing.assert_close(run(compiled), expected, rtol=0, atol=1e-6)
+    distributed.launch(train_share, (tmp_path,), processes=2)
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert torch.equal(one, other)
+    torch.testing.assert_close(one, expected, rtol=0, atol=1e-6)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_compiled_run_that_goes_on_draws_the_same_chance():
+    whole, cut = TinyNet(drop=0.5), TinyNet(drop=0.5)
+    whole.compile()
+    cut.compile()
+    expected = run(whole)
+    run(cut, epochs=1)
+    torch.rand(3)
+    assert torch.equal(run(cut, start=Position(1)), expected)
+
+
+def test_a_missing_compiler_is_told_before_anything_is_read(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    cfg = load_config(None, ["TRAIN.COMPILE", "True"])
+    with pytest.raises(ConfigError, match=r"TRAIN\.COMPILE True needs a C\+\+ compiler, .* no no-such-compiler"):
+        check_compiler(cfg, torch.device("cpu"))
+    check_compiler(cfg, torch.device("cuda"))
+    check_compiler(load_config(), torch.device("cpu"))

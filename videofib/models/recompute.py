@@ -1,0 +1,37 @@
+"""Activation checkpointing: what is kept for the backward pass, and what is computed a second time instead.
+
+``block`` keeps a block's input alone (arXiv 1604.06174): the least memory, one more forward pass. ``cheap`` keeps what
+matrix products and attention gave, and computes norms, activations, dropout and sums again, which take memory but
+little time (selective recomputation, arXiv 2205.05198).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from videofib.attention.op import forward as sparse_attention
+
+RECOMPUTE = ("block", "cheap")
+_aten = torch.ops.aten
+_COSTLY = [
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten.baddbmm.default,
+    _aten._scaled_dot_product_flash_attention.default,
+    _aten._scaled_dot_product_flash_attention_for_cpu.default,
+    _aten._scaled_dot_product_efficient_attention.default,
+    _aten._scaled_dot_product_cudnn_attention.default,
+    sparse_attention,
+]
+
+
+def recomputed(function: Callable[..., Tensor], *args: object, recompute: str) -> Tensor:
+    """``function(*args)``, parts of which the backward pass computes again; random numbers are drawn the same."""
+    options = {"context_fn": partial(create_selective_checkpoint_contexts, _COSTLY)} if recompute == "cheap" else {}
+    return checkpoint(function, *args, use_reentrant=False, **options)
