@@ -20,6 +20,7 @@ def value_of(cfg: CfgNode, key: str) -> object:
 
 
 _CHOICES = {
+    "TRAIN.STRATEGY": ("ddp", "fsdp"),
     "TRAIN.MIXED_PRECISION_DTYPE": ("bf16", "fp16"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
     "TEST.UNREADABLE": ("wrong", "exclude"),
@@ -112,6 +113,8 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError(
             f"GLOBAL_BATCH_SIZE {cfg.GLOBAL_BATCH_SIZE} must be a multiple of TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE}"
         )
+    if cfg.TRAIN.SHARDED_CHECKPOINTS and cfg.TRAIN.STRATEGY != "fsdp":
+        raise ConfigError("TRAIN.SHARDED_CHECKPOINTS needs sharded weights: set TRAIN.STRATEGY fsdp")
     clips = cfg.TRAIN.BATCH_SIZE // world * cfg.AUG.NUM_SAMPLE
     if cfg.MIXUP.ENABLE and clips % 2:
         raise ConfigError(

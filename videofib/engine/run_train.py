@@ -23,6 +23,7 @@ from videofib.engine.randomness import seed_everything
 from videofib.engine.train import Position, Recipe, train
 from videofib.models.source import read_source
 from videofib.optim import build_optimizer, lr_at, parameter_groups
+from videofib.sharding import shard, whole_copy
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,9 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
         bring_weights(cfg, model, read_source(source))
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
+    if cfg.TRAIN.STRATEGY == "fsdp":
+        for whole in [model, *([ema.module] if ema else [])]:
+            shard(whole, amp_dtype)
     optimizer = build_optimizer(
         _parameter_groups(cfg, model),
         cfg.SOLVER.OPTIMIZING_METHOD,
@@ -65,7 +69,11 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     state = {"scaler": recipe.scaler, "ema": ema.module if ema else None}
     checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
     start = _resume_from(cfg, checkpoints, model, optimizer, **state)
-    evaluated = ema.module if ema else model
+
+    def validate() -> dict:
+        evaluated = whole_copy(ema.module if ema else model, lambda: model_from_config(cfg))
+        return evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate")[0]
+
     train(
         model,
         train_loader,
@@ -76,11 +84,17 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         seed=cfg.RNG_SEED,
         log_period=cfg.LOG_PERIOD,
         save=lambda position: save_checkpoint(
-            checkpoints, model=model, optimizer=optimizer, config=cfg.dump(), **vars(position), **state
+            checkpoints,
+            model=model,
+            optimizer=optimizer,
+            config=cfg.dump(),
+            in_shares=cfg.TRAIN.SHARDED_CHECKPOINTS,
+            **vars(position),
+            **state,
         ),
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
         checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
-        validate=lambda: evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate")[0],
+        validate=validate,
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         stop=stop,
     )
