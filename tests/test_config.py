@@ -72,6 +72,8 @@ def test_a_missing_file_is_named(tmp_path):
         ("TIMESFORMER.RECOMPUTE_EVERY 0", "TIMESFORMER.RECOMPUTE_EVERY is 0; it must be above 0"),
         ("SOLVER.LAYER_DECAY 1.1", "SOLVER.LAYER_DECAY is 1.1; it must be above 0 and at most 1"),
         ("NUM_GPUS 3", "TRAIN.BATCH_SIZE 8 is the total over processes and must divide by NUM_GPUS x NUM_SHARDS = 3"),
+        ("TRAIN.STRATEGY zero", "TRAIN.STRATEGY is 'zero'; it must be one of ddp, fsdp"),
+        ("TRAIN.SHARDED_CHECKPOINTS True", "needs sharded weights: set TRAIN.STRATEGY fsdp"),
         ("SHARD_ID 1", "SHARD_ID 1 must be below NUM_SHARDS 1"),
         ("GLOBAL_BATCH_SIZE 12", "GLOBAL_BATCH_SIZE 12 must be a multiple of TRAIN.BATCH_SIZE 8"),
         (

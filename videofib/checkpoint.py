@@ -1,8 +1,9 @@
 """Checkpoints: everything a run needs to go on, in files that are whole or absent.
 
 ``OUTPUT_DIR/checkpoints/checkpoint_epoch_00003.pyth`` is written when three epochs are done, and
-``checkpoint_epoch_00003_step_000120.pyth`` 120 batches later. Files may come from strangers, so they are only ever read
-as tensors and plain values (``weights_only=True``), never as code.
+``checkpoint_epoch_00003_step_000120.pyth`` 120 batches later. A sharded model may have folders ``….dcp`` in their place
+(``sharded_checkpoint``); both are read alike, by any number of processes. Files may come from strangers, so they are
+only ever read as tensors and plain values (``weights_only=True``), never as code.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 
 import videofib
+from videofib import distributed
 from videofib.files import replacing
+from videofib.sharded_checkpoint import SUFFIX, map_tensors, read_shares, remove_shares, write_shares
+from videofib.sharding import is_sharded, share_of, whole_for_main
 
 logger = logging.getLogger(__name__)
 
-_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.pyth")
+_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.(?:pyth|dcp)")
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
 
 
@@ -42,10 +47,11 @@ def save_checkpoint(
     scaler: torch.amp.GradScaler | None = None,
     ema: nn.Module | None = None,
     config: str = "",
+    in_shares: bool = False,
 ) -> Path:
     """Write ``directory/checkpoint_epoch_{epoch:05d}[_step_{step:06d}].pyth``, whole or not at all.
 
-    Then remove those from within an epoch, unless they are among the newest two.
+    Then remove those from within an epoch, unless they are among the newest two. All processes call it; rank 0 writes.
 
     Args:
         epoch: epochs done.
@@ -53,9 +59,12 @@ def save_checkpoint(
         states: by rank, what each process needs to go on within an epoch.
         ema: the model that holds the averaged weights.
         config: the run's configuration as YAML.
+        in_shares: where the model is sharded, write a folder ``….dcp``, each process its share; else, the tensors are
+            put together in rank 0 one by one.
     """
+    in_shares = in_shares and is_sharded(model)
     within = f"_step_{step:06d}" if step else ""
-    path = Path(directory) / f"checkpoint_epoch_{epoch:05d}{within}.pyth"
+    path = Path(directory) / f"checkpoint_epoch_{epoch:05d}{within}{SUFFIX if in_shares else '.pyth'}"
     content = {
         "model_state": model.state_dict(),
         "optimizer_state": optimizer.state_dict(),
@@ -68,14 +77,28 @@ def save_checkpoint(
         "versions": {"videofib": videofib.__version__, "torch": str(torch.__version__)},
     }
     try:
-        with replacing(path) as partial, partial.open("wb") as file:
-            torch.save(content, file)
+        if in_shares:
+            write_shares(path, content)
+        else:
+            content = map_tensors(content, lambda tensor, name: whole_for_main(tensor))
+            if distributed.is_main():
+                with replacing(path) as partial, partial.open("wb") as file:
+                    torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {_reason(error)}") from error
-    for old in find_checkpoints(directory)[:-2]:
-        if _position_in_name(old)[1]:
-            old.unlink(missing_ok=True)
+    if distributed.is_main():
+        for old in find_checkpoints(directory)[:-2]:
+            if _position_in_name(old)[1]:
+                remove_checkpoint(old)
     return path
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a file or folder that ``find_checkpoints`` gave, if it is still there."""
+    if path.is_dir():
+        remove_shares(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -96,7 +119,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_tensors(path: str | Path) -> Any:
-    """What ``torch.save`` wrote, onto the CPU; tensors and plain values only.
+    """What ``torch.save`` wrote, onto the CPU; tensors and plain values only. Or a checkpoint that is a folder.
 
     ``argparse.Namespace``, in which training scripts like to leave their options, is a plain value, too.
 
@@ -104,6 +127,8 @@ def read_tensors(path: str | Path) -> Any:
         CheckpointError: no such file, a damaged one, or one that holds code.
     """
     path = Path(path)
+    if path.suffix == SUFFIX and path.is_dir():
+        return _read_folder(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}")
     try:
@@ -116,6 +141,15 @@ def read_tensors(path: str | Path) -> Any:
             told = re.split(r"\n|\. ", str(error).rpartition("WeightsUnpickler error:")[2].strip())[0][:200]
             reason = f"is damaged or no checkpoint: {told or type(error).__name__}"
         raise CheckpointError(f"{path} {reason}") from error
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    try:
+        return read_shares(folder, read_tensors)
+    except CheckpointError:
+        raise
+    except (Exception, CheckpointException) as error:  # as above
+        raise CheckpointError(f"{folder} is damaged: {str(error)[:300] or type(error).__name__}") from error
 
 
 def find_checkpoints(directory: str | Path) -> list[Path]:
@@ -153,14 +187,14 @@ def resume(
     scaler: torch.amp.GradScaler | None = None,
     ema: nn.Module | None = None,
 ) -> int:
-    """Put a checkpoint's state into the parts of a run, and return the epochs done.
+    """Put a checkpoint's state into the parts of a run, sharded or not, and return the epochs done.
 
     The optimizer keeps the weight decay, momentum and so on that it was built with. ``source`` is named in errors.
     """
     load_weights(model, checkpoint["model_state"], source)
     options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     try:
-        optimizer.load_state_dict(checkpoint["optimizer_state"])
+        optimizer.load_state_dict(_spread(checkpoint["optimizer_state"], optimizer))
     except ValueError as error:
         raise CheckpointError(f"{source} was written with another optimizer: {error}") from error
     for group, own in zip(optimizer.param_groups, options, strict=True):
@@ -189,7 +223,17 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path)
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError(f"the weights in {source} do not fit the model: {'; '.join(problems[:8])}{more}")
-    model.load_state_dict(state)
+    model.load_state_dict({key: share_of(tensor, own[key]) for key, tensor in state.items()})
+
+
+def _spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimizer's state with moments spread over processes as their parameters are."""
+    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+    spread = {
+        number: {name: share_of(value, parameters.get(number)) for name, value in values.items()}
+        for number, values in state["state"].items()
+    }
+    return {**state, "state": spread}
 
 
 def _compare_checksums(path: str | Path) -> None:

@@ -21,6 +21,7 @@ def value_of(cfg: CfgNode, key: str) -> object:
 
 _ACCURACIES = ("top1_acc", "top5_acc", "mean_class_acc")  # what validation tells where a video is of one class
 _CHOICES = {
+    "TRAIN.STRATEGY": ("ddp", "fsdp"),
     "TRAIN.MIXED_PRECISION_DTYPE": ("bf16", "fp16"),
     "CHECKPOINT.METRIC": ("auto", *_ACCURACIES, "mAP", "none"),
     "TEST.NUM_SPATIAL_CROPS": (1, 3),
@@ -118,6 +119,8 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError(
             f"GLOBAL_BATCH_SIZE {cfg.GLOBAL_BATCH_SIZE} must be a multiple of TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE}"
         )
+    if cfg.TRAIN.SHARDED_CHECKPOINTS and cfg.TRAIN.STRATEGY != "fsdp":
+        raise ConfigError("TRAIN.SHARDED_CHECKPOINTS needs sharded weights: set TRAIN.STRATEGY fsdp")
     clips = cfg.TRAIN.BATCH_SIZE // world * cfg.AUG.NUM_SAMPLE
     if cfg.MIXUP.ENABLE and clips % 2:
         raise ConfigError(
@@ -143,8 +146,8 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0")
     if cfg.SOLVER.LR_POLICY == "one_cycle" and not 0 < cfg.SOLVER.WARMUP_EPOCHS < cfg.SOLVER.MAX_EPOCH:
         raise ConfigError(
-            f"SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS}, which must be above "
-            f"0 and below SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; a third of it is usual"
+            f"SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS}, which must be "
+            f"above 0 and below SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; a third of it is usual"
         )
     if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
         raise ConfigError(f"SOLVER.STEPS {cfg.SOLVER.STEPS} must ascend")

@@ -20,6 +20,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from videofib.sharding import is_sharded
+
 # A rank that waits longer than this for the others gives up: nobody waits for ever for one that died.
 _TIMEOUT = timedelta(minutes=30)
 
@@ -198,8 +200,10 @@ def mean(values: list[float]) -> list[float]:
 
 
 def replicate(model: nn.Module) -> nn.Module:
-    """The model wrapped so that gradients are averaged over processes; itself in a single one."""
-    return nn.parallel.DistributedDataParallel(model) if dist.is_initialized() else model
+    """The model wrapped so that gradients are averaged over processes; itself where it is sharded, or there is one."""
+    if not dist.is_initialized() or is_sharded(model):
+        return model
+    return nn.parallel.DistributedDataParallel(model)
 
 
 def let_main_speak_first() -> None:

@@ -13,7 +13,7 @@ import logging
 import math
 from pathlib import Path
 
-from videofib.checkpoint import CheckpointError, find_checkpoints
+from videofib.checkpoint import CheckpointError, find_checkpoints, remove_checkpoint
 from videofib.files import replacing
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class BestKeeper:
         self._add(epoch, self._figure(figures), only_as_best)
         self._write()
         if before in self._only_as_best and before != self._best_epoch():
-            _file_of(self.directory, before).unlink(missing_ok=True)
+            remove_checkpoint(_file_of(self.directory, before))
         self.remove_old()
 
     def remove_old(self) -> None:
@@ -143,7 +143,7 @@ def remove_old(directory: str | Path, keep: int, spare: int | None = None) -> No
     whole = [path for path in find_checkpoints(directory) if _is_whole(path)]
     for path in whole[:-keep] if keep else []:
         if spare is None or path != _file_of(directory, spare):
-            path.unlink(missing_ok=True)
+            remove_checkpoint(path)
 
 
 def best_checkpoint(directory: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""Multi-view evaluation: every video once, the same figures from any number of processes."""
+"""Multi-view evaluation: every video once; test_processes.py compares what several processes say."""
 
 import json
 
@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
-from videofib import distributed
+from tests.engine.in_memory import Loader, TinyNet, make_videos
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
 from videofib.engine.tasks import MULTI_LABEL
 from videofib.scores import read_scores
@@ -148,33 +147,6 @@ def test_results_are_written_whole(tmp_path):
     assert saved.labels.tolist() == LABELS
     assert torch.equal(saved.scores, scores.scores)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["test_results.json", "test_scores.parquet"]
-
-
-VIDEOS = 7
-FAILED = {"v4.mp4": "truncated"}
-
-
-def evaluate_share(folder):
-    views, labels = make_videos(VIDEOS, num_views=2)
-    share = range(distributed.rank(), VIDEOS, distributed.world_size())
-    results, scores = evaluate(TinyNet(), Loader(views, labels, share, 2, failures=FAILED), view_batch_size=3)
-    write_results(folder / str(distributed.rank()), results, scores)
-
-
-@pytest.mark.parametrize("processes", [3])
-def test_several_processes_agree_with_one_on_an_odd_number_of_videos(tmp_path, processes):
-    evaluate_share(tmp_path / "one")
-    distributed.launch(evaluate_share, (tmp_path / "many",), processes=processes)
-    expected = json.loads((tmp_path / "one" / "0" / "test_results.json").read_text())
-    assert expected["num_videos"] == VIDEOS
-    assert expected["skipped"] == [{"video": "v4.mp4", "reason": "truncated"}]
-    for rank in range(processes):
-        found = json.loads((tmp_path / "many" / str(rank) / "test_results.json").read_text())
-        confident = pytest.approx(expected["calibration_error"], abs=1e-4)  # scores round as the batches fall
-        assert found == {**expected, "calibration_error": confident}
-    one, many = (read_scores(tmp_path / name / "0" / "test_scores.parquet") for name in ("one", "many"))
-    assert one.scores.shape == (VIDEOS, NUM_CLASSES)
-    np.testing.assert_allclose(one.scores, many.scores, atol=1e-6)
 
 
 SEVERAL = [[1.0, 0, 1], [0, 0, 1], [1, 0, 0]]  # classes of three videos, of three; none is of class 1

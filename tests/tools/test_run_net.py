@@ -214,6 +214,25 @@ def test_torchrun_trains_to_the_same(experiment, trained_by_two, tmp_path):
     assert "2 process(es)" in (tmp_path / "log.txt").read_text()
 
 
+def test_sharded_weights_train_test_and_go_on_as_whole_ones(experiment, trained, tmp_path):
+    sharded = ["TRAIN.STRATEGY", "fsdp", "TRAIN.SHARDED_CHECKPOINTS", "True", "NUM_GPUS", "2"]
+    command = [sys.executable, ROOT / "tools" / "run_net.py", "--cfg", experiment / "config.yaml", *sharded]
+    done = subprocess.run([*command, "OUTPUT_DIR", tmp_path], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    kept = tmp_path / "checkpoints"
+    assert sorted(path.name for path in kept.iterdir()) == ["checkpoint_epoch_00001.dcp", "checkpoint_epoch_00002.dcp"]
+    found, expected = (json.loads((out / "stats.jsonl").read_text().splitlines()[2]) for out in (tmp_path, trained))
+    assert found["_type"] == "val_epoch"
+    assert found["clip_top1_acc"] == expected["clip_top1_acc"]
+    one, two = (np.load(folder / "test_scores.npz") for folder in (trained, tmp_path))
+    np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-5)
+
+    shutil.rmtree(kept / "checkpoint_epoch_00002.dcp")
+    run(experiment, tmp_path, stages=["train"])  # one process, which writes a file
+    assert "checkpoint_epoch_00001.dcp; 1 of 2 epochs are done" in (tmp_path / "log.txt").read_text()
+    torch.testing.assert_close(weights(tmp_path), weights(trained), rtol=0, atol=1e-5)
+
+
 def test_three_processes_test_to_what_one_does(experiment, trained, tmp_path):
     checkpoint = ["TEST.CHECKPOINT_FILE_PATH", str(trained / "checkpoints" / "checkpoint_epoch_00002.pyth")]
     run(experiment, tmp_path, *checkpoint, "NUM_GPUS", "3", "TRAIN.BATCH_SIZE", "3", stages=["test"])

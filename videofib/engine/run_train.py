@@ -24,6 +24,7 @@ from videofib.engine.train import Position, Recipe, train
 from videofib.models.source import read_source
 from videofib.optim import build_optimizer, lr_at, parameter_groups
 from videofib.retention import BestKeeper, remove_old
+from videofib.sharding import shard, whole_copy
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,9 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
         bring_weights(cfg, model, read_source(source))
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
+    if cfg.TRAIN.STRATEGY == "fsdp":
+        for whole in [model, *([ema.module] if ema else [])]:
+            shard(whole, amp_dtype)
     optimizer = build_optimizer(
         _parameter_groups(cfg, model),
         cfg.SOLVER.OPTIMIZING_METHOD,
@@ -70,15 +74,26 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     best = _best_keeper(cfg, checkpoints, start.epoch) if distributed.is_main() else None
 
     def save(position: Position) -> None:
-        save_checkpoint(checkpoints, model=model, optimizer=optimizer, config=cfg.dump(), **vars(position), **state)
+        save_checkpoint(
+            checkpoints,
+            model=model,
+            optimizer=optimizer,
+            config=cfg.dump(),
+            in_shares=cfg.TRAIN.SHARDED_CHECKPOINTS,
+            **vars(position),
+            **state,
+        )
         if best:
             best.remove_old()
-        else:
+        elif distributed.is_main():
             remove_old(checkpoints, cfg.CHECKPOINT.KEEP)
+
+    def validate() -> dict:
+        evaluated = whole_copy(ema.module if ema else model, lambda: model_from_config(cfg))
+        return evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate")[0]
 
     if cfg.TRAIN.COMPILE:
         model.compile()  # in place: names of weights stay, and the copy that ema holds is not compiled
-    evaluated = ema.module if ema else model
     train(
         model,
         train_loader,
@@ -91,7 +106,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         save=save,
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
         checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
-        validate=lambda: evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate")[0],
+        validate=validate,
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         best=best,
         stop=stop,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +23,7 @@ from videofib.engine.randomness import generator_states, restore_generators, see
 from videofib.logging import log_stats
 from videofib.metrics import topk_correct
 from videofib.retention import BestKeeper
+from videofib.sharding import gradients_averaged, whole
 
 logger = logging.getLogger(__name__)
 
@@ -106,10 +106,11 @@ def train(
     A run that goes on from any position that was saved reaches the weights that it would have reached.
 
     Args:
-        model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process.
+        model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process, or their shares of
+            them (``sharding.shard``).
         loader: batches of this process, with ``sampler.set_epoch(epoch, step)``; equally many in every process.
         seed: all randomness of an epoch follows from (seed, epoch, rank).
-        save: called in rank 0 only, at the end of an epoch before validation (which may fail).
+        save: called in all processes, at the end of an epoch before validation (which may fail).
         checkpoint_period: epochs from save to save.
         checkpoint_steps: batches from save to save within an epoch, as far as the accumulation of gradients allows;
             0: none.
@@ -149,7 +150,7 @@ def train(
             log_stats({"_type": "train_epoch", **stats})
         stopping = distributed.any_process(stop()) and epoch + 1 < epochs
         saving = stopping or _is_due(epoch, checkpoint_period, epochs)
-        if saving and distributed.is_main():
+        if saving:
             save(Position(epoch + 1))
         if stopping:
             distributed.barrier()  # the first to end makes the launcher end all, and rank 0 is saving
@@ -173,7 +174,7 @@ def train_epoch(
 ) -> None:
     """The batches of an epoch that are left, counted by ``meter``.
 
-    ``replica`` is ``model``, wrapped where several processes share the work.
+    ``replica`` is ``model``, wrapped where several processes share the work and each has all weights.
     """
     model.train()
     device = next(model.parameters()).device
@@ -201,7 +202,7 @@ def train_epoch(
         if position == 0:
             meter.lr = set_lr(optimizer, recipe.lr_at(meter.epoch + step / meter.steps))
 
-        with nullcontext() if completes_group or replica is model else replica.no_sync():
+        with gradients_averaged(replica, now=completes_group):
             with torch.autocast(device.type, recipe.amp_dtype, enabled=recipe.amp_dtype is not None):
                 logits = replica(clips)
                 loss = recipe.criterion(logits, targets)
@@ -236,8 +237,7 @@ def train_epoch(
         if stopping or (checkpoint_steps and step + 1 - saved >= checkpoint_steps):
             states = distributed.all_gather({"generators": generator_states(), "meter": meter.state()})
             saved = step + 1
-            if distributed.is_main():
-                save(Position(meter.epoch, saved, states))
+            save(Position(meter.epoch, saved, states))
         if stopping:
             distributed.barrier()  # likewise
             raise InterruptedRun(f"stopped on request after {where}")
@@ -251,7 +251,7 @@ def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: R
     """
     if recipe.scaler:
         recipe.scaler.unscale_(optimizer)
-    grad_norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf).item()
+    grad_norm = whole(nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)).item()
     if recipe.scaler:
         recipe.scaler.step(optimizer)  # leaves out a step whose float16 gradients overflowed, and scales less
         recipe.scaler.update()
@@ -331,10 +331,10 @@ def _validate(
     only_as_best = distributed.any_process(best is not None and save is not None and best.improves(figures))
     if distributed.is_main():
         log_stats({"_type": "val_epoch", "epoch": epoch, "epochs": epochs, **figures})
-        if only_as_best:
-            save(Position(epoch))
-        if best:
-            best.note(epoch, figures, only_as_best=only_as_best)
+    if only_as_best:
+        save(Position(epoch))
+    if best:
+        best.note(epoch, figures, only_as_best=only_as_best)
 
 
 def _is_due(epoch: int, period: int, epochs: int) -> bool:

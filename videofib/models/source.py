@@ -57,7 +57,7 @@ def read_source(source: str | Path | nn.Module | Mapping[str, object]) -> Source
     if isinstance(source, Mapping):
         return _from_content(source, "a state dict")
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and path.suffix != ".dcp":  # which is a checkpoint of ours
         return _read_folder(path)
     if path.suffix == ".safetensors":
         return Source(str(source), _read_safetensors(path), attention={})

@@ -1,0 +1,285 @@
+"""One, two and four processes, with whole or with sharded weights, do one and the same thing.
+
+In float64, where what is left of a difference is the order of sums. Each group of processes is started once, does all
+runs, and writes down what came out; the tests compare.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from tests.engine.in_memory import NUM_CLASSES, Loader, make_videos
+from videofib import distributed
+from videofib.checkpoint import find_checkpoints, load_checkpoint, resume, save_checkpoint
+from videofib.engine.evaluate import evaluate
+from videofib.engine.interrupt import InterruptedRun
+from videofib.engine.train import Position, Recipe, optimizer_step, train
+from videofib.models import TimeSformer
+from videofib.optim import build_optimizer, parameter_groups
+from videofib.sharding import is_sharded, shard, whole, whole_copy
+
+GROUPS = (2, 4, 1)  # the first one leaves checkpoints for the others
+BATCH = 4  # videos over all processes
+VIDEOS = 24  # six batches an epoch
+EVALUATED = 37
+NOT_FINITE = 13  # this video of the case "nan"
+SAVED = {"ddp file": False, "fsdp file": False, "fsdp shares": True}  # by two processes within the epoch
+CASES = {  # a recipe's and an optimizer's options; six batches make a step of four and one of two
+    "sgd": dict(method="sgd", accumulation=4, clip_grad_norm=0.3),
+    "adamw": dict(method="adamw", accumulation=2, clip_grad_norm=0.3, layer_decay=0.8, ema=0.5),
+    "lamb": dict(method="lamb", clip_grad_norm=0.3),
+    "lion": dict(method="lion"),
+    "nan": dict(method="sgd", accumulation=2, ema=0.5),
+}
+
+
+def tiny_transformer(drop_path=0.0):
+    torch.manual_seed(0)
+    return TimeSformer(
+        img_size=4,
+        patch_size=2,
+        num_classes=NUM_CLASSES,
+        num_frames=2,
+        embed_dim=10,  # which four processes cannot share evenly
+        depth=2,
+        num_heads=2,
+        qkv_bias=False,  # a key's bias changes nothing: its gradient is rounding, of which Lion takes the sign
+        drop_path_rate=drop_path,
+        attention_type="joint_space_time",
+        joint_attention="fibottention",
+        fibottention={"w_min": 2},
+        attention_backend="gather",
+    ).double()
+
+
+class Recorded(nn.Module):
+    """The loss, which also keeps its values: the means over processes, one a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.loss, self.values = nn.CrossEntropyLoss(), []
+
+    def forward(self, logits, labels):
+        loss = self.loss(logits, labels)
+        self.values += distributed.mean([loss.item()])
+        return loss
+
+
+def make_run(strategy, method="sgd", layer_decay=1.0, ema=0.0, drop_path=0.0, **options):
+    """What a run consists of, before its first step."""
+    model = tiny_transformer(drop_path)
+    average = ModelEmaV3(model, decay=ema) if ema else None
+    if strategy == "fsdp":
+        for part in [model, *([average.module] if average else [])]:
+            shard(part)
+    groups = parameter_groups(model, 0.1, layer_decay=layer_decay)
+    optimizer = build_optimizer(groups, method, lr=0.0)
+    views, labels = make_videos(VIDEOS)
+    rank, world = distributed.rank(), distributed.world_size()
+    loader = Loader(views.double(), labels, range(rank, VIDEOS, world), BATCH // world)
+    recipe = Recipe(lr_at=lambda epoch: 0.02, criterion=Recorded(), ema=average, **options)
+    return model, loader, optimizer, recipe
+
+
+def weights(model):
+    return torch.cat([whole(parameter).detach().flatten() for parameter in model.parameters()])
+
+
+def outcome(model, recipe):
+    found = {"weights": weights(model), "losses": torch.tensor(recipe.criterion.values, dtype=torch.float64)}
+    return found | ({"ema": weights(recipe.ema.module)} if recipe.ema else {})
+
+
+def run_train(model, loader, optimizer, recipe, **options):
+    options = {"epochs": 1, "save": lambda position: None, "validate": dict, "seed": 3, **options}
+    train(model, loader, optimizer, recipe, **options)
+    return outcome(model, recipe)
+
+
+def run_case(strategy, case):
+    model, loader, optimizer, recipe = make_run(strategy, **CASES[case])
+    if case == "nan":
+        loader.views[NOT_FINITE] = math.nan
+    return run_train(model, loader, optimizer, recipe)
+
+
+def save_to(folder, run, position, **options):
+    model, _, optimizer, recipe = run
+    ema = recipe.ema and recipe.ema.module
+    return save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, config="", **vars(position), **options)
+
+
+def stopped(run, folder, in_shares, after):
+    """Train until ``after`` batches, where SIGTERM comes: what is saved then stands in the folder."""
+    seen = run[3].criterion.values
+    save = partial(save_to, folder, run, in_shares=in_shares)
+    try:
+        run_train(*run, save=save, stop=lambda: len(seen) >= after)
+    except InterruptedRun:
+        distributed.barrier()  # rank 0 has written all of it
+        return seen[:]
+    raise AssertionError("the run was not stopped")
+
+
+def gone_on(run, path):
+    """Train on from a checkpoint."""
+    model, loader, optimizer, recipe = run
+    content = load_checkpoint(path)
+    resume(content, path, model, optimizer, ema=recipe.ema and recipe.ema.module)
+    return run_train(
+        model, loader, optimizer, recipe, start=Position(content["epoch"], content["step"], content["states"])
+    )
+
+
+def check_dropped_paths(folder):
+    """With chance in it: stopped within an epoch and gone on from either format, to the very same bits."""
+    make = partial(make_run, "fsdp", method="adamw", accumulation=2, ema=0.9, drop_path=0.5)
+    calm = run_train(*make())
+    found = {}
+    for in_shares in (False, True):
+        name = "shares" if in_shares else "file"
+        first = stopped(make(), folder / name, in_shares, after=4)
+        (path,) = find_checkpoints(folder / name)
+        rest = gone_on(make(), path)
+        rest["losses"] = torch.cat([torch.tensor(first, dtype=torch.float64), rest["losses"]])
+        found[name] = {key: torch.equal(rest[key], calm[key]) for key in calm}
+    return found
+
+
+def check_overflow():
+    """An infinite gradient in the share of one process alone makes all of them leave out the step."""
+    model, _, optimizer, recipe = make_run("fsdp")
+    model(torch.zeros(1, 3, 2, 4, 4, dtype=torch.float64)).sum().backward()
+    if distributed.rank() == distributed.world_size() - 1:
+        model.blocks[1].mlp.fc1.weight.grad.to_local()[0, 0] = math.inf
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.ones(()))
+    before = weights(model)
+    norm = optimizer_step(model, optimizer, replace(recipe, scaler=scaler))
+    return {"norm": norm, "same": torch.equal(before, weights(model)), "scale": scaler.get_scale()}
+
+
+def check_bf16():
+    """Mixed precision: what blocks compute with, what is kept, and how far that is from DDP under autocast."""
+    losses, seen = {}, set()
+    for strategy in ("ddp", "fsdp"):
+        model = tiny_transformer().float()
+        if strategy == "fsdp":
+            shard(model, torch.bfloat16)
+            model.blocks[0].mlp.fc1.register_forward_hook(
+                lambda layer, args, output: seen.update({(layer.weight.dtype, output.dtype)})
+            )
+        _, loader, _, recipe = make_run("ddp", amp_dtype=torch.bfloat16)
+        loader.views = loader.views.float()
+        optimizer = build_optimizer(parameter_groups(model, 0.1), "sgd", lr=0.0)
+        run_train(model, loader, optimizer, recipe)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        losses[strategy] = torch.tensor(recipe.criterion.values)
+    return {"difference": (losses["ddp"] - losses["fsdp"]).abs().max().item(), "seen": sorted(map(str, seen))}
+
+
+def check_evaluation(strategy):
+    """37 videos of two views by a model that is not trained; four processes have 10, 9, 9 and 9 of them."""
+    model = tiny_transformer()
+    model = whole_copy(shard(model), tiny_transformer) if strategy == "fsdp" else model
+    assert not is_sharded(model)
+    views, labels = make_videos(EVALUATED, num_views=2)
+    rank, world = distributed.rank(), distributed.world_size()
+    loader = Loader(views.double(), labels, range(rank, EVALUATED, world), 2, failures={"v7.mp4": "truncated"})
+    figures, scores = evaluate(model, loader, view_batch_size=3)
+    every_rank = distributed.all_gather(figures)
+    return {"figures": figures, "scores": scores.scores, "ids": scores.ids, "agree": every_rank == [figures] * world}
+
+
+def work(folder):
+    """All that one group of processes does."""
+    world = distributed.world_size()
+    strategies = ("ddp",) if world == 1 else ("ddp", "fsdp")
+    found = {}
+    for strategy in strategies:
+        found |= {(strategy, case): run_case(strategy, case) for case in CASES}
+        found[strategy, "evaluation"] = check_evaluation(strategy)
+    if world == 2:
+        for name, in_shares in SAVED.items():
+            stopped(make_run(name.split()[0], **CASES["adamw"]), folder / name, in_shares, after=4)
+        found["bits"] = check_dropped_paths(folder)
+        found["overflow"], found["bf16"] = check_overflow(), check_bf16()
+    for name in SAVED:
+        for strategy in strategies:
+            (path,) = find_checkpoints(folder / name)
+            found[strategy, name] = gone_on(make_run(strategy, **CASES["adamw"]), path)
+    if distributed.is_main():
+        torch.save(found, folder / f"{world}.pt")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What came out: (processes, strategy, case) -> outcome, and by name what only two processes did."""
+    folder = tmp_path_factory.mktemp("processes")
+    out = {"folder": folder}
+    for processes in GROUPS:
+        distributed.launch(work, (folder,), processes=processes)
+        for key, value in torch.load(folder / f"{processes}.pt").items():
+            out[(processes, *key) if isinstance(key, tuple) else key] = value
+    return out
+
+
+MANY = pytest.mark.parametrize(("processes", "strategy"), [(2, "ddp"), (4, "ddp"), (2, "fsdp"), (4, "fsdp")])
+
+
+def assert_same(many, one, atol=1e-12):
+    assert many.keys() == one.keys()
+    for key in one:
+        torch.testing.assert_close(many[key], one[key], rtol=0, atol=atol, equal_nan=True)
+
+
+@MANY
+@pytest.mark.parametrize("case", CASES)
+def test_training_is_that_of_one_process(found, case, processes, strategy):
+    assert_same(found[processes, strategy, case], found[1, "ddp", case])
+
+
+def test_every_case_trains_in_a_way_of_its_own(found):
+    alone = [found[1, "ddp", case] for case in CASES]
+    assert [len(one["losses"]) for one in alone] == [6] * len(CASES)
+    for i, one in enumerate(alone):
+        assert not any(torch.allclose(one["weights"], other["weights"], atol=1e-3) for other in alone[:i])
+    assert found[1, "ddp", "nan"]["losses"].isnan().sum() == 1
+
+
+@MANY
+def test_evaluation_is_that_of_one_process_and_counts_each_video_once(found, processes, strategy):
+    one, many = found[1, "ddp", "evaluation"], found[processes, strategy, "evaluation"]
+    assert many["agree"]
+    assert many["ids"] == one["ids"] == [f"v{i}.mp4" for i in range(EVALUATED)]
+    assert many["figures"] == one["figures"]
+    assert many["figures"]["num_videos"] == EVALUATED
+    torch.testing.assert_close(many["scores"], one["scores"], rtol=0, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("saved", SAVED)
+@pytest.mark.parametrize(("processes", "strategy"), [(1, "ddp"), (2, "ddp"), (2, "fsdp"), (4, "ddp"), (4, "fsdp")])
+def test_any_number_of_processes_goes_on_from_any_checkpoint(found, saved, processes, strategy):
+    calm, resumed = found[1, "ddp", "adamw"], found[processes, strategy, saved]
+    assert_same(resumed, {**calm, "losses": calm["losses"][4:]}, atol=1e-10)
+
+
+def test_a_sharded_run_with_chance_in_it_goes_on_bit_by_bit(found):
+    same = {"weights": True, "losses": True, "ema": True}
+    assert found["bits"] == {"file": same, "shares": same}
+
+
+def test_an_overflow_in_one_share_leaves_out_the_step_in_all(found):
+    assert found["overflow"] == {"norm": math.inf, "same": True, "scale": 2.0}
+
+
+def test_sharded_blocks_compute_in_bf16(found):
+    assert found["bf16"]["seen"] == ["(torch.bfloat16, torch.bfloat16)"]
+    assert 0 < found["bf16"]["difference"] < 0.02

@@ -1,0 +1,103 @@
+"""One model whose weights, gradients and optimizer state are spread over processes (FSDP2), each holding its share.
+
+Sharded tensors are ``DTensor``; every function here takes whole ones as well and leaves them alone, so callers need no
+special case. Those that put shares together are called by all processes, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def shard(model: nn.Module, amp_dtype: torch.dtype | None = None) -> nn.Module:
+    """Spread a model's parameters over all processes, in place, and return it; in a single process it stays as it is.
+
+    Each of ``model.blocks``, where there are any, is gathered when its turn comes and let go again; what is outside
+    them is gathered for the whole pass. All processes must hold the same weights. Make the optimizer afterwards, and
+    any copy of the model before.
+
+    Args:
+        amp_dtype: blocks send and use their weights, and take their tokens, in this type, and their gradients are
+            summed in float32. (Autocast alone leaves norms and the tokens between blocks in float32.) What is outside
+            the blocks keeps its own type, and so do blocks with batch norms, whose statistics do.
+    """
+    if not dist.is_initialized():
+        return model
+    for block in getattr(model, "blocks", ()):
+        plain = amp_dtype is None or any(isinstance(module, _BatchNorm) for module in block.modules())
+        mixed = MixedPrecisionPolicy(param_dtype=amp_dtype, reduce_dtype=torch.float32)
+        fully_shard(block, mp_policy=MixedPrecisionPolicy() if plain else mixed)
+    return fully_shard(model)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether ``shard`` has spread this model over processes."""
+    return isinstance(model, FSDPModule)
+
+
+@contextmanager
+def gradients_averaged(replica: nn.Module, now: bool) -> Iterator[None]:
+    """Within the block a backward pass averages gradients over processes, or not yet, if more are to be added first."""
+    if is_sharded(replica):
+        replica.set_requires_gradient_sync(now)
+        yield
+    elif now or not isinstance(replica, nn.parallel.DistributedDataParallel):
+        yield
+    else:
+        with replica.no_sync():
+            yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor put together from the processes' shares, in all of them."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_for_main(tensor: Tensor) -> Tensor | None:
+    """The same, for rank 0 on the CPU; other processes get None, so that no more than one such tensor is held there."""
+    if not isinstance(tensor, DTensor):
+        return tensor
+    gathered = tensor.full_tensor()
+    return gathered.cpu() if dist.get_rank() == 0 else None
+
+
+def share_of(tensor: Any, like: Any) -> Any:
+    """This process's share of a whole tensor, spread as ``like`` is; anything else as it is.
+
+    Nothing is sent: every process has the whole tensor.
+    """
+    if not isinstance(like, DTensor) or not isinstance(tensor, Tensor) or tensor.shape != like.shape:
+        return tensor
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+@torch.no_grad()
+def whole_copy(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
+    """A model that each process can run on its own, as often as it likes; ``model`` itself where it is not sharded.
+
+    Every pass through a sharded model is a meeting of all processes, which evaluation, with as many batches as each
+    process has videos, cannot promise to attend. It takes the memory of the weights, without gradients and moments.
+
+    Args:
+        make: gives another model of this kind, whose weights do not matter.
+    """
+    if not is_sharded(model):
+        return model
+    with torch.random.fork_rng(devices=()):
+        copy = make().to(next(model.parameters()).device)
+    for own, shared in zip(copy.state_dict().values(), model.state_dict().values(), strict=True):
+        if isinstance(shared, DTensor):
+            own.copy_(shared.full_tensor())
+        else:  # a buffer, such as a batch norm's mean: rank 0's counts, as under DDP
+            own.copy_(shared)
+            dist.broadcast(own, src=0)
+    return copy
