@@ -11,7 +11,7 @@ from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
 from videofib import distributed
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
 from videofib.engine.tasks import MULTI_LABEL
-from videofib.scores import read_scores
+from videofib.scores import read_scores, write_scores
 
 
 class SaysWhatItSees(nn.Module):
@@ -60,6 +60,21 @@ def test_figures_counted_by_hand():
     assert results["skipped"] == []
     assert scores.ids == ["v0.mp4", "v1.mp4", "v2.mp4"]
     torch.testing.assert_close(scores.scores, torch.tensor(LOGITS).softmax(-1).mean(1))
+
+
+def test_accuracy_by_the_number_of_views_and_mistakes_counted_by_hand():
+    results, _ = evaluate_spoken(LOGITS, LABELS, details=True)
+    # the middle view is right of the last two; views 0 and 2 are of the first, and tie on the second
+    assert results["accuracy_by_views"] == [
+        [1, pytest.approx(200 / 3), 100.0],
+        [2, pytest.approx(100 / 3), 100.0],
+        [3, pytest.approx(200 / 3), 100.0],
+    ]
+    assert results["most_confused"] == [[1, 2, 1]]
+    crops, _ = evaluate_spoken(LOGITS, LABELS, details=True, num_crops=3, ensemble="max", failures={"v1.mp4": "gone"})
+    right = [pytest.approx(100 / 3), pytest.approx(200 / 3)]
+    assert crops["accuracy_by_views"] == [[1, *right], [3, *right]]
+    assert "accuracy_by_views" not in evaluate_spoken(LOGITS, LABELS)[0]
 
 
 def test_max_and_raw_logits_are_switches():
@@ -158,21 +173,27 @@ def evaluate_share(folder):
     views, labels = make_videos(VIDEOS, num_views=2)
     share = range(distributed.rank(), VIDEOS, distributed.world_size())
     results, scores = evaluate(TinyNet(), Loader(views, labels, share, 2, failures=FAILED), view_batch_size=3)
-    write_results(folder / str(distributed.rank()), results, scores)
+    (folder / f"{distributed.rank()}.json").write_text(json.dumps(results))
+    if distributed.is_main():
+        write_scores(folder / "scores.parquet", scores)
+    else:
+        assert scores is None
 
 
 @pytest.mark.parametrize("processes", [3])
 def test_several_processes_agree_with_one_on_an_odd_number_of_videos(tmp_path, processes):
+    for name in ("one", "many"):
+        (tmp_path / name).mkdir()
     evaluate_share(tmp_path / "one")
     distributed.launch(evaluate_share, (tmp_path / "many",), processes=processes)
-    expected = json.loads((tmp_path / "one" / "0" / "test_results.json").read_text())
+    expected = json.loads((tmp_path / "one" / "0.json").read_text())
     assert expected["num_videos"] == VIDEOS
     assert expected["skipped"] == [{"video": "v4.mp4", "reason": "truncated"}]
     for rank in range(processes):
-        found = json.loads((tmp_path / "many" / str(rank) / "test_results.json").read_text())
+        found = json.loads((tmp_path / "many" / f"{rank}.json").read_text())
         confident = pytest.approx(expected["calibration_error"], abs=1e-4)  # scores round as the batches fall
         assert found == {**expected, "calibration_error": confident}
-    one, many = (read_scores(tmp_path / name / "0" / "test_scores.parquet") for name in ("one", "many"))
+    one, many = (read_scores(tmp_path / name / "scores.parquet") for name in ("one", "many"))
     assert one.scores.shape == (VIDEOS, NUM_CLASSES)
     np.testing.assert_allclose(one.scores, many.scores, atol=1e-6)
 
