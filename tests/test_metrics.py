@@ -1,13 +1,18 @@
 """Accuracies against figures counted by hand."""
 
+import itertools
+
 import pytest
 import torch
 
 from videofib.metrics import (
     average_precisions,
     bootstrap_interval,
+    confusion_matrix,
     ensemble_views,
     expected_calibration_error,
+    growing_views,
+    most_confused,
     per_class_accuracy,
     percent,
     topk_correct,
@@ -117,3 +122,47 @@ def test_average_precision_is_the_area_below_the_curve_in_any_order():
         assert found == pytest.approx(by_hand)
         order = torch.randperm(count, generator=generator)
         assert average_precisions(scores[order], positive[order]) == pytest.approx(found, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("num_views", "num_crops", "expected"),
+    [
+        (1, 1, [[0]]),
+        (3, 3, [[1], [0, 1, 2]]),
+        (5, 1, [[2], [1, 3], [0, 2, 4], [0, 1, 2, 3, 4]]),
+        (4, 1, [[2], [1, 3], [0, 2, 3], [0, 1, 2, 3]]),
+        (6, 3, [[4], [3, 4, 5], [0, 1, 2, 3, 4, 5]]),
+    ],
+)
+def test_growing_views_are_spread_evenly_and_end_with_all(num_views, num_crops, expected):
+    assert growing_views(num_views, num_crops) == expected
+
+
+def test_growing_views_of_many_clips():
+    choices = growing_views(100, 1)
+    assert [len(views) for views in choices] == [1, 2, 3, 5, 10, 20, 30, 50, 100]
+    for views in choices:
+        assert sorted(set(views)) == views
+        gaps = {later - earlier for earlier, later in itertools.pairwise(views)}
+        assert len(gaps) <= 2
+        assert max(gaps, default=0) - min(gaps, default=0) <= 1
+    with pytest.raises(ValueError, match="7 views are no whole number of clips with 3 crops"):
+        growing_views(7, 3)
+
+
+def test_confusion_matrix_against_counting():
+    generator = torch.Generator().manual_seed(0)
+    predicted, labels = torch.randint(5, (2, 200), generator=generator)
+    matrix = confusion_matrix(predicted, labels, 6)  # nobody is of class 5, nor taken for it
+    expected = torch.zeros(6, 6, dtype=torch.int64)
+    for guess, label in zip(predicted.tolist(), labels.tolist(), strict=True):
+        expected[label, guess] += 1
+    assert torch.equal(matrix, expected)
+    assert confusion_matrix(predicted[:0], labels[:0], 2).tolist() == [[0, 0], [0, 0]]
+
+
+def test_most_confused_are_mistakes_with_the_most_frequent_first():
+    matrix = torch.tensor([[9, 0, 2], [5, 1, 0], [2, 1, 7]])
+    assert most_confused(matrix) == [[1, 0, 5], [0, 2, 2], [2, 0, 2], [2, 1, 1]]
+    assert most_confused(matrix, 2) == [[1, 0, 5], [0, 2, 2]]
+    assert most_confused(torch.eye(3, dtype=torch.int64)) == []

@@ -54,6 +54,8 @@ _C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips a video
 _C.TEST.NUM_SPATIAL_CROPS = 3  # 1 (centre) or 3
 _C.TEST.CHECKPOINT_FILE_PATH = ""  # likewise; empty: the newest in OUTPUT_DIR; best: its best
 _C.TEST.ENSEMBLE_LOGITS = False  # average raw logits as TimeSformer's own tool does, not softmax scores
+_C.TEST.RESUME = True  # go on where an earlier test of the same weights, settings and videos was killed
+_C.TEST.SAVE_SECONDS = 30.0  # which costs at most so many seconds of each process's work
 _C.TEST.UNREADABLE = "wrong"  # a video that does not decode: counted "wrong", or "exclude"d
 
 _C.DATA = CfgNode()

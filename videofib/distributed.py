@@ -181,6 +181,24 @@ def all_gather(value: Any) -> list:
     return values
 
 
+def gather(value: Any) -> list | None:
+    """The values (anything that pickles) of all processes, in the order of their ranks; None but in the main one."""
+    if not dist.is_initialized():
+        return [value]
+    values: list | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, values)
+    return values
+
+
+def broadcast(value: Any) -> Any:
+    """The main process's value (anything that pickles), in every process."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
 def any_process(flag: bool) -> bool:
     """Whether the flag is set in any process; all come to the same answer."""
     if not dist.is_initialized():

@@ -23,6 +23,45 @@ def ensemble_views(view_scores: Tensor, method: str = "sum") -> Tensor:
     raise ValueError(f"method must be 'sum' or 'max', got {method!r}")
 
 
+def growing_views(num_views: int, num_crops: int) -> list[list[int]]:
+    """Growing choices among a video's views, to see what each further view brings; the last is of all views.
+
+    Views are ordered as they are read: all S crops of the first clip, then those of the next. First comes one view
+    alone, the middle crop of the middle clip; then 1, 2, 3, 5, 10, 20, 30, 50, ... clips with all their crops, spread
+    evenly over the T clips: each is the middle one of as many equal parts::
+
+        T = 5, S = 1       1 clip   . . x . .       3 clips  x . x . x
+                           2 clips  . x . x .       5 clips  x x x x x
+
+    These are views of *this* test. One of only t clips would take them at other places: its clips, too, reach from the
+    first frame to the last (and one clip is the middle one).
+
+    Raises:
+        ValueError: views that are not whole clips.
+    """
+    num_clips, rest = divmod(num_views, num_crops)
+    if rest or not num_clips:
+        raise ValueError(f"{num_views} views are no whole number of clips with {num_crops} crops each")
+    counts = [digit * 10**power for power in range(len(str(num_clips))) for digit in (1, 2, 3, 5)]
+    choices = [[num_clips // 2 * num_crops + num_crops // 2]]
+    for count in [*(count for count in counts if count < num_clips), num_clips]:
+        clips = [(2 * part + 1) * num_clips // (2 * count) for part in range(count)]
+        choices.append([clip * num_crops + crop for clip in clips for crop in range(num_crops)])
+    return choices if num_crops > 1 else choices[1:]  # which begin with that very view
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """How often each class (rows) was taken for each (columns): classes (B,), (B,) -> int64 (K, K)."""
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def most_confused(matrix: Tensor, count: int = 50) -> list[list[int]]:
+    """[true class, class it was taken for, how often] of the most frequent mistakes, by classes where equally often."""
+    mistakes = matrix.clone().fill_diagonal_(0).flatten()
+    order = mistakes.argsort(descending=True, stable=True)[:count]
+    return [[*divmod(place, len(matrix)), int(mistakes[place])] for place in order.tolist() if mistakes[place]]
+
+
 def topk_correct(scores: Tensor, labels: Tensor, k: int) -> Tensor:
     """Whether the true class is among the k best: scores (..., K), labels (...) -> bool (...).
 

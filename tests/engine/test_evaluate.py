@@ -61,6 +61,21 @@ def test_figures_counted_by_hand():
     torch.testing.assert_close(scores.scores, torch.tensor(LOGITS).softmax(-1).mean(1))
 
 
+def test_accuracy_by_the_number_of_views_and_mistakes_counted_by_hand():
+    results, _ = evaluate_spoken(LOGITS, LABELS, details=True)
+    # the middle view is right of the last two; views 0 and 2 are of the first, and tie on the second
+    assert results["accuracy_by_views"] == [
+        [1, pytest.approx(200 / 3), 100.0],
+        [2, pytest.approx(100 / 3), 100.0],
+        [3, pytest.approx(200 / 3), 100.0],
+    ]
+    assert results["most_confused"] == [[1, 2, 1]]
+    crops, _ = evaluate_spoken(LOGITS, LABELS, details=True, num_crops=3, ensemble="max", failures={"v1.mp4": "gone"})
+    right = [pytest.approx(100 / 3), pytest.approx(200 / 3)]
+    assert crops["accuracy_by_views"] == [[1, *right], [3, *right]]
+    assert "accuracy_by_views" not in evaluate_spoken(LOGITS, LABELS)[0]
+
+
 def test_max_and_raw_logits_are_switches():
     maximum = evaluate_spoken(LOGITS, LABELS, ensemble="max")[1]
     torch.testing.assert_close(maximum.scores, torch.tensor(LOGITS).softmax(-1).amax(1))

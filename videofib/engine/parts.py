@@ -19,7 +19,7 @@ from videofib.scores import Scores
 
 logger = logging.getLogger(__name__)
 
-_MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
+MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
 
 
 def model_from_config(cfg: CfgNode) -> nn.Module:
@@ -40,17 +40,17 @@ def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
         verbose=False,
     )
     logger.info("%s", report)
-    if source.settings and (changed := differences(source.settings, cfg, _MODEL_SECTIONS)):
+    if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):
         logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
     return report
 
 
 def evaluate_from_config(
     cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: torch.dtype | None, title: str, **options
-) -> tuple[dict, Scores]:
+) -> tuple[dict, Scores | None]:
     """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log.
 
-    ``options`` are of ``evaluate``.
+    ``options`` are of ``evaluate``, and so is what comes back.
     """
     figures, scores = evaluate(
         model,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from fvcore.common.config import CfgNode
+from torch import nn
 
+import videofib
 from videofib import distributed
 from videofib.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from videofib.data.loader import build_eval_loader
 from videofib.engine.evaluate import write_results
-from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config
+from videofib.engine.finished import FinishedVideos, describe
+from videofib.engine.parts import MODEL_SECTIONS, bring_weights, evaluate_from_config, model_from_config
 from videofib.engine.preflight import check_split, read_class_names
 from videofib.logging import log_stats
 from videofib.models.source import read_source
@@ -33,7 +38,8 @@ def test_from_config(cfg: CfgNode) -> dict:
         source = replace(read_source(found[1]), name=str(found[0]))
     else:
         raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
-    loader = build_eval_loader(cfg, "test", distributed.rank(), distributed.world_size())
+    rank, processes = distributed.rank(), distributed.world_size()
+    loader = build_eval_loader(cfg, "test", rank, processes)
     class_names = read_class_names(cfg)
     check_split(cfg, loader, "test")
     model = model_from_config(cfg)
@@ -42,12 +48,36 @@ def test_from_config(cfg: CfgNode) -> dict:
         raise CheckpointError(f"{source.name} lacks what this model needs to be tested: {', '.join(report.untrained)}")
     logger.info("testing %s (epoch %s) on %d videos", source.name, source.epoch, len(loader.dataset.records))
 
-    model = model.to(distributed.device())
-    options = {"num_crops": cfg.TEST.NUM_SPATIAL_CROPS}
-    results, scores = evaluate_from_config(cfg, model, loader, class_names, None, "test", **options)
+    finished = _finished_videos(cfg, model, loader.dataset.records) if cfg.TEST.RESUME else None
+    if finished and finished.indices:
+        left = [index for index in range(len(loader.dataset.records)) if index not in finished.indices]
+        loader.sampler = left[rank::processes]
+        logger.info("%d of them were finished by an earlier start, which this one goes on from", len(finished.indices))
+    results, scores = evaluate_from_config(
+        cfg,
+        model.to(distributed.device()),
+        loader,
+        class_names,
+        None,
+        "test",
+        num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
+        details=True,
+        finished=finished,
+    )
     results = {**results, "checkpoint": source.name, "epoch": source.epoch}
     if distributed.is_main():
         write_results(cfg.OUTPUT_DIR, results, scores)
+        if finished:
+            finished.remove()
         log_stats({"_type": "test_final", **results})
         logger.info("results are in %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
     return results
+
+
+def _finished_videos(cfg: CfgNode, model: nn.Module, records: Sequence) -> FinishedVideos:
+    """Where the test's finished videos are kept: apart from those of any other weights, settings or videos."""
+    settings = {section: cfg[section] for section in MODEL_SECTIONS}
+    settings |= {key: cfg.TEST[key] for key in ("NUM_ENSEMBLE_VIEWS", "NUM_SPATIAL_CROPS", "ENSEMBLE_LOGITS")}
+    settings["versions"] = {"videofib": videofib.__version__, "torch": torch.__version__}
+    about = distributed.broadcast(describe(model, records, settings) if distributed.is_main() else None)
+    return FinishedVideos(Path(cfg.OUTPUT_DIR) / "test_parts", about, cfg.TEST.SAVE_SECONDS)
