@@ -10,6 +10,7 @@ import torch
 from tests.engine.in_memory import Loader, TinyNet, make_videos
 from videofib.engine.evaluate import evaluate
 from videofib.engine.finished import FinishedVideos, describe
+from videofib.engine.tasks import EvaluationError
 
 VIDEOS = 9
 ABOUT = {"weights": "abc", "DATA": "{}"}
@@ -112,6 +113,12 @@ def test_parts_are_few_and_are_removed_whole(tmp_path):
     (tmp_path / "0123" / "x").mkdir(parents=True)
     FinishedVideos(tmp_path, ABOUT, 0.0).remove()
     assert not tmp_path.exists()
+
+
+def test_a_disk_that_takes_nothing_is_told(tmp_path):
+    (tmp_path / "parts").touch()
+    with pytest.raises(EvaluationError, match=r"cannot keep finished videos in .*parts.*set TEST.RESUME False"):
+        FinishedVideos(tmp_path / "parts", ABOUT, 0.0)
 
 
 def test_what_decides_the_scores_is_described():

@@ -157,6 +157,8 @@ def test_the_test_names_the_unreadable_video_and_counts_it_as_wrong(trained):
     assert saved.failures == {"broken.mp4": skipped["reason"]}
     assert (saved.num_views, saved.num_crops, saved.class_names, saved.kind) == (6, 3, CLASSES, "softmax")
     np.testing.assert_allclose(saved.scores[:5].sum(1), 1, atol=1e-5)
+    assert [views for views, _, _ in found["accuracy_by_views"]] == [1, 3, 6]
+    assert not (trained / "test_parts").exists()
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(experiment, trained, tmp_path):

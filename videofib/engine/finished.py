@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from videofib import distributed
+from videofib.engine.tasks import EvaluationError
 from videofib.files import remove_partial, replacing
 
 logger = logging.getLogger(__name__)
@@ -60,11 +61,14 @@ class FinishedVideos:
             self.save()
 
     def save(self) -> None:
-        """Put on the disk what has been added since the last time."""
+        """Put on the disk what has been added since the last time.
+
+        Raises:
+            EvaluationError: it cannot be written there.
+        """
         if self._waiting and len((videos := together(self._waiting))["indices"]):
             content = save(videos)
-            with replacing(self._folder / f"part-{hashlib.sha256(content).hexdigest()}.safetensors") as partial:
-                partial.write_bytes(content)
+            self._write(f"part-{hashlib.sha256(content).hexdigest()}.safetensors", content)
         self._waiting, self._last = [], time.monotonic()
 
     def remove(self) -> None:
@@ -75,14 +79,22 @@ class FinishedVideos:
         if self._all.is_dir():
             remove_partial(self._all)
             self._tell_strangers(about)
-        with replacing(self._folder / "about.json") as partial:
-            partial.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        self._write("about.json", (json.dumps(about, indent=1) + "\n").encode())
         parts = [part for file in sorted(self._folder.glob("part-*.safetensors")) if (part := _read(file))]
         if not parts:
             return None
         found = together(parts)
         kept = _first_of_each(found["indices"])
         return {name: values[kept] for name, values in found.items()}
+
+    def _write(self, name: str, content: bytes) -> None:
+        try:
+            with replacing(self._folder / name) as partial:
+                partial.write_bytes(content)
+        except OSError as error:
+            raise EvaluationError(
+                f"cannot keep finished videos in {self._folder}: {error}; make room, or set TEST.RESUME False"
+            ) from error
 
     def _tell_strangers(self, about: Mapping[str, str]) -> None:
         for folder in sorted(self._all.iterdir()):
