@@ -58,6 +58,8 @@ def test_a_missing_file_is_named(tmp_path):
         ("SOLVER.BASE_LR -0.1", "SOLVER.BASE_LR is -0.1; it must be above 0"),
         ("RNG_SEED -1", "RNG_SEED is -1; it must not be negative"),
         ("SOLVER.WEIGHT_DECAY -1", "SOLVER.WEIGHT_DECAY is -1.0; it must not be negative"),
+        ("TRAIN.FREEZE [1]", "TRAIN.FREEZE is [1]; it must be a list of patterns"),
+        ("TRAIN.FREEZE ['a'] TRAIN.LINEAR_PROBE True", "freezes all but the classifier already; set TRAIN.FREEZE []"),
         ("CHECKPOINT.KEEP -1", "CHECKPOINT.KEEP is -1; it must not be negative"),
         ("CHECKPOINT.METRIC mAP", "CHECKPOINT.METRIC mAP is no figure of MODEL.LOSS_FUNC cross_entropy; set"),
         ("CHECKPOINT.METRIC top1_acc MODEL.LOSS_FUNC bce_logit", "top1_acc is no figure of MODEL.LOSS_FUNC bce_logit"),

@@ -36,6 +36,8 @@ _C.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in OUTPUT_DIR
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: ours, TimeSformer's, Hugging Face's, timm's, VideoMAE's
 _C.TRAIN.MIXED_PRECISION = False
 _C.TRAIN.MIXED_PRECISION_DTYPE = "bf16"  # bf16 | fp16
+_C.TRAIN.FREEZE = []  # patterns of parameters that do not learn, such as ["patch_embed.*", "blocks.[0-5].*"]
+_C.TRAIN.LINEAR_PROBE = False  # only the classifier learns, on what the model sees without dropout
 _C.TRAIN.COMPILE = False  # compile the model (torch.compile); the first steps then take minutes
 _C.TRAIN.EMA_DECAY = 0.0  # 0: no moving average of the weights
 

@@ -134,6 +134,10 @@ def check_config(cfg: CfgNode) -> None:
                 )
         if cfg.MIXUP.LABEL_SMOOTH_VALUE:
             raise ConfigError("MODEL.LOSS_FUNC bce_logit has no label smoothing; set MIXUP.LABEL_SMOOTH_VALUE 0")
+    if not all(isinstance(pattern, str) for pattern in cfg.TRAIN.FREEZE):
+        raise ConfigError(f"TRAIN.FREEZE is {cfg.TRAIN.FREEZE}; it must be a list of patterns of names")
+    if cfg.TRAIN.FREEZE and cfg.TRAIN.LINEAR_PROBE:
+        raise ConfigError("TRAIN.LINEAR_PROBE freezes all but the classifier already; set TRAIN.FREEZE []")
     if cfg.CHECKPOINT.METRIC in {"bce_logit": _ACCURACIES, "cross_entropy": ("mAP",)}[cfg.MODEL.LOSS_FUNC]:
         raise ConfigError(
             f"CHECKPOINT.METRIC {cfg.CHECKPOINT.METRIC} is no figure of MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC}; set "
@@ -143,8 +147,8 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError("SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0")
     if cfg.SOLVER.LR_POLICY == "one_cycle" and not 0 < cfg.SOLVER.WARMUP_EPOCHS < cfg.SOLVER.MAX_EPOCH:
         raise ConfigError(
-            f"SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS}, which must be above "
-            f"0 and below SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; a third of it is usual"
+            f"SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS}, which must be "
+            f"above 0 and below SOLVER.MAX_EPOCH {cfg.SOLVER.MAX_EPOCH}; a third of it is usual"
         )
     if list(cfg.SOLVER.STEPS) != sorted(cfg.SOLVER.STEPS):
         raise ConfigError(f"SOLVER.STEPS {cfg.SOLVER.STEPS} must ascend")

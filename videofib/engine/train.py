@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from videofib import distributed
+from videofib.engine.freezing import learning_mode
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
@@ -175,7 +176,7 @@ def train_epoch(
 
     ``replica`` is ``model``, wrapped where several processes share the work.
     """
-    model.train()
+    learning_mode(model)
     device = next(model.parameters()).device
     saved = meter.step
     progress = tqdm(
