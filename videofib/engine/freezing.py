@@ -36,14 +36,16 @@ def freeze_all_but(model: nn.Module, names: set[str]) -> None:
 def learning_mode(model: nn.Module) -> None:
     """As ``model.train()``, but with what is frozen in evaluation mode: no dropout in it, and batch norms stand still.
 
-    A module without parameters, such as stochastic depth, is in training mode if something that learns comes before
-    it: what it gets is not fixed anyway.
+    A module without parameters, such as dropout, is frozen within one that is, and where nothing learns before it.
     """
     model.train()
     if all(parameter.requires_grad for parameter in model.parameters()):
         return
-    learning = False  # has anything up to here learned?
+    learning = False  # does anything up to here learn?
     for module in model.modules():
         learning |= any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        module.training = learning or any(parameter.requires_grad for parameter in module.parameters())
+    for module in model.modules():
         below = [parameter.requires_grad for parameter in module.parameters()]
-        module.training = any(below) if below else learning
+        if below and not any(below):
+            module.eval()
