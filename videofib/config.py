@@ -95,6 +95,12 @@ _C.MIXUP.PROB = 1.0
 _C.MIXUP.SWITCH_PROB = 0.5
 _C.MIXUP.LABEL_SMOOTH_VALUE = 0.0  # label smoothing; holds with MIXUP.ENABLE False, too
 
+_C.DISTILL = CfgNode()
+_C.DISTILL.CONFIG = ""  # the config of a teacher, such as its run's config.yaml; empty: none
+_C.DISTILL.CHECKPOINT = ""  # its weights, as TRAIN.CHECKPOINT_FILE_PATH
+_C.DISTILL.ALPHA = 0.5  # its share of the loss, of which the labels have the rest
+_C.DISTILL.TEMPERATURE = 4.0  # the higher, the more its lesser classes count
+
 _C.DATA_LOADER = CfgNode()
 _C.DATA_LOADER.NUM_WORKERS = 2  # a process
 _C.DATA_LOADER.SAMPLER = "shuffle"  # of training videos: shuffle | class_balanced | length_bucketed

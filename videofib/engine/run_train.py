@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from videofib import distributed
 from videofib.checkpoint import CheckpointError, find_checkpoints, latest_checkpoint, resume, save_checkpoint
 from videofib.config import ConfigError, differences
 from videofib.data.loader import build_eval_loader, build_train_loader
+from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
-from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config
+from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
 from videofib.engine.preflight import check_compiler, check_split, choose_amp_dtype, read_class_names, warn_of_flips
 from videofib.engine.randomness import seed_everything
 from videofib.engine.train import Position, Recipe, train
@@ -57,6 +59,9 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         betas=cfg.SOLVER.BETAS,
     )
     recipe = recipe_from_config(cfg, amp_dtype, ema)
+    if teacher := teacher_from_config(cfg):
+        learning = Distillation(teacher.to(device), cfg.DISTILL.ALPHA, cfg.DISTILL.TEMPERATURE)
+        recipe = replace(recipe, distillation=learning)
     logger.info(
         "%s with %.2f M parameters, of which %.2f M learn; %d train and %d val videos; %d process(es) on %s",
         cfg.MODEL.MODEL_NAME,
