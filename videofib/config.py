@@ -38,6 +38,8 @@ _C.TRAIN.STRATEGY = "ddp"  # of several processes: ddp (each has all weights) | 
 _C.TRAIN.SHARDED_CHECKPOINTS = False  # fsdp: folders .dcp into which each process writes its share, not one file
 _C.TRAIN.MIXED_PRECISION = False
 _C.TRAIN.MIXED_PRECISION_DTYPE = "bf16"  # bf16 | fp16
+_C.TRAIN.FREEZE = []  # patterns of parameters that do not learn, such as ["patch_embed.*", "blocks.[0-5].*"]
+_C.TRAIN.LINEAR_PROBE = False  # only the classifier learns, on what the model sees without dropout
 _C.TRAIN.COMPILE = False  # compile the model (torch.compile); the first steps then take minutes
 _C.TRAIN.EMA_DECAY = 0.0  # 0: no moving average of the weights
 
@@ -96,6 +98,12 @@ _C.MIXUP.CUTMIX_ALPHA = 1.0
 _C.MIXUP.PROB = 1.0
 _C.MIXUP.SWITCH_PROB = 0.5
 _C.MIXUP.LABEL_SMOOTH_VALUE = 0.0  # label smoothing; holds with MIXUP.ENABLE False, too
+
+_C.DISTILL = CfgNode()
+_C.DISTILL.CONFIG = ""  # the config of a teacher, such as its run's config.yaml; empty: none
+_C.DISTILL.CHECKPOINT = ""  # its weights, as TRAIN.CHECKPOINT_FILE_PATH
+_C.DISTILL.ALPHA = 0.5  # its share of the loss, of which the labels have the rest
+_C.DISTILL.TEMPERATURE = 4.0  # the higher, the more its lesser classes count
 
 _C.DATA_LOADER = CfgNode()
 _C.DATA_LOADER.NUM_WORKERS = 2  # a process

@@ -59,6 +59,8 @@ _POSITIVE = (
     "SOLVER.MAX_EPOCH",
     "SOLVER.MAX_SKIPPED_STEPS",
     "SOLVER.BASE_LR",
+    "DISTILL.ALPHA",
+    "DISTILL.TEMPERATURE",
 )
 _NOT_NEGATIVE = (
     "RNG_SEED",
@@ -138,6 +140,16 @@ def check_config(cfg: CfgNode) -> None:
                 )
         if cfg.MIXUP.LABEL_SMOOTH_VALUE:
             raise ConfigError("MODEL.LOSS_FUNC bce_logit has no label smoothing; set MIXUP.LABEL_SMOOTH_VALUE 0")
+    if not all(isinstance(pattern, str) for pattern in cfg.TRAIN.FREEZE):
+        raise ConfigError(f"TRAIN.FREEZE is {cfg.TRAIN.FREEZE}; it must be a list of patterns of names")
+    if bool(cfg.DISTILL.CONFIG) != bool(cfg.DISTILL.CHECKPOINT):
+        raise ConfigError("DISTILL.CONFIG and DISTILL.CHECKPOINT, a teacher and its weights, go together; set both")
+    if cfg.DISTILL.ALPHA > 1:
+        raise ConfigError(f"DISTILL.ALPHA is {cfg.DISTILL.ALPHA}; it must be above 0 and at most 1")
+    if cfg.DISTILL.CONFIG and cfg.MODEL.LOSS_FUNC == "bce_logit":
+        raise ConfigError("DISTILL compares scores of one class a video; set MODEL.LOSS_FUNC cross_entropy")
+    if cfg.TRAIN.FREEZE and cfg.TRAIN.LINEAR_PROBE:
+        raise ConfigError("TRAIN.LINEAR_PROBE freezes all but the classifier already; set TRAIN.FREEZE []")
     if cfg.CHECKPOINT.METRIC in {"bce_logit": _ACCURACIES, "cross_entropy": ("mAP",)}[cfg.MODEL.LOSS_FUNC]:
         raise ConfigError(
             f"CHECKPOINT.METRIC {cfg.CHECKPOINT.METRIC} is no figure of MODEL.LOSS_FUNC {cfg.MODEL.LOSS_FUNC}; set "

@@ -14,7 +14,9 @@ import torch
 import yaml
 
 from videofib.checkpoint import load_checkpoint
+from videofib.config import load_config
 from videofib.data.encode import write_video
+from videofib.engine.parts import teacher_from_config
 from videofib.engine.run import main
 from videofib.logging import close_logging
 from videofib.scores import read_scores
@@ -276,6 +278,27 @@ def test_the_newest_and_the_best_stay_and_the_best_can_be_tested(experiment, tmp
     assert "which validation writes" in said
 
 
+def test_a_run_learns_from_a_teacher(experiment, trained, tmp_path, capsys):
+    teach = ["DISTILL.CONFIG", str(trained / "config.yaml"), "DISTILL.CHECKPOINT", str(newest(trained))]
+    teacher = teacher_from_config(load_config(experiment / "config.yaml", teach))
+    assert not any(module.training for module in teacher.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert teacher_from_config(load_config(experiment / "config.yaml")) is None
+    small = ["TIMESFORMER.EMBED_DIM", "12", "ATTENTION.JOINT", "dense", *teach]
+    run(experiment, tmp_path / "student", *small, "DISTILL.ALPHA", "0.9", stages=["train"])
+    stats = [json.loads(line) for line in (tmp_path / "student" / "stats.jsonl").read_text().splitlines()]
+    assert all(line["teacher_loss"] > 0 for line in stats if line["_type"] == "train_epoch")
+    assert weights(tmp_path / "student").numel() < weights(trained).numel()  # the teacher is in no checkpoint
+    for change, message in [
+        (["DATA.NUM_FRAMES", "4"], "config.yaml and 4 here; make them the same"),
+        (["DATA.TRAIN_CROP_SIZE", "16"], "but DATA.TRAIN_CROP_SIZE is 32 in "),
+        (["DISTILL.CONFIG", str(tmp_path / "none.yaml")], "no config file at "),
+        (["DISTILL.CHECKPOINT", str(tmp_path / "none.pyth")], "no checkpoint at "),
+        (["DISTILL.CONFIG", str(tmp_path / "student" / "config.yaml")], "cannot be used"),
+    ]:
+        assert message in fails(capsys, experiment, tmp_path / "out", *small, *change, stages=["train"])
+
+
 def test_each_stage_can_be_turned_off(experiment, tmp_path, capsys):
     said = fails(capsys, experiment, tmp_path, "TRAIN.ENABLE", "False", "TEST.ENABLE", "False")
     assert "nothing to do" in said
@@ -292,6 +315,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path,
         (["DATA.PATH_TO_DATA_DIR", str(tmp_path)], "no train split"),
         (["TIMESFORMER.NUM_HEADS", "5"], "the config describes no model"),
         (["TRAIN.CHECKPOINT_FILE_PATH", str(bad)], "bad.pyth is damaged"),
+        (["TRAIN.FREEZE", "['*']"], "TRAIN.FREEZE: nothing is left to learn"),
         (["TRAIN.MIXED_PRECISION", "True", "TRAIN.MIXED_PRECISION_DTYPE", "fp16"], "fp16 needs a GPU"),
         (["OUTPUT_DIR", str(tmp_path / "a file")], "cannot write to OUTPUT_DIR"),
         (["OUTPUT_DIR", str(trained), "TRAIN.AUTO_RESUME", "False"], "checkpoints of another run"),

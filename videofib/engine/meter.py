@@ -33,6 +33,8 @@ class Meter:
         self.first_step, self.started = step, time.perf_counter()
         self.loss = self.recent_loss = 0.0  # sums over batches
         self.batches = self.recent_batches = 0
+        self.teacher_loss = 0.0  # sum over batches, the part of the loss that a teacher gives
+        self.taught = 0  # batches
         self.correct = self.judged = 0  # clips
         self.failures: list[tuple[str, str]] = []
         self.skipped = 0  # optimizer steps, for a gradient that is not finite
@@ -62,6 +64,11 @@ class Meter:
             self.judged += len(correct)
         self.failures += failures
         self.clips += clips
+
+    def add_teacher_loss(self, loss: Tensor) -> None:
+        """Count what the teacher says of a batch; loss: a scalar."""
+        if math.isfinite(value := loss.item()):
+            self.teacher_loss, self.taught = self.teacher_loss + value, self.taught + 1
 
     def add_step(self, grad_norm: float) -> None:
         """Count an optimizer step, which was skipped if the gradient is not finite."""
@@ -112,6 +119,8 @@ class Meter:
         """The line of figures of the epoch; videos that were replaced are told in the log, each once a run."""
         (loss,) = distributed.mean([_ratio(self.loss, self.batches)])
         stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": self.lr, "loss": loss}
+        if self.taught:
+            (stats["teacher_loss"],) = distributed.mean([_ratio(self.teacher_loss, self.taught)])
         if self.judged:
             (stats["clip_top1_acc"],) = distributed.mean([100.0 * self.correct / self.judged])
         replaced = [failure for failures in distributed.all_gather(self.failures) for failure in failures]
@@ -148,5 +157,6 @@ def _ratio(total: float, count: int) -> float:
 
 _SUMS = (
     *("loss", "recent_loss", "batches", "recent_batches", "correct", "judged", "failures"),
+    *("teacher_loss", "taught"),
     *("skipped", "skipped_in_row", "grad_norm"),
 )

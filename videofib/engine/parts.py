@@ -9,11 +9,13 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from videofib import distributed
-from videofib.config import ConfigError, differences
+from videofib.checkpoint import CheckpointError
+from videofib.config import ConfigError, differences, load_config
+from videofib.config_checks import value_of
 from videofib.engine.evaluate import evaluate
 from videofib.engine.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.build import build_model
-from videofib.models.source import Source
+from videofib.models.source import Source, read_source
 from videofib.models.weights import LoadReport, load_pretrained
 from videofib.scores import Scores
 
@@ -22,12 +24,44 @@ logger = logging.getLogger(__name__)
 MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
 
 
+_SAME_FOR_TEACHER = (
+    *("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE", "DATA.MEAN", "DATA.STD"),
+    *("MODEL.NUM_CLASSES", "MODEL.LOSS_FUNC"),
+)
+
+
 def model_from_config(cfg: CfgNode) -> nn.Module:
     """The model the config describes, with its first weights."""
     try:
         return build_model(cfg)
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error
+
+
+def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
+    """The model that DISTILL names, with its weights, frozen and in evaluation mode; None where it names none.
+
+    Raises:
+        ConfigError: it takes other clips than the model that learns from it, or knows other classes.
+        CheckpointError: the checkpoint lacks some of its weights.
+    """
+    if not cfg.DISTILL.CONFIG:
+        return None
+    own = load_config(cfg.DISTILL.CONFIG)
+    for key in _SAME_FOR_TEACHER:
+        if value_of(own, key) != value_of(cfg, key):
+            raise ConfigError(
+                f"the teacher gets the clips of the model that learns from it, but {key} is {value_of(own, key)} in "
+                f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
+            )
+    teacher = model_from_config(own)
+    report = bring_weights(own, teacher, read_source(cfg.DISTILL.CHECKPOINT))
+    if report.untrained:
+        raise CheckpointError(
+            f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
+            + ", ".join(report.untrained)
+        )
+    return teacher.eval().requires_grad_(False)
 
 
 def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from videofib import distributed
 from videofib.checkpoint import CheckpointError, find_checkpoints, latest_checkpoint, resume, save_checkpoint
 from videofib.config import ConfigError, differences
 from videofib.data.loader import build_eval_loader, build_train_loader
-from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config
+from videofib.engine.distill import Distillation
+from videofib.engine.freezing import freeze, freeze_all_but
+from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
 from videofib.engine.preflight import check_compiler, check_split, choose_amp_dtype, read_class_names, warn_of_flips
 from videofib.engine.randomness import seed_everything
 from videofib.engine.train import Position, Recipe, train
 from videofib.models.source import read_source
+from videofib.models.weights import classifier_names
 from videofib.optim import build_optimizer, lr_at, parameter_groups
 from videofib.retention import BestKeeper, remove_old
 from videofib.sharding import shard, whole_copy
@@ -45,6 +49,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     model = model_from_config(cfg).to(device)
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
         bring_weights(cfg, model, read_source(source))
+    _freeze(cfg, model)
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
     if cfg.TRAIN.STRATEGY == "fsdp":
         for whole in [model, *([ema.module] if ema else [])]:
@@ -58,10 +63,14 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         betas=cfg.SOLVER.BETAS,
     )
     recipe = recipe_from_config(cfg, amp_dtype, ema)
+    if teacher := teacher_from_config(cfg):
+        learning = Distillation(teacher.to(device), cfg.DISTILL.ALPHA, cfg.DISTILL.TEMPERATURE)
+        recipe = replace(recipe, distillation=learning)
     logger.info(
-        "%s with %.2f M parameters; %d train and %d val videos; %d process(es) on %s",
+        "%s with %.2f M parameters, of which %.2f M learn; %d train and %d val videos; %d process(es) on %s",
         cfg.MODEL.MODEL_NAME,
         sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6,
         len(train_loader.dataset.records),
         len(val_loader.dataset.records),
         world,
@@ -111,6 +120,16 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         best=best,
         stop=stop,
     )
+
+
+def _freeze(cfg: CfgNode, model: nn.Module) -> None:
+    """Take out of the training what TRAIN.FREEZE and TRAIN.LINEAR_PROBE say."""
+    try:
+        freeze(model, cfg.TRAIN.FREEZE)
+    except ValueError as error:
+        raise ConfigError(f"TRAIN.FREEZE: {error}") from error
+    if cfg.TRAIN.LINEAR_PROBE:
+        freeze_all_but(model, classifier_names(model))
 
 
 def _best_keeper(cfg: CfgNode, checkpoints: Path, epoch: int) -> BestKeeper | None:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from videofib import distributed
+from videofib.engine.distill import Distillation
+from videofib.engine.freezing import learning_mode
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
@@ -53,6 +55,7 @@ class Recipe:
         amp_dtype: bfloat16 or float16 for mixed precision, None for full precision.
         scaler: keeps float16 gradients from vanishing; needed with float16 only.
         mix: mixup or cutmix, (images (B, C, H, W), labels (B,)) -> (images, soft labels (B, K)), as timm's Mixup.
+        distillation: a teacher whose scores are learned, too.
         ema: called ``ema.update(model)`` after every step, as timm's ModelEmaV3.
     """
 
@@ -65,6 +68,7 @@ class Recipe:
     amp_dtype: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
     mix: Mix | None = None
+    distillation: Distillation | None = None
     ema: nn.Module | None = None
 
 
@@ -176,7 +180,7 @@ def train_epoch(
 
     ``replica`` is ``model``, wrapped where several processes share the work and each has all weights.
     """
-    model.train()
+    learning_mode(model)
     device = next(model.parameters()).device
     saved = meter.step
     progress = tqdm(
@@ -206,6 +210,10 @@ def train_epoch(
             with torch.autocast(device.type, recipe.amp_dtype, enabled=recipe.amp_dtype is not None):
                 logits = replica(clips)
                 loss = recipe.criterion(logits, targets)
+                if recipe.distillation:
+                    teacher_loss = recipe.distillation.loss(clips, logits)
+                    meter.add_teacher_loss(teacher_loss)
+                    loss = recipe.distillation.mix(loss, teacher_loss)
             loss_value = loss.item()
             scaled = recipe.scaler.scale(loss / group) if recipe.scaler else loss / group
             scaled.backward()

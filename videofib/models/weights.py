@@ -120,7 +120,7 @@ def load_pretrained(
         raise CheckpointError(f"{source.name} cannot be used: {error}") from error
 
     unused = {name: f"{_shape(tensor)}, no such place" for name, tensor in state.items() if name not in own}
-    classifier = _classifier(model)
+    classifier = classifier_names(model)
     new, initialised, problems = {}, {}, []
     for name, tensor in own.items():
         if name in state and not _alike(state[name], tensor):
@@ -234,7 +234,7 @@ def _differences(model: nn.Module, source: Source) -> list[str]:
     return found
 
 
-def _classifier(model: nn.Module) -> set[str]:
+def classifier_names(model: nn.Module) -> set[str]:
     """Names of the classifier's tensors: ``head``, or the last linear layer."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     last = "head" if isinstance(model, TimeSformer) else layers[-1] if layers else None

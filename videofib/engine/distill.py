@@ -1,0 +1,40 @@
+"""Knowledge distillation (Hinton et al., arXiv 1503.02531): learning from a teacher's scores beside the labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a teacher adds to the loss.
+
+    Attributes:
+        teacher: (B, C, T, H, W) -> logits (B, K), in evaluation mode, on the device of the clips.
+        alpha: the teacher's share of the loss, above 0 and at most 1; the labels have the rest.
+        temperature: by which both models' logits are divided; the higher, the more the lesser classes count.
+    """
+
+    teacher: nn.Module
+    alpha: float
+    temperature: float
+
+    def loss(self, clips: Tensor, logits: Tensor) -> Tensor:
+        """T² · KL(teacher ‖ student) at temperature T, whose gradients are of one size for all T (section 2).
+
+        Args:
+            clips: (B, C, T, H, W), the very ones that the student got.
+            logits: (B, K), of the student.
+        """
+        with torch.no_grad():
+            taught = F.log_softmax(self.teacher(clips).float() / self.temperature, dim=1)
+        own = F.log_softmax(logits.float() / self.temperature, dim=1)
+        return self.temperature**2 * F.kl_div(own, taught, reduction="batchmean", log_target=True)
+
+    def mix(self, label_loss: Tensor, teacher_loss: Tensor) -> Tensor:
+        """The loss to learn from."""
+        return (1 - self.alpha) * label_loss + self.alpha * teacher_loss
