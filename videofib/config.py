@@ -36,6 +36,7 @@ _C.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in OUTPUT_DIR
 _C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: ours, TimeSformer's, Hugging Face's, timm's, VideoMAE's
 _C.TRAIN.MIXED_PRECISION = False
 _C.TRAIN.MIXED_PRECISION_DTYPE = "bf16"  # bf16 | fp16
+_C.TRAIN.CONTEXT_PARALLEL = 1  # processes that share the tokens of each clip, for clips too long for one; also in tests
 _C.TRAIN.EMA_DECAY = 0.0  # 0: no moving average of the weights
 
 _C.TEST = CfgNode()

@@ -34,6 +34,7 @@ def evaluate(
     class_names: Sequence[str] | None = None,
     amp_dtype: torch.dtype | None = None,
     title: str = "evaluate",
+    sharing: distributed.ClipSharing = distributed.NOT_SHARED,
 ) -> tuple[dict, Scores]:
     """Accuracies and scores of a model over all views of all videos of a split.
 
@@ -47,6 +48,7 @@ def evaluate(
         unreadable: a video that could not be read counts as ``wrong``, or is left out (``exclude``).
         task: what labels mean, and what is counted.
         class_names: keys of the figures by class; by default the class numbers.
+        sharing: which processes share clips; they are given the same videos, which count once.
 
     Returns:
         The figures (see ``task.summarize``) and the scores behind them; the same in every process.
@@ -64,6 +66,7 @@ def evaluate(
         task=task,
         amp_dtype=amp_dtype,
         title=title,
+        sharing=sharing,
     )
     return task.summarize(scores, unreadable=unreadable, class_names=class_names), scores
 
@@ -79,6 +82,7 @@ def score_videos(
     task: Task,
     amp_dtype: torch.dtype | None,
     title: str,
+    sharing: distributed.ClipSharing,
 ) -> Scores:
     """The scores of all videos of the split, gathered from all processes."""
     was_training = model.training
@@ -94,7 +98,8 @@ def score_videos(
         own += [(*row, logits.shape[1]) for row in zip(*columns, strict=True)]
         failures.update(batch["failures"])
     model.train(was_training)
-    return _gather(own, failures, loader.dataset.records)
+    parts = sharing.one_each(distributed.all_gather((own, failures)))
+    return _gather(parts, loader.dataset.records)
 
 
 def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
@@ -120,9 +125,8 @@ def _view_logits(model: nn.Module, views: Tensor, view_batch_size: int, amp_dtyp
     return rearrange(torch.cat(logits), "(b v) k -> b v k", b=len(views))
 
 
-def _gather(own: list[tuple], failures: dict[str, str], records: Sequence) -> Scores:
+def _gather(parts: list[tuple[list[tuple], dict[str, str]]], records: Sequence) -> Scores:
     """Put the processes' videos together, each exactly once and in the split's order."""
-    parts = distributed.all_gather((own, failures))
     rows = sorted((row for part, _ in parts for row in part), key=lambda row: row[0])
     failures = {name: reason for _, part in parts for name, reason in part.items()}
     indices = [row[0] for row in rows]

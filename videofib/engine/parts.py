@@ -9,7 +9,9 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from videofib import distributed
+from videofib.attention import ContextGroup
 from videofib.config import ConfigError, differences
+from videofib.distributed import ClipSharing
 from videofib.engine.evaluate import evaluate
 from videofib.engine.tasks import MULTI_LABEL, SINGLE_LABEL, Scores
 from videofib.models.build import build_model
@@ -21,10 +23,13 @@ logger = logging.getLogger(__name__)
 _MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
 
 
-def model_from_config(cfg: CfgNode) -> nn.Module:
-    """The model the config describes, with its first weights."""
+def model_from_config(cfg: CfgNode, sharing: ClipSharing = distributed.NOT_SHARED) -> nn.Module:
+    """The model the config describes, with its first weights; its clips are shared as ``sharing`` says."""
     try:
-        return build_model(cfg)
+        model = build_model(cfg)
+        if sharing.ranks > 1:
+            model.share_tokens(ContextGroup(sharing.group))
+        return model
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error
 
@@ -45,13 +50,19 @@ def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
 
 
 def evaluate_from_config(
-    cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: torch.dtype | None, title: str
+    cfg: CfgNode,
+    model: nn.Module,
+    loader,
+    class_names,
+    amp_dtype: torch.dtype | None,
+    title: str,
+    sharing: ClipSharing = distributed.NOT_SHARED,
 ) -> tuple[dict, Scores]:
     """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log."""
     figures, scores = evaluate(
         model,
         loader,
-        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // distributed.world_size()),
+        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // sharing.data_world),
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
         unreadable=cfg.TEST.UNREADABLE,
@@ -59,6 +70,7 @@ def evaluate_from_config(
         class_names=class_names,
         amp_dtype=amp_dtype,
         title=title,
+        sharing=sharing,
     )
     if figures["skipped"] and distributed.is_main():
         what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"

@@ -14,6 +14,7 @@ from videofib.data.loader import build_eval_loader
 from videofib.engine.evaluate import write_results
 from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config
 from videofib.engine.preflight import check_split, read_class_names
+from videofib.engine.shared_batches import shared
 from videofib.logging import log_stats
 from videofib.models.source import read_source
 
@@ -29,16 +30,18 @@ def test_from_config(cfg: CfgNode) -> dict:
         source = replace(read_source(found[1]), name=str(found[0]))
     else:
         raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
-    loader = build_eval_loader(cfg, "test", distributed.rank(), distributed.world_size())
+    sharing = distributed.share_clips(cfg.TRAIN.CONTEXT_PARALLEL)
+    loader = shared(build_eval_loader(cfg, "test", sharing.data_rank, sharing.data_world), sharing)
     class_names = read_class_names(cfg)
     check_split(cfg, loader, "test")
-    model = model_from_config(cfg)
+    model = model_from_config(cfg, sharing)
     report = bring_weights(cfg, model, source)
     if report.untrained:
         raise CheckpointError(f"{source.name} lacks what this model needs to be tested: {', '.join(report.untrained)}")
     logger.info("testing %s (epoch %s) on %d videos", source.name, source.epoch, len(loader.dataset.records))
 
-    results, scores = evaluate_from_config(cfg, model.to(distributed.device()), loader, class_names, None, "test")
+    model = model.to(distributed.device())
+    results, scores = evaluate_from_config(cfg, model, loader, class_names, None, "test", sharing)
     results = {**results, "checkpoint": source.name, "epoch": source.epoch}
     if distributed.is_main():
         write_results(cfg.OUTPUT_DIR, results, scores)

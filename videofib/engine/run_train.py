@@ -20,6 +20,7 @@ from videofib.data.loader import build_eval_loader, build_train_loader
 from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config
 from videofib.engine.preflight import check_split, choose_amp_dtype, read_class_names, warn_of_flips
 from videofib.engine.randomness import seed_everything
+from videofib.engine.shared_batches import shared
 from videofib.engine.train import Position, Recipe, train
 from videofib.models.source import read_source
 from videofib.optim import build_optimizer, lr_at, parameter_groups
@@ -29,17 +30,17 @@ logger = logging.getLogger(__name__)
 
 def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     """Train the model the config describes, going on from its newest checkpoint where there is one."""
-    device, rank, world = distributed.device(), distributed.rank(), distributed.world_size()
+    device, sharing = distributed.device(), distributed.share_clips(cfg.TRAIN.CONTEXT_PARALLEL)
     amp_dtype = choose_amp_dtype(cfg, device)
-    train_loader = build_train_loader(cfg, rank, world)
-    val_loader = build_eval_loader(cfg, "val", rank, world)
+    train_loader = shared(build_train_loader(cfg, sharing.data_rank, sharing.data_world), sharing)
+    val_loader = shared(build_eval_loader(cfg, "val", sharing.data_rank, sharing.data_world), sharing)
     class_names = read_class_names(cfg)
     check_split(cfg, train_loader, "train")
     check_split(cfg, val_loader, "val")
     warn_of_flips(cfg, class_names)
 
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
-    model = model_from_config(cfg).to(device)
+    model = model_from_config(cfg, sharing).to(device)
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
         bring_weights(cfg, model, read_source(source))
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
@@ -58,7 +59,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         len(train_loader.dataset.records),
         len(val_loader.dataset.records),
-        world,
+        distributed.world_size(),
         device.type,
     )
 
@@ -80,9 +81,12 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         ),
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
         checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
-        validate=lambda: evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate")[0],
+        validate=lambda: evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate", sharing)[
+            0
+        ],
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         stop=stop,
+        sharing=sharing,
     )
 
 
