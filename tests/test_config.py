@@ -9,6 +9,7 @@ import pytest
 from videofib.config import ConfigError, differences, known_keys, load_config
 
 ROOT = Path(__file__).parents[1]
+SHARED_CLIPS = "NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 2 TIMESFORMER.ATTENTION_TYPE joint_space_time"
 
 
 def test_a_file_and_then_the_command_line_change_the_defaults(tmp_path):
@@ -81,6 +82,26 @@ def test_a_missing_file_is_named(tmp_path):
         ("NUM_GPUS 3", "TRAIN.BATCH_SIZE 8 is the total over processes and must divide by NUM_GPUS x NUM_SHARDS = 3"),
         ("TRAIN.STRATEGY zero", "TRAIN.STRATEGY is 'zero'; it must be one of ddp, fsdp"),
         ("TRAIN.SHARDED_CHECKPOINTS True", "needs sharded weights: set TRAIN.STRATEGY fsdp"),
+        ("TRAIN.CONTEXT_PARALLEL 0", "TRAIN.CONTEXT_PARALLEL is 0; it must be above 0"),
+        ("NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 3", "TRAIN.CONTEXT_PARALLEL 3 must divide NUM_GPUS x NUM_SHARDS = 4"),
+        (
+            "NUM_GPUS 2 TRAIN.CONTEXT_PARALLEL 2",
+            "TRAIN.CONTEXT_PARALLEL 2 needs TIMESFORMER.ATTENTION_TYPE joint_space_time; it is divided_space_time",
+        ),
+        (
+            "NUM_GPUS 2 TRAIN.CONTEXT_PARALLEL 2 MODEL.MODEL_NAME X3D_S",
+            "TRAIN.CONTEXT_PARALLEL 2 needs MODEL.MODEL_NAME TimeSformer; it is X3D_S",
+        ),
+        (
+            f"{SHARED_CLIPS} TIMESFORMER.ATTN_DROP_RATE 0.1",
+            "TRAIN.CONTEXT_PARALLEL 2 needs TIMESFORMER.ATTN_DROP_RATE 0.0; it is 0.1",
+        ),
+        (
+            f"{SHARED_CLIPS} TRAIN.BATCH_SIZE 3",
+            "TRAIN.BATCH_SIZE 3 is the total over processes and must divide by "
+            "NUM_GPUS x NUM_SHARDS / TRAIN.CONTEXT_PARALLEL = 2",
+        ),
+        (f"{SHARED_CLIPS} MIXUP.ENABLE True TRAIN.BATCH_SIZE 2", "2 over 2 process(es), times AUG.NUM_SAMPLE 1, must"),
         ("SHARD_ID 1", "SHARD_ID 1 must be below NUM_SHARDS 1"),
         ("GLOBAL_BATCH_SIZE 12", "GLOBAL_BATCH_SIZE 12 must be a multiple of TRAIN.BATCH_SIZE 8"),
         (
@@ -125,6 +146,10 @@ def test_a_missing_file_is_named(tmp_path):
 def test_values_that_cannot_work_are_refused_by_name(overrides, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_config(None, overrides.split())
+
+
+def test_processes_that_share_clips_are_one_share_of_a_batch():
+    load_config(None, [*SHARED_CLIPS.split(), "TRAIN.BATCH_SIZE", "2", "TEST.BATCH_SIZE", "2"])
 
 
 def test_views_of_a_video_make_a_batch_even():

@@ -52,7 +52,7 @@ READERS = {
     "engine/parts.py": None,
     "engine/preflight.py": {"config"},
 }
-ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "module"]
+ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "context", "module"]
 
 
 def imports(path: Path) -> set[str]:

@@ -41,6 +41,7 @@ _C.TRAIN.MIXED_PRECISION_DTYPE = "bf16"  # bf16 | fp16
 _C.TRAIN.FREEZE = []  # patterns of parameters that do not learn, such as ["patch_embed.*", "blocks.[0-5].*"]
 _C.TRAIN.LINEAR_PROBE = False  # only the classifier learns, on what the model sees without dropout
 _C.TRAIN.COMPILE = False  # compile the model (torch.compile); the first steps then take minutes
+_C.TRAIN.CONTEXT_PARALLEL = 1  # processes that share the tokens of each clip, for clips too long for one; also in tests
 _C.TRAIN.EMA_DECAY = 0.0  # 0: no moving average of the weights
 
 _C.CHECKPOINT = CfgNode()

@@ -43,6 +43,7 @@ _POSITIVE = (
     "NUM_SHARDS",
     "LOG_PERIOD",
     "TRAIN.BATCH_SIZE",
+    "TRAIN.CONTEXT_PARALLEL",
     "TRAIN.EVAL_PERIOD",
     "TRAIN.CHECKPOINT_PERIOD",
     "TEST.BATCH_SIZE",
@@ -109,12 +110,13 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError(f"SOLVER.LAYER_DECAY is {cfg.SOLVER.LAYER_DECAY}; it must be above 0 and at most 1")
     if cfg.SHARD_ID >= cfg.NUM_SHARDS:
         raise ConfigError(f"SHARD_ID {cfg.SHARD_ID} must be below NUM_SHARDS {cfg.NUM_SHARDS}; it counts from 0")
-    world = cfg.NUM_GPUS * cfg.NUM_SHARDS
+    world, shares = _check_sharing(cfg)
     for key in ("TRAIN.BATCH_SIZE", "TEST.BATCH_SIZE"):
-        if value_of(cfg, key) % world:
+        if value_of(cfg, key) % shares:
+            shared = " / TRAIN.CONTEXT_PARALLEL" if shares < world else ""
             raise ConfigError(
                 f"{key} {value_of(cfg, key)} is the total over processes and must divide by "
-                f"NUM_GPUS x NUM_SHARDS = {world}"
+                f"NUM_GPUS x NUM_SHARDS{shared} = {shares}"
             )
     if cfg.GLOBAL_BATCH_SIZE and (
         cfg.GLOBAL_BATCH_SIZE < cfg.TRAIN.BATCH_SIZE or cfg.GLOBAL_BATCH_SIZE % cfg.TRAIN.BATCH_SIZE
@@ -124,10 +126,10 @@ def check_config(cfg: CfgNode) -> None:
         )
     if cfg.TRAIN.SHARDED_CHECKPOINTS and cfg.TRAIN.STRATEGY != "fsdp":
         raise ConfigError("TRAIN.SHARDED_CHECKPOINTS needs sharded weights: set TRAIN.STRATEGY fsdp")
-    clips = cfg.TRAIN.BATCH_SIZE // world * cfg.AUG.NUM_SAMPLE
+    clips = cfg.TRAIN.BATCH_SIZE // shares * cfg.AUG.NUM_SAMPLE
     if cfg.MIXUP.ENABLE and clips % 2:
         raise ConfigError(
-            f"MIXUP.ENABLE pairs the clips of each process, so TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {world} "
+            f"MIXUP.ENABLE pairs the clips of each process, so TRAIN.BATCH_SIZE {cfg.TRAIN.BATCH_SIZE} over {shares} "
             f"process(es), times AUG.NUM_SAMPLE {cfg.AUG.NUM_SAMPLE}, must be even; it is {clips}"
         )
     if cfg.MIXUP.ENABLE and not (cfg.MIXUP.ALPHA > 0 or cfg.MIXUP.CUTMIX_ALPHA > 0):
@@ -182,6 +184,26 @@ def check_config(cfg: CfgNode) -> None:
             f"DATA.TRAIN_JITTER_SCALES_RELATIVE {areas} and DATA.TRAIN_JITTER_ASPECT_RELATIVE {aspects} go together; "
             "set both, or neither"
         )
+
+
+# what processes that share a clip's tokens ask of the model
+_SHARED_CLIPS = {
+    "MODEL.MODEL_NAME": "TimeSformer",
+    "TIMESFORMER.ATTENTION_TYPE": "joint_space_time",
+    "TIMESFORMER.DROP_RATE": 0.0,
+    "TIMESFORMER.ATTN_DROP_RATE": 0.0,
+}
+
+
+def _check_sharing(cfg: CfgNode) -> tuple[int, int]:
+    """The number of processes, and of shares of the data: processes that share clips are one."""
+    world, ranks = cfg.NUM_GPUS * cfg.NUM_SHARDS, cfg.TRAIN.CONTEXT_PARALLEL
+    if world % ranks:
+        raise ConfigError(f"TRAIN.CONTEXT_PARALLEL {ranks} must divide NUM_GPUS x NUM_SHARDS = {world}")
+    for key, needed in _SHARED_CLIPS.items() if ranks > 1 else ():
+        if value_of(cfg, key) != needed:
+            raise ConfigError(f"TRAIN.CONTEXT_PARALLEL {ranks} needs {key} {needed}; it is {value_of(cfg, key)}")
+    return world, world // ranks
 
 
 def _check_range(key: str, values: Sequence[float], most: float = math.inf) -> None:

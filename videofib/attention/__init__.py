@@ -1,11 +1,21 @@
 """Fibottention: sparse attention whose heads look along Fibonacci-spaced diagonals (arXiv 2406.19391).
 
-Read in this order: ``wythoff`` (which offsets), ``support`` (which pairs), ``functional`` (the op), ``module``.
+Read in this order: ``wythoff`` (which offsets), ``support`` (which pairs), ``functional`` (the op), ``context`` (the op
+shared by several processes), ``module``.
 """
 
+from videofib.attention.context import ContextGroup, TokenShard, context_parallel_attention
 from videofib.attention.functional import sparse_attention
 from videofib.attention.module import SelfAttention
 from videofib.attention.support import Support
 from videofib.attention.wythoff import fibottention_offsets
 
-__all__ = ["SelfAttention", "Support", "fibottention_offsets", "sparse_attention"]
+__all__ = [
+    "ContextGroup",
+    "SelfAttention",
+    "Support",
+    "TokenShard",
+    "context_parallel_attention",
+    "fibottention_offsets",
+    "sparse_attention",
+]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from videofib.attention.context import TokenShard, context_parallel_attention
 from videofib.attention.functional import BACKENDS, MASKINGS, sparse_attention
 from videofib.attention.support import Support
 
@@ -77,14 +79,19 @@ class SelfAttention(nn.Module):
             self._supports[num_tokens] = self.support(num_tokens)
         return self._supports[num_tokens]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, P+N, C) -> (B, P+N, C)."""
+    def forward(self, x: Tensor, shard: TokenShard | None = None) -> Tensor:
+        """(B, P+N, C) -> (B, P+N, C).
+
+        Where several processes share the tokens, ``shard`` tells how: x is this process's slice of them, (B, n, C).
+        """
+        total = x.shape[1] if shard is None else shard.total
+        attend = sparse_attention if shard is None else partial(context_parallel_attention, shard=shard)
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
-        out = sparse_attention(
+        out = attend(
             self.q_norm(q),
             self.k_norm(k),
             v,
-            self.support_for(x.shape[1] - self.num_prefix_tokens),
+            self.support_for(total - self.num_prefix_tokens),
             masking=self.masking,
             dropout_p=self.attn_drop if self.training else 0.0,
             backend=self.backend,

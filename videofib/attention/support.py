@@ -133,6 +133,10 @@ class Support:
         rows = tuple(tuple(map(int, row.split())) for row in found[4].split(";"))
         return Support(rows, num_tokens, num_prefix_tokens)
 
+    def for_heads(self, heads: range) -> Support:
+        """The support of some heads (0-based), over the same tokens."""
+        return Support(self.offsets[heads.start : heads.stop], self.num_tokens, self.num_prefix_tokens)
+
     def segments(self, head: int) -> list[Segment]:
         """The diagonals of ``head`` (0-based) as segments: together they are its patch pairs, each exactly once.
 

@@ -38,6 +38,7 @@ def evaluate(
     title: str = "evaluate",
     details: bool = False,
     finished: FinishedVideos | None = None,
+    sharing: distributed.ClipSharing = distributed.NOT_SHARED,
 ) -> tuple[dict, Scores | None]:
     """Accuracies and scores of a model over all views of all videos of a split.
 
@@ -56,6 +57,7 @@ def evaluate(
         finished: where finished videos are kept, so that a later start need not repeat them. The loader gives those
             alone that are not in ``finished.indices``. All forward passes are then of one size, so that scores do not
             depend on where an earlier start ended.
+        sharing: which processes share clips; they are given the same videos, which count once.
 
     Returns:
         The figures (see ``task.summarize``), the same in every process, and the scores behind them, which the main
@@ -76,13 +78,14 @@ def evaluate(
         _check_finite(names, videos["scores"], readable)
         own.append(videos)
         failures.update(failed)
-        if finished:
+        if finished and sharing.is_first:
             finished.add({name: values[readable] for name, values in videos.items()})
     if finished:
         finished.save()
         own += [finished.earlier] if finished.earlier else []
 
     shares = distributed.gather((together(own) if own else None, failures))
+    shares = shares and sharing.one_each(shares)
     figures, scores, problem = None, None, ""
     if shares is not None:
         try:

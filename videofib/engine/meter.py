@@ -26,9 +26,19 @@ class Meter:
         steps, epochs: batches of an epoch, epochs of the run.
         step, epoch: how many of them are done.
         before: the meter of the epoch before.
+        sharing: of the processes; what those that share clips count, they count alike.
     """
 
-    def __init__(self, steps: int, step: int, epochs: int, epoch: int, before: Meter | None = None) -> None:
+    def __init__(
+        self,
+        steps: int,
+        step: int,
+        epochs: int,
+        epoch: int,
+        before: Meter | None = None,
+        sharing: distributed.ClipSharing = distributed.NOT_SHARED,
+    ) -> None:
+        self.sharing = sharing
         self.steps, self.step, self.epochs, self.epoch = steps, step, epochs, epoch
         self.first_step, self.started = step, time.perf_counter()
         self.loss = self.recent_loss = 0.0  # sums over batches
@@ -89,7 +99,7 @@ class Meter:
 
     def clips_per_second(self) -> float:
         """Over all processes, since this one began."""
-        return self.clips * distributed.world_size() / self._elapsed()
+        return self.clips * self.sharing.data_world / self._elapsed()
 
     def data_wait(self) -> float:
         """The share of this process's time that went into waiting for data: near 0 where the loader keeps up."""
@@ -123,7 +133,8 @@ class Meter:
             (stats["teacher_loss"],) = distributed.mean([_ratio(self.teacher_loss, self.taught)])
         if self.judged:
             (stats["clip_top1_acc"],) = distributed.mean([100.0 * self.correct / self.judged])
-        replaced = [failure for failures in distributed.all_gather(self.failures) for failure in failures]
+        told = self.sharing.one_each(distributed.all_gather(self.failures))
+        replaced = [failure for failures in told for failure in failures]
         new = {name: reason for name, reason in replaced if name not in self.named}
         self.named.update(new)
         if new and distributed.is_main():

@@ -9,9 +9,11 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from videofib import distributed
+from videofib.attention import ContextGroup
 from videofib.checkpoint import CheckpointError
 from videofib.config import ConfigError, differences, load_config
 from videofib.config_checks import value_of
+from videofib.distributed import ClipSharing
 from videofib.engine.evaluate import evaluate
 from videofib.engine.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.build import build_model
@@ -30,10 +32,13 @@ _SAME_FOR_TEACHER = (
 )
 
 
-def model_from_config(cfg: CfgNode) -> nn.Module:
-    """The model the config describes, with its first weights."""
+def model_from_config(cfg: CfgNode, sharing: ClipSharing = distributed.NOT_SHARED) -> nn.Module:
+    """The model the config describes, with its first weights; its clips are shared as ``sharing`` says."""
     try:
-        return build_model(cfg)
+        model = build_model(cfg)
+        if sharing.ranks > 1:
+            model.share_tokens(ContextGroup(sharing.group))
+        return model
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error
 
@@ -80,7 +85,15 @@ def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
 
 
 def evaluate_from_config(
-    cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: torch.dtype | None, title: str, **options
+    cfg: CfgNode,
+    model: nn.Module,
+    loader,
+    class_names,
+    amp_dtype: torch.dtype | None,
+    title: str,
+    *,
+    sharing: ClipSharing = distributed.NOT_SHARED,
+    **options,
 ) -> tuple[dict, Scores | None]:
     """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log.
 
@@ -89,7 +102,7 @@ def evaluate_from_config(
     figures, scores = evaluate(
         model,
         loader,
-        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // distributed.world_size()),
+        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // sharing.data_world),
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
         unreadable=cfg.TEST.UNREADABLE,
@@ -97,6 +110,7 @@ def evaluate_from_config(
         class_names=class_names,
         amp_dtype=amp_dtype,
         title=title,
+        sharing=sharing,
         **options,
     )
     if figures["skipped"] and distributed.is_main():

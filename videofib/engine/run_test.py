@@ -19,6 +19,7 @@ from videofib.engine.evaluate import write_results
 from videofib.engine.finished import FinishedVideos, describe
 from videofib.engine.parts import MODEL_SECTIONS, bring_weights, evaluate_from_config, model_from_config
 from videofib.engine.preflight import check_split, read_class_names
+from videofib.engine.shared_batches import shared
 from videofib.logging import log_stats
 from videofib.models.source import read_source
 from videofib.retention import best_checkpoint
@@ -38,11 +39,11 @@ def test_from_config(cfg: CfgNode) -> dict:
         source = replace(read_source(found[1]), name=str(found[0]))
     else:
         raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
-    rank, processes = distributed.rank(), distributed.world_size()
-    loader = build_eval_loader(cfg, "test", rank, processes)
+    sharing = distributed.share_clips(cfg.TRAIN.CONTEXT_PARALLEL)
+    loader = build_eval_loader(cfg, "test", sharing.data_rank, sharing.data_world)
     class_names = read_class_names(cfg)
     check_split(cfg, loader, "test")
-    model = model_from_config(cfg)
+    model = model_from_config(cfg, sharing)
     report = bring_weights(cfg, model, source)
     if report.untrained:
         raise CheckpointError(f"{source.name} lacks what this model needs to be tested: {', '.join(report.untrained)}")
@@ -51,18 +52,19 @@ def test_from_config(cfg: CfgNode) -> dict:
     finished = _finished_videos(cfg, model, loader.dataset.records) if cfg.TEST.RESUME else None
     if finished and finished.indices:
         left = [index for index in range(len(loader.dataset.records)) if index not in finished.indices]
-        loader.sampler = left[rank::processes]
+        loader.sampler = left[sharing.data_rank :: sharing.data_world]
         logger.info("%d of them were finished by an earlier start, which this one goes on from", len(finished.indices))
     results, scores = evaluate_from_config(
         cfg,
         model.to(distributed.device()),
-        loader,
+        shared(loader, sharing),
         class_names,
         None,
         "test",
         num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
         details=True,
         finished=finished,
+        sharing=sharing,
     )
     results = {**results, "checkpoint": source.name, "epoch": source.epoch}
     if distributed.is_main():

@@ -23,6 +23,7 @@ from videofib.engine.freezing import freeze, freeze_all_but
 from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
 from videofib.engine.preflight import check_compiler, check_split, choose_amp_dtype, read_class_names, warn_of_flips
 from videofib.engine.randomness import seed_everything
+from videofib.engine.shared_batches import shared
 from videofib.engine.train import Position, Recipe, train
 from videofib.models.source import read_source
 from videofib.models.weights import classifier_names
@@ -35,18 +36,18 @@ logger = logging.getLogger(__name__)
 
 def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     """Train the model the config describes, going on from its newest checkpoint where there is one."""
-    device, rank, world = distributed.device(), distributed.rank(), distributed.world_size()
+    device, sharing = distributed.device(), distributed.share_clips(cfg.TRAIN.CONTEXT_PARALLEL)
     amp_dtype = choose_amp_dtype(cfg, device)
     check_compiler(cfg, device)
-    train_loader = build_train_loader(cfg, rank, world)
-    val_loader = build_eval_loader(cfg, "val", rank, world)
+    train_loader = shared(build_train_loader(cfg, sharing.data_rank, sharing.data_world), sharing)
+    val_loader = shared(build_eval_loader(cfg, "val", sharing.data_rank, sharing.data_world), sharing)
     class_names = read_class_names(cfg)
     check_split(cfg, train_loader, "train")
     check_split(cfg, val_loader, "val")
     warn_of_flips(cfg, class_names)
 
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
-    model = model_from_config(cfg).to(device)
+    model = model_from_config(cfg, sharing).to(device)
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
         bring_weights(cfg, model, read_source(source))
     _freeze(cfg, model)
@@ -73,7 +74,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6,
         len(train_loader.dataset.records),
         len(val_loader.dataset.records),
-        world,
+        distributed.world_size(),
         device.type,
     )
 
@@ -98,8 +99,8 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
             remove_old(checkpoints, cfg.CHECKPOINT.KEEP)
 
     def validate() -> dict:
-        evaluated = whole_copy(ema.module if ema else model, lambda: model_from_config(cfg))
-        return evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate")[0]
+        evaluated = whole_copy(ema.module if ema else model, lambda: model_from_config(cfg, sharing))
+        return evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate", sharing=sharing)[0]
 
     if cfg.TRAIN.COMPILE:
         model.compile()  # in place: names of weights stay, and the copy that ema holds is not compiled
@@ -119,6 +120,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         best=best,
         stop=stop,
+        sharing=sharing,
     )
 
 

@@ -79,7 +79,8 @@ class Position:
     Attributes:
         epoch: epochs done.
         step: batches done of the next epoch, by each process.
-        states: where step is not 0, by rank: what a process needs to go on within the epoch.
+        states: where step is not 0, by rank: what a process needs to go on within the epoch. Processes that share
+            clips need the same, and count as one.
     """
 
     epoch: int = 0
@@ -104,6 +105,7 @@ def train(
     eval_period: int = 1,
     best: BestKeeper | None = None,
     stop: Callable[[], bool] = lambda: False,
+    sharing: distributed.ClipSharing = distributed.NOT_SHARED,
 ) -> None:
     """Train ``model`` in place, from ``start`` up to ``epochs``.
 
@@ -113,7 +115,7 @@ def train(
         model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process, or their shares of
             them (``sharding.shard``).
         loader: batches of this process, with ``sampler.set_epoch(epoch, step)``; equally many in every process.
-        seed: all randomness of an epoch follows from (seed, epoch, rank).
+        seed: all randomness of an epoch follows from (seed, epoch, rank); processes that share clips draw alike.
         save: called in all processes, at the end of an epoch before validation (which may fail).
         checkpoint_period: epochs from save to save.
         checkpoint_steps: batches from save to save within an epoch, as far as the accumulation of gradients allows;
@@ -123,6 +125,7 @@ def train(
         best: in rank 0 alone, if at all; told of each validation. An epoch that is the best is saved in any case, and
             one that a run was ended before is validated when it goes on.
         stop: asked after each optimizer step; once it says so in any process, the run is saved and ends.
+        sharing: which processes share clips, as the model and the loader have it.
 
     Raises:
         TrainingError: too many gradients in a row are not finite, or ``start`` holds no usable state.
@@ -135,7 +138,7 @@ def train(
         _validate(start.epoch, epochs, validate, best)
     for epoch in range(start.epoch, epochs):
         place = start if epoch == start.epoch else Position(epoch)
-        meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter)
+        meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter, sharing)
         loader.sampler.set_epoch(epoch, meter.step)
         train_epoch(
             model,
@@ -243,7 +246,8 @@ def train_epoch(
             continue
         stopping = distributed.any_process(stop())
         if stopping or (checkpoint_steps and step + 1 - saved >= checkpoint_steps):
-            states = distributed.all_gather({"generators": generator_states(), "meter": meter.state()})
+            state = {"generators": generator_states(), "meter": meter.state()}
+            states = meter.sharing.one_each(distributed.all_gather(state))
             saved = step + 1
             save(Position(meter.epoch, saved, states))
         if stopping:
@@ -296,16 +300,24 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> float:
 _MEND = "the weights are as before. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
 
 
-def _enter_epoch(epoch: int, epochs: int, steps: int, start: Position, seed: int, before: Meter | None) -> Meter:
+def _enter_epoch(
+    epoch: int,
+    epochs: int,
+    steps: int,
+    start: Position,
+    seed: int,
+    before: Meter | None,
+    sharing: distributed.ClipSharing,
+) -> Meter:
     """Set this process's generators, and give the meter, as they are at ``start`` of an epoch."""
-    rank = distributed.rank()
-    meter = Meter(steps, start.step, epochs, epoch, before)
+    rank, world = sharing.data_rank, sharing.data_world
+    meter = Meter(steps, start.step, epochs, epoch, before, sharing)
     if start.step >= steps:
         raise TrainingError(
             f"the checkpoint is from step {start.step} of an epoch that now has {steps}; go on with the batch size and "
             "the list of videos it was written with, or remove it"
         )
-    if start.step and len(start.states) == distributed.world_size():
+    if start.step and len(start.states) == world:
         try:
             restore_generators(start.states[rank]["generators"])
             meter.restore(start.states[rank]["meter"])
@@ -317,7 +329,7 @@ def _enter_epoch(epoch: int, epochs: int, steps: int, start: Position, seed: int
                 "the checkpoint within an epoch is of %d process(es), this run of %d: the videos that are left are the "
                 "same, but other chance is drawn, and the epoch's figures begin here",
                 len(start.states),
-                distributed.world_size(),
+                world,
             )
         seed_everything(seed, epoch, rank, *([start.step] if start.step else []))
     return meter

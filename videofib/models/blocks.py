@@ -11,7 +11,7 @@ from einops import rearrange, reduce, repeat
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
-from videofib.attention import SelfAttention
+from videofib.attention import SelfAttention, TokenShard
 from videofib.models.embed import join_prefix
 
 
@@ -52,9 +52,12 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
         self.ls2 = scale()
 
-    def forward(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """(b, p+N, d) -> (b, p+N, d); ``grid`` = (t, h, w), which this block has no need of."""
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
+    def forward(self, x: Tensor, grid: tuple[int, int, int], shard: TokenShard | None = None) -> Tensor:
+        """(b, p+N, d) -> (b, p+N, d); ``grid`` = (t, h, w), which this block has no need of.
+
+        Where several processes share the tokens, x is this process's slice of them, as ``shard`` tells.
+        """
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), shard)))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 

@@ -33,16 +33,36 @@ class PatchEmbed(nn.Module):
             tubelet = (tubelet_size, patch_size, patch_size)
             self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=tubelet, stride=tubelet)
 
-    def forward(self, video: Tensor) -> Tensor:
+    def grid_of(self, video: Tensor) -> tuple[int, int, int]:
+        """(t, h, w): how many tokens a clip (B, C, T, H, W) gives along each axis.
+
+        Raises:
+            ValueError: another shape, or one that tokens do not tile.
+        """
         if video.ndim != 5 or video.shape[1] != self.in_chans:
             raise ValueError(f"input must be (B, {self.in_chans}, T, H, W), got shape {tuple(video.shape)}")
-        batch, _, frames, height, width = video.shape
+        frames, height, width = video.shape[2:]
         check_divisible((height, width), self.patch_size)
         check_tubelets(frames, self.tubelet_size)
+        return frames // self.tubelet_size, height // self.patch_size, width // self.patch_size
+
+    def forward(self, video: Tensor, places: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
+        """All tokens, or those at ``places`` alone: (B, n, D) for n numbers each of t, h and w."""
+        self.grid_of(video)  # checks
+        if places is not None:
+            return self._at(video, places)
+        batch = video.shape[0]
         if self.tubelet_size > 1:
             return rearrange(self.proj(video), "b d t h w -> b t h w d")
         patches = self.proj(rearrange(video, "b c t h w -> (b t) c h w"))
         return rearrange(patches, "(b t) d h w -> b t h w d", b=batch)
+
+    def _at(self, video: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The convolution at a few places: what it sees there, as rows, times its weights as a matrix."""
+        sizes = dict(u=self.tubelet_size, p=self.patch_size, q=self.patch_size)
+        seen = rearrange(video, "b c (t u) (h p) (w q) -> t h w b c u p q", **sizes)[places]
+        rows = rearrange(seen, "n b c u p q -> b n (c u p q)")
+        return F.linear(rows, self.proj.weight.flatten(1), self.proj.bias)
 
 
 def check_divisible(img_size: tuple[int, int], patch_size: int) -> None:

@@ -6,15 +6,17 @@ them, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
-from videofib.attention import SelfAttention, Support
+from videofib.attention import ContextGroup, SelfAttention, Support
 from videofib.models.blocks import Block, DividedBlock
+from videofib.models.context import OwnTokens, check_sharing
 from videofib.models.embed import (
     PatchEmbed,
     check_tubelets,
@@ -135,9 +137,11 @@ class TimeSformer(nn.Module):
         self.attention_type, self.pooling, self.num_frames = attention_type, pooling, num_frames
         self.order = TOKEN_ORDERS[token_order]
         self.position_init_std = position_init_std
+        self.drop_rates = (drop_rate, attn_drop_rate)
         self.gradient_checkpointing = gradient_checkpointing
         self.recompute, self.recompute_every = recompute, recompute_every
         self.num_prefix_tokens = int(class_token) + num_registers
+        self.context: ContextGroup | None = None
 
         size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
         self.patch_embed = PatchEmbed(size, patch_size, in_chans, embed_dim, tubelet_size)
@@ -239,50 +243,89 @@ class TimeSformer(nn.Module):
             return 1 + int(rest.partition(".")[0])
         return self.num_layers if part in ("norm", "head") else 0
 
+    def share_tokens(self, context: ContextGroup) -> None:
+        """Let the processes of ``context`` share the tokens of every clip from now on (context parallelism).
+
+        All must be given the same clips; all return the same logits, and each holds its slice of the activations.
+        Gradients are to be averaged over processes, as for data parallel training; see :meth:`ContextGroup.sum`.
+
+        Raises:
+            ValueError: attention that is not joint, dropout, or fewer heads than processes.
+        """
+        check_sharing(self.attention_type, self.drop_rates, self.blocks[0].attn.num_heads, context.size)
+        self.context = context
+
     def forward(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, K)."""
         return self.head(self.forward_features(video))
 
     def forward_features(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the pooled and normalised features (B, D)."""
-        patches = self.patch_embed(video)  # (B, t, h, w, D)
-        batch, *grid = patches.shape[:-1]
-        layout = "(b t) (h w) d" if self.attention_type == "space_only" else f"b ({self.order}) d"
-        patches = rearrange(self._add_positions(patches), f"b t h w d -> {layout}")
-        x = self.norm_pre(self._add_prefix(patches))
+        grid = self.patch_embed.grid_of(video)
+        own = self.context and OwnTokens(self.context, self.num_prefix_tokens, grid, self.order, video.device)
+        x = self._embed(video) if own is None else self._embed_own(video, grid, own)
+        where = (grid,) if own is None else (grid, own.shard)
         for layer, block in enumerate(self.blocks):
             if self.gradient_checkpointing and self.training and layer % self.recompute_every == 0:
-                x = recomputed(block, x, tuple(grid), recompute=self.recompute)
+                x = recomputed(block, x, *where, recompute=self.recompute)
             else:
-                x = block(x, tuple(grid))
+                x = block(x, *where)
+        if own is not None:
+            return self.norm(own.pool(x, self.pooling))
         if self.attention_type == "space_only":
-            x = reduce(x, "(b t) n d -> b n d", "mean", b=batch)
+            x = reduce(x, "(b t) n d -> b n d", "mean", b=len(video))
         pooled = x[:, 0] if self.pooling == "class_token" else x[:, self.num_prefix_tokens :].mean(1)
         return self.norm(pooled)
+
+    def _embed(self, video: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> tokens as the blocks take them, (B, P+N, D); space-only: (B·t, P+h·w, D)."""
+        layout = "(b t) (h w) d" if self.attention_type == "space_only" else f"b ({self.order}) d"
+        patches = self._add_positions(self.patch_embed(video))
+        return self.norm_pre(self._add_prefix(rearrange(patches, f"b t h w d -> {layout}")))
+
+    def _embed_own(self, video: Tensor, grid: tuple[int, int, int], own: OwnTokens) -> Tensor:
+        """(B, C, T, H, W) -> (B, n, D): those rows of ``_embed`` that are this process's, and no others on the way."""
+        patches = self.patch_embed(video, own.places)
+        t, h, w = own.places
+        if self.pos_embed is None:
+            patches = patches + self._sinusoids(grid)[:, (t * grid[1] + h) * grid[2] + w]
+        else:
+            patches = patches + self._places(grid[1:])[:, h * grid[2] + w]
+            if self.time_embed is not None:
+                patches = patches + resize_time(self.time_embed, grid[0])[:, t]
+        return self.norm_pre(self._add_prefix(patches, own.prefix))
 
     def _add_positions(self, patches: Tensor) -> Tensor:
         """(B, t, h, w, D) -> the same, each token told its place and time."""
         length, *grid = patches.shape[1:4]
         if self.pos_embed is None:
-            table, count = self.positions, length * grid[0] * grid[1]
-            if table.shape[1] != count:
-                table = sinusoid_positions(count, table.shape[2], table.device).to(table.dtype)
-            return self.pos_drop(patches + table.unflatten(1, (length, *grid)))
-        places = self.pos_embed[:, 0 if self.cls_token is None else 1 :]
-        places = resize_grid(places, self.patch_embed.grid_size, tuple(grid))
-        patches = self.pos_drop(patches + rearrange(places, "1 (h w) d -> 1 1 h w d", h=grid[0]))
+            return self.pos_drop(patches + self._sinusoids((length, *grid)).unflatten(1, (length, *grid)))
+        patches = self.pos_drop(patches + rearrange(self._places(grid), "1 (h w) d -> 1 1 h w d", h=grid[0]))
         if self.time_embed is None:
             return patches
         return self.time_drop(patches + resize_time(self.time_embed, length)[:, :, None, None])
 
-    def _add_prefix(self, patches: Tensor) -> Tensor:
-        """(B, N, D) -> (B, P+N, D): the class token with its position, then the registers."""
+    def _sinusoids(self, grid: tuple[int, int, int]) -> Tensor:
+        """The fixed position table (1, t·h·w, D), frame after frame."""
+        table, count = self.positions, math.prod(grid)
+        if table.shape[1] == count:
+            return table
+        return sinusoid_positions(count, table.shape[2], table.device).to(table.dtype)
+
+    def _places(self, grid: Sequence[int]) -> Tensor:
+        """The learned position embedding of the patches, for a grid of h by w: (1, h·w, D)."""
+        places = self.pos_embed[:, 0 if self.cls_token is None else 1 :]
+        return resize_grid(places, self.patch_embed.grid_size, tuple(grid))
+
+    def _add_prefix(self, patches: Tensor, which: slice = slice(None)) -> Tensor:
+        """(B, N, D) -> (B, P+N, D): the class token with its position, then the registers; ``which`` of them."""
         tokens = [] if self.reg_token is None else [self.reg_token]
         if self.cls_token is not None:
             tokens.insert(0, self.cls_token if self.pos_embed is None else self.cls_token + self.pos_embed[:, :1])
         if not tokens:
             return patches
-        return join_prefix(self.pos_drop(torch.cat(tokens, dim=1).expand(patches.shape[0], -1, -1)), patches)
+        prefix = torch.cat(tokens, dim=1)[:, which]
+        return join_prefix(self.pos_drop(prefix.expand(patches.shape[0], -1, -1)), patches)
 
 
 def _support(

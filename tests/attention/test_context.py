@@ -1,0 +1,142 @@
+"""Attention shared by several processes: what one process computes, forward and gradient, on awkward sizes."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from videofib import distributed
+from videofib.attention import ContextGroup, SelfAttention, Support, context_parallel_attention, sparse_attention
+from videofib.attention.context import share_heads
+
+SUPPORTS = {
+    "odd N, three heads": Support.fibottention(3, 61),
+    "modified, five prefix tokens": Support.fibottention(4, 33, variant="modified", num_prefix_tokens=5),
+    "short, no prefix": Support.fibottention(4, 7, num_prefix_tokens=0),
+    "more prefix tokens than a slice holds": Support.fibottention(5, 3, num_prefix_tokens=5),
+    "empty and far heads": Support(((), (0, 3), (2, 50), (8,)), 9, 1),
+    "dense": Support.dense(3, 10),
+}
+CASES = [  # masking, backend, dtype, tolerance
+    ("exclude", "reference", torch.float64, 1e-10),
+    ("zero_logit", "reference", torch.float64, 1e-10),
+    ("exclude", "gather", torch.float64, 1e-10),
+    ("exclude", "auto", torch.float32, 1e-5),
+    ("zero_logit", "auto", torch.float32, 1e-5),
+    ("exclude", "auto", torch.bfloat16, 2e-2),
+]
+
+
+def qkv(support, dtype, dim=6, batch=2):
+    """Three (B, H, P+N, D) leaves, alike in every process."""
+    total = support.num_prefix_tokens + support.num_tokens
+    generator = torch.Generator().manual_seed(0)
+    packed = torch.randn(batch, total, 3, support.num_heads, dim, dtype=torch.float64, generator=generator)
+    return [x.to(dtype).requires_grad_() for x in packed.permute(2, 0, 3, 1, 4)]
+
+
+def compare_attention():
+    """In every process: its slice of the output, and of the gradients, is that of the whole sequence."""
+    context = ContextGroup()
+    for name, support in SUPPORTS.items():
+        if support.num_heads < context.size:
+            continue
+        for masking, backend, dtype, tolerance in CASES:
+            inputs = qkv(support, dtype)
+            out = sparse_attention(*inputs, support, masking=masking, backend=backend)
+            probe = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
+            expected = [out, *torch.autograd.grad((out * probe).sum(), inputs)]
+
+            shard = context.shard(out.shape[2])
+            own = slice(shard.own.start, shard.own.stop)
+            slices = [x.detach()[:, :, own].requires_grad_() for x in inputs]
+            out = context_parallel_attention(*slices, support, shard, masking=masking, backend=backend)
+            found = [out, *torch.autograd.grad((out * probe[:, :, own]).sum(), slices)]
+            for a, b in zip(found, expected, strict=True):
+                try:
+                    torch.testing.assert_close(a, b[:, :, own], atol=tolerance, rtol=tolerance)
+                except AssertionError as error:
+                    raise AssertionError(f"{name}, {masking}, {backend}: {error}") from None
+
+
+def shared_layer():
+    """A layer under autocast, with norms of queries and keys, and with dropout of attention weights."""
+    context = ContextGroup()
+    torch.manual_seed(0)
+    layer = SelfAttention(12, 3, lambda n: Support.fibottention(3, n), qk_norm=1e-6)
+    x = torch.randn(2, 1 + 16, 12)
+    shard = context.shard(17)
+    own = slice(shard.own.start, shard.own.stop)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected, found = layer(x), layer(x[:, own], shard)
+    assert found.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected[:, own], atol=2e-2, rtol=2e-2)
+    layer.attn_drop = 0.5
+    assert torch.isfinite(layer(x[:, own], shard)).all()
+
+
+def refusals():
+    context = ContextGroup()
+    assert copy.deepcopy(context) is context  # as a moving average of the weights copies its model
+    q = torch.zeros(1, 1, 4, 2)
+    with pytest.raises(ValueError, match="2 processes cannot share the 1 heads"):
+        context_parallel_attention(q, q, q, Support.dense(1, 7), context.shard(8))
+    with pytest.raises(ValueError, match="holds 4 of 8 tokens, and the support has 2 heads; got q of shape"):
+        context_parallel_attention(q, q, q, Support.dense(2, 7), context.shard(8))
+    q = torch.zeros(1, 2, 4, 2)
+    with pytest.raises(ValueError, match=r"the support is for 1 \+ 9 tokens; shared are 8"):
+        context_parallel_attention(q, q, q, Support.dense(2, 9), context.shard(8))
+    with pytest.raises(ValueError, match="one shape"):
+        context_parallel_attention(q, q, q.double(), Support.dense(2, 7), context.shard(8))
+    with pytest.raises(ValueError, match="1 tokens cannot be shared by 2 processes"):
+        context.shard(1)
+
+
+def in_two_processes(folder):
+    compare_attention()
+    shared_layer()
+    refusals()
+    sums(folder)
+
+
+def sums(folder):
+    """A sum's gradient is the sum of the gradients of all losses."""
+    context, rank = ContextGroup(), dist.get_rank()
+    x = torch.full((3,), rank + 1.0, requires_grad=True)
+    total = context.sum(x)
+    (total * (rank + 1)).sum().backward()
+    assert total.tolist() == [3.0] * 3
+    assert x.grad.tolist() == [3.0] * 3
+    (folder / f"rank {rank} is done").touch()
+
+
+def in_four_processes():
+    compare_attention()
+
+
+def test_two_processes_compute_what_one_does(tmp_path):
+    distributed.launch(in_two_processes, (tmp_path,), processes=2)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_four_processes_compute_what_one_does():
+    distributed.launch(in_four_processes, processes=4)
+
+
+def test_heads_are_dealt_by_their_pairs():
+    assert share_heads(Support.dense(3, 10), 2) in {(range(0, 1), range(1, 3)), (range(0, 2), range(2, 3))}
+    assert share_heads(Support.dense(12, 10), 4) == tuple(range(h, h + 3) for h in range(0, 12, 3))
+    uneven = Support(((1, 2, 3, 4, 5), (1,), (1,), (1,), (1,)), 100, 0)  # the first head has as much to do as four
+    assert share_heads(uneven, 2) == (range(0, 1), range(1, 5))
+    for ranks in (2, 3, 5, 7, 12):
+        shares = share_heads(Support.fibottention(12, 196), ranks)
+        assert [head for share in shares for head in share] == list(range(12))
+        assert len(shares) == ranks
+        assert min(map(len, shares)) >= 1
+
+
+def test_the_support_of_some_heads():
+    whole = Support.fibottention(6, 40, num_prefix_tokens=2)
+    assert torch.equal(whole.for_heads(range(2, 5)).to_mask(), whole.to_mask()[2:5])
+    assert Support.dense(4, 9).for_heads(range(1, 2)).is_dense

@@ -1,0 +1,53 @@
+"""Processes that share clips get the batches that the first of them reads."""
+
+import pytest
+import torch
+
+from tests.engine.in_memory import Loader, make_videos
+from videofib import distributed
+from videofib.engine.meter import Meter
+from videofib.engine.shared_batches import SharedBatches, shared
+
+
+class Unread(Loader):
+    def __iter__(self):
+        raise AssertionError("only the first process of those that share clips reads")
+
+
+def in_four_processes(folder):
+    sharing = distributed.share_clips(2)
+    rank = distributed.rank()
+    assert (sharing.data_rank, sharing.data_world, sharing.is_first) == (rank // 2, 2, rank % 2 == 0)
+    assert sharing.one_each(distributed.all_gather(rank)) == [0, 2]
+    with pytest.raises(ValueError, match="4 processes do not divide into groups of 3"):
+        distributed.share_clips(3)
+
+    views, labels = make_videos(6)
+    own = [range(4), range(4, 6)][sharing.data_rank]  # groups may have unlike numbers of batches
+    kind = Loader if sharing.is_first else Unread
+    loader = shared(kind(views, labels, own, 2, failures={"v4.mp4": "damaged"}), sharing)
+    assert isinstance(loader, SharedBatches)
+    for _ in range(2):  # epochs
+        batches = list(loader)
+        assert len(batches) == len(loader) == len(own) // 2
+        assert torch.cat([batch["indices"] for batch in batches]).tolist() == list(own)
+        assert torch.equal(torch.cat([batch["views"] for batch in batches]), views[list(own)])
+        assert [batch["failures"] for batch in batches] == ([[], []] if own[0] == 0 else [[("v4.mp4", "damaged")]])
+    loader.sampler.set_epoch(0, 1)
+    assert len(list(loader)) == len(own) // 2 - 1
+
+    meter = Meter(2, 0, 1, 0, None, sharing)
+    meter.add(1.0, None, [(f"group {sharing.data_rank}", "")], 4)
+    assert meter.clips_per_second() * meter._elapsed() == pytest.approx(8, rel=0.1)
+    assert meter.whole_epoch()["replaced_videos"] == 2
+    (folder / f"rank {rank} is done").touch()
+
+
+def test_the_first_process_reads_for_all_that_share_clips(tmp_path):
+    distributed.launch(in_four_processes, (tmp_path,), processes=4)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_process_alone_keeps_its_loader():
+    loader = Loader(*make_videos(4), range(4), 2)
+    assert shared(loader, distributed.share_clips(1)) is loader

@@ -1,0 +1,111 @@
+"""A model whose processes share the tokens of each clip is the model of one process: logits and gradients."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+from videofib import distributed
+from videofib.attention import ContextGroup
+from videofib.models.timesformer import TimeSformer
+
+SMALL = dict(
+    img_size=(32, 48),
+    num_frames=3,
+    num_classes=5,
+    embed_dim=24,
+    depth=2,
+    num_heads=4,
+    attention_type="joint_space_time",
+    joint_attention="fibottention",
+    fibottention={"w_min": 2},
+    drop_path_rate=0.0,
+)
+MODELS = {
+    "as published": {},
+    "dense, frame after frame": dict(joint_attention="dense", token_order="thw"),
+    "no prefix, mean, sinusoids": dict(class_token=False, pooling="mean", position="sinusoid", token_order="thw"),
+    "registers, tubelets, all norms": dict(
+        num_registers=4, num_frames=4, tubelet_size=2, qk_norm=True, pre_norm=True, layer_scale=0.1, pooling="mean"
+    ),
+    "prefix longer than a slice": dict(num_registers=5, num_frames=1, img_size=32),
+    "recomputed in the backward pass": dict(gradient_checkpointing=True, drop_path_rate=0.5),
+    "other size": dict(img_size=16, num_frames=2, fibottention={"masking": "zero_logit"}),
+    "other size, sinusoids": dict(img_size=16, num_frames=2, position="sinusoid"),
+}
+FRAMES = {"registers, tubelets, all norms": 4, "prefix longer than a slice": 1}
+
+
+def logits_and_gradients(model, clips, labels, seed=3):
+    """Of the mean loss; gradients averaged over processes, as DDP does it."""
+    torch.manual_seed(seed)  # of stochastic depth
+    replica = distributed.replicate(model) if model.context else model
+    logits = replica(clips)
+    F.cross_entropy(logits, labels).backward()
+    return {"logits": logits.detach()} | {name: p.grad for name, p in model.named_parameters()}
+
+
+def compare_models(dtype, tolerance, names=tuple(MODELS)):
+    context = ContextGroup()
+    for name in names:
+        changes = MODELS[name]
+        torch.manual_seed(0)
+        model = TimeSformer(**SMALL | changes).to(dtype).train()
+        for parameter in model.parameters():  # nothing silent: registers and scales, too
+            torch.nn.init.normal_(parameter, std=0.2)
+        size = (32, 32) if name == "prefix longer than a slice" else (32, 48)
+        clips = torch.randn(3, 3, FRAMES.get(name, 3), *size, dtype=dtype)
+        labels = torch.tensor([0, 4, 2])
+        shared = copy.deepcopy(model)
+        shared.share_tokens(context)
+        assert list(shared.state_dict()) == list(model.state_dict())
+        expected = logits_and_gradients(model, clips, labels)
+        found = logits_and_gradients(copy.deepcopy(shared), clips, labels)  # as a moving average's copy
+        for key, value in expected.items():
+            try:
+                torch.testing.assert_close(found[key], value, atol=tolerance, rtol=tolerance)
+            except AssertionError as error:
+                raise AssertionError(f"{name}, {key}: {error}") from None
+
+
+def smallest_slices():
+    """No process embeds tokens that are not its own."""
+    model = TimeSformer(**SMALL)
+    model.share_tokens(ContextGroup())
+    seen = []
+    for layer in (model.norm_pre, model.blocks[0].attn.qkv, model.blocks[0].mlp):
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[1]))
+    model(torch.randn(1, 3, 3, 32, 48))
+    share = [10, 9][dist.get_rank()]  # of 1 + 3·2·3
+    assert seen == [share] * 3
+
+
+def refusals():
+    context = ContextGroup()
+    for changes, message in (
+        (dict(attention_type="divided_space_time"), "joint_space_time attention alone, got attention_type=divided"),
+        (dict(attention_type="space_only"), "got attention_type=space_only"),
+        (dict(drop_rate=0.1), "must be 0, got drop_rate=0.1"),
+        (dict(attn_drop_rate=0.1), "attn_drop_rate=0.1"),
+        (dict(num_heads=1), "2 processes cannot share the 1 heads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TimeSformer(**SMALL | changes).share_tokens(context)
+
+
+def in_two_processes():
+    compare_models(torch.float64, 1e-10)
+    compare_models(torch.float32, 1e-5, ["as published"])
+    smallest_slices()
+    refusals()
+
+
+def in_three_processes():
+    compare_models(torch.float64, 1e-10)
+
+
+@pytest.mark.parametrize(("processes", "check"), [(2, in_two_processes), (3, in_three_processes)])
+def test_processes_that_share_tokens_are_one_model(processes, check):
+    distributed.launch(check, processes=processes)

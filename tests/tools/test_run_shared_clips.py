@@ -1,0 +1,154 @@
+"""Processes that share each clip (TRAIN.CONTEXT_PARALLEL) train and test to what one process does."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from videofib.checkpoint import load_checkpoint
+from videofib.data.encode import write_video
+from videofib.engine.run import main
+from videofib.logging import close_logging
+
+ROOT = Path(__file__).parents[2]
+SPLITS = {"train": 9, "val": 3, "test": 3}  # of the training videos one does not decode
+CONFIG = {
+    "LOG_PERIOD": 1,
+    "TRAIN": {"BATCH_SIZE": 4, "CHECKPOINT_STEPS": 1, "EMA_DECAY": 0.5},
+    "TEST": {"BATCH_SIZE": 4, "NUM_ENSEMBLE_VIEWS": 2, "NUM_SPATIAL_CROPS": 1},
+    "AUG": {"ENABLE": True},
+    "DATA": {
+        "NUM_FRAMES": 3,
+        "SAMPLING_RATE": 2,
+        "TRAIN_JITTER_SCALES": [36, 44],
+        "TRAIN_CROP_SIZE": 32,
+        "TEST_CROP_SIZE": 32,
+    },
+    "DATA_LOADER": {"NUM_WORKERS": 0},
+    "MODEL": {"NUM_CLASSES": 3},
+    "TIMESFORMER": {
+        "ATTENTION_TYPE": "joint_space_time",
+        "EMBED_DIM": 24,
+        "DEPTH": 2,
+        "NUM_HEADS": 3,
+        "DROP_PATH_RATE": 0.3,
+        "GRADIENT_CHECKPOINTING": True,
+    },
+    "ATTENTION": {"JOINT": "fibottention"},
+    "FIBOTTENTION": {"W_MIN": 2},
+    "SOLVER": {"OPTIMIZING_METHOD": "sgd", "BASE_LR": 0.03, "MAX_EPOCH": 2, "WARMUP_EPOCHS": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """A config file beside a data folder whose classes are colours."""
+    folder = tmp_path_factory.mktemp("experiment")
+    rng = np.random.default_rng(0)
+    for split, count in SPLITS.items():
+        names = [f"{split}{i}.mp4" for i in range(count)]
+        for i, name in enumerate(names):
+            frames = rng.integers(0, 60, (12, 48, 64, 3), dtype=np.uint8)
+            frames[..., i % 3] += 150
+            write_video(folder / name, frames, 30)
+        if split != "val":
+            (folder / names[-1]).write_text("this is no video\n" * 100)
+        (folder / f"{split}.csv").write_text("".join(f"{name} {i % 3}\n" for i, name in enumerate(names)))
+    config = {**CONFIG, "DATA": {**CONFIG["DATA"], "PATH_TO_DATA_DIR": str(folder)}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def run(experiment, out, *overrides, stages=None):
+    main(stages, ["--cfg", str(experiment / "config.yaml"), "OUTPUT_DIR", str(out), *overrides])
+    close_logging()
+    return out
+
+
+@pytest.fixture(scope="module")
+def alone(experiment):
+    """What one process trains and tests, with mixed clips and stochastic depth."""
+    return run(experiment, experiment / "alone", "MIXUP.ENABLE", "True")
+
+
+def lines(run_folder, kind):
+    found = [json.loads(line) for line in (run_folder / "stats.jsonl").read_text().splitlines()]
+    return [line for line in found if line["_type"] == kind]
+
+
+def weights(run_folder):
+    checkpoint = load_checkpoint(run_folder / "checkpoints" / "checkpoint_epoch_00002.pyth")
+    states = [checkpoint["model_state"], checkpoint["ema_state"]]
+    return torch.cat([value.flatten() for state in states for value in state.values()])
+
+
+def assert_same_run(found, expected):
+    for kind, keys in {
+        "train_iter": ("loss", "grad_norm", "lr"),
+        "train_epoch": ("loss", "replaced_videos"),
+        "val_epoch": ("top1_acc", "num_videos"),
+    }.items():
+        a, b = lines(found, kind), lines(expected, kind)
+        assert len(a) == len(b) > 0
+        for key in keys:
+            pairs = [line[key] for line in a], pytest.approx([line[key] for line in b], rel=1e-5, abs=1e-5)
+            assert pairs[0] == pairs[1], (kind, key)
+
+
+def assert_same_test(found, expected):
+    a, b = (json.loads((folder / "test_results.json").read_text()) for folder in (found, expected))
+    for key in ("top1_acc", "top5_acc", "per_class_acc", "num_videos", "num_views", "skipped"):
+        assert a[key] == b[key]
+    assert [entry["video"] for entry in a["skipped"]] == ["test2.mp4"]
+    a, b = (np.load(folder / "test_scores.npz")["scores"] for folder in (found, expected))
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_two_processes_sharing_clips_train_and_test_as_one_does(experiment, alone):
+    shared = ["NUM_GPUS", "2", "TRAIN.CONTEXT_PARALLEL", "2", "MIXUP.ENABLE", "True"]
+    out = run(experiment, experiment / "shared", *shared)
+    assert_same_run(out, alone)
+    torch.testing.assert_close(weights(out), weights(alone), rtol=0, atol=1e-5)
+    assert_same_test(out, alone)
+    assert (
+        lines(alone, "train_epoch")[0]["replaced_videos"] > 0 or lines(alone, "train_epoch")[1]["replaced_videos"] > 0
+    )
+
+
+def test_a_run_of_one_process_goes_on_within_an_epoch_as_two_that_share_clips(experiment, alone, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (within,) = (alone / "checkpoints").glob("checkpoint_epoch_00001_step_*.pyth")
+    shutil.copy(within, tmp_path / "checkpoints")
+    shared = ["NUM_GPUS", "2", "TRAIN.CONTEXT_PARALLEL", "2", "MIXUP.ENABLE", "True"]
+    config = ["--cfg", experiment / "config.yaml", "OUTPUT_DIR", tmp_path]
+    command = [sys.executable, ROOT / "tools" / "train_net.py", *config, *shared]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "log.txt").read_text()
+    assert "of 2 epochs and 1 steps are done" in log
+    assert "other chance is drawn" not in log
+    torch.testing.assert_close(weights(tmp_path), weights(alone), rtol=0, atol=1e-5)
+    assert lines(tmp_path, "train_epoch")[0]["loss"] == pytest.approx(lines(alone, "train_epoch")[1]["loss"], abs=1e-5)
+
+
+def test_two_groups_of_two_train_and_test_as_one_process_does(experiment, tmp_path):
+    """What differs by share of the data, stochastic depth and mixing, is off."""
+    plain = ["TIMESFORMER.DROP_PATH_RATE", "0", "SOLVER.MAX_EPOCH", "1"]
+    one = run(experiment, tmp_path / "one", *plain)
+    four = run(experiment, tmp_path / "four", *plain, "NUM_GPUS", "4", "TRAIN.CONTEXT_PARALLEL", "2")
+    assert_same_run(four, one)
+    assert_same_test(four, one)
+    assert lines(four, "train_epoch")[0]["clip_top1_acc"] == lines(one, "train_epoch")[0]["clip_top1_acc"]
