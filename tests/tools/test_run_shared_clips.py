@@ -15,6 +15,7 @@ from videofib.checkpoint import load_checkpoint
 from videofib.data.encode import write_video
 from videofib.engine.run import main
 from videofib.logging import close_logging
+from videofib.scores import read_scores
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 9, "val": 3, "test": 3}  # of the training videos one does not decode
@@ -113,8 +114,8 @@ def assert_same_test(found, expected):
     for key in ("top1_acc", "top5_acc", "per_class_acc", "num_videos", "num_views", "skipped"):
         assert a[key] == b[key]
     assert [entry["video"] for entry in a["skipped"]] == ["test2.mp4"]
-    a, b = (np.load(folder / "test_scores.npz")["scores"] for folder in (found, expected))
-    np.testing.assert_allclose(a, b, atol=1e-5)
+    a, b = (read_scores(folder / "test_scores.parquet").scores for folder in (found, expected))
+    torch.testing.assert_close(a, b, rtol=0, atol=1e-5, equal_nan=True)
 
 
 def test_two_processes_sharing_clips_train_and_test_as_one_does(experiment, alone):
