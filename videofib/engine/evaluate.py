@@ -80,12 +80,12 @@ def evaluate(
             finished.add({name: values[readable] for name, values in videos.items()})
     if finished:
         finished.save()
-        if finished.earlier:
-            own.add(finished.earlier)
 
     shares = distributed.gather((own.all(), failures))
     figures, scores, problem = None, None, ""
     if shares is not None:
+        if finished and finished.earlier:
+            shares = [*shares, (finished.earlier, {})]
         try:
             kind = "logit" if ensemble_logits else task.kind
             scores = _scores(
