@@ -9,7 +9,7 @@ import torch
 
 from tests.engine.in_memory import Loader, TinyNet, make_videos
 from videofib.engine.evaluate import evaluate
-from videofib.engine.finished import FinishedVideos, describe
+from videofib.engine.finished import FinishedVideos, Growing, describe
 from videofib.engine.tasks import EvaluationError
 
 VIDEOS = 9
@@ -113,6 +113,18 @@ def test_parts_are_few_and_are_removed_whole(tmp_path):
     (tmp_path / "0123" / "x").mkdir(parents=True)
     FinishedVideos(tmp_path, ABOUT, 0.0).remove()
     assert not tmp_path.exists()
+
+
+def test_growing_columns_keep_their_order_in_few_pieces():
+    grown = Growing(batches_a_piece=3)
+    assert grown.all() is None
+    for count in (1, 2, 0, 4, 3, 1, 2):
+        before = 0 if (found := grown.all()) is None else len(found["indices"])
+        grown.add({"indices": torch.arange(before, before + count), "scores": torch.ones(count, 5) * before})
+    assert grown.all()["indices"].tolist() == list(range(13))
+    assert grown.all()["scores"].shape == (13, 5)
+    assert len(grown._pieces) == 2
+    assert len(grown._batches) == 1
 
 
 def test_a_disk_that_takes_nothing_is_told(tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from videofib import distributed
-from videofib.engine.finished import Columns, FinishedVideos, together
+from videofib.engine.finished import Columns, FinishedVideos, Growing, together
 from videofib.engine.packing import logits_by_batch
 from videofib.engine.tasks import SINGLE_LABEL, EvaluationError, Task
 from videofib.files import replacing
@@ -67,7 +67,7 @@ def evaluate(
         EvaluationError: a video was counted twice or never, has a label the model does not know, or its scores are
             not finite.
     """
-    own, failures = [], {}
+    own, failures = Growing(), {}
     for batch, logits in score_batches(
         model, loader, view_batch_size, amp_dtype, title, fill_last=finished is not None
     ):
@@ -76,18 +76,19 @@ def evaluate(
         names = [loader.dataset.records[index].video_id for index in batch["indices"].tolist()]
         readable = torch.tensor([name not in failed for name in names])
         _check_finite(names, videos["scores"], readable)
-        own.append(videos)
+        own.add(videos)
         failures.update(failed)
         if finished and sharing.is_first:
             finished.add({name: values[readable] for name, values in videos.items()})
     if finished:
         finished.save()
-        own += [finished.earlier] if finished.earlier else []
 
-    shares = distributed.gather((together(own) if own else None, failures))
+    shares = distributed.gather((own.all(), failures))
     shares = shares and sharing.one_each(shares)
     figures, scores, problem = None, None, ""
     if shares is not None:
+        if finished and finished.earlier:
+            shares = [*shares, (finished.earlier, {})]
         try:
             kind = "logit" if ensemble_logits else task.kind
             scores = _scores(

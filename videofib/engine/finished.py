@@ -108,6 +108,31 @@ class FinishedVideos:
                 logger.warning("%s is of a test of other %s; it is not used, and goes with the results", folder, what)
 
 
+class Growing:
+    """Columns that grow with every batch, kept in few pieces.
+
+    The small tensors of many batches lie between larger ones that come and go, and hold their memory: 20 times what is
+    in them was seen.
+    """
+
+    def __init__(self, batches_a_piece: int = 100):
+        self._size = batches_a_piece
+        self._pieces: list[Columns] = []
+        self._batches: list[Columns] = []
+
+    def add(self, videos: Columns) -> None:
+        """Add the videos of a batch, or of many."""
+        self._batches.append(videos)
+        if len(self._batches) == self._size:
+            self._pieces.append(together(self._batches))
+            self._batches = []
+
+    def all(self) -> Columns | None:
+        """What has been added, in that order; None where that is nothing."""
+        parts = self._pieces + self._batches
+        return together(parts) if parts else None
+
+
 def describe(model: nn.Module, records: Sequence, settings: Mapping[str, object]) -> dict[str, str]:
     """What decides an evaluation's scores: digests of weights and videos (as their list has them), and the settings."""
     weights = hashlib.sha256()
