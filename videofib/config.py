@@ -106,6 +106,12 @@ _C.DISTILL.CHECKPOINT = ""  # its weights, as TRAIN.CHECKPOINT_FILE_PATH
 _C.DISTILL.ALPHA = 0.5  # its share of the loss, of which the labels have the rest
 _C.DISTILL.TEMPERATURE = 4.0  # the higher, the more its lesser classes count
 
+_C.MULTIGRID = CfgNode()  # of TimeSformer (arXiv 1912.00998)
+_C.MULTIGRID.LONG_CYCLE = False  # smaller clips in larger batches, at larger learning rates, in early epochs
+_C.MULTIGRID.LONG_CYCLE_FACTORS = [  # of frames and crop, each for as many epochs; batches make up for both
+    *([0.25, 0.5**0.5], [0.5, 0.5**0.5], [0.5, 1.0], [1.0, 1.0])
+]
+
 _C.DATA_LOADER = CfgNode()
 _C.DATA_LOADER.NUM_WORKERS = 2  # a process
 _C.DATA_LOADER.SAMPLER = "shuffle"  # of training videos: shuffle | class_balanced | length_bucketed

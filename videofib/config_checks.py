@@ -150,6 +150,12 @@ def check_config(cfg: CfgNode) -> None:
         raise ConfigError(f"DISTILL.ALPHA is {cfg.DISTILL.ALPHA}; it must be above 0 and at most 1")
     if cfg.DISTILL.CONFIG and cfg.MODEL.LOSS_FUNC == "bce_logit":
         raise ConfigError("DISTILL compares scores of one class a video; set MODEL.LOSS_FUNC cross_entropy")
+    if cfg.MULTIGRID.LONG_CYCLE and cfg.MODEL.MODEL_NAME != "TimeSformer":
+        raise ConfigError(
+            f"MULTIGRID.LONG_CYCLE needs a model that takes clips of any size; {cfg.MODEL.MODEL_NAME} is none"
+        )
+    if cfg.MULTIGRID.LONG_CYCLE and cfg.DISTILL.CONFIG:
+        raise ConfigError("DISTILL's teacher takes clips of one size; set MULTIGRID.LONG_CYCLE False")
     if cfg.TRAIN.FREEZE and cfg.TRAIN.LINEAR_PROBE:
         raise ConfigError("TRAIN.LINEAR_PROBE freezes all but the classifier already; set TRAIN.FREEZE []")
     if cfg.CHECKPOINT.METRIC in {"bce_logit": _ACCURACIES, "cross_entropy": ("mAP",)}[cfg.MODEL.LOSS_FUNC]:

@@ -299,6 +299,20 @@ def test_a_run_learns_from_a_teacher(experiment, trained, tmp_path, capsys):
         assert message in fails(capsys, experiment, tmp_path / "out", *small, *change, stages=["train"])
 
 
+def test_a_run_whose_clips_grow_goes_on_from_within_an_epoch(experiment, tmp_path):
+    cycle = ["MULTIGRID.LONG_CYCLE", "True", "MULTIGRID.LONG_CYCLE_FACTORS", "[[0.5, 1.0], [1.0, 1.0]]"]
+    options = [*cycle, "TRAIN.CHECKPOINT_STEPS", "1", "TIMESFORMER.DROP_RATE", "0.2", "LOG_PERIOD", "1"]
+    run(experiment, tmp_path / "whole", *options, stages=["train"])
+    stats = [json.loads(line) for line in (tmp_path / "whole" / "stats.jsonl").read_text().splitlines()]
+    steps = [(line["epoch"], line["step"], line["steps"]) for line in stats if line["_type"] == "train_iter"]
+    assert steps == [(1, 1, 1), (2, 1, 3), (2, 2, 3), (2, 3, 3)]  # of 12 videos: 8 in a batch, then 4
+    for left in ("checkpoint_epoch_00001_step_000002.pyth", "checkpoint_epoch_00001.pyth"):
+        (tmp_path / left / "checkpoints").mkdir(parents=True)
+        shutil.copy(tmp_path / "whole" / "checkpoints" / left, tmp_path / left / "checkpoints" / left)
+        run(experiment, tmp_path / left, *options, stages=["train"])
+        assert torch.equal(weights(tmp_path / left), weights(tmp_path / "whole"))
+
+
 def test_each_stage_can_be_turned_off(experiment, tmp_path, capsys):
     said = fails(capsys, experiment, tmp_path, "TRAIN.ENABLE", "False", "TEST.ENABLE", "False")
     assert "nothing to do" in said

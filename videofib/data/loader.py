@@ -12,6 +12,7 @@ from torch import Tensor
 from videofib.config import ConfigError
 from videofib.data.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.manifest import ManifestError, VideoRecord, load_split
+from videofib.data.multigrid import Stretch, StretchedLoader, long_cycle
 from videofib.data.samplers import EpochSampler, Order, class_balanced, length_bucketed, shard_by_shard, shuffled
 from videofib.data.shards import has_shards, read_shards
 from videofib.data.source import ByteRange
@@ -19,14 +20,59 @@ from videofib.data.transforms import TrainTransform, ViewTransform
 from videofib.data.video_loader import VideoLoader
 
 
-def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader:
+def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | StretchedLoader:
     """Shuffled training batches of this process; call ``loader.sampler.set_epoch`` before each epoch.
+
+    With MULTIGRID.LONG_CYCLE the epoch says how large clips and batches are.
 
     Raises:
         ManifestError: no usable train split, or fewer videos than one batch.
         ConfigError: an augmentation that there is not.
     """
     records = _load(cfg, "train")
+    if not cfg.MULTIGRID.LONG_CYCLE:
+        return _train_loader(cfg, records, rank, world_size)
+    stretches = train_stretches(cfg)
+    configs = [_stretched(cfg, stretch) for stretch in stretches]
+    return StretchedLoader(stretches, [_train_loader(config, records, rank, world_size) for config in configs])
+
+
+def train_stretches(cfg: CfgNode) -> list[Stretch]:
+    """The stretches of epochs with clips of one size that MULTIGRID describes.
+
+    Raises:
+        ConfigError: factors that cannot be.
+    """
+    try:
+        return long_cycle(
+            cfg.MULTIGRID.LONG_CYCLE_FACTORS,
+            cfg.SOLVER.MAX_EPOCH,
+            cfg.DATA.NUM_FRAMES,
+            cfg.DATA.TRAIN_CROP_SIZE,
+            tubelet_size=cfg.TIMESFORMER.TUBELET_SIZE,
+            patch_size=cfg.TIMESFORMER.PATCH_SIZE,
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"MULTIGRID.LONG_CYCLE_FACTORS: {error}") from error
+
+
+def _stretched(cfg: CfgNode, stretch: Stretch) -> CfgNode:
+    """The config with the clips and batches of a stretch; fewer frames lie further apart, and cover the same time."""
+    full, data = cfg.DATA, cfg.DATA.clone()
+    data.defrost()
+    data.NUM_FRAMES, data.TRAIN_CROP_SIZE = stretch.num_frames, stretch.crop_size
+    data.SAMPLING_RATE = full.SAMPLING_RATE * full.NUM_FRAMES / stretch.num_frames
+    scale = stretch.crop_size / full.TRAIN_CROP_SIZE
+    data.TRAIN_JITTER_SCALES = [round(scale * size) for size in full.TRAIN_JITTER_SCALES]
+    changed = cfg.clone()
+    changed.defrost()
+    changed.DATA = data
+    changed.TRAIN.BATCH_SIZE = cfg.TRAIN.BATCH_SIZE * stretch.batch_factor
+    changed.freeze()
+    return changed
+
+
+def _train_loader(cfg: CfgNode, records: list[VideoRecord], rank: int, world_size: int) -> VideoLoader:
     batch = cfg.TRAIN.BATCH_SIZE
     if len(records) < batch:
         raise ManifestError(

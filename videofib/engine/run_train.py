@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,8 @@ from torch import nn
 from videofib import distributed
 from videofib.checkpoint import CheckpointError, find_checkpoints, latest_checkpoint, resume, save_checkpoint
 from videofib.config import ConfigError, differences
-from videofib.data.loader import build_eval_loader, build_train_loader
+from videofib.data.loader import build_eval_loader, build_train_loader, train_stretches
+from videofib.data.multigrid import Stretch, stretch_at
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
 from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
@@ -167,18 +168,19 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
             num_classes=cfg.MODEL.NUM_CLASSES,
         )
     scale = lr_scale(cfg)
+    policy = partial(
+        lr_at,
+        base_lr=scale * cfg.SOLVER.BASE_LR,
+        policy=cfg.SOLVER.LR_POLICY,
+        max_epoch=cfg.SOLVER.MAX_EPOCH,
+        end_lr=scale * cfg.SOLVER.COSINE_END_LR,
+        steps=cfg.SOLVER.STEPS,
+        relative_lrs=cfg.SOLVER.LRS,
+        warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
+        warmup_start_lr=scale * cfg.SOLVER.WARMUP_START_LR,
+    )
     return Recipe(
-        lr_at=partial(
-            lr_at,
-            base_lr=scale * cfg.SOLVER.BASE_LR,
-            policy=cfg.SOLVER.LR_POLICY,
-            max_epoch=cfg.SOLVER.MAX_EPOCH,
-            end_lr=scale * cfg.SOLVER.COSINE_END_LR,
-            steps=cfg.SOLVER.STEPS,
-            relative_lrs=cfg.SOLVER.LRS,
-            warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
-            warmup_start_lr=scale * cfg.SOLVER.WARMUP_START_LR,
-        ),
+        lr_at=partial(_lr_of_stretch, policy, train_stretches(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
         **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
@@ -188,6 +190,11 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
         mix=mix,
         ema=ema,
     )
+
+
+def _lr_of_stretch(policy: Callable[[float], float], stretches: Sequence[Stretch], epoch: float) -> float:
+    """The learning rate, larger where batches are."""
+    return policy(epoch) * stretches[stretch_at(stretches, epoch)].batch_factor
 
 
 def lr_scale(cfg: CfgNode) -> float:

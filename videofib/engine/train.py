@@ -138,8 +138,8 @@ def train(
         _validate(start.epoch, epochs, validate, best)
     for epoch in range(start.epoch, epochs):
         place = start if epoch == start.epoch else Position(epoch)
+        loader.sampler.set_epoch(epoch, place.step)  # first, since epochs may differ in length
         meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter, sharing)
-        loader.sampler.set_epoch(epoch, meter.step)
         train_epoch(
             model,
             replica,
