@@ -167,7 +167,7 @@ def check_overflow():
 
 
 def check_waiting():
-    """Whether gradients are kept back within processes while more are to come, and summed over them once they are in."""
+    """Whether gradients are kept back while more are to come, and summed over processes once they are in."""
     model = make_run("fsdp")[0]
     there = []
     for now in (False, True):
