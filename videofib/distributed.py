@@ -59,7 +59,7 @@ def launch(
         torch.multiprocessing.ProcessRaisedException, ProcessExitedException: any other failure of a process.
     """
     if torchrun_processes():
-        with _process_group(int(os.environ.get("LOCAL_RANK", 0)), torchrun_processes()[0], init_method="env://"):
+        with _process_group(int(os.environ.get("LOCAL_RANK", 0)), torchrun_processes()[0], **_torchrun_meeting()):
             function(*args)
     elif processes * machines == 1:
         function(*args)
@@ -79,6 +79,21 @@ def launch(
             if error.exit_code > 0:
                 raise SystemExit(error.exit_code) from None
             raise
+
+
+def _torchrun_meeting() -> dict[str, Any]:
+    """Where processes that torchrun started meet.
+
+    torchrun's own store outlives its workers. A group that it starts anew would find the addresses of the one before,
+    and wait for processes that are gone, so each attempt has keys of its own. Attempts are numbered machine by machine,
+    so on several machines that would part them; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each its own store.
+    """
+    local, machines = torchrun_processes()
+    if machines > 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {"init_method": "env://"}
+    kept = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    own = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", kept)
+    return {"store": own, "rank": int(os.environ["RANK"]), "world_size": local}
 
 
 @contextmanager

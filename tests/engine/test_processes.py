@@ -23,7 +23,7 @@ from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.train import Position, Recipe, optimizer_step, train
 from videofib.models import TimeSformer
 from videofib.optim import build_optimizer, parameter_groups
-from videofib.sharding import is_sharded, shard, whole, whole_copy
+from videofib.sharding import gradients_averaged, is_sharded, shard, whole, whole_copy
 
 GROUPS = (2, 4, 1)  # the first one leaves checkpoints for the others
 BATCH = 4  # videos over all processes
@@ -40,8 +40,8 @@ CASES = {  # a recipe's and an optimizer's options; six batches make a step of f
 }
 
 
-def tiny_transformer(drop_path=0.0):
-    torch.manual_seed(0)
+def tiny_transformer(drop_path=0.0, seed=0):
+    torch.manual_seed(seed)
     return TimeSformer(
         img_size=4,
         patch_size=2,
@@ -166,6 +166,17 @@ def check_overflow():
     return {"norm": norm, "same": torch.equal(before, weights(model)), "scale": scaler.get_scale()}
 
 
+def check_waiting():
+    """Whether gradients are kept back while more are to come, and summed over processes once they are in."""
+    model = make_run("fsdp")[0]
+    there = []
+    for now in (False, True):
+        with gradients_averaged(model, now=now):
+            model(torch.zeros(1, 3, 2, 4, 4, dtype=torch.float64)).sum().backward()
+        there.append(model.head.bias.grad is not None)
+    return there
+
+
 def check_bf16():
     """Mixed precision: what blocks compute with, what is kept, and how far that is from DDP under autocast."""
     losses, seen = {}, set()
@@ -188,7 +199,8 @@ def check_bf16():
 def check_evaluation(strategy):
     """37 videos of two views by a model that is not trained; four processes have 10, 9, 9 and 9 of them."""
     model = tiny_transformer()
-    model = whole_copy(shard(model), tiny_transformer) if strategy == "fsdp" else model
+    if strategy == "fsdp":
+        model = whole_copy(shard(model), lambda: tiny_transformer(seed=1))
     assert not is_sharded(model)
     views, labels = make_videos(EVALUATED, num_views=2)
     rank, world = distributed.rank(), distributed.world_size()
@@ -213,6 +225,7 @@ def work(folder):
             stopped(make_run(name.split()[0], **CASES["adamw"]), folder / name, in_shares, after=4)
         found["bits"] = check_dropped_paths(folder)
         found["overflow"], found["bf16"] = check_overflow(), check_bf16()
+        found["waiting"] = check_waiting()
     for name in SAVED:
         for strategy in strategies:
             (path,) = find_checkpoints(folder / name)
@@ -280,6 +293,10 @@ def test_a_sharded_run_with_chance_in_it_goes_on_bit_by_bit(found):
 
 def test_an_overflow_in_one_share_leaves_out_the_step_in_all(found):
     assert found["overflow"] == {"norm": math.inf, "same": True, "scale": 2.0}
+
+
+def test_sharded_gradients_wait_until_all_are_in(found):
+    assert found["waiting"] == [False, True]
 
 
 def test_sharded_blocks_compute_in_bf16(found):
