@@ -56,6 +56,7 @@ class ContextGroup:
             raise ValueError(f"{total} tokens cannot be shared by {self.size} processes")
         return TokenShard(self, total)
 
+    @torch.compiler.disable
     def sum(self, x: Tensor) -> Tensor:
         """The sum over processes of tensors of one shape.
 
@@ -87,6 +88,7 @@ class TokenShard:
         return range(edges[self.context.rank], edges[self.context.rank + 1])
 
 
+@torch.compiler.disable  # a compiler's graphs end where processes meet
 def context_parallel_attention(
     q: Tensor,
     k: Tensor,
