@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from videofib import distributed
 from videofib.attention import ContextGroup, SelfAttention, Support, context_parallel_attention, sparse_attention
@@ -60,11 +61,20 @@ def compare_attention():
                     raise AssertionError(f"{name}, {masking}, {backend}: {error}") from None
 
 
+class Norm32(nn.LayerNorm):
+    """A layer norm that gives 32 bits, as all do under CUDA's autocast."""
+
+    def forward(self, x):
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x.float())
+
+
 def shared_layer():
     """A layer under autocast, with norms of queries and keys, and with dropout of attention weights."""
     context = ContextGroup()
     torch.manual_seed(0)
     layer = SelfAttention(12, 3, lambda n: Support.fibottention(3, n), qk_norm=1e-6)
+    layer.q_norm, layer.k_norm = Norm32(4), Norm32(4)
     x = torch.randn(2, 1 + 16, 12)
     shard = context.shard(17)
     own = slice(shard.own.start, shard.own.stop)

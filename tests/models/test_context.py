@@ -70,6 +70,21 @@ def compare_models(dtype, tolerance, names=tuple(MODELS)):
                 raise AssertionError(f"{name}, {key}: {error}") from None
 
 
+def compiled():
+    """Compilation leaves out what processes exchange, and changes nothing."""
+    torch.manual_seed(0)
+    model = TimeSformer(**SMALL | dict(depth=1)).train()
+    model.share_tokens(ContextGroup())
+    clips, labels = torch.randn(1, 3, 3, 32, 48), torch.tensor([1])
+    expected = logits_and_gradients(copy.deepcopy(model), clips, labels)
+    logits = torch.compile(model, backend="aot_eager")(clips)
+    torch.testing.assert_close(logits, expected["logits"])
+    F.cross_entropy(logits, labels).backward()
+    total = model.pos_embed.grad
+    dist.all_reduce(total)
+    torch.testing.assert_close(total / 2, expected["pos_embed"], atol=1e-6, rtol=1e-5)
+
+
 def smallest_slices():
     """No process embeds tokens that are not its own."""
     model = TimeSformer(**SMALL)
@@ -98,6 +113,7 @@ def refusals():
 def in_two_processes():
     compare_models(torch.float64, 1e-10)
     compare_models(torch.float32, 1e-5, ["as published"])
+    compiled()
     smallest_slices()
     refusals()
 

@@ -56,6 +56,7 @@ class ContextGroup:
             raise ValueError(f"{total} tokens cannot be shared by {self.size} processes")
         return TokenShard(self, total)
 
+    @torch.compiler.disable
     def sum(self, x: Tensor) -> Tensor:
         """The sum over processes of tensors of one shape.
 
@@ -87,6 +88,7 @@ class TokenShard:
         return range(edges[self.context.rank], edges[self.context.rank + 1])
 
 
+@torch.compiler.disable  # a compiler's graphs end where processes meet
 def context_parallel_attention(
     q: Tensor,
     k: Tensor,
@@ -111,12 +113,9 @@ def context_parallel_attention(
     _check(q, k, v, support, shard)
     heads = share_heads(support, shard.context.size)
     q, k, v = op.autocast(q.device.type, q, k, v)  # before they travel
-    slices = rearrange(torch.stack((q, k, v)), "three b h n d -> n (three b) h d")
-    whole = _TokensToHeads.apply(slices, shard, heads)
-    q, k, v = rearrange(whole, "n (three b) h d -> three b h n d", three=3)
+    q, k, v = _TokensToHeads.apply(shard, heads, q, k, v)
     out = sparse_attention(q, k, v, support.for_heads(heads[shard.context.rank]), **options)
-    out = _HeadsToTokens.apply(rearrange(out, "b h n d -> n b h d"), shard, heads)
-    return rearrange(out, "n b h d -> b h n d")
+    return _HeadsToTokens.apply(shard, heads, out)[0]
 
 
 @lru_cache(maxsize=256)
@@ -165,33 +164,30 @@ def _check(q: Tensor, k: Tensor, v: Tensor, support: Support, shard: TokenShard)
         )
 
 
-# what travels. Tokens come first, so that slices of tokens lie one after the other in memory; heads need packing.
-
-
 class _TokensToHeads(torch.autograd.Function):
-    """(n, A, H, D), this process's tokens, -> (P+N, A, h, D), its heads."""
+    """Tensors (B, H, n, D), this process's tokens, -> (B, h, P+N, D), its heads."""
 
     @staticmethod
-    def forward(ctx, x, shard, heads):
+    def forward(ctx, shard, heads, *tensors):
         ctx.shared = shard, heads
-        return _tokens_to_heads(x, shard, heads)
+        return _tokens_to_heads(shard, heads, tensors)
 
     @staticmethod
-    def backward(ctx, gradient):
-        return _heads_to_tokens(gradient, *ctx.shared), None, None
+    def backward(ctx, *gradients):
+        return None, None, *_heads_to_tokens(*ctx.shared, gradients)
 
 
 class _HeadsToTokens(torch.autograd.Function):
-    """(P+N, A, h, D), this process's heads, -> (n, A, H, D), its tokens."""
+    """Tensors (B, h, P+N, D), this process's heads, -> (B, H, n, D), its tokens."""
 
     @staticmethod
-    def forward(ctx, x, shard, heads):
+    def forward(ctx, shard, heads, *tensors):
         ctx.shared = shard, heads
-        return _heads_to_tokens(x, shard, heads)
+        return _heads_to_tokens(shard, heads, tensors)
 
     @staticmethod
-    def backward(ctx, gradient):
-        return _tokens_to_heads(gradient, *ctx.shared), None, None
+    def backward(ctx, *gradients):
+        return None, None, *_tokens_to_heads(*ctx.shared, gradients)
 
 
 class _Sum(torch.autograd.Function):
@@ -205,28 +201,36 @@ class _Sum(torch.autograd.Function):
         return _summed(gradient, ctx.group), None
 
 
-def _tokens_to_heads(x: Tensor, shard: TokenShard, heads: Sequence[range]) -> Tensor:
-    tokens, batch, _, dim = x.shape
-    send = [tokens * batch * len(part) * dim for part in heads]
-    packed = x.new_empty(x.numel())
-    for piece, room in zip(x.split([len(part) for part in heads], dim=2), packed.split(send), strict=True):
-        room.view(piece.shape).copy_(piece)
-    own = len(heads[shard.context.rank])
-    whole = x.new_empty(shard.total, batch, own, dim)
-    receive = [count * batch * own * dim for count in shard.counts]
+# What travels lies in memory as (tokens, tensors, B, heads, D): then slices of tokens follow each other as they are,
+# and only heads have to be packed.
+
+
+def _tokens_to_heads(shard: TokenShard, heads: Sequence[range], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    batch, _, tokens, dim = tensors[0].shape
+    each = len(tensors) * batch * dim  # numbers a token has in a head
+    send, own = [tokens * each * len(part) for part in heads], len(heads[shard.context.rank])
+    packed = tensors[0].new_empty(sum(send))
+    for room, part in zip(packed.split(send), heads, strict=True):
+        room = room.view(tokens, len(tensors), batch, len(part), dim)
+        for place, x in enumerate(tensors):
+            room[:, place].copy_(rearrange(x[:, part.start : part.stop], "b h n d -> n b h d"))
+    whole = packed.new_empty(shard.total, len(tensors), batch, own, dim)
+    receive = [count * each * own for count in shard.counts]
     dist.all_to_all_single(whole.view(-1), packed, receive, send, group=shard.context.group)
-    return whole
+    return tuple(rearrange(whole, "n tensors b h d -> tensors b h n d"))
 
 
-def _heads_to_tokens(x: Tensor, shard: TokenShard, heads: Sequence[range]) -> Tensor:
-    _, batch, own, dim = x.shape
-    tokens = len(shard.own)
-    receive = [tokens * batch * len(part) * dim for part in heads]
-    packed = x.new_empty(sum(receive))
-    send = [count * batch * own * dim for count in shard.counts]
-    dist.all_to_all_single(packed, x.contiguous().view(-1), receive, send, group=shard.context.group)
+def _heads_to_tokens(shard: TokenShard, heads: Sequence[range], tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    batch, own, _, dim = tensors[0].shape
+    each, tokens = len(tensors) * batch * dim, len(shard.own)
+    whole = torch.stack([rearrange(x, "b h n d -> n b h d") for x in tensors], dim=1)
+    send, receive = [count * each * own for count in shard.counts], [tokens * each * len(part) for part in heads]
+    packed = whole.new_empty(sum(receive))
+    dist.all_to_all_single(packed, whole.view(-1), receive, send, group=shard.context.group)
+    del whole
     pieces = zip(packed.split(receive), heads, strict=True)
-    return torch.cat([piece.view(tokens, batch, len(part), dim) for piece, part in pieces], dim=2)
+    joined = torch.cat([room.view(tokens, len(tensors), batch, len(part), dim) for room, part in pieces], dim=3)
+    return tuple(rearrange(joined, "n tensors b h d -> tensors b h n d"))
 
 
 def _summed(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:

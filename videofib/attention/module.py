@@ -88,8 +88,8 @@ class SelfAttention(nn.Module):
         attend = sparse_attention if shard is None else partial(context_parallel_attention, shard=shard)
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         out = attend(
-            self.q_norm(q),
-            self.k_norm(k),
+            self.q_norm(q).to(v.dtype),  # CUDA's autocast makes layer norms give 32 bits, and v has 16
+            self.k_norm(k).to(v.dtype),
             v,
             self.support_for(total - self.num_prefix_tokens),
             masking=self.masking,
