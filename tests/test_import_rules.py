@@ -15,8 +15,9 @@ ALLOWED = {
     "models": {"attention", "checkpoint", "files"},
     "data": {"files"},
     "cli": {"data"},  # the command line of data preparation
-    "engine": {"checkpoint", "distributed", "files", "logging", "metrics", "optim", "record"},
+    "engine": {"checkpoint", "distributed", "files", "logging", "metrics", "optim", "record", "scores"},
     "files": set(),
+    "scores": {".", "files"},
     "logging": {"distributed", "files"},
     "metrics": set(),
     "optim": set(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -60,3 +61,26 @@ def sha256(file: str | Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def to_utf8(text: str) -> str:
+    r"""Text that UTF-8 can hold: a byte that is not becomes ``\xe9``, and a backslash two of them.
+
+    Names of files need not be UTF-8; such bytes come as ``os.fsdecode`` gives them, as lone surrogates.
+
+    Raises:
+        UnicodeEncodeError: other lone surrogates, which no name of a file has.
+    """
+    return text.replace("\\", r"\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def from_utf8(text: str) -> str:
+    """What ``to_utf8`` was given."""
+    if "\\" not in text:
+        return text
+    raw = re.sub(
+        rb"\\(?:\\|x([0-9a-f]{2}))",
+        lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\",
+        text.encode(),
+    )
+    return raw.decode("utf-8", "surrogateescape")

@@ -21,7 +21,7 @@ from videofib.data.manifest import (
     write_list,
     write_manifest,
 )
-from videofib.data.parquet import escape, unescape
+from videofib.files import from_utf8, to_utf8
 
 AWKWARD = ["a b/c d.mp4", "quote's,comma;semi.mp4", "(1)+!.avi", "ünï.mp4", " leading.mp4", "#hash.mp4"]
 
@@ -53,8 +53,8 @@ def test_names_that_are_not_utf8_survive(tmp_path):
     ],
 )
 def test_every_name_of_a_file_has_one_form_in_the_manifest(raw, kept):
-    assert escape(os.fsdecode(raw)) == kept
-    assert unescape(kept) == os.fsdecode(raw)
+    assert to_utf8(os.fsdecode(raw)) == kept
+    assert from_utf8(kept) == os.fsdecode(raw)
 
 
 def test_windows_line_ends_blank_lines_and_byte_order_mark(tmp_path):

@@ -40,7 +40,8 @@ class Loader:
     def __init__(self, views, labels, indices, batch_size, *, failures=None, shuffle=False):
         self.views, self.labels, self.indices, self.batch_size = views, labels, list(indices), batch_size
         self.failures, self.shuffle, self.order, self.step = failures or {}, shuffle, list(indices), 0
-        records = [SimpleNamespace(video_id=f"v{i}.mp4", label=int(label)) for i, label in enumerate(labels)]
+        names = [f"v{i}.mp4" for i in range(len(labels))]
+        records = [SimpleNamespace(video_id=name, path=name) for name in names]
         self.dataset = SimpleNamespace(records=records)
         self.sampler = self
 

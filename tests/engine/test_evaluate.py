@@ -11,6 +11,7 @@ from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
 from videofib import distributed
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
 from videofib.engine.tasks import MULTI_LABEL
+from videofib.scores import read_scores
 
 
 class SaysWhatItSees(nn.Module):
@@ -138,16 +139,15 @@ def test_scores_that_are_not_finite_are_an_error():
         evaluate_spoken(logits, LABELS)
 
 
-def test_results_are_written_whole_and_read_without_pickle(tmp_path):
+def test_results_are_written_whole(tmp_path):
     results, scores = evaluate_spoken(LOGITS, LABELS)
     write_results(tmp_path, results, scores)
     assert json.loads((tmp_path / "test_results.json").read_text()) == results
-    with np.load(tmp_path / "test_scores.npz", allow_pickle=False) as saved:
-        assert saved["ids"].tolist() == ["v0.mp4", "v1.mp4", "v2.mp4"]
-        assert saved["labels"].tolist() == LABELS
-        assert saved["scores"].dtype == np.float32
-        torch.testing.assert_close(torch.from_numpy(saved["scores"]), scores.scores)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["test_results.json", "test_scores.npz"]
+    saved = read_scores(tmp_path / "test_scores.parquet")
+    assert saved.ids == ["v0.mp4", "v1.mp4", "v2.mp4"]
+    assert saved.labels.tolist() == LABELS
+    assert torch.equal(saved.scores, scores.scores)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["test_results.json", "test_scores.parquet"]
 
 
 VIDEOS = 7
@@ -172,9 +172,9 @@ def test_several_processes_agree_with_one_on_an_odd_number_of_videos(tmp_path, p
         found = json.loads((tmp_path / "many" / str(rank) / "test_results.json").read_text())
         confident = pytest.approx(expected["calibration_error"], abs=1e-4)  # scores round as the batches fall
         assert found == {**expected, "calibration_error": confident}
-    one, many = (np.load(tmp_path / name / "0" / "test_scores.npz") for name in ("one", "many"))
-    assert one["scores"].shape == (VIDEOS, NUM_CLASSES)
-    np.testing.assert_allclose(one["scores"], many["scores"], atol=1e-6)
+    one, many = (read_scores(tmp_path / name / "0" / "test_scores.parquet") for name in ("one", "many"))
+    assert one.scores.shape == (VIDEOS, NUM_CLASSES)
+    np.testing.assert_allclose(one.scores, many.scores, atol=1e-6)
 
 
 SEVERAL = [[1.0, 0, 1], [0, 0, 1], [1, 0, 0]]  # classes of three videos, of three; none is of class 1

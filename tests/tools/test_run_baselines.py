@@ -14,6 +14,7 @@ from videofib.checkpoint import save_checkpoint
 from videofib.config import load_config
 from videofib.data.encode import write_video
 from videofib.models.build import build_model
+from videofib.scores import read_scores
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 4, "val": 2, "test": 3}
@@ -75,8 +76,7 @@ def test_baseline_trains_and_tests(file, data, tmp_path):
     assert all(line["grad_norm"] > 0 for line in stats[:2])
     found = json.loads((tmp_path / "test_results.json").read_text())
     assert (found["num_videos"], found["num_views"], found["skipped"]) == (3, 2, [])
-    with np.load(tmp_path / "test_scores.npz") as saved:
-        np.testing.assert_allclose(saved["scores"].sum(1), 1, atol=1e-5)
+    np.testing.assert_allclose(read_scores(tmp_path / "test_scores.parquet").scores.sum(1), 1, atol=1e-5)
 
 
 @pytest.mark.slow

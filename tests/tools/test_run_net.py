@@ -17,6 +17,7 @@ from videofib.checkpoint import load_checkpoint
 from videofib.data.encode import write_video
 from videofib.engine.run import main
 from videofib.logging import close_logging
+from videofib.scores import read_scores
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ["red", "green", "blue"]
@@ -149,9 +150,12 @@ def test_the_test_names_the_unreadable_video_and_counts_it_as_wrong(trained):
     assert found["per_class_acc"]["blue"] <= 50.0
     assert found["top5_acc"] == pytest.approx(100 * 5 / 6)
     assert "1 unreadable videos were counted as wrong: broken.mp4" in (trained / "log.txt").read_text()
-    with np.load(trained / "test_scores.npz") as saved:
-        assert saved["ids"].tolist() == [*(f"test {i}.mp4" for i in range(5)), "broken.mp4"]
-        np.testing.assert_allclose(saved["scores"][:5].sum(1), 1, atol=1e-5)
+    saved = read_scores(trained / "test_scores.parquet")
+    assert saved.ids == [*(f"test {i}.mp4" for i in range(5)), "broken.mp4"]
+    assert saved.paths == [str(trained.parent / name) for name in saved.ids]
+    assert saved.failures == {"broken.mp4": skipped["reason"]}
+    assert (saved.num_views, saved.num_crops, saved.class_names, saved.kind) == (6, 3, CLASSES, "softmax")
+    np.testing.assert_allclose(saved.scores[:5].sum(1), 1, atol=1e-5)
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(experiment, trained, tmp_path):
@@ -214,8 +218,8 @@ def test_three_processes_test_to_what_one_does(experiment, trained, tmp_path):
     run(experiment, tmp_path, *checkpoint, "NUM_GPUS", "3", "TRAIN.BATCH_SIZE", "3", stages=["test"])
     assert results(tmp_path) == results(trained)
     assert (tmp_path / "test_config.yaml").exists()
-    one, three = (np.load(folder / "test_scores.npz") for folder in (trained, tmp_path))
-    np.testing.assert_allclose(one["scores"], three["scores"], atol=1e-5)
+    one, three = (read_scores(folder / "test_scores.parquet") for folder in (trained, tmp_path))
+    np.testing.assert_allclose(one.scores, three.scores, atol=1e-5)
 
 
 def test_leaving_the_unreadable_video_out_changes_the_denominator(experiment, trained, tmp_path):
@@ -284,9 +288,8 @@ def test_converted_weights_test_the_same_and_can_be_trained_on(
     found, expected = results(tmp_path / "same"), results(trained)
     assert found["checkpoint"] == source
     assert found["per_class_acc"] == expected["per_class_acc"]
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "same" / "test_scores.npz")["scores"], np.load(trained / "test_scores.npz")["scores"]
-    )
+    same, before = (read_scores(folder / "test_scores.parquet") for folder in (tmp_path / "same", trained))
+    np.testing.assert_array_equal(same.scores, before.scores)
 
     larger = ["DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "48", "DATA.TEST_CROP_SIZE", "48"]
     larger += ["DATA.TRAIN_JITTER_SCALES", "[48, 52]", "TRAIN.CHECKPOINT_FILE_PATH", source]
@@ -377,5 +380,6 @@ def test_videos_of_several_classes(experiment, tmp_path, capsys):
     assert results["mAP"] > 0
     assert list(results["per_class_ap"]) == ["0", "1", "2", "3"]
     assert [entry["video"] for entry in results["skipped"]] == ["broken.mp4"]
-    labels = np.load(tmp_path / "run" / "test_scores.npz")["labels"]
-    assert labels.tolist()[:2] == [[1, 0, 0, 0], [0, 1, 0, 1]]
+    saved = read_scores(tmp_path / "run" / "test_scores.parquet")
+    assert saved.kind == "sigmoid"
+    assert saved.labels.tolist()[:2] == [[1, 0, 0, 0], [0, 1, 0, 1]]

@@ -90,7 +90,7 @@ class ManifestRow:
         dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it says nothing.
         variable_rate: frames are not shown at even times (of files that were not encoded anew).
 
-    How names that are not UTF-8 are kept: see ``parquet.escape``.
+    How names that are not UTF-8 are kept: see ``files.to_utf8``.
     """
 
     path: str

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.files import replacing
+from videofib.files import from_utf8, replacing, to_utf8
 
 _MOST_ROWS = 50_000_000  # a small hostile file may announce more than memory holds
 
@@ -61,34 +60,20 @@ def read_columns(file: str | Path, kinds: Mapping[str, str]) -> dict[str, list]:
         values = table[name].to_pylist()
         if None in values:
             raise ManifestError(f"{file}: row {values.index(None) + 1}: {name} is empty (null); prepare again")
-        columns[name] = [*map(unescape, values)] if kind == "str" else values
+        columns[name] = [*map(from_utf8, values)] if kind == "str" else values
     return columns
 
 
 def escape(text: str) -> str:
-    r"""Text as Parquet takes it, which is UTF-8: a byte that is not becomes ``\xe9``, and a backslash two of them.
-
-    Names of files need not be UTF-8; such bytes come as ``os.fsdecode`` gives them, as lone surrogates.
+    """Text as Parquet takes it: see ``files.to_utf8``.
 
     Raises:
-        ManifestError: other lone surrogates, which no name of a file has.
+        ManifestError: text that no name of a file can be.
     """
     try:
-        return text.replace("\\", r"\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return to_utf8(text)
     except UnicodeEncodeError as error:
         raise ManifestError(f"a manifest cannot hold {text!r}: it is no name of a file ({error})") from error
-
-
-def unescape(text: str) -> str:
-    """What ``escape`` was given."""
-    if "\\" not in text:
-        return text
-    raw = re.sub(
-        rb"\\(?:\\|x([0-9a-f]{2}))",
-        lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\",
-        text.encode(),
-    )
-    return raw.decode("utf-8", "surrogateescape")
 
 
 def _schema(kinds: Mapping[str, str]):

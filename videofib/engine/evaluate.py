@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from videofib import distributed
-from videofib.engine.tasks import SINGLE_LABEL, EvaluationError, Scores, Task
+from videofib.engine.tasks import SINGLE_LABEL, EvaluationError, Task
 from videofib.files import replacing
 from videofib.metrics import ensemble_views
+from videofib.scores import SCORES_NAME, Scores, write_scores
 
 
 def evaluate(
@@ -27,6 +29,7 @@ def evaluate(
     loader: Iterable[dict],
     *,
     view_batch_size: int,
+    num_crops: int = 1,
     ensemble: str = "sum",
     ensemble_logits: bool = False,
     unreadable: str = "wrong",
@@ -42,6 +45,7 @@ def evaluate(
         loader: this process's share of the videos, in batches of ``views`` (B, V, C, T, H, W);
             ``loader.dataset.records`` lists the videos of the whole split.
         view_batch_size: views a forward pass.
+        num_crops: spatial crops of a clip; a video's views are all crops of its first clip, then of the next.
         ensemble: ``sum`` or ``max`` over a video's views.
         ensemble_logits: reduce raw logits instead of scores.
         unreadable: a video that could not be read counts as ``wrong``, or is left out (``exclude``).
@@ -64,6 +68,13 @@ def evaluate(
         task=task,
         amp_dtype=amp_dtype,
         title=title,
+    )
+    scores = replace(
+        scores,
+        num_crops=num_crops,
+        kind="logit" if ensemble_logits else task.kind,
+        ensemble=ensemble,
+        class_names=class_names,
     )
     return task.summarize(scores, unreadable=unreadable, class_names=class_names), scores
 
@@ -98,14 +109,8 @@ def score_videos(
 
 
 def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
-    """Write ``test_results.json`` and ``test_scores.npz`` (ids, labels, scores), each whole or not at all."""
-    with replacing(Path(output_dir) / "test_scores.npz") as partial, partial.open("wb") as file:
-        np.savez_compressed(
-            file,
-            ids=np.array(scores.ids),  # fixed-width text, so that reading needs no pickle
-            labels=scores.labels.numpy(),
-            scores=scores.scores.numpy(),
-        )
+    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``videofib.scores``), each whole or not at all."""
+    write_scores(Path(output_dir) / SCORES_NAME, scores)
     with replacing(Path(output_dir) / "test_results.json") as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
@@ -139,6 +144,7 @@ def _gather(own: list[tuple], failures: dict[str, str], records: Sequence) -> Sc
             raise EvaluationError(f"the model's scores of {name} are not finite: {row[:5].tolist()} ...")
     return Scores(
         ids=ids,
+        paths=[str(record.path) for record in records],
         labels=torch.from_numpy(np.stack([row[2] for row in rows])),
         scores=scores,
         view_correct=torch.tensor([row[3] for row in rows]),

@@ -11,10 +11,11 @@ from torch import nn
 from videofib import distributed
 from videofib.config import ConfigError, differences
 from videofib.engine.evaluate import evaluate
-from videofib.engine.tasks import MULTI_LABEL, SINGLE_LABEL, Scores
+from videofib.engine.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.build import build_model
 from videofib.models.source import Source
 from videofib.models.weights import LoadReport, load_pretrained
+from videofib.scores import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,12 @@ def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
 
 
 def evaluate_from_config(
-    cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: torch.dtype | None, title: str
+    cfg: CfgNode, model: nn.Module, loader, class_names, amp_dtype: torch.dtype | None, title: str, **options
 ) -> tuple[dict, Scores]:
-    """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log."""
+    """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log.
+
+    ``options`` are of ``evaluate``.
+    """
     figures, scores = evaluate(
         model,
         loader,
@@ -59,6 +63,7 @@ def evaluate_from_config(
         class_names=class_names,
         amp_dtype=amp_dtype,
         title=title,
+        **options,
     )
     if figures["skipped"] and distributed.is_main():
         what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"

@@ -38,7 +38,9 @@ def test_from_config(cfg: CfgNode) -> dict:
         raise CheckpointError(f"{source.name} lacks what this model needs to be tested: {', '.join(report.untrained)}")
     logger.info("testing %s (epoch %s) on %d videos", source.name, source.epoch, len(loader.dataset.records))
 
-    results, scores = evaluate_from_config(cfg, model.to(distributed.device()), loader, class_names, None, "test")
+    model = model.to(distributed.device())
+    options = {"num_crops": cfg.TEST.NUM_SPATIAL_CROPS}
+    results, scores = evaluate_from_config(cfg, model, loader, class_names, None, "test", **options)
     results = {**results, "checkpoint": source.name, "epoch": source.epoch}
     if distributed.is_main():
         write_results(cfg.OUTPUT_DIR, results, scores)

@@ -19,31 +19,11 @@ from videofib.metrics import (
     percent,
     topk_correct,
 )
+from videofib.scores import Scores
 
 
 class EvaluationError(RuntimeError):
     """An evaluation whose figures would be wrong; the message says why."""
-
-
-@dataclass
-class Scores:
-    """What a model says of every video of a split, in the split's order.
-
-    Attributes:
-        ids: names of the videos (N).
-        labels: true classes, int64 (N,); multi-hot, float32 (N, K), where there may be several.
-        scores: video scores, float32 (N, K); nan for a video that could not be read.
-        view_correct: share of a video's views that are right, float32 (N,); nan where that cannot be said.
-        failures: video id -> why it could not be read.
-        num_views: V.
-    """
-
-    ids: list[str]
-    labels: Tensor
-    scores: Tensor
-    view_correct: Tensor
-    failures: dict[str, str]
-    num_views: int
 
 
 @dataclass(frozen=True)
@@ -51,11 +31,13 @@ class Task:
     """What labels mean and how a model is measured by them.
 
     Attributes:
+        kind: what its scores are called in files.
         score: logits (..., K) -> scores, which are averaged over views.
         judge: (view logits (B, V, K), labels (B, ...)) -> share of right views, float32 (B,).
         summarize: (scores, unreadable=, class_names=) -> figures; see ``evaluate`` for what these are.
     """
 
+    kind: str
     score: Callable[[Tensor], Tensor]
     judge: Callable[[Tensor, Tensor], Tensor]
     summarize: Callable[..., dict]
@@ -91,7 +73,7 @@ def _accuracies(scores: Scores, *, unreadable: str, class_names: Sequence[str] |
         "top5_acc": percent(top5),
         "mean_class_acc": sum(known) / len(known) if known else None,
         "calibration_error": expected_calibration_error(scores.scores[readable], right),
-        "clip_top1_acc": percent((scores.view_correct * readable)[counted]),
+        "clip_top1_acc": percent(scores.view_correct.masked_fill(~readable, 0)[counted]),
         "num_videos": int(counted.sum()),
         "num_views": scores.num_views,
         "per_class_acc": _by_name(by_class, class_names),
@@ -139,5 +121,5 @@ def _skipped(scores: Scores) -> list[dict[str, str]]:
     return [{"video": name, "reason": reason} for name, reason in sorted(scores.failures.items())]
 
 
-SINGLE_LABEL = Task(lambda logits: logits.softmax(dim=-1), _right_views, _accuracies)
-MULTI_LABEL = Task(torch.sigmoid, lambda logits, labels: torch.full((len(logits),), torch.nan), _precisions)
+SINGLE_LABEL = Task("softmax", lambda logits: logits.softmax(dim=-1), _right_views, _accuracies)
+MULTI_LABEL = Task("sigmoid", torch.sigmoid, lambda logits, labels: torch.full((len(logits),), torch.nan), _precisions)

@@ -1,0 +1,259 @@
+"""What a model says of every video of a split, and the Parquet file that keeps it: ``OUTPUT_DIR/test_scores.parquet``.
+
+One row a video, in the split's order::
+
+    video_id      string          unique
+    path          string          the file that was read
+    label         int32           true class; of a run whose videos may be of several, ``labels``: list<int32>
+    scores        list<float32>   K video scores; null where the video could not be read
+    view_correct  float32         share of its views that are right, 0 to 1; null where that cannot be said
+    failure       string          why it could not be read, else null
+
+The file's metadata has, under ``videofib``, JSON with num_views, num_temporal_views, num_spatial_crops, num_classes,
+class_names (or null), scores (softmax | logit | sigmoid), ensemble (sum | max) and version. Names that are not UTF-8
+are kept as ``videofib.files.to_utf8`` has them. N videos, K classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import videofib
+from videofib.files import from_utf8, replacing, to_utf8
+
+SCORES_NAME = "test_scores.parquet"
+KINDS = ("softmax", "logit", "sigmoid")
+_KEY = b"videofib"
+_MOST_VALUES = 2**31 - 1  # a small hostile file may announce more than memory holds
+
+
+class ScoresError(ValueError):
+    """A file of scores that cannot be used; the message names the file and why."""
+
+
+@dataclass
+class Scores:
+    """What a model says of every video of a split, in the split's order.
+
+    Attributes:
+        ids: names of the videos (N).
+        paths: the files that were read (N).
+        labels: true classes, int64 (N,); multi-hot, float32 (N, K), where there may be several.
+        scores: video scores, float32 (N, K); nan for a video that could not be read.
+        view_correct: share of a video's views that are right, float32 (N,); nan where that cannot be said.
+        failures: video id -> why it could not be read.
+        num_views: V.
+        num_crops: spatial crops of a clip, of which V is a multiple.
+        kind: what the scores are: ``softmax``, ``logit`` or ``sigmoid``.
+        ensemble: how views became a video's score: ``sum`` or ``max``.
+        class_names: K names, or None.
+        hits: whether the true class is the best, and among the best five, after each of the growing numbers of views
+            of ``metrics.growing_views``: bool (N, P, 2); None where that was not counted. No file keeps these.
+    """
+
+    ids: list[str]
+    paths: list[str]
+    labels: Tensor
+    scores: Tensor
+    view_correct: Tensor
+    failures: dict[str, str]
+    num_views: int
+    num_crops: int = 1
+    kind: str = "softmax"
+    ensemble: str = "sum"
+    class_names: Sequence[str] | None = None
+    hits: Tensor | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video may be of several classes."""
+        return self.labels.ndim == 2
+
+
+def write_scores(file: str | Path, scores: Scores) -> None:
+    """Write a file of scores, whole or not at all; the same scores (and version of pyarrow) give the same bytes."""
+    import pyarrow
+
+    failures = [scores.failures.get(name) for name in scores.ids]
+    readable = np.array([failure is None for failure in failures], dtype=bool)
+    known = readable & scores.view_correct.isfinite().numpy()
+    columns = {
+        "video_id": pyarrow.array(map(to_utf8, scores.ids), pyarrow.string()),
+        "path": pyarrow.array(map(to_utf8, scores.paths), pyarrow.string()),
+        **_label_column(scores),
+        "scores": rows_of_lists(scores.scores.numpy(), readable),
+        "view_correct": pyarrow.array(scores.view_correct.numpy(), pyarrow.float32(), mask=~known),
+        "failure": pyarrow.array([failure and _printable(failure) for failure in failures], pyarrow.string()),
+    }
+    about = {
+        "num_views": scores.num_views,
+        "num_temporal_views": scores.num_views // scores.num_crops,
+        "num_spatial_crops": scores.num_crops,
+        "num_classes": scores.scores.shape[1],
+        "class_names": None if scores.class_names is None else list(scores.class_names),
+        "scores": scores.kind,
+        "ensemble": scores.ensemble,
+        "version": videofib.__version__,
+    }
+    write_table(file, columns, about)
+
+
+def read_scores(file: str | Path) -> Scores:
+    """What ``write_scores`` wrote.
+
+    Raises:
+        ScoresError: no such file, a damaged one, or one that is no file of scores.
+    """
+    table, about = read_table(file)
+    try:
+        return _scores(table, about)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ScoresError(f"{file} is no file of scores: it {reason}; test again to write it anew") from error
+
+
+def write_table(file: str | Path, columns: Mapping, about: Mapping) -> None:
+    """Write pyarrow columns by name and, as the metadata ``videofib``, JSON; whole or not at all."""
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table(dict(columns)).replace_schema_metadata({_KEY: json.dumps(about)})
+    with replacing(file) as partial:
+        parquet.write_table(table, partial, compression="zstd", write_page_checksum=True)
+
+
+def read_table(file: str | Path) -> tuple:
+    """The pyarrow table that ``write_table`` wrote, and what its metadata says.
+
+    Raises:
+        ScoresError: no such file, a damaged one, or one that ``write_table`` did not write.
+    """
+    from pyarrow import ArrowException, parquet
+
+    if not Path(file).is_file():
+        raise ScoresError(f"no file of scores at {file}")
+    try:
+        # One thread: a pool of them would not survive the fork of a data loader's workers.
+        with parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as source:
+            about = json.loads((source.schema_arrow.metadata or {}).get(_KEY, b"null"))
+            if not isinstance(about, dict):
+                raise ScoresError(f"{file} is no file of scores: videofib did not write it")
+            if source.metadata.num_rows > _MOST_VALUES:
+                raise ScoresError(f"{file} announces {source.metadata.num_rows} rows")
+            table = source.read(use_threads=False).combine_chunks()
+            table.validate(full=True)
+    except ScoresError:
+        raise
+    except (ArrowException, OSError, ValueError, MemoryError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ScoresError(f"{file} is damaged or no Parquet file ({reason}); test again to write it anew") from error
+    return table, about
+
+
+def rows_of_lists(values: np.ndarray, present: np.ndarray):
+    """Values (N, K) as a pyarrow column of lists; null where ``present`` (N,) is False."""
+    import pyarrow
+
+    ends = np.cumsum(present * values.shape[1], dtype=np.int32)
+    offsets = pyarrow.array(np.concatenate([np.zeros(1, np.int32), ends]))
+    return pyarrow.ListArray.from_arrays(offsets, values[present].reshape(-1), mask=pyarrow.array(~present))
+
+
+def lists_of_rows(column, width: int, fill: float) -> np.ndarray:
+    """The values (N, K) of a column of lists of ``width``; ``fill`` where it is null.
+
+    Raises:
+        ValueError: a list of another length, or of other things than numbers.
+    """
+    present = ~np.array(column.is_null())
+    if len(column) * width > _MOST_VALUES:
+        raise ValueError(f"announces {len(column)} rows of {width} values")
+    if wrong := set(column.drop_null().value_lengths().to_pylist()) - {width}:
+        raise ValueError(f"has rows of {sorted(wrong)[0]} values, where {width} are expected")
+    flat = column.flatten().to_numpy(zero_copy_only=False)
+    values = np.full((len(column), width), fill, flat.dtype)
+    values[present] = flat.reshape(-1, width)
+    return values
+
+
+def _printable(reason: str) -> str:
+    return reason.encode("utf-8", "backslashreplace").decode()
+
+
+def _label_column(scores: Scores) -> dict:
+    import pyarrow
+
+    if scores.multi_label:
+        several = [row.nonzero().flatten().tolist() for row in scores.labels]
+        return {"labels": pyarrow.array(several, pyarrow.list_(pyarrow.int32()))}
+    return {"label": pyarrow.array(scores.labels.numpy(), pyarrow.int32())}
+
+
+def _scores(table, about: Mapping) -> Scores:
+    """Scores of a table; KeyError, TypeError or ValueError where something is missing or of another kind."""
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    width = about["num_classes"]
+    _check(columns, about)
+    ids, paths = ([*map(from_utf8, columns[name].to_pylist())] for name in ("video_id", "path"))
+    values = lists_of_rows(columns["scores"], width, np.nan)
+    if "labels" in columns:
+        labels = torch.zeros(len(ids), width)
+        for row, classes in zip(labels, columns["labels"].to_pylist(), strict=True):
+            row[classes] = 1.0
+    else:
+        labels = torch.tensor(columns["label"].to_pylist(), dtype=torch.int64)
+    reasons = columns["failure"].to_pylist()
+    return Scores(
+        ids=ids,
+        paths=paths,
+        labels=labels,
+        scores=torch.from_numpy(values),
+        view_correct=torch.from_numpy(columns["view_correct"].to_numpy(zero_copy_only=False).astype(np.float32)),
+        failures={name: reason for name, reason in zip(ids, reasons, strict=True) if reason is not None},
+        num_views=about["num_views"],
+        num_crops=about["num_spatial_crops"],
+        kind=about["scores"],
+        ensemble=about["ensemble"],
+        class_names=about["class_names"],
+    )
+
+
+def _check(columns: Mapping, about: Mapping) -> None:
+    import pyarrow
+
+    width, names, kind = about["num_classes"], about["class_names"], about["scores"]
+    if not (isinstance(width, int) and width > 0):
+        raise ValueError(f"has num_classes {width!r}")
+    if kind not in KINDS:
+        raise ValueError(f"has scores of the kind {kind!r}; it must be one of {', '.join(KINDS)}")
+    if names is not None and not (isinstance(names, list) and len(names) == width):
+        raise ValueError(f"names other than {width} classes")
+    several = pyarrow.list_(pyarrow.int32())
+    label = {"labels": several} if "labels" in columns else {"label": pyarrow.int32()}
+    kinds = {"video_id": pyarrow.string(), "path": pyarrow.string(), **label}
+    kinds |= {
+        "scores": pyarrow.list_(pyarrow.float32()),
+        "view_correct": pyarrow.float32(),
+        "failure": pyarrow.string(),
+    }
+    for name, expected in kinds.items():
+        if (found := columns[name].type) != expected:
+            raise ValueError(f"has a column {name} of {found}, expected {expected}")
+    for name in ("video_id", "path", *label):
+        if columns[name].null_count:
+            raise ValueError(f"has an empty (null) {name}")
+    classes = columns["labels"].flatten() if "labels" in columns else columns["label"]
+    values = classes.to_numpy(zero_copy_only=False)
+    if len(values) and not (values.min() >= 0 and values.max() < width):
+        raise ValueError(f"has labels from {values.min()} to {values.max()} for {width} classes")
+    if len(set(columns["video_id"].to_pylist())) != len(columns["video_id"]):
+        raise ValueError("has a video twice")
+    if not np.array_equal(np.array(columns["scores"].is_null()), ~np.array(columns["failure"].is_null())):
+        raise ValueError("has videos with neither scores nor a failure, or with both")
