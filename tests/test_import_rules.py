@@ -23,6 +23,7 @@ ALLOWED = {
     "optim": set(),
     "profiling": {"attention"},
     "record": {".", "files"},
+    "report": {"data", "files", "metrics", "scores"},
     "distributed": set(),
     "checkpoint": {".", "files"},
     "config": {"config_checks"},
@@ -35,8 +36,10 @@ READERS = {
     "engine/run.py": None,
     "engine/run_train.py": None,
     "engine/run_test.py": None,
+    "engine/run_report.py": None,
     "engine/parts.py": None,
     "engine/preflight.py": {"config"},
+    "report/read.py": {"config"},
 }
 ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "module"]
 

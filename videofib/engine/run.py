@@ -20,6 +20,7 @@ from videofib.config import ConfigError, load_config
 from videofib.data.manifest import ManifestError
 from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
+from videofib.engine.run_report import report_from_config
 from videofib.engine.run_test import test_from_config
 from videofib.engine.run_train import train_from_config
 from videofib.engine.train import TrainingError
@@ -91,8 +92,10 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
             with sigterm_noticed() as stop:
                 train_from_config(cfg, stop)
             distributed.barrier()  # the last checkpoint is there for everyone
+            report_from_config(cfg)
         if "test" in stages:
             test_from_config(cfg)
+            report_from_config(cfg)
     except InterruptedRun as reason:
         logger.warning("%s; it is saved, and the same command goes on", reason)
         raise SystemExit(128 + signal.SIGTERM) from None
