@@ -73,9 +73,9 @@ def environment_rows(record: dict) -> list[list[str]]:
     rows = []
     for name, value in record.items():
         if name == "git":
-            rows += [["git " + key.replace("_", " "), _said(what)] for key, what in (value or {}).items()]
+            rows += [["git " + key.replace("_", " "), said(what)] for key, what in (value or {}).items()]
         elif name != "packages":
-            rows.append([name.replace("_", " "), _said(value)])
+            rows.append([name.replace("_", " "), said(value)])
     packages = ", ".join(f"{name} {version}" for name, version in (record.get("packages") or {}).items())
     return [*rows, ["packages", packages]] if packages else rows
 
@@ -130,8 +130,8 @@ def _failures(skipped: Sequence[dict]) -> str:
 def _config(run: Run) -> str:
     if not run.config:
         return ""
-    changed = [[key, _said(value), _said(default)] for key, (default, value) in changed_settings(run.config).items()]
-    every = "\n".join(f"{key}: {_said(value)}" for key, value in run.config.items())
+    changed = [[key, said(value), said(default)] for key, (default, value) in changed_settings(run.config).items()]
+    every = "\n".join(f"{key}: {said(value)}" for key, value in run.config.items())
     return (
         _titled("Settings other than the defaults", ["key", "value", "default"], changed)
         + f'<details><summary>All {len(run.config)} settings</summary><pre tabindex="0">'
@@ -151,7 +151,7 @@ def _titled(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) 
     return table(caption, header, rows, wide=True) if rows else ""
 
 
-def _said(value: object) -> str:
+def said(value: object) -> str:
     """A setting as YAML and JSON write it, on one line; a dash for none."""
     if value is None or value == []:
         return "–" if value is None else "[]"

@@ -30,7 +30,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .tiles dd { margin: 0; font-size: 1.5rem; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; }
 .tiles small { display: block; font-size: .8125rem; font-weight: 400; color: var(--pale); }
 .charts { display: grid; gap: 1.25rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); }
-.charts:has(> :only-child) { max-width: 36rem; }
+.chart { max-width: 37rem; }
 figure { margin: 0; min-width: 0; }
 figcaption { font-size: .875rem; }
 .readout { color: var(--pale); font-variant-numeric: tabular-nums; }
