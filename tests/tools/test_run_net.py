@@ -180,7 +180,18 @@ def trained_by_two(experiment):
     out = experiment / "trained by two"
     command = [sys.executable, ROOT / "tools" / "train_net.py", "--cfg", experiment / "config.yaml"]
     done = subprocess.run(
-        [*command, "--opts", "OUTPUT_DIR", out, "NUM_GPUS", "2", "DATA_LOADER.NUM_WORKERS", "1"],
+        [
+            *command,
+            "--opts",
+            "OUTPUT_DIR",
+            out,
+            "NUM_GPUS",
+            "2",
+            "DATA_LOADER.NUM_WORKERS",
+            "1",
+            "TENSORBOARD.ENABLE",
+            "True",
+        ],
         capture_output=True,
         text=True,
         timeout=300,
@@ -216,6 +227,7 @@ def test_the_record_tells_the_command_also_where_processes_were_spawned(trained,
     found = json.loads((trained_by_two / "environment.json").read_text())
     assert "train_net.py --cfg" in found["command"]
     assert found["processes"] == 2
+    assert len(list((trained_by_two / "tensorboard").iterdir())) == 1  # of one process
     assert json.loads((trained / "environment.json").read_text())["packages"]["torch"]
 
 
