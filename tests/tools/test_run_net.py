@@ -198,6 +198,7 @@ def trained_by_two(experiment):
     )
     assert done.returncode == 0, done.stderr
     assert "json_stats: {" in done.stdout
+    assert "wait=" not in done.stderr + done.stdout  # no progress bar where nobody watches
     return out
 
 
