@@ -85,7 +85,7 @@ def most_confused(matrix: np.ndarray, most: int) -> list[tuple[int, int, int]]:
 
 def surest_mistakes(judged: Judged, most: int) -> list[Mistake]:
     """The mistakes whose wrong class scores highest; each video is there once."""
-    wrong_scores = np.where(judged.truth | ~judged.readable[:, None], -np.inf, judged.scores)
+    wrong_scores = np.where(judged.truth, -np.inf, judged.scores)
     said = wrong_scores.argmax(axis=1)
     score = wrong_scores.max(axis=1)
     wrong = judged.readable if judged.several else judged.readable & ~right(judged)

@@ -91,7 +91,7 @@ def _matrix_picture(matrix: np.ndarray) -> str:
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     pixels = np.zeros((*matrix.shape, 4), np.uint8)
     own = np.eye(len(matrix), dtype=bool)
-    pixels[..., :3] = np.where(own[..., None], (37, 99, 235), (234, 88, 12))
+    pixels[..., :3] = np.where(own[..., None], (59, 130, 246), (249, 115, 22))
     pixels[..., 3] = np.round(255 * np.sqrt(shares))  # the root, so that few videos are seen, too
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)

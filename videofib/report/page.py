@@ -85,7 +85,7 @@ def _report(run: Run, judged: Judged | None, cost: dict | None, videos: int, mis
     parts = [
         ("learning", "Learning", curves([run])),
         ("accuracy", "Accuracy", _accuracy(run, judged)),
-        ("mistakes", "Surest mistakes", mistakes_html(judged, videos) if judged and videos else ""),
+        ("mistakes", "Surest mistakes", mistakes_html(judged, videos) if judged else ""),
         ("classes", "Classes", classes_html(results, judged)),
         ("unreadable", "Unreadable videos", _failures(results.get("skipped") or [])),
         ("cost", "Cost", _titled("What the run took", ["what", "figure"], cost_rows(run, cost))),

@@ -93,7 +93,7 @@ button { font: inherit; font-size: .875rem; color: var(--ink); background: var(-
   border-radius: .4rem; padding: .25rem .7rem; min-width: 4.2rem; cursor: pointer; }
 button:hover { border-color: var(--accent); }
 .scores { list-style: none; margin: 0; padding: 0; font-size: .875rem; }
-.scores li { display: grid; grid-template-columns: 5rem 1fr auto; align-items: center; gap: .5rem; }
+.scores li { display: grid; grid-template-columns: 3.5rem 1fr auto; align-items: center; gap: .5rem; }
 .scores .bar { width: 100%; }
 .scores .true { color: var(--good); font-weight: 600; }
 .scores .true .bar { background: linear-gradient(to right, var(--good) calc(var(--share) * 100%), var(--line) 0); }
