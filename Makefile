@@ -24,7 +24,7 @@ demo: install
 	$(PY) data_prep/ucf101.py --videos runs/demo/raw/videos --annotations runs/demo/raw/annotations \
 		--out runs/demo/data --short-side 64
 	$(PY) tools/run_net.py --cfg configs/Motion/TimeSformerXXS_joint_fibottention_8x3_48.yaml
-	@echo "Done. Results: runs/demo/test_results.json; scores of every video: runs/demo/test_scores.parquet"
+	@echo "Done. Open runs/demo/report.html. Results: runs/demo/test_results.json; scores of every video: runs/demo/test_scores.parquet"
 
 test: install
 	$(PY) -m pytest

@@ -39,6 +39,8 @@ ALLOWED = {
     "retention": {"checkpoint", "files"},
     "sharding": set(),
     "sharded_checkpoint": {"distributed", "files"},
+    "sinks": {"logging"},
+    "report": {"data", "files", "metrics", "scores"},
     "config": {"config_checks"},
     "config_checks": set(),
 }
@@ -49,8 +51,11 @@ READERS = {
     "engine/run.py": None,
     "engine/run_train.py": None,
     "engine/run_test.py": None,
+    "engine/run_report.py": None,
+    "engine/run_sinks.py": None,
     "engine/parts.py": None,
     "engine/preflight.py": {"config"},
+    "report/read.py": {"config"},
 }
 ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "context", "module"]
 

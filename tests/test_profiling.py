@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from videofib.models import TimeSformer
-from videofib.profiling import cost
+from videofib.profiling import cost, forward_multiply_adds
 
 ROOT = Path(__file__).parents[1]
 CLIP = (3, 8, 224, 224)
@@ -40,6 +40,15 @@ def test_sparse_attention_counts_its_true_pairs():
     assert found["dense"].by_operator["linear"] == 33 * 24 * (3 + 1 + 4 + 4) * 24 + 24 * 5
     assert found["dense"].by_operator["conv"] == 32 * 24 * 3 * 8 * 8
     assert found["sparse"].parameters == sum(p.numel() for p in sparse.parameters())
+
+
+def test_counting_without_computing_finds_the_same_products():
+    for options in ({}, {"joint_attention": "fibottention"}):
+        model = small(**options).train()
+        found = cost(model, (3, 2, 32, 32)).by_operator
+        counted = ("linear", "conv", "matmul", "sparse_attention", "scaled_dot_product_attention")
+        assert forward_multiply_adds(model, (3, 2, 32, 32)) == sum(found.get(name, 0) for name in counted)
+        assert model.training
 
 
 def test_the_model_stays_as_it_was():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,8 @@ def test_git_state_of_a_clean_and_of_a_changed_checkout(checkout, monkeypatch):
     assert found["dirty"]
     assert found["changed"] == ["package/__init__.py", "package/new file.py"]
     assert found["diff_sha256"] == hashlib.sha256(diff).hexdigest()
+    git(checkout, "checkout", "--quiet", "-b", os.fsdecode(b"caf\xe9"))
+    assert git_state(checkout)[0]["branch"] == "caf\N{REPLACEMENT CHARACTER}"
     git(checkout, "checkout", "--quiet", "--detach")
     assert git_state(checkout)[0]["branch"] is None
 
@@ -89,5 +92,8 @@ def test_nothing_tells_who_ran_it(tmp_path, monkeypatch):
     assert Path.home() == home
     words = ["python", f"{home}/my code/run.py", "OUT", f"{home}", f"X={home}/b", f"{home}2", "s3://ada:pw@host/a"]
     assert command_line(words) == f"python '~/my code/run.py' OUT ~ X=~/b {home}2 s3://host/a"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 987654)  # as in a container whose user has no entry
+    assert command_line(["python", "~/a b"]) == "python '~/a b'"
     text = json.dumps(write_record(tmp_path / "out"))
     assert "sesame" not in text

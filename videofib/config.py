@@ -119,6 +119,22 @@ _C.DATA_LOADER.SHARD_WINDOW = 0  # mix the videos of so many shards at a time; 0
 _C.DATA_LOADER.TIME_LIMIT = 60.0  # seconds to read a video, after which it is left out; 0: no limit
 _C.DATA_LOADER.PIN_MEMORY = True  # has an effect only where there is a GPU
 
+_C.REPORT = CfgNode()
+_C.REPORT.ENABLE = True  # write OUTPUT_DIR/report.html after training and after testing
+_C.REPORT.NUM_VIDEOS = 6  # surest mistakes whose frames are kept in it; 0: no pictures
+
+_C.TENSORBOARD = CfgNode()
+_C.TENSORBOARD.ENABLE = False  # write all figures to OUTPUT_DIR/tensorboard, too
+
+_C.WANDB = CfgNode()
+_C.WANDB.ENABLE = False  # send all figures to Weights & Biases, too
+_C.WANDB.PROJECT = "videofib"
+
+_C.MLFLOW = CfgNode()
+_C.MLFLOW.ENABLE = False  # send all figures to MLflow, too
+_C.MLFLOW.TRACKING_URI = ""  # of a server, or sqlite:///FILE; empty: the folder OUTPUT_DIR/mlruns
+_C.MLFLOW.EXPERIMENT = "videofib"
+
 _C.MODEL = CfgNode()
 _C.MODEL.MODEL_NAME = "TimeSformer"  # TimeSformer | SlowFast_R50 | X3D_S | X3D_M | R2plus1D_R50 | MViT_B
 _C.MODEL.NUM_CLASSES = 400

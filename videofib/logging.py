@@ -49,10 +49,15 @@ def close_logging() -> None:
             handler.close()
 
 
+def add_stats_handler(handler: logging.Handler) -> None:
+    """Give every set of figures to a handler, too, as ``record.figures``, until the log is closed."""
+    logging.getLogger(_STATS).addHandler(handler)
+
+
 def log_stats(stats: dict) -> None:
     """Log figures as one line of JSON; numbers that JSON does not have (nan, inf) become null."""
     text = json.dumps({key: _json_value(value) for key, value in stats.items()}, allow_nan=False)
-    logging.getLogger(_STATS).info("json_stats: %s", text, extra={"stats": text})
+    logging.getLogger(_STATS).info("json_stats: %s", text, extra={"stats": text, "figures": stats})
 
 
 def _json_value(value: object) -> object:

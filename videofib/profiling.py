@@ -11,6 +11,9 @@ import torch
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from videofib.attention import Support, op
 
@@ -56,6 +59,22 @@ def cost(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Cost:
             by_operator={name: int(count) for name, count in flops.by_operator().items()},
             uncounted=dict(flops.unsupported_ops()),
         )
+
+
+def forward_multiply_adds(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> int:
+    """Multiply-adds of products, convolutions and attention of one clip (C, T, H, W), without computing any of them.
+
+    By torch's counter over tensors that are shapes alone, which takes no longer for a large model. ``cost`` counts
+    norms and pooling, too.
+    """
+    was_training = model.training
+    model.eval()
+    shapes_alone = FakeTensorMode(allow_non_fake_inputs=True)
+    as_products = sdpa_kernel(SDPBackend.MATH)  # the counter knows nothing of the CPU's own dense attention
+    with shapes_alone, as_products, FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *clip_shape, device=next(model.parameters()).device))
+    model.train(was_training)
+    return counter.get_total_flops() // 2
 
 
 def _pairs(inputs: list) -> int:

@@ -74,7 +74,7 @@ def git_state(source: Path) -> tuple[dict | None, bytes]:
     try:
         _git(source, "ls-files", "--error-unmatch", "__init__.py")  # else the checkout is another project's
         commit = _git(source, "rev-parse", "HEAD").decode().strip()
-        branch = _git(source, "rev-parse", "--abbrev-ref", "HEAD").decode().strip()
+        branch = _git(source, "rev-parse", "--abbrev-ref", "HEAD").decode(errors="replace").strip()
         top = Path(os.fsdecode(_git(source, "rev-parse", "--show-toplevel").rstrip(b"\n")))
         changed = _git(top, "status", "--porcelain", "-z", "--no-renames")
         diff = _git(top, "diff", "--no-ext-diff", "--no-textconv", "--binary", "HEAD")
@@ -107,7 +107,7 @@ def machine() -> dict:
 
 def command_line(words: Sequence[str]) -> str:
     """A command as it could be typed again; the home folder and what URLs carry of passwords are left out."""
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # noqa: PTH111, since Path.home fails where nobody knows the home folder
     text = shlex.join(words)
     if len(home) > 1:
         text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?=/|\s|'|$)", "~", text)

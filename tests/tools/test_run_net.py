@@ -185,13 +185,25 @@ def trained_by_two(experiment):
     out = experiment / "trained by two"
     command = [sys.executable, ROOT / "tools" / "train_net.py", "--cfg", experiment / "config.yaml"]
     done = subprocess.run(
-        [*command, "--opts", "OUTPUT_DIR", out, "NUM_GPUS", "2", "DATA_LOADER.NUM_WORKERS", "1"],
+        [
+            *command,
+            "--opts",
+            "OUTPUT_DIR",
+            out,
+            "NUM_GPUS",
+            "2",
+            "DATA_LOADER.NUM_WORKERS",
+            "1",
+            "TENSORBOARD.ENABLE",
+            "True",
+        ],
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "json_stats: {" in done.stdout
+    assert "wait=" not in done.stderr + done.stdout  # no progress bar where nobody watches
     return out
 
 
@@ -201,10 +213,27 @@ def test_two_processes_train_to_what_one_does(trained, trained_by_two):
     assert "2 process(es)" in (trained_by_two / "log.txt").read_text()
 
 
+def test_a_run_ends_with_a_report_which_cannot_make_it_fail(experiment, trained, trained_by_two, tmp_path, capsys):
+    page = (trained / "report.html").read_text()
+    assert "broken.mp4" in page
+    assert "Multiply-adds of a view" in page
+    assert "Learning" in (trained_by_two / "report.html").read_text()
+
+    shutil.copytree(trained / "checkpoints", tmp_path / "out" / "checkpoints")
+    (tmp_path / "out" / "report.html").mkdir()
+    run(experiment, tmp_path / "out", stages=["test"])
+    assert "no report was written: " in capsys.readouterr().out
+    assert results(tmp_path / "out")["per_class_acc"] == results(trained)["per_class_acc"]
+    (tmp_path / "out" / "report.html").rmdir()
+    run(experiment, tmp_path / "out", "REPORT.ENABLE", "False", stages=["test"])
+    assert not (tmp_path / "out" / "report.html").exists()
+
+
 def test_the_record_tells_the_command_also_where_processes_were_spawned(trained, trained_by_two):
     found = json.loads((trained_by_two / "environment.json").read_text())
     assert "train_net.py --cfg" in found["command"]
     assert found["processes"] == 2
+    assert len(list((trained_by_two / "tensorboard").iterdir())) == 1  # of one process
     assert json.loads((trained / "environment.json").read_text())["packages"]["torch"]
 
 

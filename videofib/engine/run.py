@@ -20,17 +20,20 @@ from videofib.config import ConfigError, load_config
 from videofib.data.manifest import ManifestError
 from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
+from videofib.engine.run_report import report_from_config
+from videofib.engine.run_sinks import attach_sinks
 from videofib.engine.run_test import test_from_config
 from videofib.engine.run_train import train_from_config
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
-from videofib.logging import setup_logging
+from videofib.logging import close_logging, setup_logging
 from videofib.record import write_record
+from videofib.sinks import SinkError
 
 logger = logging.getLogger(__name__)
 
 # What a user can mend: told in one line, without a traceback.
-USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError)
+USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError)
 
 
 def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None) -> None:
@@ -91,8 +94,11 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
             with sigterm_noticed() as stop:
                 train_from_config(cfg, stop)
             distributed.barrier()  # the last checkpoint is there for everyone
+            report_from_config(cfg)
         if "test" in stages:
             test_from_config(cfg)
+            report_from_config(cfg)
+        close_logging()  # what is on its way to a server arrives
     except InterruptedRun as reason:
         logger.warning("%s; it is saved, and the same command goes on", reason)
         raise SystemExit(128 + signal.SIGTERM) from None
@@ -113,6 +119,7 @@ def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:
             with replacing(Path(cfg.OUTPUT_DIR) / f"{prefix}config.yaml") as file:
                 file.write_text(cfg.dump(), encoding="utf-8")
             write_record(cfg.OUTPUT_DIR, prefix=prefix, processes=distributed.world_size())
+            attach_sinks(cfg)
     except OSError as error:
         raise ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}") from error
 

@@ -20,7 +20,7 @@ from videofib import distributed
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import learning_mode
 from videofib.engine.interrupt import InterruptedRun
-from videofib.engine.meter import Meter
+from videofib.engine.meter import Meter, peak_memory_gib
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
 from videofib.logging import log_stats
 from videofib.metrics import topk_correct
@@ -237,6 +237,7 @@ def train_epoch(
             loss=f"{loss_value:.3f}",
             clips_s=f"{meter.clips_per_second():.1f}",
             wait=f"{meter.data_wait():.0%}",
+            gib=f"{peak_memory_gib():.1f}",
         )
         if (step + 1) % log_period == 0:
             stats = meter.recent()

@@ -1,0 +1,75 @@
+"""Charts hold their values, whatever these are."""
+
+import html
+import json
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from videofib.report.charts import Series, _ticks, line_chart
+from videofib.report.html import amount, interval, number, percent
+
+
+def test_points_are_drawn_where_they_are_and_gaps_are_left():
+    points = [(0, 1.0), (1, None), (2, 3.0), (3, math.nan), (4, 5.0), (5, 5.0)]
+    chart = line_chart("Loss", [Series("training", points)], x="epoch", y="loss")
+    path = ElementTree.fromstring(chart).find(".//g/path").attrib["d"]
+    assert path.count("M") == 3
+    xs, ys = zip(*((float(x), float(y)) for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)", path)), strict=True)
+    assert (xs[1] - xs[0]) / (xs[3] - xs[0]) == pytest.approx(2 / 5, abs=0.01)
+    assert ys[0] - ys[1] == pytest.approx(ys[1] - ys[2], abs=0.2)
+    assert "from 1 at 0 to 5 at 5" in chart
+
+
+def test_long_lines_are_thinned_but_keep_their_mean():
+    points = [(n, float(n % 7)) for n in range(10_001)]
+    chart = line_chart("Loss", [Series("a", points)], x="step", y="loss")
+    drawn = json.loads(html.unescape(re.search(r'data-lines="([^"]*)"', chart)[1]))["a"]
+    assert 200 < len(drawn) <= 400
+    assert sum(value for _, value in drawn) / len(drawn) == pytest.approx(3, abs=0.05)
+    assert chart.count("<tr>") <= 103
+
+
+def test_nothing_to_draw_is_no_chart():
+    assert line_chart("Loss", [Series("a", []), Series("b", [(1, None)])], x="x", y="y") == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0, 1), (-3, 3), (0.1, 5), (1e-9, 3e-9), (0, 1e12), (99.9, 100), (-1e-5, 1), (2.00001, 2.00002)]
+)
+def test_ticks_are_few_round_and_within(low, high):
+    ticks = _ticks(low, high)
+    assert 3 <= len(ticks) <= 9
+    slack = 1e-6 * (high - low)
+    assert all(low - slack <= tick <= high + slack for tick in ticks)
+
+
+@pytest.mark.parametrize("value", [0.0, 5.0, -2.0, 1e-12, 1e15])
+def test_a_single_value_can_be_drawn(value):
+    assert "<circle" in line_chart("Loss", [Series("a", [(1, value)])], x="x", y="y")
+
+
+def test_names_in_charts_are_escaped():
+    chart = line_chart("<b>", [Series("</svg><script>", [(0, 1), (1, 2)]), Series("b", [(0, 2)])], x="<i>", y='"')
+    found = ElementTree.fromstring(chart)
+    assert {element.tag for element in found.iter()} & {"script", "b", "i"} == set()
+
+
+def test_numbers():
+    told = [0, 1792, 94.26, 0.00062049, -0.5, 12345.678, None, math.inf]
+    assert [number(value) for value in told] == ["0", "1,792", "94.26", "0.0006205", "−0.5", "12,346", "–", "–"]
+    assert (percent(94.26), percent(None), interval([-1.0, 2.0]), interval(None)) == (
+        "94.3 %",
+        "–",
+        "−1.0 to 2.0 %",
+        "–",
+    )
+    assert [amount(value) for value in (0, 950, 61_970_944, 134.57e9, 2e16)] == [
+        "0",
+        "950",
+        "61.97 M",
+        "134.6 G",
+        "20,000 T",
+    ]

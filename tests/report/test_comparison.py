@@ -1,0 +1,81 @@
+"""Several runs side by side, as a table and as a page."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tests.report.browser import CHROMIUM, Browser
+from tests.report.test_page import CLASSES, SMALL, WIDEST, Page, scores, stats
+from videofib.config import load_config
+from videofib.report.comparison import Comparison
+from videofib.report.read import ReportError
+
+MAIN = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "compare_runs.py"))["main"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Two runs of the same name, of which the second learns at another rate and knows walking better."""
+    root, folders = tmp_path_factory.mktemp("runs"), []
+    for name, rate, walk in (("a", 0.1, 50.0), ("b", 0.2, 75.0)):
+        folder = root / name / "run"
+        folder.mkdir(parents=True)
+        folders.append(folder)
+        stats(folder)
+        scores(folder, ["gone.mp4"] * 12, CLASSES)
+        (folder / "config.yaml").write_text(load_config(None, ["SOLVER.BASE_LR", str(rate), *SMALL]).dump())
+        by_class = dict(zip(CLASSES, [10.0, walk, None, 20.0], strict=True))
+        results = {
+            "top1_acc": walk,
+            "top1_acc_interval": [walk - 9, walk + 9],
+            "num_videos": 12,
+            "per_class_acc": by_class,
+        }
+        (folder / "test_results.json").write_text(json.dumps(results))
+    return folders
+
+
+def test_what_differs_is_told_and_nothing_else(folders):
+    found = Comparison(folders)
+    assert found.settings() == [["SOLVER.BASE_LR", "0.1", "0.2"]]
+    assert found.classes() == [["walk", "50.0 %", "75.0 %", "25.0"]]
+    assert found.figures()[0] == ["Top-1 accuracy, videos", "50.0 % (41.0 to 59.0 %)", "75.0 % (66.0 to 84.0 %)"]
+    assert found.pairs() == [["a/run and b/run", "12", "0", "0", "+0.0", "0.0 to 0.0", "1"]]
+
+
+def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):
+    MAIN([*map(str, folders), "--out", str(tmp_path / "compared.html")])
+    printed = capsys.readouterr().out
+    assert "figure                    a/run" in printed
+    assert "SOLVER.BASE_LR  0.1" in printed
+    page = Page(tmp_path / "compared.html")
+    assert [tag for tag, _ in page.tags].count("svg") == 4
+    assert "McNemar" in page.text
+    with pytest.raises(SystemExit, match=r"^error: two runs or more are compared, got 1"):
+        MAIN([str(folders[0])])
+
+
+def test_a_run_that_only_trained_beside_one_that_only_tested(folders, tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    stats(one)
+    (other / "test_results.json").write_text(json.dumps({"mAP": 40.0, "per_class_ap": {"walk": 40.0}}))
+    found = Comparison([one, other, folders[0]])
+    assert found.pairs() == []
+    assert ["Mean average precision", "–", "40.0 %", "–"] in found.figures()
+    assert "one" in found.as_page()
+    with pytest.raises(ReportError, match="is no folder of a run"):
+        Comparison([one, tmp_path])
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_in_a_browser_it_fits_and_asks_for_nothing(folders, tmp_path):
+    Comparison([*folders, *folders]).write(tmp_path / "compared.html")
+    with Browser(width=390) as browser:
+        browser.open(tmp_path / "compared.html")
+        assert browser.run(WIDEST) <= 0
+        assert browser.problems == []
+        assert len(browser.requests) == 1 + sum(url.startswith("data:") for url in browser.requests)

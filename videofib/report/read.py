@@ -1,0 +1,159 @@
+"""A run's folder as plain data; whatever is not there, or damaged, is left out and said to be missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from videofib.config import default_config
+
+
+class ReportError(RuntimeError):
+    """A folder that no report can be made of; the message says what it lacks."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a folder holds.
+
+    Attributes:
+        name: of the folder.
+        config: value by full key (``SOLVER.BASE_LR``); empty where there is none.
+        records: title -> what ``environment.json`` (of training, of testing) says.
+        steps, epochs, validations: figures from training, in order; see ``timeline``.
+        results: what ``test_results.json`` says, or None.
+        missing: what could not be read, and why.
+    """
+
+    name: str
+    config: dict[str, object] = field(default_factory=dict)
+    records: dict[str, dict] = field(default_factory=dict)
+    steps: Sequence[dict] = ()
+    epochs: Sequence[dict] = ()
+    validations: Sequence[dict] = ()
+    results: dict | None = None
+    missing: Sequence[str] = ()
+
+
+def read_run(folder: str | Path) -> Run:
+    """All of a run that can be read.
+
+    Raises:
+        ReportError: the folder holds neither figures of training nor results of a test.
+    """
+    folder = Path(folder)
+    missing: list[str] = []
+    lines = _stats(folder / "stats.jsonl")
+    results = _json(folder / "test_results.json", missing)
+    if not lines and results is None:
+        raise ReportError(f"{folder} is no folder of a run: it has neither stats.jsonl nor test_results.json")
+    records = {
+        title: found
+        for title, file in (("training", "environment.json"), ("testing", "test_environment.json"))
+        if (found := _json(folder / file, missing)) is not None
+    }
+    config = _config(folder / "config.yaml", missing) or _config(folder / "test_config.yaml", missing)
+    return Run(
+        folder.resolve().name,
+        config,
+        records,
+        timeline(lines, "train_iter"),
+        timeline(lines, "train_epoch"),
+        timeline(lines, "val_epoch"),
+        results,
+        missing,
+    )
+
+
+def timeline(lines: Sequence[dict], kind: str) -> list[dict]:
+    """The figures of a kind in order, with ``at``: the epochs done by then, such as 1.5.
+
+    A run that was stopped and went on from a checkpoint repeats what came after it. The later line holds, and what an
+    earlier attempt told of places that the later one has not come to yet is left out.
+    """
+    told: list[dict] = []
+    for line in lines:
+        at = _place(line)
+        if at is None:
+            continue
+        while told and told[-1]["at"] >= at and not _same_epoch_end(told[-1], line):
+            told.pop()
+        told.append({**line, "at": at})
+    return [line for line in told if line["_type"] == kind]
+
+
+def changed_settings(config: dict[str, object]) -> dict[str, tuple[object, object]]:
+    """The keys that differ from their defaults: (default, value)."""
+    defaults = flat(default_config())
+    return {key: (defaults.get(key), value) for key, value in config.items() if defaults.get(key) != value}
+
+
+def flat(node: dict, prefix: str = "") -> dict[str, object]:
+    """Sections and keys -> full keys."""
+    found: dict[str, object] = {}
+    for name, value in node.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _place(line: dict) -> float | None:
+    epoch, step, steps = (line.get(key) for key in ("epoch", "step", "steps"))
+    if line["_type"] not in _ORDER or not isinstance(epoch, int):
+        return None
+    if line["_type"] != "train_iter":
+        return float(epoch)
+    return epoch - 1 + step / steps if isinstance(step, int) and isinstance(steps, int) and steps > 0 else None
+
+
+def _same_epoch_end(before: dict, line: dict) -> bool:
+    """Whether both are told of the end of one epoch, in the order of one attempt: last step, epoch, validation."""
+    return before["at"] == _place(line) and _ORDER.index(before["_type"]) < _ORDER.index(line["_type"])
+
+
+_ORDER = ("train_iter", "train_epoch", "val_epoch")
+
+
+def _stats(file: Path) -> list[dict]:
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = []
+    for line in text.splitlines():
+        try:
+            stats = json.loads(line)
+        except ValueError:
+            continue  # half a line, where the run was killed
+        if isinstance(stats, dict) and isinstance(stats.get("_type"), str):
+            found.append(stats)
+    return found
+
+
+def _json(file: Path, missing: list[str]) -> dict | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, got {type(found).__name__}")
+        return found
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        missing.append(f"{file.name}: {error}")
+        return None
+
+
+def _config(file: Path, missing: list[str]) -> dict[str, object]:
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"expected sections and keys, got {type(found).__name__}")
+        return flat(found)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        missing.append(f"{file.name}: {' '.join(str(error).split())}")
+        return {}
