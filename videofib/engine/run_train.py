@@ -83,7 +83,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         save_checkpoint(checkpoints, model=model, optimizer=optimizer, config=cfg.dump(), **vars(position), **state)
         if best:
             best.remove_old()
-        else:
+        elif distributed.is_main():
             remove_old(checkpoints, cfg.CHECKPOINT.KEEP)
 
     if cfg.TRAIN.COMPILE:

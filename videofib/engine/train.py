@@ -339,10 +339,10 @@ def _validate(
     only_as_best = distributed.any_process(best is not None and save is not None and best.improves(figures))
     if distributed.is_main():
         log_stats({"_type": "val_epoch", "epoch": epoch, "epochs": epochs, **figures})
-        if only_as_best:
-            save(Position(epoch))
-        if best:
-            best.note(epoch, figures, only_as_best=only_as_best)
+    if only_as_best and distributed.is_main():
+        save(Position(epoch))
+    if best:
+        best.note(epoch, figures, only_as_best=only_as_best)
 
 
 def _is_due(epoch: int, period: int, epochs: int) -> bool:
