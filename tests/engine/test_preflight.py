@@ -35,6 +35,5 @@ def test_flips_of_such_classes_are_warned_of(flip, caplog, monkeypatch):
     warn_of_flips(cfg, None)
     assert not caplog.records
     warn_of_flips(cfg, ["go left", "go right", "stay"])
-    assert ["'go left' and 'go right'; set DATA.RANDOM_FLIP False" in message for message in caplog.messages] == [
-        True
-    ] * flip
+    told = set(caplog.messages)  # newer pytest listens at loggers that do not propagate, too, and so may hear it twice
+    assert ["'go left' and 'go right'; set DATA.RANDOM_FLIP False" in message for message in told] == [True] * flip
