@@ -9,7 +9,6 @@ from videofib.report.analyse import (
     Judged,
     confusion,
     intervals,
-    most_confused,
     paired,
     right,
     sign_test,
@@ -37,9 +36,6 @@ FOUND = judged(
 def test_confusion_counts_what_could_be_read():
     matrix = confusion(FOUND)
     assert matrix.tolist() == [[1, 1, 0], [1, 0, 1], [1, 0, 0]]
-    assert most_confused(matrix, 2) == [(0, 1, 1), (1, 0, 1)]
-    assert most_confused(np.diag([3, 2, 1]), 5) == []
-    assert most_confused(np.array([[9, 1, 0], [0, 9, 4], [2, 0, 9]]), 9) == [(1, 2, 4), (2, 0, 2), (0, 1, 1)]
 
 
 def test_a_tie_and_an_unreadable_video_are_wrong():

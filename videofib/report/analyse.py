@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from videofib.metrics import bootstrap_interval, topk_correct
+from videofib.metrics import bootstrap_interval, confusion_matrix, topk_correct
 
 
 @dataclass(frozen=True)
@@ -67,20 +67,10 @@ def intervals(judged: Judged | None, results: dict) -> dict[str, list[float] | N
     return {"top5_acc_interval": bootstrap_interval(found[judged.readable] if excluded else found)}
 
 
-def confusion(judged: Judged) -> np.ndarray:
+def confusion(judged: Judged) -> torch.Tensor:
     """How many readable videos of each class (rows) are taken for each class: int64 (K, K). One class a video."""
-    readable = judged.readable
-    classes = len(judged.class_names)
-    true, said = judged.truth[readable].argmax(axis=1), judged.scores[readable].argmax(axis=1)
-    return np.bincount(true * classes + said, minlength=classes**2).reshape(classes, classes)
-
-
-def most_confused(matrix: np.ndarray, most: int) -> list[tuple[int, int, int]]:
-    """The (true, said, videos) off the diagonal with the most videos, largest first."""
-    off = matrix * ~np.eye(len(matrix), dtype=bool)
-    order = np.argsort(-off, axis=None, kind="stable")[:most]
-    cells = zip(*np.unravel_index(order, off.shape), strict=True)
-    return [(int(true), int(said), int(off[true, said])) for true, said in cells if off[true, said]]
+    truth, scores = (torch.from_numpy(values[judged.readable]) for values in (judged.truth, judged.scores))
+    return confusion_matrix(scores.argmax(dim=1), truth.int().argmax(dim=1), len(judged.class_names))
 
 
 def surest_mistakes(judged: Judged, most: int) -> list[Mistake]:

@@ -7,7 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from videofib.report.analyse import Judged, confusion, most_confused
+from videofib.metrics import most_confused
+from videofib.report.analyse import Judged, confusion
 from videofib.report.frames import data_uri
 from videofib.report.html import number, percent, table, text
 
@@ -51,7 +52,8 @@ def _by_figure(results: dict) -> str:
 
 def _confusion(judged: Judged) -> str:
     """The whole matrix, and the pairs that are mixed up most."""
-    matrix = confusion(judged)
+    counts = confusion(judged)
+    matrix = counts.numpy()
     if not matrix.sum():
         return ""
     names = judged.class_names
@@ -59,7 +61,7 @@ def _confusion(judged: Judged) -> str:
     totals = matrix.sum(axis=1)
     rows = [
         [f"{names[true]} → {names[said]}", number(videos), percent(100 * videos / totals[true])]
-        for true, said, videos in most_confused(matrix, _PAIRS)
+        for true, said, videos in most_confused(counts, _PAIRS)
     ]
     if not rows:
         return f"{whole}<p>No readable video was taken for another class.</p>"
