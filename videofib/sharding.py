@@ -15,7 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def shard(model: nn.Module, amp_dtype: torch.dtype | None = None) -> nn.Module:
@@ -28,14 +27,13 @@ def shard(model: nn.Module, amp_dtype: torch.dtype | None = None) -> nn.Module:
     Args:
         amp_dtype: blocks send and use their weights, and take their tokens, in this type, and their gradients are
             summed in float32. (Autocast alone leaves norms and the tokens between blocks in float32.) What is outside
-            the blocks keeps its own type, and so do blocks with batch norms, whose statistics do.
+            the blocks keeps its own type. None: all do, for blocks that do not run in one type.
     """
     if not dist.is_initialized():
         return model
+    policy = MixedPrecisionPolicy(param_dtype=amp_dtype, reduce_dtype=torch.float32 if amp_dtype else None)
     for block in getattr(model, "blocks", ()):
-        plain = amp_dtype is None or any(isinstance(module, _BatchNorm) for module in block.modules())
-        mixed = MixedPrecisionPolicy(param_dtype=amp_dtype, reduce_dtype=torch.float32)
-        fully_shard(block, mp_policy=MixedPrecisionPolicy() if plain else mixed)
+        fully_shard(block, mp_policy=policy)
     return fully_shard(model)
 
 

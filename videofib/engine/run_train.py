@@ -26,6 +26,7 @@ from videofib.engine.preflight import check_compiler, check_split, choose_amp_dt
 from videofib.engine.randomness import seed_everything
 from videofib.engine.shared_batches import shared
 from videofib.engine.train import Position, Recipe, train
+from videofib.models import TimeSformer
 from videofib.models.source import read_source
 from videofib.models.weights import classifier_names
 from videofib.optim import build_optimizer, lr_at, parameter_groups
@@ -55,7 +56,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
     if cfg.TRAIN.STRATEGY == "fsdp":
         for whole in [model, *([ema.module] if ema else [])]:
-            shard(whole, amp_dtype)
+            shard(whole, amp_dtype if isinstance(model, TimeSformer) else None)
     optimizer = build_optimizer(
         _parameter_groups(cfg, model),
         cfg.SOLVER.OPTIMIZING_METHOD,
