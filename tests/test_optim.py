@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from videofib.engine.train import set_lr
+from videofib.engine.step import set_lr
 from videofib.models import TimeSformer
 from videofib.optim import build_optimizer, lr_at, parameter_groups
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import struct
+import zlib
 
 import pytest
 import torch
@@ -96,6 +97,23 @@ def add_share(folder):
     shutil.copy(next(folder.glob("*.safetensors")), folder / "shard-00009-model-00001-of-00001.safetensors")
 
 
+def flip_a_bit(folder):
+    (share,) = folder.glob("*.safetensors")
+    flip(share, 1)
+
+
+def flip_a_bit_of_the_content(folder):
+    data = (folder / "content.pyth").read_bytes()
+    flip(folder / "content.pyth", len(data) - data.index(b"RNG_SEED: 0") - len("RNG_SEED: "))  # 0 becomes 1
+
+
+def flip(file, place):
+    """Flip a bit of the byte so far from the end."""
+    data = bytearray(file.read_bytes())
+    data[-place] ^= 1
+    file.write_bytes(data)
+
+
 def lie_about_places(folder):
     """Change the head of a share: a tensor that begins elsewhere leaves a hole in the whole one."""
     (share,) = folder.glob("*.safetensors")
@@ -108,9 +126,15 @@ def lie_about_places(folder):
     text = json.dumps(head, separators=(",", ":")).encode()
     assert len(text) <= length
     share.write_bytes(data[:8] + text.ljust(length) + data[8 + length :])
+    content = torch.load(folder / "content.pyth", weights_only=True)
+    content["files"][share.name] = zlib.crc32(share.read_bytes())
+    torch.save(content, folder / "content.pyth")
 
 
-@pytest.mark.parametrize("damage", [cut_off, lose, lose_content, add_share, lie_about_places])
+DAMAGES = [cut_off, lose, lose_content, add_share, flip_a_bit, flip_a_bit_of_the_content, lie_about_places]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_folder_is_reported_and_the_one_before_it_used(tmp_path, caplog, monkeypatch, damage):
     save(tmp_path, 1, in_shares=False)
     folder = save(tmp_path, 2)

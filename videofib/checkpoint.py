@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 import videofib
 from videofib import distributed
 from videofib.files import replacing
-from videofib.sharded_checkpoint import SUFFIX, map_tensors, read_shares, remove_shares, write_shares
+from videofib.sharded_checkpoint import CONTENT, SUFFIX, map_tensors, read_shares, remove_shares, write_shares
 from videofib.sharding import is_sharded, share_of, whole_for_main
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,7 @@ def read_tensors(path: str | Path) -> Any:
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
+    _compare_checksums(folder / CONTENT)
     try:
         return read_shares(folder, read_tensors)
     except CheckpointError:

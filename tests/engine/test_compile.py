@@ -11,7 +11,8 @@ from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
 from videofib import distributed
 from videofib.config import ConfigError, load_config
 from videofib.engine.preflight import check_compiler
-from videofib.engine.train import Position, Recipe, train
+from videofib.engine.step import Recipe
+from videofib.engine.train import Position, train
 from videofib.models import TimeSformer
 
 needs_compiler = pytest.mark.skipif(

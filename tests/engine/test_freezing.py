@@ -9,7 +9,8 @@ from tests.engine.in_memory import NUM_CLASSES, Loader, make_videos
 from videofib import distributed
 from videofib.config import load_config
 from videofib.engine.freezing import freeze, freeze_all_but, learning_mode
-from videofib.engine.train import Recipe, train
+from videofib.engine.step import Recipe
+from videofib.engine.train import train
 from videofib.models import TimeSformer
 from videofib.models.build import build_model
 from videofib.models.weights import classifier_names

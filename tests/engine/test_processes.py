@@ -20,7 +20,8 @@ from videofib import distributed
 from videofib.checkpoint import find_checkpoints, load_checkpoint, resume, save_checkpoint
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
-from videofib.engine.train import Position, Recipe, optimizer_step, train
+from videofib.engine.step import Recipe, optimizer_step
+from videofib.engine.train import Position, train
 from videofib.models import TimeSformer
 from videofib.optim import build_optimizer, parameter_groups
 from videofib.sharding import gradients_averaged, is_sharded, shard, whole, whole_copy

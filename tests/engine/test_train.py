@@ -19,7 +19,8 @@ from videofib import distributed
 from videofib.checkpoint import find_checkpoints, latest_checkpoint, resume, save_checkpoint
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
-from videofib.engine.train import Position, Recipe, TrainingError, mix_clips, train
+from videofib.engine.step import Recipe, mix_clips
+from videofib.engine.train import Position, TrainingError, train
 from videofib.logging import close_logging, setup_logging
 from videofib.optim import lr_at
 from videofib.retention import BestKeeper, best_checkpoint

@@ -28,7 +28,8 @@ from videofib.checkpoint import save_checkpoint as save
 from videofib.config import load_config
 from videofib.data.loader import build_train_loader
 from videofib.data.manifest import load_split, write_list
-from videofib.engine.train import Position, Recipe, TrainingError, train
+from videofib.engine.step import Recipe
+from videofib.engine.train import Position, TrainingError, train
 from videofib.logging import close_logging, setup_logging
 
 EPOCHS, BATCH, STEPS_TO_SAVE = 2, 4, 3

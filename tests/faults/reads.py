@@ -34,7 +34,8 @@ from videofib.data.manifest import VideoRecord
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.transforms import TrainTransform
 from videofib.data.video_loader import VideoLoader
-from videofib.engine.train import Recipe, train
+from videofib.engine.step import Recipe
+from videofib.engine.train import train
 from videofib.logging import close_logging, setup_logging
 
 BATCH = 8

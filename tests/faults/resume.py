@@ -24,7 +24,8 @@ from videofib import distributed
 from videofib.checkpoint import latest_checkpoint, resume, save_checkpoint
 from videofib.config import load_config
 from videofib.data.loader import build_train_loader
-from videofib.engine.train import Position, Recipe, train
+from videofib.engine.step import Recipe
+from videofib.engine.train import Position, train
 
 EPOCHS = 2
 

@@ -25,7 +25,8 @@ from videofib.engine.parts import bring_weights, evaluate_from_config, model_fro
 from videofib.engine.preflight import check_compiler, check_split, choose_amp_dtype, read_class_names, warn_of_flips
 from videofib.engine.randomness import seed_everything
 from videofib.engine.shared_batches import shared
-from videofib.engine.train import Position, Recipe, train
+from videofib.engine.step import Recipe
+from videofib.engine.train import Position, train
 from videofib.models import TimeSformer
 from videofib.models.source import read_source
 from videofib.models.weights import classifier_names

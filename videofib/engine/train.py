@@ -7,69 +7,29 @@ K classes.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from videofib import distributed
-from videofib.engine.distill import Distillation
 from videofib.engine.freezing import learning_mode
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter, peak_memory_gib
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
+from videofib.engine.step import Recipe, mix_clips, optimizer_step, set_lr
 from videofib.logging import log_stats
-from videofib.metrics import topk_correct
 from videofib.retention import BestKeeper
-from videofib.sharding import gradients_averaged, whole
+from videofib.sharding import gradients_averaged
 
 logger = logging.getLogger(__name__)
-
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says at which epoch and step, and why."""
-
-
-def best_is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Which clips have their own class as the best: logits (B, K), labels (B,) -> bool (B,)."""
-    return topk_correct(logits, labels, 1)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one optimizer step is made.
-
-    Attributes:
-        lr_at: learning rate at a fractional epoch.
-        criterion: (logits (B, K), labels (B,) or soft labels (B, K)) -> mean loss.
-        judge: (logits (B, K), labels) -> which clips are right, bool (B,); None where that cannot be said.
-        accumulation: batches whose gradients make one optimizer step.
-        clip_grad_norm: largest L2 norm of the gradient; 0 leaves it as it is.
-        max_skipped: so many steps in a row whose gradient is not finite end the run; each is skipped and counted.
-        amp_dtype: bfloat16 or float16 for mixed precision, None for full precision.
-        scaler: keeps float16 gradients from vanishing; needed with float16 only.
-        mix: mixup or cutmix, (images (B, C, H, W), labels (B,)) -> (images, soft labels (B, K)), as timm's Mixup.
-        distillation: a teacher whose scores are learned, too.
-        ema: called ``ema.update(model)`` after every step, as timm's ModelEmaV3.
-    """
-
-    lr_at: Callable[[float], float]
-    criterion: nn.Module
-    judge: Callable[[Tensor, Tensor], Tensor] | None = best_is_right
-    accumulation: int = 1
-    clip_grad_norm: float = 0.0
-    max_skipped: int = 10
-    amp_dtype: torch.dtype | None = None
-    scaler: torch.amp.GradScaler | None = None
-    mix: Mix | None = None
-    distillation: Distillation | None = None
-    ema: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -254,48 +214,6 @@ def train_epoch(
         if stopping:
             distributed.barrier()  # likewise
             raise InterruptedRun(f"stopped on request after {where}")
-
-
-def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: Recipe) -> float:
-    """Clip, check and apply the gradients; returns their L2 norm before clipping.
-
-    Where that is not finite, weights, moments and moving average stay as they are. With several processes it is the
-    same in all, since their gradients have been averaged.
-    """
-    if recipe.scaler:
-        recipe.scaler.unscale_(optimizer)
-    grad_norm = whole(nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)).item()
-    if recipe.scaler:
-        recipe.scaler.step(optimizer)  # leaves out a step whose float16 gradients overflowed, and scales less
-        recipe.scaler.update()
-    elif math.isfinite(grad_norm):
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    if recipe.ema and math.isfinite(grad_norm):
-        recipe.ema.update(model)
-    return grad_norm
-
-
-def mix_clips(mix: Mix, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mix clips (B, C, T, H, W) pairwise: the same share or the same box in all frames of a clip.
-
-    The first is paired with the last, and so on: of an odd number of videos in two views the middle one meets itself.
-
-    Raises:
-        ValueError: an odd number of clips.
-    """
-    if len(clips) % 2:
-        raise ValueError(f"mixup pairs the clips of a batch, so their number must be even; got {len(clips)}")
-    images = rearrange(clips, "b c t h w -> b (c t) h w")
-    images, soft_labels = mix(images, labels)
-    return rearrange(images, "b (c t) h w -> b c t h w", c=clips.shape[1]), soft_labels
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> float:
-    """Give all parameter groups this learning rate, times their ``lr_scale`` if they have one, and return it."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
-    return lr
 
 
 _MEND = "the weights are as before. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
