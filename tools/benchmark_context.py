@@ -33,6 +33,7 @@ from videofib.attention import ContextGroup, Support, sparse_attention
 from videofib.models.timesformer import SIZES, TimeSformer
 
 CLASSES = 400
+_M_MMAP_THRESHOLD = -3  # of the C library's mallopt: what is larger has pages of its own
 
 
 def resident(what: str) -> int:
@@ -89,6 +90,8 @@ def compile_kernels() -> None:
 
 def work(args: argparse.Namespace, folder: Path) -> None:
     """Steps of one process; writes its figures, and the first of all also logits and gradients."""
+    if not torch.cuda.is_available():  # freed tensors go back to the system, and do not count as held
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
     compile_kernels()
     model = build(args)
     replica = distributed.replicate(model)

@@ -34,7 +34,7 @@ def make_model(backend=None):
         joint_attention="fibottention",
     )
     if backend:
-        model.compile(backend=backend)
+        model.compile(backend=backend, dynamic=False)  # as the training stage does
     return model
 
 

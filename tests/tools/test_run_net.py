@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from videofib.checkpoint import load_checkpoint
+from videofib.checkpoint import find_checkpoints, load_checkpoint
 from videofib.config import load_config
 from videofib.data.encode import write_video
 from videofib.engine.parts import teacher_from_config
@@ -253,12 +253,15 @@ def test_sharded_weights_train_test_and_go_on_as_whole_ones(experiment, trained,
     done = subprocess.run([*command, "OUTPUT_DIR", tmp_path], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     kept = tmp_path / "checkpoints"
-    assert sorted(path.name for path in kept.iterdir()) == ["checkpoint_epoch_00001.dcp", "checkpoint_epoch_00002.dcp"]
+    assert [path.name for path in find_checkpoints(kept)] == [
+        "checkpoint_epoch_00001.dcp",
+        "checkpoint_epoch_00002.dcp",
+    ]
     found, expected = (json.loads((out / "stats.jsonl").read_text().splitlines()[2]) for out in (tmp_path, trained))
     assert found["_type"] == "val_epoch"
     assert found["clip_top1_acc"] == expected["clip_top1_acc"]
-    one, two = (np.load(folder / "test_scores.npz") for folder in (trained, tmp_path))
-    np.testing.assert_allclose(one["scores"], two["scores"], atol=1e-5)
+    one, two = (read_scores(folder / "test_scores.parquet").scores for folder in (trained, tmp_path))
+    torch.testing.assert_close(one, two, rtol=0, atol=1e-5, equal_nan=True)
 
     shutil.rmtree(kept / "checkpoint_epoch_00002.dcp")
     run(experiment, tmp_path, stages=["train"])  # one process, which writes a file

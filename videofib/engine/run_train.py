@@ -106,7 +106,9 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         return evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate", sharing=sharing)[0]
 
     if cfg.TRAIN.COMPILE:
-        model.compile()  # in place: names of weights stay, and the copy that ema holds is not compiled
+        # in place: names of weights stay, and the copy that ema holds is not compiled; for each size of clips anew,
+        # since torch 2.14 fails on sizes left open
+        model.compile(dynamic=False)
     train(
         model,
         train_loader,
