@@ -73,3 +73,16 @@ def test_numbers():
         "134.6 G",
         "20,000 T",
     ]
+
+
+def test_small_values_are_written_so_short_that_they_fit():
+    chart = line_chart("Rate", [Series("a", [(0, 0.0), (1, 0.00002)])], x="epoch", y="rate")
+    ticks = [node.text for node in ElementTree.fromstring(chart).iter("text") if node.attrib["class"] == "tick end"]
+    assert {"0", "1e-05", "2e-05"} <= set(ticks)
+
+
+@pytest.mark.parametrize("value", [0.0, 100.0])
+def test_no_axis_leaves_what_percent_can_be(value):
+    chart = line_chart("Accuracy", [Series("a", [(0, value), (1, value)])], x="views", y="%")
+    ticks = [node.text for node in ElementTree.fromstring(chart).iter("text") if node.attrib["class"] == "tick end"]
+    assert all(0 <= float(tick) <= 100 for tick in ticks if tick != "views")

@@ -37,10 +37,10 @@ def line_chart(
         return ""
     places = [at for line in thinned for at, _ in line.points]
     values = [value for line in thinned for _, value in line.points if value is not None]
-    axis = _Axes(
-        _spanned(min(places), max(places)),
-        _spanned(min([*values, *_given(lowest)]), max([*values, *_given(highest)])),
-    )
+    low, high = _spanned(min([*values, *_given(lowest)]), max([*values, *_given(highest)]))
+    if y == "%":
+        low, high = max(low, 0.0), min(high, 100.0)
+    axis = _Axes(_spanned(min(places), max(places)), (low, high))
     drawn = "".join(_line(line, order, axis) for order, line in enumerate(thinned))
     legend = "".join(f'<li class="s{order % 6}">{text(line.name)}</li>' for order, line in enumerate(thinned))
     data = text(json.dumps({line.name: line.points for line in thinned}))
@@ -74,7 +74,7 @@ class _Axes:
         for value in _ticks(*self.upward):
             lines.append(
                 f'<path class="grid" d="M{_LEFT} {self.y(value):.1f}H{_WIDTH - _RIGHT}"/>'
-                f'<text class="tick end" x="{_LEFT - 5}" y="{self.y(value) + 3.5:.1f}">{number(value)}</text>'
+                f'<text class="tick end" x="{_LEFT - 5}" y="{self.y(value) + 3.5:.1f}">{_tick(value)}</text>'
             )
         for value in _ticks(*self.across):
             lines.append(
@@ -132,6 +132,12 @@ def _ticks(low: float, high: float) -> list[float]:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.8)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [place * step for place in range(first, last + 1)]
+
+
+def _tick(value: float) -> str:
+    """A value for the vertical axis, beside which there is room for so many letters."""
+    written = number(value)
+    return written if len(written) <= 6 else f"{value:.1g}"
 
 
 def _summary(title: str, series: Sequence[Series], x: str, y: str) -> str:
