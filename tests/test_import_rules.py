@@ -25,6 +25,7 @@ ALLOWED = {
         "record",
         "retention",
         "scores",
+        "sharded_checkpoint",
         "sharding",
     },
     "files": set(),

@@ -50,8 +50,11 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 def remove_partial(folder: str | Path) -> None:
     """Remove what writers that were killed have left below a folder."""
-    for partial in Path(folder).rglob(".*.partial"):
-        partial.unlink(missing_ok=True)
+    for partial in list(Path(folder).rglob(".*.partial")):
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
 
 
 def sha256(file: str | Path) -> str:

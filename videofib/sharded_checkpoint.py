@@ -13,6 +13,7 @@ where a share belongs stands in the head of its file, as JSON. Any number of pro
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import warnings
@@ -35,6 +36,12 @@ CONTENT = "content.pyth"
 _SHARES = "*.safetensors"
 
 
+def can_write_shares() -> bool:
+    """Whether this torch has the layout; 2.6, the oldest that videofib takes, does not."""
+    writer = getattr(dcp, "HuggingFaceStorageWriter", None)
+    return writer is not None and "save_distributed" in inspect.signature(writer).parameters
+
+
 def map_tensors(tree: Any, change: Callable[[Tensor, str], Any], name: str = "") -> Any:
     """A copy of dicts, lists and tuples within each other, with ``change(tensor, name)`` in place of each tensor."""
     if isinstance(tree, Tensor):
@@ -55,7 +62,7 @@ def write_shares(folder: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    from torch.distributed.checkpoint import HuggingFaceStorageWriter  # torch 2.6 to 2.8 do not have all of it
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter  # which not every torch has
 
     shares: dict[str, DTensor] = {}
 

@@ -4,10 +4,11 @@ import json
 import logging
 
 import pytest
+import torch.distributed.checkpoint as dcp
 
-from videofib.config import load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.sets.motion import CLASSES as MOTION
-from videofib.engine.preflight import mirrored_classes, warn_of_flips
+from videofib.engine.preflight import check_shares, mirrored_classes, warn_of_flips
 
 
 def test_classes_of_something_something_that_mirrors_exchange(shared_data):
@@ -37,3 +38,12 @@ def test_flips_of_such_classes_are_warned_of(flip, caplog, monkeypatch):
     warn_of_flips(cfg, ["go left", "go right", "stay"])
     told = set(caplog.messages)  # newer pytest listens at loggers that do not propagate, too, and so may hear it twice
     assert ["'go left' and 'go right'; set DATA.RANDOM_FLIP False" in message for message in told] == [True] * flip
+
+
+def test_a_torch_that_cannot_write_shares_is_told_at_once(monkeypatch):
+    cfg = load_config(None, ["TRAIN.STRATEGY", "fsdp", "TRAIN.SHARDED_CHECKPOINTS", "True"])
+    check_shares(cfg)
+    monkeypatch.delattr(dcp, "HuggingFaceStorageWriter")  # as torch 2.6 is
+    with pytest.raises(ConfigError, match=r"TRAIN\.SHARDED_CHECKPOINTS True needs a newer torch than"):
+        check_shares(cfg)
+    check_shares(load_config())

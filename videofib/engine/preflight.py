@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 
 from videofib import distributed
 from videofib.config import ConfigError
+from videofib.sharded_checkpoint import can_write_shares
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,14 @@ def check_compiler(cfg: CfgNode, device: torch.device) -> None:
     compiler = os.environ.get("CXX", "g++")
     if cfg.TRAIN.COMPILE and device.type == "cpu" and shutil.which(compiler) is None:
         raise ConfigError(f"TRAIN.COMPILE True needs a C++ compiler, and there is no {compiler}; set it to False")
+
+
+def check_shares(cfg: CfgNode) -> None:
+    """ConfigError where this torch cannot write checkpoints in shares."""
+    if cfg.TRAIN.SHARDED_CHECKPOINTS and not can_write_shares():
+        raise ConfigError(
+            f"TRAIN.SHARDED_CHECKPOINTS True needs a newer torch than {torch.__version__}; set it to False"
+        )
 
 
 def read_class_names(cfg: CfgNode) -> list[str] | None:

@@ -22,11 +22,19 @@ from videofib.data.multigrid import Stretch, stretch_at
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
 from videofib.engine.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
-from videofib.engine.preflight import check_compiler, check_split, choose_amp_dtype, read_class_names, warn_of_flips
+from videofib.engine.preflight import (
+    check_compiler,
+    check_shares,
+    check_split,
+    choose_amp_dtype,
+    read_class_names,
+    warn_of_flips,
+)
 from videofib.engine.randomness import seed_everything
 from videofib.engine.shared_batches import shared
 from videofib.engine.step import Recipe
 from videofib.engine.train import Position, train
+from videofib.files import remove_partial
 from videofib.models import TimeSformer
 from videofib.models.source import read_source
 from videofib.models.weights import classifier_names
@@ -42,6 +50,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     device, sharing = distributed.device(), distributed.share_clips(cfg.TRAIN.CONTEXT_PARALLEL)
     amp_dtype = choose_amp_dtype(cfg, device)
     check_compiler(cfg, device)
+    check_shares(cfg)
     train_loader = shared(build_train_loader(cfg, sharing.data_rank, sharing.data_world), sharing)
     val_loader = shared(build_eval_loader(cfg, "val", sharing.data_rank, sharing.data_world), sharing)
     class_names = read_class_names(cfg)
@@ -235,6 +244,8 @@ def _resume_from(
                 "set another OUTPUT_DIR, or TRAIN.AUTO_RESUME True to go on from them"
             )
         return Position()
+    if distributed.is_main():
+        remove_partial(checkpoints)  # what a run that was killed was writing
     found = latest_checkpoint(checkpoints)
     if len(set(distributed.all_gather(found and found[0].name))) > 1:
         raise CheckpointError(f"not every process sees the same checkpoints in {checkpoints}; is the folder shared?")
