@@ -50,6 +50,29 @@ def test_any_number_of_threads_gives_the_same_bits(threads):
         assert same(results(packed()), expected)
 
 
+def test_code_kept_on_disk_gives_the_bits_of_code_just_compiled(tmp_path):
+    """With threads, what numba keeps on disk is optimised once more than what the first process runs."""
+    program = """
+import torch
+from videofib.attention import Support, sparse_attention
+for masking in ("exclude", "zero_logit"):
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        x = torch.randn(2, 601, 3, 3, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        out = sparse_attention(*x.permute(2, 0, 3, 1, 4), Support.fibottention(3, 600), masking=masking, backend="cpu")
+        (out * torch.arange(out.numel()).reshape(out.shape).cos()).sum().backward()
+        print(masking, [part.contiguous().view(torch.int32).sum().item() for part in (out, *x.grad.unbind(2))])
+"""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    runs = [
+        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    lines = [line for run in runs for line in run.stdout.splitlines()]
+    assert len(lines) == 12
+    assert len(set(lines)) == 2, lines  # one of each masking
+
+
 def test_several_python_threads_at_once(threads):
     threads(2)
     expected = [results(packed(seed=seed)) for seed in range(4)]
