@@ -13,7 +13,7 @@ from numba import njit
 
 from videofib.attention import Support, functional, sparse_attention
 from videofib.attention.kernels import cpu_loops
-from videofib.attention.kernels.cpu_vectors import LANES, exponentiate
+from videofib.attention.kernels.cpu_vectors import LANES, exponentiate, normalise
 
 SUPPORT = Support.fibottention(3, 600)
 
@@ -159,6 +159,26 @@ def test_exp_is_exact_to_two_units_in_the_last_place(dtype, lowest):
     x = np.full(LANES, -1e30, dtype)
     _exponentials(x)
     assert (x == 0).all()
+
+
+@njit
+def _logs_and_reciprocals(x, logs):
+    normalise(x, logs, len(x))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_log_is_exact_to_three_units_in_the_last_place(dtype):
+    x = np.concatenate([np.linspace(0.5, 2, 4000), np.logspace(0, 30, 4000)]).astype(dtype)  # a multiple of LANES
+    exact = np.log(x.astype(np.longdouble))
+    reciprocals, logs = x.copy(), np.zeros_like(x)
+    _logs_and_reciprocals(reciprocals, logs)
+    assert np.abs((logs - exact) / np.spacing(np.abs(exact).astype(dtype))).max() <= 3
+    assert (reciprocals == 1 / x).all()
+    x = np.full(LANES, np.nan, dtype)
+    x[0], logs = np.inf, np.zeros(LANES, dtype)
+    _logs_and_reciprocals(x, logs)
+    assert logs[0] == np.inf
+    assert np.isnan(logs[1:]).all()
 
 
 @pytest.mark.parametrize("masking", ["exclude", "zero_logit"])

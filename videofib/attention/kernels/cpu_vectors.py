@@ -41,6 +41,7 @@ class _Emitter:
         self.number = context.get_data_type(dtype)
         self.bits = dtype.bitwidth
         self.vector = ir.VectorType(self.number, LANES)
+        self.row_size = dim * self.bits // 8  # bytes
         self.pieces = [(start, min(LANES, dim - start)) for start in range(0, dim, LANES)]
 
     # constants, integers, loops
@@ -79,13 +80,16 @@ class _Emitter:
         return self._load(self.builder.gep(pointer, [index]), LANES)
 
     def store(self, x, pointer, index) -> None:
-        self._store(x, self.builder.gep(pointer, [index]), LANES)
+        self._store(x, self.builder.gep(pointer, [index]), x.type.count)
 
     def row(self, address) -> list:
         """The row at an address as vectors, the last filled up with zeros."""
         return [self._load(self._pointer(address, start), length) for start, length in self.pieces]
 
-    def put(self, row: list, address) -> None:
+    def put(self, row: list, address, index=None) -> None:
+        """Write a row at an address, or where row ``index`` is of rows side by side from there on."""
+        if index is not None:
+            address = self.builder.add(address, self.builder.mul(index, self.int(self.row_size)))
         for x, (start, length) in zip(row, self.pieces, strict=True):
             self._store(x, self._pointer(address, start), length)
 
@@ -100,7 +104,7 @@ class _Emitter:
         return self.shuffle(x, ir.Constant(kind, [0.0] * length), [*range(length), *[length] * (LANES - length)])
 
     def _store(self, x, pointer, length: int) -> None:
-        x = x if length == LANES else self.shuffle(x, x, range(length))
+        x = x if length == x.type.count else self.shuffle(x, x, range(length))
         self.builder.store(x, self.builder.bitcast(pointer, x.type.as_pointer()), align=self.bits // 8)
 
     # arithmetic
@@ -108,9 +112,9 @@ class _Emitter:
     def shuffle(self, a, b, order: Sequence[int]):
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(order)), list(order)))
 
-    def splat(self, number):
-        nothing = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
-        return self.shuffle(self.builder.insert_element(nothing, number, ir.Constant(_I32, 0)), nothing, [0] * LANES)
+    def splat(self, number, lanes: int = LANES):
+        nothing = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+        return self.shuffle(self.builder.insert_element(nothing, number, ir.Constant(_I32, 0)), nothing, [0] * lanes)
 
     def add(self, a, b):
         return self.builder.fadd(a, b)
@@ -135,7 +139,10 @@ class _Emitter:
         return self.builder.extract_element(x, ir.Constant(_I32, 0))
 
     def largest(self, x):
-        return self._call("llvm.vector.reduce.fmax", self.number, x)
+        """Of the numbers in a vector of GROUP."""
+        for distance in (2, 1):
+            x = self.larger(self.shuffle(x, x, [i ^ distance for i in range(GROUP)]), x)
+        return self.builder.extract_element(x, ir.Constant(_I32, 0))
 
     def _call(self, name: str, result, *arguments):
         kind = ir.FunctionType(result, [x.type for x in arguments])
@@ -150,15 +157,17 @@ class _Emitter:
         return total
 
     def four_sums(self, a, b, c, d):
-        """The sums of four vectors, again and again in one: halves are folded until one number of each is left."""
-        low, high = [*range(8), *range(16, 24)], [*range(8, 16), *range(24, 32)]
-        ab = self.add(self.shuffle(a, b, low), self.shuffle(a, b, high))
-        cd = self.add(self.shuffle(c, d, low), self.shuffle(c, d, high))
-        low = [start + i for start in (0, 8, 16, 24) for i in range(4)]
-        x = self.add(self.shuffle(ab, cd, low), self.shuffle(ab, cd, [i + 4 for i in low]))
+        """The sums of four vectors, in one of GROUP: halves are folded until one number of each is left."""
+        x = self.fold(self.fold(a, c, 8), self.fold(b, d, 8), 4)
         for distance in (2, 1):
             x = self.add(x, self.shuffle(x, x, [i ^ distance for i in range(LANES)]))
-        return self.shuffle(x, x, [0, 4, 8, 12] * (LANES // 4))
+        return self.shuffle(x, x, range(0, LANES, GROUP))
+
+    def fold(self, a, b, half: int):
+        """In every 2 · half lanes, the sums of a's halves, then those of b's. What keeps its lane is blended, which
+        more units of a processor can do than shuffle."""
+        stay = [i if i & half == 0 else LANES + i for i in range(LANES)]
+        return self.add(self.shuffle(a, b, stay), self.shuffle(a, b, [i ^ half for i in stay]))
 
     def exp(self, x):
         """exp of x <= 0; 0 where it would be below the smallest normal number, about 1e-38 or 1e-308.
@@ -185,36 +194,55 @@ class _Emitter:
         power = self.builder.bitcast(self.builder.shl(power, ir.Constant(wholes, [mantissa] * LANES)), self.vector)
         return self.builder.select(vanishes, self.all(0.0), self.mul(e, power))
 
+    def log(self, x):
+        """log of a normal number x > 0; NaN and infinity stay what they are.
+
+        log(x) = n ln 2 + log(m), sqrt(1/2) <= m < sqrt(2), log(m) = 2 artanh(s) by its Taylor polynomial,
+        s = (m - 1) / (m + 1), |s| < 0.172.
+        """
+        degree, whole, mantissa = (9, _I32, 23) if self.bits == 32 else (21, _I64, 52)
+        wholes = ir.VectorType(whole, LANES)
+        bits, root = (self.builder.bitcast(y, wholes) for y in (x, self.all(math.sqrt(0.5))))
+        shift = ir.Constant(wholes, [mantissa] * LANES)
+        n = self.builder.ashr(self.builder.sub(bits, root), shift)
+        m = self.builder.bitcast(self.builder.sub(bits, self.builder.shl(n, shift)), self.vector)
+        s = self.builder.fdiv(self.sub(m, self.all(1.0)), self.add(m, self.all(1.0)))
+        square = self.mul(s, s)
+        series = self.all(2 / degree)
+        for k in range(degree - 2, 0, -2):
+            series = self.mul_add(series, square, self.all(2 / k))
+        result = self.mul_add(self.builder.sitofp(n, self.vector), self.all(math.log(2)), self.mul(s, series))
+        return self.builder.select(self.builder.fcmp_ordered("<", x, self.all(math.inf)), result, x)
+
 
 @intrinsic(prefer_literal=True)
-def score(typingctx, dim, x, rows, places, count, scale, missing, result, begin):
+def score(typingctx, dim, x, rows, places, count, scale, missing, result, begin, copies):
     """result[begin + t] = scale · (row at x) · (row at places[t]) for t < count, and ``missing`` for the t up to the
-    next multiple of LANES. Returns the largest of them."""
+    next multiple of LANES. Returns the largest of them. With an address ``copies``, rows are also copied there, side by
+    side, up to the next multiple of GROUP."""
 
     def codegen(context, builder, signature, arguments):
-        _, x, rows, places, count, scale, missing, result, begin = arguments
+        _, x, rows, places, count, scale, missing, result, begin, copies = arguments
         emit = _Emitter(context, builder, signature.args[5], signature.args[0].literal_value)
         places, result = emit.data(signature.args[3], places), emit.data(signature.args[7], result)
-        x, scale, missing = emit.row(x), emit.splat(scale), emit.splat(missing)
-        lane = ir.Constant(ir.VectorType(_I64, LANES), list(range(LANES)))
-        group_of_lane = ir.Constant(ir.VectorType(_I64, LANES), [i // GROUP for i in range(LANES)])
-        top, scores = emit.variable(missing), emit.variable(emit.all(0.0))
-        with emit.loop(emit.blocks(count, LANES), LANES) as t:
-            left = builder.sub(count, t)
-            some = builder.select(builder.icmp_signed("<", left, emit.int(LANES)), left, emit.int(LANES))
-            with cgutils.for_range(builder, emit.blocks(some, GROUP)) as group:
-                first = builder.add(t, builder.mul(group.index, emit.int(GROUP)))
-                ys = [emit.row(builder.add(rows, emit.item(places, emit.plus(first, i)))) for i in range(GROUP)]
-                sums = emit.four_sums(*(emit.products(x, y) for y in ys))
-                here = builder.icmp_signed("==", group_of_lane, emit.splat(group.index))
-                builder.store(builder.select(here, sums, builder.load(scores)), scores)
-            exists = builder.icmp_signed("<", lane, emit.splat(left))
-            values = builder.select(exists, emit.mul(builder.load(scores), scale), missing)
+        x, scale, nothing = emit.row(x), emit.splat(scale, GROUP), emit.splat(missing)
+        emit.store(nothing, result, builder.add(begin, builder.and_(count, emit.int(-LANES))))
+        missing = emit.splat(missing, GROUP)
+        lane = ir.Constant(ir.VectorType(_I64, GROUP), list(range(GROUP)))
+        top = emit.variable(missing)
+        with emit.loop(emit.blocks(count, GROUP), GROUP) as t:
+            ys = [emit.row(builder.add(rows, emit.item(places, emit.plus(t, i)))) for i in range(GROUP)]
+            if signature.args[9] != types.none:
+                for i, y in enumerate(ys):
+                    emit.put(y, copies, emit.plus(t, i))
+            sums = emit.four_sums(*(emit.products(x, y) for y in ys))
+            exists = builder.icmp_signed("<", lane, emit.splat(builder.sub(count, t), GROUP))
+            values = builder.select(exists, emit.mul(sums, scale), missing)
             emit.store(values, result, builder.add(begin, t))
             builder.store(emit.larger(values, builder.load(top)), top)
         return emit.largest(builder.load(top))
 
-    return scale(dim, x, rows, places, count, scale, missing, result, begin), codegen
+    return scale(dim, x, rows, places, count, scale, missing, result, begin, copies), codegen
 
 
 @intrinsic
@@ -237,30 +265,31 @@ def exponentiate(typingctx, x, begin, count, top):
 
 
 @intrinsic
-def differentiate(typingctx, p, c, begin, count, delta, scale):
-    """c[begin + t] = p[begin + t] · (c[begin + t] - delta) · scale for t < count, up to the next multiple of LANES."""
+def differentiate(typingctx, p, p_begin, c, c_begin, count, delta, scale):
+    """c[c_begin + t] = p[p_begin + t] · (c[c_begin + t] - delta) · scale for t < count, up to the next multiple of
+    LANES."""
 
     def codegen(context, builder, signature, arguments):
-        p, c, begin, count, delta, scale = arguments
-        emit = _Emitter(context, builder, signature.args[5])
-        p, c = emit.data(signature.args[0], p), emit.data(signature.args[1], c)
+        p, p_begin, c, c_begin, count, delta, scale = arguments
+        emit = _Emitter(context, builder, signature.args[6])
+        p, c = emit.data(signature.args[0], p), emit.data(signature.args[2], c)
         delta, scale = emit.splat(delta), emit.splat(scale)
         with emit.loop(emit.blocks(count, LANES), LANES) as t:
-            at = builder.add(begin, t)
+            at = builder.add(c_begin, t)
             difference = emit.sub(emit.load(c, at), delta)
-            emit.store(emit.mul(emit.mul(emit.load(p, at), difference), scale), c, at)
+            emit.store(emit.mul(emit.mul(emit.load(p, builder.add(p_begin, t)), difference), scale), c, at)
         return context.get_dummy_value()
 
-    return types.void(p, c, begin, count, delta, scale), codegen
+    return types.void(p, p_begin, c, c_begin, count, delta, scale), codegen
 
 
 @intrinsic(prefer_literal=True)
-def weighted_sum(typingctx, dim, weights, begin, spots, rows, places, count, factor, target):
+def weighted_sum(typingctx, dim, weights, begin, spots, rows, places, count, factor, target, copies):
     """Row at ``target`` = factor · Σ weights[begin + t] · (row at places[t]), t < count; with an array ``spots``,
-    weights[begin + spots[t]]. Weights up to the next multiple of GROUP must be 0."""
+    weights[begin + spots[t]]. Weights up to the next multiple of GROUP must be 0. ``copies`` as in ``score``."""
 
     def codegen(context, builder, signature, arguments):
-        _, weights, begin, spots, rows, places, count, factor, target = arguments
+        _, weights, begin, spots, rows, places, count, factor, target, copies = arguments
         emit = _Emitter(context, builder, signature.args[7], signature.args[0].literal_value)
         weights, places = emit.data(signature.args[1], weights), emit.data(signature.args[5], places)
         spots = None if signature.args[3] == types.none else emit.data(signature.args[3], spots)
@@ -269,7 +298,10 @@ def weighted_sum(typingctx, dim, weights, begin, spots, rows, places, count, fac
             for i in range(GROUP):
                 t = emit.plus(first, i)
                 weight = emit.splat(emit.item(weights, builder.add(begin, t if spots is None else emit.item(spots, t))))
-                for total, x in zip(sums[i % 2], emit.row(builder.add(rows, emit.item(places, t))), strict=True):
+                row = emit.row(builder.add(rows, emit.item(places, t)))
+                if signature.args[9] != types.none:
+                    emit.put(row, copies, t)
+                for total, x in zip(sums[i % 2], row, strict=True):
                     builder.store(emit.mul_add(weight, x, builder.load(total)), total)
         factor = emit.splat(factor)
         emit.put(
@@ -277,7 +309,7 @@ def weighted_sum(typingctx, dim, weights, begin, spots, rows, places, count, fac
         )
         return context.get_dummy_value()
 
-    return types.void(dim, weights, begin, spots, rows, places, count, factor, target), codegen
+    return types.void(dim, weights, begin, spots, rows, places, count, factor, target, copies), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -290,19 +322,6 @@ def dot(typingctx, dim, x, y, scale):
         return emit.mul(scale, emit.sum(emit.products(emit.row(x), emit.row(y))))
 
     return scale(dim, x, y, scale), codegen
-
-
-@intrinsic
-def copy(typingctx, size, source, target):
-    """Copy ``size`` bytes from one address to another."""
-
-    def codegen(context, builder, signature, arguments):
-        size, source, target = arguments
-        pointer = ir.IntType(8).as_pointer()
-        cgutils.raw_memcpy(builder, builder.inttoptr(target, pointer), builder.inttoptr(source, pointer), size, 1)
-        return context.get_dummy_value()
-
-    return types.void(size, source, target), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -320,3 +339,20 @@ def fetch(typingctx, size, address, to_write):
         return context.get_dummy_value()
 
     return types.void(size, address, to_write), codegen
+
+
+@intrinsic
+def normalise(typingctx, sums, tops, count):
+    """tops[t] += log(sums[t]) and sums[t] = 1 / sums[t] for t < count, up to the next multiple of LANES."""
+
+    def codegen(context, builder, signature, arguments):
+        sums, tops, count = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        sums, tops = emit.data(signature.args[0], sums), emit.data(signature.args[1], tops)
+        with emit.loop(emit.blocks(count, LANES), LANES) as t:
+            x = emit.load(sums, t)
+            emit.store(emit.add(emit.load(tops, t), emit.log(x)), tops, t)
+            emit.store(builder.fdiv(emit.all(1.0), x), sums, t)
+        return context.get_dummy_value()
+
+    return types.void(sums, tops, count), codegen
