@@ -12,8 +12,9 @@ Unless they are few, they are therefore copied next to each other, into a worksp
 Arguments they share (B batch, H heads, P prefix tokens, N patch tokens, D head_dim, S segments of a head):
 
     tensors    (tensors, 4) int64: address, then strides of batch, head and token, in bytes
-    segments   (first, last, shift, mirror, pointer): segment s lets query i, first[s] <= i < last[s], see key i + shift[s];
-               head h has those from pointer[h] to pointer[h + 1]
+    segments   (first, last, shift, mirror, pointer): segment s lets query i, first[s] <= i < last[s], see key
+               i + shift[s]; in segment mirror[s] the two have changed places; head h has those from pointer[h] to
+               pointer[h + 1]
     breaks     (row, pointer): for each head the rows where the list of valid segments changes, from 0 to N
     lse        (B, H, P + N): log of the softmax's denominator
     outside    0, or the number of all keys P + N if those outside the support take part with logit 0 (zero_logit)
@@ -266,8 +267,8 @@ def loops(dim: int, in_threads: bool) -> SimpleNamespace:
             c_ij = p_ij (g_i · v_j - g_i · out_i) scale                              gradient of q_i · k_j
             dq_i = Σ_j c_ij k_j      dk_j = Σ_i c_ij q_i      dv_j = Σ_i (p_ij - p0_i) g_i + Σ_all p0_i g_i
 
-        A first pass goes over the queries and keeps p - p0 and c; a second goes over the keys and gathers their sums,
-        so that no two rows ever add to the same place. What is kept, in lines of P + N numbers:
+        Passes over values and over keys find p - p0 and c for each query, and keep them; those over queries and over g
+        gather the sums of each key, so that no two rows ever add to the same place. Kept, in lines of P + N numbers:
 
             by_segment   the pair of each query in each segment
             by_key       the pair of each query with each prefix token
