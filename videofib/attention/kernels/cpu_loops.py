@@ -43,6 +43,7 @@ from videofib.attention.kernels.cpu_vectors import (
     fetch,
     normalise,
     score,
+    spread,
     weighted_sum,
 )
 
@@ -353,6 +354,9 @@ def loops(dim: int, in_threads: bool) -> SimpleNamespace:
                     count = list_keys(rows[r], segments, h, num_prefix, step, sum_place, pad, places, spots)
                     keys = count + num_prefix
                     width = line_for(keys)
+                    for t in range(keys):
+                        spots[t] = spots[t] * line if t < count else by_key + (t - count) * line
+                    spots[keys : keys + GROUP] = constants  # written anew below
                     stop = num_prefix + rows[r + 1]
                     for first in range(num_prefix + rows[r], stop, LONG_BLOCK):
                         length = min(LONG_BLOCK, stop - first)
@@ -379,11 +383,8 @@ def loops(dim: int, in_threads: bool) -> SimpleNamespace:
                             fetch(step, target + AHEAD * dq_step, 1)
                             weighted_sum(dim, c, at, None, copies, places, keys, one, target, None)
                             move(places, count, step)
-                        for t in range(keys):
-                            at = (spots[t] * line if t < count else by_key + (t - count) * line) + first
-                            for i in range(length):
-                                kept_p[at + i] = p[i * width + t]
-                                kept_c[at + i] = c[start + i * width + t]
+                        spread(p, 0, width, length, keys, kept_p, first, spots)
+                        spread(c, start, width, length, keys, kept_c, first, spots)
                         start += length * width
                 kept_p[constants], kept_p[constants + 1] = zero, one if outside else zero
                 kept_c[constants], kept_c[constants + 1] = zero, zero

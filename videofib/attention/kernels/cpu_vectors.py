@@ -84,7 +84,7 @@ class _Emitter:
 
     def row(self, address) -> list:
         """The row at an address as vectors, the last filled up with zeros."""
-        return [self._load(self._pointer(address, start), length) for start, length in self.pieces]
+        return [self._filled(self._load(self._pointer(address, start), length)) for start, length in self.pieces]
 
     def put(self, row: list, address, index=None) -> None:
         """Write a row at an address, or where row ``index`` is of rows side by side from there on."""
@@ -98,10 +98,14 @@ class _Emitter:
 
     def _load(self, pointer, length: int):
         kind = ir.VectorType(self.number, length)
-        x = self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=self.bits // 8)
+        return self.builder.load(self.builder.bitcast(pointer, kind.as_pointer()), align=self.bits // 8)
+
+    def _filled(self, x):
+        """x and zeros behind it."""
+        length = x.type.count
         if length == LANES:
             return x
-        return self.shuffle(x, ir.Constant(kind, [0.0] * length), [*range(length), *[length] * (LANES - length)])
+        return self.shuffle(x, ir.Constant(x.type, [0.0] * length), [*range(length), *[length] * (LANES - length)])
 
     def _store(self, x, pointer, length: int) -> None:
         x = x if length == x.type.count else self.shuffle(x, x, range(length))
@@ -168,6 +172,22 @@ class _Emitter:
         more units of a processor can do than shuffle."""
         stay = [i if i & half == 0 else LANES + i for i in range(LANES)]
         return self.add(self.shuffle(a, b, stay), self.shuffle(a, b, [i ^ half for i in stay]))
+
+    def columns(self, pointers: list) -> list:
+        """The columns of a table of LANES rows of GROUP numbers."""
+        rows = [self._load(pointer, GROUP) for pointer in pointers]
+        halves = [self.shuffle(rows[i], rows[i + GROUP], range(8)) for i in (0, 8, 1, 9, 2, 10, 3, 11)]
+        a, b, c, d = (self.shuffle(x, y, range(LANES)) for x, y in zip(halves[::2], halves[1::2], strict=True))
+        return [
+            self.interleave(self.interleave(a, b, i, 1), self.interleave(c, d, i, 1), j, 2)
+            for i in (0, 2)
+            for j in (0, 2)
+        ]
+
+    def interleave(self, a, b, start: int, length: int):
+        """In every GROUP lanes: ``length`` of a from ``start`` on, as many of b, and so on in turn."""
+        order = [start + x + i for x in (0, LANES, length, LANES + length) for i in range(length)][:GROUP]
+        return self.shuffle(a, b, [group + i for group in range(0, LANES, GROUP) for i in order])
 
     def exp(self, x):
         """exp of x <= 0; 0 where it would be below the smallest normal number, about 1e-38 or 1e-308.
@@ -310,6 +330,28 @@ def weighted_sum(typingctx, dim, weights, begin, spots, rows, places, count, fac
         return context.get_dummy_value()
 
     return types.void(dim, weights, begin, spots, rows, places, count, factor, target, copies), codegen
+
+
+@intrinsic
+def spread(typingctx, x, begin, width, count, columns, result, first, spots):
+    """result[spots[t] + first + i] = x[begin + i · width + t] for i < count, up to the next multiple of LANES, and
+    t < columns, up to the next multiple of GROUP: the columns of a table, each to a place of its own."""
+
+    def codegen(context, builder, signature, arguments):
+        x, begin, width, count, columns, result, first, spots = arguments
+        emit = _Emitter(context, builder, signature.args[0].dtype)
+        x, result = emit.data(signature.args[0], x), emit.data(signature.args[5], result)
+        spots = emit.data(signature.args[7], spots)
+        with emit.loop(emit.blocks(count, LANES), LANES) as i:
+            corner = builder.add(begin, builder.mul(i, width))
+            with emit.loop(emit.blocks(columns, GROUP), GROUP) as t:
+                starts = [builder.add(corner, builder.add(t, builder.mul(width, emit.int(r)))) for r in range(LANES)]
+                for column, values in enumerate(emit.columns([builder.gep(x, [start]) for start in starts])):
+                    place = emit.item(spots, emit.plus(t, column))
+                    emit.store(values, result, builder.add(place, builder.add(first, i)))
+        return context.get_dummy_value()
+
+    return types.void(x, begin, width, count, columns, result, first, spots), codegen
 
 
 @intrinsic(prefer_literal=True)
