@@ -110,14 +110,13 @@ def _program(pointer, heads, prefix, patches, CHUNK: tl.constexpr, INDEX: tl.con
     b, h = tl.program_id(0) // programs // heads, tl.program_id(0) // programs % heads
     part = tl.program_id(0) % programs
     dense = part < prefix * chunks
-    i = tl.arange(0, BLOCK)
-    if dense:
-        chunk, token = part % chunks, part // chunks + 0 * i
-        begin, end = 0, tl.cdiv(tl.minimum(prefix + patches - chunk * CHUNK, CHUNK), BLOCK)
-    else:
-        chunk, i = 0, (part - prefix * chunks) * BLOCK + i
-        token = prefix + i
-        begin, end = tl.load(pointer + h), tl.load(pointer + h + 1)
+    chunk = tl.where(dense, part % chunks, 0)
+    i = tl.where(dense, 0, part - prefix * chunks) * BLOCK + tl.arange(0, BLOCK)
+    token = tl.where(dense, part // chunks, prefix + i)
+    # chosen, not branched to: Triton 3.4 and 3.5 fail on loops whose bounds come out of branches
+    begin = tl.where(dense, 0, tl.load(pointer + h))
+    blocks = tl.cdiv(tl.minimum(prefix + patches - chunk * CHUNK, CHUNK), BLOCK)
+    end = tl.where(dense, blocks, tl.load(pointer + h + 1))
     return b.to(tl.int64), h.to(tl.int64), dense, chunk, token.to(INDEX), i, begin, end
 
 
