@@ -238,10 +238,10 @@ def _backward_queries_kernel(
     if ZERO_LOGIT:
         others = tl.load(outside + h * total + token, here, other=0)
         rest = tl.where(others > 0, tl.exp2(-level), 0.0)
-        if not dense:  # a prefix row leaves no key out
-            d = tl.arange(0, triton.next_power_of_2(D))
-            row = (b * heads + h) * tl.cdiv(patches, SMALLEST_BLOCK) + tl.min(i, 0) // BLOCK
-            tl.store(shared_parts + row * D + d, tl.sum(rest[:, None] * d_out, 0), d < D)
+        d = tl.arange(0, triton.next_power_of_2(D))
+        row = (b * heads + h) * tl.cdiv(patches, SMALLEST_BLOCK) + tl.min(i, 0) // BLOCK
+        mask = (d < D) & (not dense)  # a prefix row leaves no key out
+        tl.store(shared_parts + row * D + d, tl.sum(rest[:, None] * d_out, 0), mask)
     acc = tl.zeros_like(query)
     for n in range(begin, end, GROUP):
         met, valid = _meet(steps, n, end, i, dense, chunk, total, CHUNK, INDEX, BLOCK, GROUP)
