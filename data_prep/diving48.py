@@ -3,7 +3,7 @@
 python data_prep/diving48.py --out data/diving48 ...
 """
 
-from videofib.data.sets.diving48 import main
+from videofib.prep.sets.diving48 import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 python data_prep/folder.py --out data/folder ...
 """
 
-from videofib.data.sets.folder import main
+from videofib.prep.sets.folder import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 python data_prep/hmdb51.py --out data/hmdb51 ...
 """
 
-from videofib.data.sets.hmdb51 import main
+from videofib.prep.sets.hmdb51 import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 python data_prep/howto100m.py --out data/howto100m ...
 """
 
-from videofib.data.sets.howto100m import main
+from videofib.prep.sets.howto100m import main
 
 if __name__ == "__main__":
     main()

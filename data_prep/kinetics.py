@@ -3,7 +3,7 @@
 python data_prep/kinetics.py --out data/kinetics ...
 """
 
-from videofib.data.sets.kinetics import main
+from videofib.prep.sets.kinetics import main
 
 if __name__ == "__main__":
     main()

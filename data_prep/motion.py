@@ -3,7 +3,7 @@
 python data_prep/motion.py --out data/motion ...
 """
 
-from videofib.data.sets.motion import main
+from videofib.prep.sets.motion import main
 
 if __name__ == "__main__":
     main()

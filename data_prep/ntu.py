@@ -3,7 +3,7 @@
 python data_prep/ntu.py --out data/ntu ...
 """
 
-from videofib.data.sets.ntu import main
+from videofib.prep.sets.ntu import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 python data_prep/nucla.py --out data/nucla ...
 """
 
-from videofib.data.sets.nucla import main
+from videofib.prep.sets.nucla import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 python data_prep/smarthome.py --out data/smarthome ...
 """
 
-from videofib.data.sets.smarthome import main
+from videofib.prep.sets.smarthome import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 python data_prep/ssv2.py --out data/ssv2 ...
 """
 
-from videofib.data.sets.ssv2 import main
+from videofib.prep.sets.ssv2 import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 python data_prep/ucf101.py --out data/ucf101 ...
 """
 
-from videofib.data.sets.ucf101 import main
+from videofib.prep.sets.ucf101 import main
 
 if __name__ == "__main__":
     main()

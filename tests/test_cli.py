@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_every_data_set_has_a_name_and_a_script():
-    modules = {path.stem for path in (ROOT / "videofib/data/sets").glob("[!_]*.py")}
+    modules = {path.stem for path in (ROOT / "videofib/prep/sets").glob("[!_]*.py")}
     assert modules == set(DATA_SETS) == {path.stem for path in (ROOT / "data_prep").glob("*.py")}
 
 

@@ -9,55 +9,27 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "videofib"
 
-# part -> the other parts of videofib that it may import ("." is the package itself, for its version)
+# room -> the other rooms of videofib that it may import; every room may import the package itself, for its version
 ALLOWED = {
     "attention": set(),
     "models": {"attention", "checkpoint", "files"},
     "data": {"files"},
-    "cli": {"data"},  # the command line of data preparation
-    "engine": {
-        "checkpoint",
-        "distributed",
-        "files",
-        "logging",
-        "metrics",
-        "optim",
-        "record",
-        "retention",
-        "scores",
-        "sharded_checkpoint",
-        "sharding",
+    "prep": {"data", "files"},
+    "metrics": {"files"},
+    "engine": {"checkpoint", "distributed", "files", "metrics", "tracking"},
+    "checkpoint": {"distributed", "files"},
+    "distributed": set(),
+    "tracking": {"files"},
+    "report": {"data", "files", "metrics"},
+    "config": set(),
+    "run": {
+        *("attention", "checkpoint", "config", "data", "distributed", "engine", "files", "metrics", "models"),
+        *("report", "tracking"),
     },
     "files": set(),
-    "scores": {".", "files"},
-    "logging": {"distributed", "files"},
-    "metrics": set(),
-    "optim": set(),
-    "profiling": {"attention"},
-    "record": {".", "files"},
-    "distributed": {"sharding"},
-    "checkpoint": {".", "distributed", "files", "sharded_checkpoint", "sharding"},
-    "retention": {"checkpoint", "files"},
-    "sharding": set(),
-    "sharded_checkpoint": {"distributed", "files"},
-    "sinks": {"logging"},
-    "report": {"data", "files", "metrics", "scores"},
-    "config": {"config_checks"},
-    "config_checks": set(),
+    "cli": {"data", "prep"},
 }
-# the few files that bring the parts together, and so may read the config
-READERS = {
-    "models/build.py": {"config"},
-    "data/loader.py": {"config"},
-    "engine/run.py": None,
-    "engine/run_train.py": None,
-    "engine/run_test.py": None,
-    "engine/run_report.py": None,
-    "engine/run_sinks.py": None,
-    "engine/parts.py": None,
-    "engine/preflight.py": {"config"},
-    "report/read.py": {"config"},
-}
+READS_THE_CONFIG = {"report/read.py"}  # beside run
 ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "context", "module"]
 
 
@@ -74,7 +46,7 @@ def imports(path: Path) -> set[str]:
 
 
 def part(name: str) -> str:
-    """``videofib.data.decode`` -> ``data``; ``videofib`` and names in it -> ``.``."""
+    """``videofib.data.video.decode`` -> ``data``; ``videofib`` and names in it -> ``.``."""
     pieces = name.split(".")
     if len(pieces) > 1 and ((PACKAGE / pieces[1]).is_dir() or (PACKAGE / f"{pieces[1]}.py").is_file()):
         return pieces[1]
@@ -87,13 +59,8 @@ FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 @pytest.mark.parametrize("file", [f for f in FILES if f != "__init__.py"])
 def test_imports_go_one_way(file):
     own = Path(file).parts[0].removesuffix(".py")
-    extra = READERS.get(file, set())
-    if extra is None:
-        return
-    used = {part(name) for name in imports(PACKAGE / file)} - {own}
-    if "." in used and "." not in ALLOWED[own]:
-        used -= {"."} if {name for name in imports(PACKAGE / file) if part(name) == "."} <= {"videofib"} else set()
-    assert used <= ALLOWED[own] | extra
+    used = {part(name) for name in imports(PACKAGE / file)} - {own, "."}
+    assert used <= ALLOWED[own] | ({"config"} if file in READS_THE_CONFIG else set())
 
 
 def test_attention_reads_in_order():

@@ -28,8 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from videofib import distributed
 from videofib.attention import ContextGroup, Support, sparse_attention
+from videofib.distributed import processes
+from videofib.distributed.launch import launch
 from videofib.models.timesformer import SIZES, TimeSformer
 
 CLASSES = 400
@@ -74,8 +75,8 @@ def build(args: argparse.Namespace) -> nn.Module:
         drop_path_rate=0.0,
         gradient_checkpointing=args.checkpointing,
     )
-    model = model.to(distributed.device()).train()
-    if distributed.world_size() > 1:
+    model = model.to(processes.device()).train()
+    if processes.world_size() > 1:
         model.share_tokens(ContextGroup())
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter).zero_()  # written to, so that the memory is there
@@ -84,7 +85,7 @@ def build(args: argparse.Namespace) -> nn.Module:
 
 def compile_kernels() -> None:
     """So that no compiler counts as memory of the step."""
-    q = torch.randn(1, 2, 9, 64, device=distributed.device(), requires_grad=True)
+    q = torch.randn(1, 2, 9, 64, device=processes.device(), requires_grad=True)
     sparse_attention(q, q, q, Support.fibottention(2, 8)).sum().backward()
 
 
@@ -94,10 +95,10 @@ def work(args: argparse.Namespace, folder: Path) -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
     compile_kernels()
     model = build(args)
-    replica = distributed.replicate(model)
+    replica = processes.replicate(model)
     generator = torch.Generator().manual_seed(1)
     clip = torch.randn(args.batch, 3, args.frames, args.crop_size, args.crop_size, generator=generator)
-    clip, labels = clip.to(distributed.device()), torch.arange(args.batch, device=distributed.device())
+    clip, labels = clip.to(processes.device()), torch.arange(args.batch, device=processes.device())
 
     memory, seconds = PeakMemory(), []
     for step in range(1 + args.repeats):
@@ -109,10 +110,10 @@ def work(args: argparse.Namespace, folder: Path) -> None:
         seconds.append(time.perf_counter() - start if not torch.cuda.is_available() else _synchronized(start))
         if step == 0:
             figures = {"before": memory.before, "more": memory.more()}
-    name = f"{distributed.world_size()}-{distributed.rank()}"
+    name = f"{processes.world_size()}-{processes.rank()}"
     figures["seconds"] = statistics.median(seconds[1:] or seconds)
     (folder / f"{name}.json").write_text(json.dumps(figures))
-    if distributed.is_main():
+    if processes.is_main():
         gradients = {name: parameter.grad.cpu() for name, parameter in model.named_parameters()}
         torch.save({"logits": logits.detach().cpu(), "gradients": gradients}, folder / f"{name}.pt")
 
@@ -122,8 +123,8 @@ def _synchronized(start: float) -> float:
     return time.perf_counter() - start
 
 
-def launch(args: argparse.Namespace, processes: int, folder: Path) -> None:
-    distributed.launch(work, (args, folder), processes=processes)
+def start(args: argparse.Namespace, processes: int, folder: Path) -> None:
+    launch(work, (args, folder), processes=processes)
 
 
 def row(processes: int, first: int, folder: Path) -> dict:
@@ -157,7 +158,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for processes in args.processes:
             # not this process, whose memory would bear the marks of the number before
-            started = multiprocessing.get_context("spawn").Process(target=launch, args=(args, processes, Path(folder)))
+            started = multiprocessing.get_context("spawn").Process(target=start, args=(args, processes, Path(folder)))
             started.start()
             started.join()
             if started.exitcode:

@@ -26,19 +26,19 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from videofib.config import load_config
-from videofib.data.dataset import ReadViews, ViewDataset, read_clips
-from videofib.data.loader import build_eval_loader, build_train_loader
-from videofib.data.manifest import VideoRecord
+from videofib.config.defaults import load_config
+from videofib.data.clips.dataset import ReadViews, ViewDataset, read_clips
+from videofib.data.clips.transforms import normalize, resize, to_tensor
+from videofib.data.lists.manifest import VideoRecord
+from videofib.data.loading.loader import VideoLoader
 from videofib.data.sampling import short_side_size, view_crop
-from videofib.data.transforms import normalize, resize, to_tensor
-from videofib.data.video_loader import VideoLoader
 from videofib.engine.evaluate import evaluate
-from videofib.engine.run_train import recipe_from_config
+from videofib.engine.optim import build_optimizer, parameter_groups
 from videofib.engine.train import train
-from videofib.logging import setup_logging
-from videofib.models.build import build_model
-from videofib.optim import build_optimizer, parameter_groups
+from videofib.run.loaders import build_eval_loader, build_train_loader
+from videofib.run.models import build_model
+from videofib.run.train_stage import recipe_from_config
+from videofib.tracking.log import setup_logging
 
 
 def measure(turns: int, **contenders: Callable[[], None]) -> dict[str, float]:

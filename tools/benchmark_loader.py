@@ -32,11 +32,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from videofib.data.dataset import ClipDataset, ClipSpec, ReadClips
-from videofib.data.manifest import VideoRecord, load_split
+from videofib.data.clips.dataset import ClipDataset, ClipSpec, ReadClips
+from videofib.data.clips.transforms import TrainTransform
+from videofib.data.lists.manifest import VideoRecord, load_split
+from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
-from videofib.data.transforms import TrainTransform
-from videofib.data.video_loader import VideoLoader
 from videofib.files import replacing
 
 MEAN, STD = [0.45] * 3, [0.225] * 3

@@ -9,12 +9,12 @@ draws stand side by side; of test videos all views do.
 import argparse
 from pathlib import Path
 
-from videofib.config import ConfigError, load_config
-from videofib.data.browse import browse, spread
-from videofib.data.browse_page import write_folder
-from videofib.data.loader import build_eval_loader, build_train_loader
-from videofib.data.manifest import ManifestError
-from videofib.engine.preflight import check_split, read_class_names
+from videofib.config.defaults import ConfigError, load_config
+from videofib.data.lists.manifest import ManifestError
+from videofib.report.browse import browse, spread
+from videofib.report.browse_page import write_folder
+from videofib.run.loaders import build_eval_loader, build_train_loader
+from videofib.run.preflight import check_split, read_class_names
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -7,9 +7,9 @@ Prints the tables, and writes the page where --out names one. Each later run is 
 
 import argparse
 
-from videofib.engine.run_report import cost_of_folder
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
+from videofib.run.report_stage import cost_of_folder
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,11 +11,11 @@ Hugging Face or timm folder, a timm or VideoMAE file. What was loaded, resized, 
 import argparse
 from pathlib import Path
 
-from videofib.checkpoint import CheckpointError
-from videofib.config import ConfigError, load_config
-from videofib.models.build import build_model
-from videofib.models.export import save_hugging_face, save_official
-from videofib.models.weights import load_pretrained
+from videofib.checkpoint.file import CheckpointError
+from videofib.config.defaults import ConfigError, load_config
+from videofib.models.pretrained.export import save_hugging_face, save_official
+from videofib.models.pretrained.load import load_pretrained
+from videofib.run.models import build_model
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from videofib.engine.evaluate import write_results
-from videofib.engine.tasks import MULTI_LABEL, SINGLE_LABEL
-from videofib.scores import Scores, ScoresError, read_scores
+from videofib.metrics.scores import Scores, ScoresError, read_scores
+from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 
 _FIGURES = ("top1_acc", "top5_acc", "mean_class_acc", "mAP")
 

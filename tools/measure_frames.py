@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from videofib.data.decode import read_frames
 from videofib.data.errors import DecodeError, FrameIndexError
-from videofib.data.manifest import VIDEO_EXTENSIONS
+from videofib.data.lists.manifest import VIDEO_EXTENSIONS
+from videofib.data.video.decode import read_frames
 
 REFERENCE = {"backend": "pyav"}
 WAYS = {

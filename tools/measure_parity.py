@@ -16,8 +16,8 @@ from transformers import (
 )
 
 from videofib.models import TimeSformer
+from videofib.models.pretrained.load import load_pretrained
 from videofib.models.timesformer import SIZES
-from videofib.models.weights import load_pretrained
 
 IMAGE_MODELS = {  # timm's name -> size, and what the model here needs to be the same
     "vit_tiny_patch16_224": ("tiny", {}),

@@ -6,9 +6,9 @@ A multiplication and an addition count once, as in the papers; sparse attention 
 on the CPU twice, on one clip of TEST_CROP_SIZE.
 """
 
-from videofib.engine.run import config_from_command_line
-from videofib.models.build import build_model
-from videofib.profiling import Cost, cost
+from videofib.models.profiling import Cost, cost
+from videofib.run.main import config_from_command_line
+from videofib.run.models import build_model
 
 
 def table(found: Cost, views: int) -> str:

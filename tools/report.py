@@ -7,9 +7,9 @@ Writes OUTPUT_DIR/report.html, as training and testing do at their ends; it need
 
 import argparse
 
-from videofib.engine.run_report import cost_of_folder
 from videofib.report.page import write_report
 from videofib.report.read import ReportError
+from videofib.run.report_stage import cost_of_folder
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -3,7 +3,7 @@
 python tools/run_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine NUM_GPUS 2
 """
 
-from videofib.engine.run import main
+from videofib.run.main import main
 
 if __name__ == "__main__":
     main()

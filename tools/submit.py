@@ -8,8 +8,8 @@ Options of the job come first. What the job says is in OUTPUT_DIR/job; the run's
 import argparse
 from pathlib import Path
 
-from videofib.engine.run import USER_ERRORS, config_from_command_line
-from videofib.engine.submitted import SubmittedRun
+from videofib.run.main import USER_ERRORS, config_from_command_line
+from videofib.run.slurm_job import SubmittedRun
 
 
 def main() -> None:

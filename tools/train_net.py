@@ -4,7 +4,7 @@ python tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR r
 torchrun --nproc-per-node 2 tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
 """
 
-from videofib.engine.run import main
+from videofib.run.main import main
 
 if __name__ == "__main__":
     main(stages=("train",))

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-# name -> what it does; the module of that name in videofib.data.sets has its main
+# name -> what it does; the module of that name in videofib.prep.sets has its main
 DATA_SETS = {
     "ucf101": "UCF101",
     "hmdb51": "HMDB51",
@@ -48,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=DATA_SETS | AFTERWARDS, metavar="NAME", help="which one; see below")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="its own options")
     args = parser.parse_args(arguments)
-    place = "videofib.data.sets" if args.name in DATA_SETS else "videofib.data"
-    module = importlib.import_module(f"{place}.{args.name}")  # one alone, so that --help is quick
+    package = {"shards": "videofib.data.lists"}.get(args.name, "videofib.prep")
+    package = "videofib.prep.sets" if args.name in DATA_SETS else package
+    module = importlib.import_module(f"{package}.{args.name}")  # one alone, so that --help is quick
     try:
         module.main(args.options, f"videofib prep {args.name}")
         sys.stdout.flush()

@@ -87,3 +87,8 @@ def from_utf8(text: str) -> str:
         text.encode(),
     )
     return raw.decode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    """Text as it may be shown: what is no printable character, as line ends or halves of characters, is replaced."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

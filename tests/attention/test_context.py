@@ -7,9 +7,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from videofib import distributed
 from videofib.attention import ContextGroup, SelfAttention, Support, context_parallel_attention, sparse_attention
 from videofib.attention.context import share_heads
+from videofib.distributed.launch import launch
 
 SUPPORTS = {
     "odd N, three heads": Support.fibottention(3, 61),
@@ -126,12 +126,12 @@ def in_four_processes():
 
 
 def test_two_processes_compute_what_one_does(tmp_path):
-    distributed.launch(in_two_processes, (tmp_path,), processes=2)
+    launch(in_two_processes, (tmp_path,), processes=2)
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_four_processes_compute_what_one_does():
-    distributed.launch(in_four_processes, processes=4)
+    launch(in_four_processes, processes=4)
 
 
 def test_heads_are_dealt_by_their_pairs():

@@ -6,9 +6,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from videofib.data.decode import estimate, probe, random_access_is_right, read_frames
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.source import ByteRange
+from videofib.data.video.decode import estimate, probe, random_access_is_right, read_frames
 
 NAMES = ("codec_h264.mp4", "codec_mpeg4_xvid.avi", "codec_vp9.webm", "codec_mpeg2.mpg", "fragmented.mp4", "text.avi")
 

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
-from videofib import distributed
-from videofib.config import ConfigError, load_config
-from videofib.engine.preflight import check_compiler
+from videofib.config.defaults import ConfigError, load_config
+from videofib.distributed import processes
+from videofib.distributed.launch import launch
 from videofib.engine.step import Recipe
 from videofib.engine.train import Position, train
 from videofib.models import TimeSformer
+from videofib.run.preflight import check_compiler
 
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler"
@@ -40,7 +41,7 @@ def make_model(backend=None):
 
 def run(model, start=Position(), epochs=2, save=lambda position: None):  # noqa: B008, a constant
     """Three batches of four an epoch, over all processes, in two accumulated steps."""
-    rank, world = distributed.rank(), distributed.world_size()
+    rank, world = processes.rank(), processes.world_size()
     loader = Loader(*make_videos(12), range(12), 4 // world)
     loader.order = list(range(rank, 12, world))
     train(
@@ -59,7 +60,7 @@ def run(model, start=Position(), epochs=2, save=lambda position: None):  # noqa:
 
 def train_share(folder):
     torch.set_num_threads(1)
-    torch.save(run(make_model("aot_eager")), folder / f"{distributed.rank()}.pt")
+    torch.save(run(make_model("aot_eager")), folder / f"{processes.rank()}.pt")
 
 
 @needs_compiler
@@ -70,7 +71,7 @@ def test_compiled_training_reaches_the_same_weights_in_one_process_and_in_two(tm
     expected = run(plain)
     assert (expected - run(make_model(), epochs=0)).norm() > 0.1
     torch.testing.assert_close(run(compiled), expected, rtol=0, atol=1e-6)
-    distributed.launch(train_share, (tmp_path,), processes=2)
+    launch(train_share, (tmp_path,), processes=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert torch.equal(one, other)
     torch.testing.assert_close(one, expected, rtol=0, atol=1e-6)

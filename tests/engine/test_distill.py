@@ -9,7 +9,7 @@ from torch import nn
 from tests.engine.in_memory import NUM_CLASSES, TinyNet
 from tests.engine.test_train import make_run, read_stats, run_train, weights
 from videofib.engine.distill import Distillation
-from videofib.logging import close_logging, setup_logging
+from videofib.tracking.log import close_logging, setup_logging
 
 
 class Fixed(nn.Module):

@@ -9,8 +9,8 @@ from torch import nn
 
 from tests.engine.in_memory import Loader, TinyNet, make_videos
 from videofib.engine.evaluate import EvaluationError, evaluate, write_results
-from videofib.engine.tasks import MULTI_LABEL
-from videofib.scores import read_scores
+from videofib.metrics.scores import read_scores
+from videofib.metrics.tasks import MULTI_LABEL
 
 
 class SaysWhatItSees(nn.Module):

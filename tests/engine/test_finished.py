@@ -10,7 +10,7 @@ import torch
 from tests.engine.in_memory import Loader, TinyNet, make_videos
 from videofib.engine.evaluate import evaluate
 from videofib.engine.finished import FinishedVideos, Growing, describe
-from videofib.engine.tasks import EvaluationError
+from videofib.metrics.tasks import EvaluationError
 
 VIDEOS = 9
 ABOUT = {"weights": "abc", "DATA": "{}"}

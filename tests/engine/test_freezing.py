@@ -6,15 +6,16 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, make_videos
-from videofib import distributed
-from videofib.config import load_config
+from videofib.config.defaults import load_config
+from videofib.distributed import processes
+from videofib.distributed.launch import launch
 from videofib.engine.freezing import freeze, freeze_all_but, learning_mode
+from videofib.engine.optim import parameter_groups
 from videofib.engine.step import Recipe
 from videofib.engine.train import train
 from videofib.models import TimeSformer
-from videofib.models.build import build_model
-from videofib.models.weights import classifier_names
-from videofib.optim import parameter_groups
+from videofib.models.pretrained.load import classifier_names
+from videofib.run.models import build_model
 
 
 def make_model():
@@ -28,7 +29,7 @@ def in_training(model):
 
 
 def run(model, ema=None, epochs=2):
-    rank, world = distributed.rank(), distributed.world_size()
+    rank, world = processes.rank(), processes.world_size()
     loader = Loader(*make_videos(12), range(rank, 12, world), 4 // world)
     train(
         model,
@@ -90,12 +91,12 @@ def test_batch_norms_of_a_frozen_part_keep_their_statistics():
 def probe(folder):
     model = make_model()
     freeze_all_but(model, classifier_names(model))
-    torch.save(run(model), folder / f"{distributed.world_size()}_{distributed.rank()}.pt")
+    torch.save(run(model), folder / f"{processes.world_size()}_{processes.rank()}.pt")
 
 
 def test_several_processes_and_a_moving_average_take_frozen_parts(tmp_path):
     probe(tmp_path)
-    distributed.launch(probe, (tmp_path,), processes=2)
+    launch(probe, (tmp_path,), processes=2)
     one, two = (torch.load(tmp_path / name) for name in ("1_0.pt", "2_1.pt"))
     before = make_model().state_dict()
     changed = {name for name in before if not torch.equal(before[name], one[name])}

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from videofib.config import load_config
-from videofib.data.decode import estimate, read_frames
-from videofib.data.loader import build_eval_loader
-from videofib.engine.parts import evaluate_from_config, model_from_config
-from videofib.metrics import topk_correct
+from videofib.config.defaults import load_config
+from videofib.data.video.decode import estimate, read_frames
+from videofib.metrics.accuracy import topk_correct
+from videofib.run.loaders import build_eval_loader
+from videofib.run.parts import evaluate_from_config, model_from_config
 
 CLIPS, CROPS, SIZE, FRAMES = 5, 3, 32, 4
 CLASSES = 2

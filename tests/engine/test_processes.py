@@ -16,15 +16,16 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, make_videos
-from videofib import distributed
-from videofib.checkpoint import find_checkpoints, load_checkpoint, resume, save_checkpoint
+from videofib.checkpoint.file import find_checkpoints, load_checkpoint, resume, save_checkpoint
+from videofib.distributed import processes
+from videofib.distributed.fsdp import gradients_averaged, is_sharded, shard, whole, whole_copy
+from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
+from videofib.engine.optim import build_optimizer, parameter_groups
 from videofib.engine.step import Recipe, optimizer_step
 from videofib.engine.train import Position, train
 from videofib.models import TimeSformer
-from videofib.optim import build_optimizer, parameter_groups
-from videofib.sharding import gradients_averaged, is_sharded, shard, whole, whole_copy
 
 GROUPS = (2, 4, 1)  # the first one leaves checkpoints for the others
 BATCH = 4  # videos over all processes
@@ -69,7 +70,7 @@ class Recorded(nn.Module):
 
     def forward(self, logits, labels):
         loss = self.loss(logits, labels)
-        self.values += distributed.mean([loss.item()])
+        self.values += processes.mean([loss.item()])
         return loss
 
 
@@ -83,7 +84,7 @@ def make_run(strategy, method="sgd", layer_decay=1.0, ema=0.0, drop_path=0.0, **
     groups = parameter_groups(model, 0.1, layer_decay=layer_decay)
     optimizer = build_optimizer(groups, method, lr=0.0)
     views, labels = make_videos(VIDEOS)
-    rank, world = distributed.rank(), distributed.world_size()
+    rank, world = processes.rank(), processes.world_size()
     loader = Loader(views.double(), labels, range(rank, VIDEOS, world), BATCH // world)
     recipe = Recipe(lr_at=lambda epoch: 0.02, criterion=Recorded(), ema=average, **options)
     return model, loader, optimizer, recipe
@@ -124,7 +125,7 @@ def stopped(run, folder, in_shares, after):
     try:
         run_train(*run, save=save, stop=lambda: len(seen) >= after)
     except InterruptedRun:
-        distributed.barrier()  # rank 0 has written all of it
+        processes.barrier()  # rank 0 has written all of it
         return seen[:]
     raise AssertionError("the run was not stopped")
 
@@ -158,7 +159,7 @@ def check_overflow():
     """An infinite gradient in the share of one process alone makes all of them leave out the step."""
     model, _, optimizer, recipe = make_run("fsdp")
     model(torch.zeros(1, 3, 2, 4, 4, dtype=torch.float64)).sum().backward()
-    if distributed.rank() == distributed.world_size() - 1:
+    if processes.rank() == processes.world_size() - 1:
         model.blocks[1].mlp.fc1.weight.grad.to_local()[0, 0] = math.inf
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     scaler.scale(torch.ones(()))
@@ -204,10 +205,10 @@ def check_evaluation(strategy):
         model = whole_copy(shard(model), lambda: tiny_transformer(seed=1))
     assert not is_sharded(model)
     views, labels = make_videos(EVALUATED, num_views=2)
-    rank, world = distributed.rank(), distributed.world_size()
+    rank, world = processes.rank(), processes.world_size()
     loader = Loader(views.double(), labels, range(rank, EVALUATED, world), 2, failures={"v7.mp4": "truncated"})
     figures, scores = evaluate(model, loader, view_batch_size=3)
-    every_rank = distributed.all_gather(figures)
+    every_rank = processes.all_gather(figures)
     assert (scores is None) == (rank > 0)
     gathered = {"scores": scores.scores, "ids": scores.ids} if scores else {}
     return {"figures": figures, "agree": every_rank == [figures] * world, **gathered}
@@ -215,7 +216,7 @@ def check_evaluation(strategy):
 
 def work(folder):
     """All that one group of processes does."""
-    world = distributed.world_size()
+    world = processes.world_size()
     strategies = ("ddp",) if world == 1 else ("ddp", "fsdp")
     found = {}
     for strategy in strategies:
@@ -231,7 +232,7 @@ def work(folder):
         for strategy in strategies:
             (path,) = find_checkpoints(folder / name)
             found[strategy, name] = gone_on(make_run(strategy, **CASES["adamw"]), path)
-    if distributed.is_main():
+    if processes.is_main():
         torch.save(found, folder / f"{world}.pt")
 
 
@@ -240,10 +241,10 @@ def found(tmp_path_factory):
     """What came out: (processes, strategy, case) -> outcome, and by name what only two processes did."""
     folder = tmp_path_factory.mktemp("processes")
     out = {"folder": folder}
-    for processes in GROUPS:
-        distributed.launch(work, (folder,), processes=processes)
-        for key, value in torch.load(folder / f"{processes}.pt").items():
-            out[(processes, *key) if isinstance(key, tuple) else key] = value
+    for count in GROUPS:
+        launch(work, (folder,), processes=count)
+        for key, value in torch.load(folder / f"{count}.pt").items():
+            out[(count, *key) if isinstance(key, tuple) else key] = value
     return out
 
 

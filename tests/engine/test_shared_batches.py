@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from tests.engine.in_memory import Loader, make_videos
-from videofib import distributed
+from videofib.distributed import processes
+from videofib.distributed.launch import launch
+from videofib.distributed.mesh import share_clips
 from videofib.engine.meter import Meter
 from videofib.engine.shared_batches import SharedBatches, shared
 
@@ -15,12 +17,12 @@ class Unread(Loader):
 
 
 def in_four_processes(folder):
-    sharing = distributed.share_clips(2)
-    rank = distributed.rank()
+    sharing = share_clips(2)
+    rank = processes.rank()
     assert (sharing.data_rank, sharing.data_world, sharing.is_first) == (rank // 2, 2, rank % 2 == 0)
-    assert sharing.one_each(distributed.all_gather(rank)) == [0, 2]
+    assert sharing.one_each(processes.all_gather(rank)) == [0, 2]
     with pytest.raises(ValueError, match="4 processes do not divide into groups of 3"):
-        distributed.share_clips(3)
+        share_clips(3)
 
     views, labels = make_videos(6)
     own = [range(4), range(4, 6)][sharing.data_rank]  # groups may have unlike numbers of batches
@@ -44,10 +46,10 @@ def in_four_processes(folder):
 
 
 def test_the_first_process_reads_for_all_that_share_clips(tmp_path):
-    distributed.launch(in_four_processes, (tmp_path,), processes=4)
+    launch(in_four_processes, (tmp_path,), processes=4)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_process_alone_keeps_its_loader():
     loader = Loader(*make_videos(4), range(4), 2)
-    assert shared(loader, distributed.share_clips(1)) is loader
+    assert shared(loader, share_clips(1)) is loader

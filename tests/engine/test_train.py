@@ -15,15 +15,16 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
-from videofib import distributed
-from videofib.checkpoint import find_checkpoints, latest_checkpoint, resume, save_checkpoint
+from videofib.checkpoint.file import find_checkpoints, latest_checkpoint, resume, save_checkpoint
+from videofib.checkpoint.retention import BestKeeper, best_checkpoint
+from videofib.distributed import processes
+from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
+from videofib.engine.optim import lr_at
 from videofib.engine.step import Recipe, mix_clips
 from videofib.engine.train import Position, TrainingError, train
-from videofib.logging import close_logging, setup_logging
-from videofib.optim import lr_at
-from videofib.retention import BestKeeper, best_checkpoint
+from videofib.tracking.log import close_logging, setup_logging
 
 
 def constant_lr(epoch, lr=0.05):
@@ -386,8 +387,8 @@ def test_mixing_an_odd_number_of_clips_is_refused():
 
 def train_share(folder):
     """Six steps whose batches of four, over all processes, are the same for any number of them."""
-    setup_logging(folder, distributed.rank())
-    rank, world = distributed.rank(), distributed.world_size()
+    setup_logging(folder, processes.rank())
+    rank, world = processes.rank(), processes.world_size()
     model, loader, optimizer, recipe = make_run(
         batch_size=4 // world, accumulation=2, shuffle=False, failures={"v3.mp4": "truncated", "v4.mp4": "gone"}
     )
@@ -397,9 +398,9 @@ def train_share(folder):
 
 
 def test_two_processes_tell_the_figures_of_one(tmp_path):
-    for processes in (1, 2):
-        (tmp_path / str(processes)).mkdir()
-        distributed.launch(train_share, (tmp_path / str(processes),), processes=processes)
+    for count in (1, 2):
+        (tmp_path / str(count)).mkdir()
+        launch(train_share, (tmp_path / str(count),), processes=count)
     close_logging()
     alone, together = (read_stats(tmp_path / name)[-2] for name in ("1", "2"))
     for key in ("epoch", "loss", "clip_top1_acc", "replaced_videos"):

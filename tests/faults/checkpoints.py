@@ -23,14 +23,14 @@ from pathlib import Path
 import torch
 
 from tests.engine.in_memory import TinyNet
-from videofib.checkpoint import CheckpointError, find_checkpoints, latest_checkpoint, load_checkpoint, resume
-from videofib.checkpoint import save_checkpoint as save
-from videofib.config import load_config
-from videofib.data.loader import build_train_loader
-from videofib.data.manifest import load_split, write_list
+from videofib.checkpoint.file import CheckpointError, find_checkpoints, latest_checkpoint, load_checkpoint, resume
+from videofib.checkpoint.file import save_checkpoint as save
+from videofib.config.defaults import load_config
+from videofib.data.lists.manifest import load_split, write_list
 from videofib.engine.step import Recipe
 from videofib.engine.train import Position, TrainingError, train
-from videofib.logging import close_logging, setup_logging
+from videofib.run.loaders import build_train_loader
+from videofib.tracking.log import close_logging, setup_logging
 
 EPOCHS, BATCH, STEPS_TO_SAVE = 2, 4, 3
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from videofib.checkpoint import latest_checkpoint
+from videofib.checkpoint.file import latest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 

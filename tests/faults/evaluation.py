@@ -22,12 +22,13 @@ from pathlib import Path
 
 import torch
 
-from videofib import distributed
-from videofib.checkpoint import save_checkpoint
-from videofib.config import load_config
-from videofib.engine.parts import model_from_config
-from videofib.engine.run import run
-from videofib.logging import close_logging
+from videofib.checkpoint.file import save_checkpoint
+from videofib.config.defaults import load_config
+from videofib.distributed import processes
+from videofib.distributed.launch import launch
+from videofib.run.main import run
+from videofib.run.parts import model_from_config
+from videofib.tracking.log import close_logging
 
 TINY = {
     "DATA.NUM_FRAMES": 2,
@@ -54,7 +55,7 @@ def parts(out: Path) -> list[Path]:
 def run_process(settings: dict, out: Path, victim: int, after: int, delay: float) -> None:
     """One process of a test as tools/test_net.py runs it; the victim dies ``delay`` seconds after so many parts."""
     torch.set_num_threads(1)
-    words = {**settings, "OUTPUT_DIR": out, "TEST.BATCH_SIZE": VIEWS_A_PASS * distributed.world_size()}
+    words = {**settings, "OUTPUT_DIR": out, "TEST.BATCH_SIZE": VIEWS_A_PASS * processes.world_size()}
     cfg = load_config(None, [str(part) for item in words.items() for part in item])
 
     def die() -> None:
@@ -63,7 +64,7 @@ def run_process(settings: dict, out: Path, victim: int, after: int, delay: float
         time.sleep(delay)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    if distributed.rank() == victim:
+    if processes.rank() == victim:
         threading.Thread(target=die, daemon=True).start()
     run(cfg, ["test"])
 
@@ -89,11 +90,11 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
         victim, delay = rng.randrange(processes), rng.uniform(0, longest_delay)
         arguments = (settings, killed, victim, len(parts(killed)) + rng.randrange(3), delay)
         try:
-            distributed.launch(run_process, arguments, processes=processes)
+            launch(run_process, arguments, processes=processes)
             whole += 1
         except torch.multiprocessing.ProcessExitedException:
             died.append([processes, victim, len(parts(killed))])
-    distributed.launch(run_process, (settings, killed, -1, 0, 0.0), processes=3)
+    launch(run_process, (settings, killed, -1, 0, 0.0), processes=3)
     log = (killed / "log.txt").read_text()
     return {
         "videos": json.loads((calm / "test_results.json").read_text())["num_videos"],

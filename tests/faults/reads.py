@@ -26,17 +26,17 @@ import numpy as np
 import torch
 
 from tests.engine.in_memory import TinyNet
-from videofib.data.dataset import ClipDataset, ClipSpec
-from videofib.data.decode import probe
-from videofib.data.encode import write_video
+from videofib.data.clips.dataset import ClipDataset, ClipSpec
+from videofib.data.clips.transforms import TrainTransform
 from videofib.data.errors import DecodeError
-from videofib.data.manifest import VideoRecord
+from videofib.data.lists.manifest import VideoRecord
+from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
-from videofib.data.transforms import TrainTransform
-from videofib.data.video_loader import VideoLoader
+from videofib.data.video.decode import probe
 from videofib.engine.step import Recipe
 from videofib.engine.train import train
-from videofib.logging import close_logging, setup_logging
+from videofib.prep.encode import write_video
+from videofib.tracking.log import close_logging, setup_logging
 
 BATCH = 8
 SLOW = "slow.mp4"

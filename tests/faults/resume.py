@@ -20,12 +20,13 @@ from pathlib import Path
 import torch
 
 from tests.engine.in_memory import TinyNet
-from videofib import distributed
-from videofib.checkpoint import latest_checkpoint, resume, save_checkpoint
-from videofib.config import load_config
-from videofib.data.loader import build_train_loader
+from videofib.checkpoint.file import latest_checkpoint, resume, save_checkpoint
+from videofib.config.defaults import load_config
+from videofib.distributed import processes
+from videofib.distributed.launch import launch
 from videofib.engine.step import Recipe
 from videofib.engine.train import Position, train
+from videofib.run.loaders import build_train_loader
 
 EPOCHS = 2
 
@@ -65,9 +66,9 @@ def run_process(data, out, workers, kill_rank, kill_at):
         "DATA_LOADER.NUM_WORKERS": workers,
     }
     torch.set_num_threads(1)
-    rank = distributed.rank()
+    rank = processes.rank()
     loader = build_train_loader(
-        load_config(None, [str(part) for item in settings.items() for part in item]), rank, distributed.world_size()
+        load_config(None, [str(part) for item in settings.items() for part in item]), rank, processes.world_size()
     )
     model = TinyNet(drop=0.5, classes=1 + max(record.label for record in loader.dataset.records))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -95,7 +96,7 @@ def drill(data: Path, out: Path, processes: int, workers: int, kills: int, seed:
     """Run undisturbed and disturbed; returns what was found."""
     (out / "calm").mkdir(parents=True)
     (out / "killed").mkdir()
-    distributed.launch(run_process, (data, out / "calm", workers, None, None), processes=processes)
+    launch(run_process, (data, out / "calm", workers, None, None), processes=processes)
     calm = seen(out / "calm", processes)
     moments = [(epoch, step) for epoch, step, _ in calm[0]]
     rng = random.Random(seed)
@@ -103,10 +104,10 @@ def drill(data: Path, out: Path, processes: int, workers: int, kills: int, seed:
     for kill_at in sorted(rng.sample(moments, kills)):
         arguments = (data, out / "killed", workers, rng.randrange(processes), kill_at)
         try:
-            distributed.launch(run_process, arguments, processes=processes)
+            launch(run_process, arguments, processes=processes)
         except torch.multiprocessing.ProcessExitedException:
             done.append(kill_at)
-    distributed.launch(run_process, (data, out / "killed", workers, None, None), processes=processes)
+    launch(run_process, (data, out / "killed", workers, None, None), processes=processes)
     killed = seen(out / "killed", processes)
     samples = [{(epoch, step): batch for epoch, step, batch in lines} for lines in killed]
     return {

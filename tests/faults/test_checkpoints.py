@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.data.test_shards import files  # noqa: F401, a fixture
+from tests.data.lists.test_shards import files  # noqa: F401, a fixture
 from tests.faults.checkpoints import drill
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from videofib.data.encode import write_video
+from videofib.prep.encode import write_video
 
 SPEC = importlib.util.spec_from_file_location("kill_drill", Path(__file__).with_name("kill_drill.py"))
 kill_drill = importlib.util.module_from_spec(SPEC)

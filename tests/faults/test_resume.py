@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.data.test_shards import files, shards  # noqa: F401, fixtures
+from tests.data.lists.test_shards import files, shards  # noqa: F401, fixtures
 from tests.faults.resume import drill
 
 

@@ -14,11 +14,11 @@ from pytorchvideo.models.slowfast import create_slowfast
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
-from videofib.config import load_config
+from videofib.config.defaults import load_config
+from videofib.engine.optim import parameter_groups
 from videofib.models import baselines
-from videofib.models.build import build_model
-from videofib.optim import parameter_groups
-from videofib.profiling import cost
+from videofib.models.profiling import cost
+from videofib.run.models import build_model
 
 NAMES = ["SlowFast_R50", "X3D_S", "R2plus1D_R50", "MViT_B"]
 CONV_NETS = NAMES[:3]
@@ -66,8 +66,8 @@ def clips(*sizes, batch=2, frames=8):
 
 
 PUBLISHED = [  # in pytorchvideo's model zoo: M parameters, G multiply-adds of a view of this size
-    # The last column is how many times the zoo counts a number that batch norm puts out; videofib.profiling counts it
-    # twice, as fvcore does now. It is not documented: these are the counts by which the zoo's figures come out.
+    # The last column is how many times the zoo counts a number that batch norm puts out; videofib.models.profiling
+    # counts it twice, as fvcore does now. It is not documented: these are the counts that give the zoo's figures.
     ("SlowFast_R50_8x8_224", (32, 256), 34.57, 65.71, 0),
     ("X3D_S_13x6_160", (13, 182), 3.79, 2.96, 5),
     ("X3D_M_16x5_224", (16, 256), 3.79, 6.72, 5),
@@ -284,7 +284,7 @@ def test_mvit_decays_neither_its_class_token_nor_its_positions():
 
 def test_a_timesformer_is_built_without_pytorchvideo():
     script = (
-        "import sys; from videofib.config import load_config; from videofib.models.build import build_model\n"
+        "import sys; from videofib.config.defaults import load_config; from videofib.run.models import build_model\n"
         "build_model(load_config(None, ['TIMESFORMER.DEPTH', '1']))\n"
         "print([name for name in sys.modules if name.startswith('pytorchvideo')])"
     )

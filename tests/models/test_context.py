@@ -7,8 +7,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from videofib import distributed
 from videofib.attention import ContextGroup
+from videofib.distributed import processes
+from videofib.distributed.launch import launch
 from videofib.models.timesformer import TimeSformer
 
 SMALL = dict(
@@ -41,7 +42,7 @@ FRAMES = {"registers, tubelets, all norms": 4, "prefix longer than a slice": 1}
 def logits_and_gradients(model, clips, labels, seed=3):
     """Of the mean loss; gradients averaged over processes, as DDP does it."""
     torch.manual_seed(seed)  # of stochastic depth
-    replica = distributed.replicate(model) if model.context else model
+    replica = processes.replicate(model) if model.context else model
     logits = replica(clips)
     F.cross_entropy(logits, labels).backward()
     return {"logits": logits.detach()} | {name: p.grad for name, p in model.named_parameters()}
@@ -124,4 +125,4 @@ def in_three_processes():
 
 @pytest.mark.parametrize(("processes", "check"), [(2, in_two_processes), (3, in_three_processes)])
 def test_processes_that_share_tokens_are_one_model(processes, check):
-    distributed.launch(check, processes=processes)
+    launch(check, processes=processes)

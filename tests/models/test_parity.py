@@ -10,9 +10,9 @@ from transformers import (
     VideoMAEForVideoClassification,
 )
 
-from videofib.checkpoint import CheckpointError
+from videofib.checkpoint.file import CheckpointError
 from videofib.models import TimeSformer
-from videofib.models.weights import load_pretrained
+from videofib.models.pretrained.load import load_pretrained
 
 SIZES = {
     "narrow": dict(img_size=32, patch_size=8, num_classes=5, num_frames=4, embed_dim=24, depth=3, num_heads=3),

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.report.browser import CHROMIUM, Browser
-from videofib.config import load_config
-from videofib.data.encode import write_video
-from videofib.record import write_record
+from videofib.config.defaults import load_config
+from videofib.metrics.scores import Scores, write_scores
+from videofib.prep.encode import write_video
 from videofib.report.page import write_report
-from videofib.scores import Scores, write_scores
+from videofib.tracking.environment import write_record
 
 HOSTILE = '</script><script>alert(1)</script>"><img src=x onerror=alert(1)>\n\u202e'
 CLASSES = [HOSTILE, "walk", "run & jump", "a name that is rather long, as those of Something-Something are"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from videofib.data.encode import write_video
-from videofib.data.manifest import ManifestRow, write_list, write_manifest
+from videofib.data.lists.manifest import ManifestRow, write_list, write_manifest
+from videofib.prep.encode import write_video
 
 SCRIPT = Path(__file__).parents[2] / "tools" / "benchmark_loader.py"
 

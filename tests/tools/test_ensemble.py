@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from videofib.scores import Scores, read_scores, write_scores
+from videofib.metrics.scores import Scores, read_scores, write_scores
 
 TOOL = str(Path(__file__).parents[2] / "tools" / "ensemble.py")
 IDS = ["a.mp4", "b c.mp4", "d.mp4", "e.mp4"]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from videofib.checkpoint import load_checkpoint
-from videofib.data.encode import write_video
+from videofib.checkpoint.file import load_checkpoint
+from videofib.prep.encode import write_video
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = {

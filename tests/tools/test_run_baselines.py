@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from videofib.checkpoint import save_checkpoint
-from videofib.config import load_config
-from videofib.data.encode import write_video
-from videofib.models.build import build_model
-from videofib.scores import read_scores
+from videofib.checkpoint.file import save_checkpoint
+from videofib.config.defaults import load_config
+from videofib.metrics.scores import read_scores
+from videofib.prep.encode import write_video
+from videofib.run.models import build_model
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 4, "val": 2, "test": 3}

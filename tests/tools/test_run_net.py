@@ -13,13 +13,13 @@ import pytest
 import torch
 import yaml
 
-from videofib.checkpoint import find_checkpoints, load_checkpoint
-from videofib.config import load_config
-from videofib.data.encode import write_video
-from videofib.engine.parts import teacher_from_config
-from videofib.engine.run import main
-from videofib.logging import close_logging
-from videofib.scores import read_scores
+from videofib.checkpoint.file import find_checkpoints, load_checkpoint
+from videofib.config.defaults import load_config
+from videofib.metrics.scores import read_scores
+from videofib.prep.encode import write_video
+from videofib.run.main import main
+from videofib.run.parts import teacher_from_config
+from videofib.tracking.log import close_logging
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ["red", "green", "blue"]

@@ -11,11 +11,11 @@ import pytest
 import torch
 import yaml
 
-from videofib.checkpoint import load_checkpoint
-from videofib.data.encode import write_video
-from videofib.engine.run import main
-from videofib.logging import close_logging
-from videofib.scores import read_scores
+from videofib.checkpoint.file import load_checkpoint
+from videofib.metrics.scores import read_scores
+from videofib.prep.encode import write_video
+from videofib.run.main import main
+from videofib.tracking.log import close_logging
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 9, "val": 3, "test": 3}  # of the training videos one does not decode

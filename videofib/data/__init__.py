@@ -1,1 +1,1 @@
-"""From video files to batches: manifests, decoding, sampling, transforms, data sets, loaders."""
+"""What a run reads: list files, videos, clips and the loaders that make batches of them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class ManifestError(ValueError):
     """A list file, manifest or data folder that cannot be used; the message names the file and the line."""
@@ -17,3 +19,8 @@ class FrameIndexError(IndexError):
     def __init__(self, message: str, num_frames: int = 0):  # a default, so that it survives pickling between processes
         super().__init__(message)
         self.num_frames = num_frames
+
+
+def ending(exitcode: int) -> str:
+    """How a process ended, in words."""
+    return f"signal {signal.Signals(-exitcode).name}" if exitcode < 0 else f"exit code {exitcode}"

@@ -1,1 +1,1 @@
-"""Training and evaluation: the stories (train, evaluate), and run, which tells them from a config."""
+"""Training and evaluation, by plain arguments; nothing here reads the config."""

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from videofib import distributed
+from videofib.distributed import processes
+from videofib.distributed.mesh import NOT_SHARED, ClipSharing
 from videofib.engine.finished import Columns, FinishedVideos, Growing, together
 from videofib.engine.packing import logits_by_batch
-from videofib.engine.tasks import SINGLE_LABEL, EvaluationError, Task
 from videofib.files import replacing
-from videofib.metrics import ensemble_views, growing_views
-from videofib.scores import SCORES_NAME, Scores, write_scores
+from videofib.metrics.accuracy import ensemble_views, growing_views
+from videofib.metrics.scores import SCORES_NAME, Scores, write_scores
+from videofib.metrics.tasks import SINGLE_LABEL, EvaluationError, Task
 
 
 def evaluate(
@@ -38,7 +39,7 @@ def evaluate(
     title: str = "evaluate",
     details: bool = False,
     finished: FinishedVideos | None = None,
-    sharing: distributed.ClipSharing = distributed.NOT_SHARED,
+    sharing: ClipSharing = NOT_SHARED,
 ) -> tuple[dict, Scores | None]:
     """Accuracies and scores of a model over all views of all videos of a split.
 
@@ -83,7 +84,7 @@ def evaluate(
     if finished:
         finished.save()
 
-    shares = distributed.gather((own.all(), failures))
+    shares = processes.gather((own.all(), failures))
     shares = shares and sharing.one_each(shares)
     figures, scores, problem = None, None, ""
     if shares is not None:
@@ -102,7 +103,7 @@ def evaluate(
             figures = task.summarize(scores, unreadable=unreadable, details=details)
         except EvaluationError as error:  # which every process shall tell, and none wait for figures
             problem = str(error)
-    figures, problem = distributed.broadcast((figures, problem))
+    figures, problem = processes.broadcast((figures, problem))
     if problem:
         raise EvaluationError(problem)
     return figures, scores
@@ -127,7 +128,7 @@ def score_batches(
 
     was_training = model.training
     model.eval()
-    progress = tqdm(loader, desc=title, unit="batch", leave=False, disable=None if distributed.is_main() else True)
+    progress = tqdm(loader, desc=title, unit="batch", leave=False, disable=None if processes.is_main() else True)
     yield from logits_by_batch(forward, progress, view_batch_size, fill_last=fill_last)
     model.train(was_training)
 
@@ -150,7 +151,7 @@ def judge(batch: dict, logits: Tensor, task: Task, *, num_crops: int, ensemble: 
 
 
 def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
-    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``videofib.scores``), each whole or not at all."""
+    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each whole or not at all."""
     write_scores(Path(output_dir) / SCORES_NAME, scores)
     with replacing(Path(output_dir) / "test_results.json") as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

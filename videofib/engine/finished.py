@@ -23,9 +23,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from videofib import distributed
-from videofib.engine.tasks import EvaluationError
+from videofib.distributed import processes
 from videofib.files import remove_partial, replacing
+from videofib.metrics.tasks import EvaluationError
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ class FinishedVideos:
         self._folder = self._all / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         self._waiting: list[Columns] = []
         self._last = time.monotonic()
-        self.earlier = self._open(about) if distributed.is_main() else None
+        self.earlier = self._open(about) if processes.is_main() else None
         # one process has looked, before any has begun to write: so all skip the same videos
-        self.indices: set[int] = set(distributed.broadcast(self.earlier and self.earlier["indices"].tolist()) or ())
+        self.indices: set[int] = set(processes.broadcast(self.earlier and self.earlier["indices"].tolist()) or ())
 
     def add(self, videos: Columns) -> None:
         """Remember finished videos; now and then they are put on the disk."""

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videofib import distributed
+from videofib.distributed import processes
+from videofib.distributed.mesh import NOT_SHARED, ClipSharing
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Meter:
         epochs: int,
         epoch: int,
         before: Meter | None = None,
-        sharing: distributed.ClipSharing = distributed.NOT_SHARED,
+        sharing: ClipSharing = NOT_SHARED,
     ) -> None:
         self.sharing = sharing
         self.steps, self.step, self.epochs, self.epoch = steps, step, epochs, epoch
@@ -107,7 +108,7 @@ class Meter:
 
     def recent(self) -> dict:
         """A line of figures of the batches since the last one."""
-        (loss,) = distributed.mean([_ratio(self.recent_loss, self.recent_batches)])
+        (loss,) = processes.mean([_ratio(self.recent_loss, self.recent_batches)])
         self.recent_loss, self.recent_batches = 0.0, 0
         left = (self.epochs - self.epoch) * self.steps - self.step
         seconds = left * self._elapsed() / (self.step - self.first_step)
@@ -127,17 +128,17 @@ class Meter:
 
     def whole_epoch(self) -> dict:
         """The line of figures of the epoch; videos that were replaced are told in the log, each once a run."""
-        (loss,) = distributed.mean([_ratio(self.loss, self.batches)])
+        (loss,) = processes.mean([_ratio(self.loss, self.batches)])
         stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": self.lr, "loss": loss}
         if self.taught:
-            (stats["teacher_loss"],) = distributed.mean([_ratio(self.teacher_loss, self.taught)])
+            (stats["teacher_loss"],) = processes.mean([_ratio(self.teacher_loss, self.taught)])
         if self.judged:
-            (stats["clip_top1_acc"],) = distributed.mean([100.0 * self.correct / self.judged])
-        told = self.sharing.one_each(distributed.all_gather(self.failures))
+            (stats["clip_top1_acc"],) = processes.mean([100.0 * self.correct / self.judged])
+        told = self.sharing.one_each(processes.all_gather(self.failures))
         replaced = [failure for failures in told for failure in failures]
         new = {name: reason for name, reason in replaced if name not in self.named}
         self.named.update(new)
-        if new and distributed.is_main():
+        if new and processes.is_main():
             names = "; ".join(f"{name} ({reason})" for name, reason in sorted(new.items()))
             logger.warning("epoch %d: %d unreadable videos were replaced: %s", self.epoch + 1, len(new), names)
         return {

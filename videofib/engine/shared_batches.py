@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import Sampler
 
-from videofib.distributed import ClipSharing
+from videofib.distributed.mesh import ClipSharing
 
 
 class SharedBatches:
@@ -18,7 +18,7 @@ class SharedBatches:
     memory.
 
     Args:
-        loader: as of :class:`videofib.data.video_loader.VideoLoader`, alike in every process; only the first's is read.
+        loader: as of ``data.loading.loader.VideoLoader``, alike in every process; only the first's is read.
         sharing: of the processes; more than one.
     """
 

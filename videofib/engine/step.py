@@ -13,9 +13,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from videofib.distributed.fsdp import whole
 from videofib.engine.distill import Distillation
-from videofib.metrics import topk_correct
-from videofib.sharding import whole
+from videofib.metrics.accuracy import topk_correct
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -15,15 +15,16 @@ from einops import rearrange
 from torch import nn
 from tqdm import tqdm
 
-from videofib import distributed
+from videofib.checkpoint.retention import BestKeeper
+from videofib.distributed import processes
+from videofib.distributed.fsdp import gradients_averaged
+from videofib.distributed.mesh import NOT_SHARED, ClipSharing
 from videofib.engine.freezing import learning_mode
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter, peak_memory_gib
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
 from videofib.engine.step import Recipe, mix_clips, optimizer_step, set_lr
-from videofib.logging import log_stats
-from videofib.retention import BestKeeper
-from videofib.sharding import gradients_averaged
+from videofib.tracking.log import log_stats
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def train(
     eval_period: int = 1,
     best: BestKeeper | None = None,
     stop: Callable[[], bool] = lambda: False,
-    sharing: distributed.ClipSharing = distributed.NOT_SHARED,
+    sharing: ClipSharing = NOT_SHARED,
 ) -> None:
     """Train ``model`` in place, from ``start`` up to ``epochs``.
 
@@ -91,9 +92,9 @@ def train(
         TrainingError: too many gradients in a row are not finite, or ``start`` holds no usable state.
         InterruptedRun: ``stop`` said so.
     """
-    replica = distributed.replicate(model)
+    replica = processes.replicate(model)
     meter = None
-    is_unseen = distributed.any_process(best is not None and not best.has_seen(start.epoch))
+    is_unseen = processes.any_process(best is not None and not best.has_seen(start.epoch))
     if is_unseen and start.epoch and not start.step and _is_due(start.epoch - 1, eval_period, epochs):
         _validate(start.epoch, epochs, validate, best)
     for epoch in range(start.epoch, epochs):
@@ -113,14 +114,14 @@ def train(
             stop=stop,
         )
         stats = meter.whole_epoch()
-        if distributed.is_main():
+        if processes.is_main():
             log_stats({"_type": "train_epoch", **stats})
-        stopping = distributed.any_process(stop()) and epoch + 1 < epochs
+        stopping = processes.any_process(stop()) and epoch + 1 < epochs
         saving = stopping or _is_due(epoch, checkpoint_period, epochs)
         if saving:
             save(Position(epoch + 1))
         if stopping:
-            distributed.barrier()  # the first to end makes the launcher end all, and rank 0 is saving
+            processes.barrier()  # the first to end makes the launcher end all, and rank 0 is saving
             raise InterruptedRun(f"stopped on request after epoch {epoch + 1}")
         if _is_due(epoch, eval_period, epochs):
             _validate(epoch + 1, epochs, validate, best, save=None if saving else save)
@@ -153,7 +154,7 @@ def train_epoch(
         initial=meter.step,
         unit="batch",
         leave=False,
-        disable=None if distributed.is_main() else True,  # None: quiet where the output is no terminal
+        disable=None if processes.is_main() else True,  # None: quiet where the output is no terminal
     )
     for step, batch in enumerate(progress, start=meter.step):
         clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w").to(device, non_blocking=True)
@@ -201,18 +202,18 @@ def train_epoch(
         )
         if (step + 1) % log_period == 0:
             stats = meter.recent()
-            if distributed.is_main():
+            if processes.is_main():
                 log_stats({"_type": "train_iter", **stats})
         if not completes_group or step + 1 == meter.steps:
             continue
-        stopping = distributed.any_process(stop())
+        stopping = processes.any_process(stop())
         if stopping or (checkpoint_steps and step + 1 - saved >= checkpoint_steps):
             state = {"generators": generator_states(), "meter": meter.state()}
-            states = meter.sharing.one_each(distributed.all_gather(state))
+            states = meter.sharing.one_each(processes.all_gather(state))
             saved = step + 1
             save(Position(meter.epoch, saved, states))
         if stopping:
-            distributed.barrier()  # likewise
+            processes.barrier()  # likewise
             raise InterruptedRun(f"stopped on request after {where}")
 
 
@@ -226,7 +227,7 @@ def _enter_epoch(
     start: Position,
     seed: int,
     before: Meter | None,
-    sharing: distributed.ClipSharing,
+    sharing: ClipSharing,
 ) -> Meter:
     """Set this process's generators, and give the meter, as they are at ``start`` of an epoch."""
     rank, world = sharing.data_rank, sharing.data_world
@@ -243,7 +244,7 @@ def _enter_epoch(
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"the checkpoint cannot be gone on from within an epoch: {error}") from error
     else:
-        if start.step and distributed.is_main():
+        if start.step and processes.is_main():
             logger.warning(
                 "the checkpoint within an epoch is of %d process(es), this run of %d: the videos that are left are the "
                 "same, but other chance is drawn, and the epoch's figures begin here",
@@ -267,8 +268,8 @@ def _validate(
         save: where this epoch has no checkpoint, writes one if it is the best.
     """
     figures = validate()
-    only_as_best = distributed.any_process(best is not None and save is not None and best.improves(figures))
-    if distributed.is_main():
+    only_as_best = processes.any_process(best is not None and save is not None and best.improves(figures))
+    if processes.is_main():
         log_stats({"_type": "val_epoch", "epoch": epoch, "epochs": epochs, **figures})
     if only_as_best:
         save(Position(epoch))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from videofib.metrics import bootstrap_interval, confusion_matrix, topk_correct
+from videofib.metrics.accuracy import bootstrap_interval, confusion_matrix, topk_correct
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from videofib.metrics import most_confused
+from videofib.metrics.accuracy import most_confused
 from videofib.report.analyse import Judged, confusion
 from videofib.report.frames import data_uri
 from videofib.report.html import number, percent, table, text

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from videofib.data.decode import estimate, read_frames
 from videofib.data.errors import DecodeError, FrameIndexError
-from videofib.data.remote import fetched
+from videofib.data.lists.remote import fetched
 from videofib.data.source import Source
+from videofib.data.video.decode import estimate, read_frames
 
 _SHORT_SIDE = 128  # pixels
 _LONG_SIDE = 256

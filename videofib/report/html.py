@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from videofib.data.contact_sheet import shown
+from videofib.files import printable
 
 
 def text(value: object) -> str:
     """Anything as text that is safe in an element or a quoted attribute; what cannot be printed is replaced."""
-    return escape(shown(str(value)))
+    return escape(printable(str(value)))
 
 
 def number(value: float | None) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from videofib.data.source import ByteRange, Source
+from videofib.metrics.scores import SCORES_NAME, ScoresError, read_scores
 from videofib.report.analyse import Judged
-from videofib.scores import SCORES_NAME, ScoresError, read_scores
 
 
 def read_judged(folder: str | Path, missing: list[str]) -> Judged | None:

@@ -1,0 +1,193 @@
+"""Checkpoint folders come back as they were, and damaged, hostile and half-written ones are refused by name."""
+
+import json
+import logging
+import os
+import pickle
+import shutil
+import struct
+import zlib
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from videofib.checkpoint.file import (
+    CheckpointError,
+    find_checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    resume,
+    save_checkpoint,
+)
+from videofib.distributed.fsdp import shard
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _group():
+    """A process group of this process alone, in which models can be sharded."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def run_parts(sharded=True):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    model.register_buffer("scale", torch.tensor(2.0))
+    if sharded:
+        shard(model)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+def take_step(model, optimizer):
+    model(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def save(folder, epoch, **options):
+    model, optimizer = run_parts()
+    take_step(model, optimizer)
+    return save_checkpoint(folder, epoch, model, optimizer, **{"in_shares": True, "config": "RNG_SEED: 0\n", **options})
+
+
+def test_a_folder_holds_what_a_file_holds(tmp_path):
+    states = [{"generators": (1, (2, 3)), "meter": {"loss": 0.5}, "cpu": torch.arange(3)}]
+    options = {"step": 7, "states": states}
+    folder, file = save(tmp_path, 3, **options), save(tmp_path, 3, in_shares=False, **options)
+    assert [path.name for path in (folder, file)] == [
+        "checkpoint_epoch_00003_step_000007.dcp",
+        "checkpoint_epoch_00003_step_000007.pyth",
+    ]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".pyth", ".safetensors"]
+    found, expected = load_checkpoint(folder), load_checkpoint(file)
+    assert found.keys() == expected.keys()
+    for key in ("model_state", "optimizer_state", "states"):
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0)
+    for key in ("epoch", "step", "config", "versions", "scaler_state", "ema_state"):
+        assert found[key] == expected[key]
+
+    for sharded in (True, False):  # and both go on as whole and as sharded weights
+        model, optimizer = run_parts(sharded)
+        assert resume(found, folder, model, optimizer) == 3
+        take_step(model, optimizer)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_model_that_is_not_sharded_is_kept_in_a_file(tmp_path):
+    assert save_checkpoint(tmp_path, 1, *run_parts(sharded=False), in_shares=True).name.endswith(".pyth")
+
+
+def cut_off(folder):
+    (share,) = folder.glob("*.safetensors")
+    share.write_bytes(share.read_bytes()[:-8])
+
+
+def lose(folder):
+    next(folder.glob("*.safetensors")).unlink()
+
+
+def lose_content(folder):
+    (folder / "content.pyth").unlink()
+
+
+def add_share(folder):
+    shutil.copy(next(folder.glob("*.safetensors")), folder / "shard-00009-model-00001-of-00001.safetensors")
+
+
+def flip_a_bit(folder):
+    (share,) = folder.glob("*.safetensors")
+    flip(share, 1)
+
+
+def flip_a_bit_of_the_content(folder):
+    data = (folder / "content.pyth").read_bytes()
+    flip(folder / "content.pyth", len(data) - data.index(b"RNG_SEED: 0") - len("RNG_SEED: "))  # 0 becomes 1
+
+
+def flip(file, place):
+    """Flip a bit of the byte so far from the end."""
+    data = bytearray(file.read_bytes())
+    data[-place] ^= 1
+    file.write_bytes(data)
+
+
+def lie_about_places(folder):
+    """Change the head of a share: a tensor that begins elsewhere leaves a hole in the whole one."""
+    (share,) = folder.glob("*.safetensors")
+    data = share.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    head = json.loads(data[8 : 8 + length])
+    places = json.loads(head["__metadata__"]["DCP_SHARDING_INFO"])
+    places["model_state.0.weight"]["saved_offsets"] = [1, 0]
+    head["__metadata__"]["DCP_SHARDING_INFO"] = json.dumps(places)
+    text = json.dumps(head, separators=(",", ":")).encode()
+    assert len(text) <= length
+    share.write_bytes(data[:8] + text.ljust(length) + data[8 + length :])
+    content = torch.load(folder / "content.pyth", weights_only=True)
+    content["files"][share.name] = zlib.crc32(share.read_bytes())
+    torch.save(content, folder / "content.pyth")
+
+
+DAMAGES = [cut_off, lose, lose_content, add_share, flip_a_bit, flip_a_bit_of_the_content, lie_about_places]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_folder_is_reported_and_the_one_before_it_used(tmp_path, caplog, monkeypatch, damage):
+    save(tmp_path, 1, in_shares=False)
+    folder = save(tmp_path, 2)
+    load_checkpoint(folder)
+    damage(folder)
+    monkeypatch.setattr(logging.getLogger("videofib"), "propagate", True)  # to where caplog listens
+    path, content = latest_checkpoint(tmp_path)
+    assert (path.name, content["epoch"]) == ("checkpoint_epoch_00001.pyth", 1)
+    assert "checkpoint_epoch_00002.dcp" in caplog.text
+
+    path.write_bytes(b"half a file")
+    assert save(tmp_path, 2) == folder  # the run comes there again, and writes it anew
+    assert latest_checkpoint(tmp_path)[0] == folder
+
+
+class Hostile:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize(("name", "write"), [("content.pyth", torch.save), (".metadata", pickle.dump)])
+def test_code_in_a_folder_is_not_run(tmp_path, name, write):
+    folder = save(tmp_path, 1)
+    with (folder / name).open("wb") as file:
+        write({"epoch": Hostile(tmp_path / "owned")}, file)
+    if name == ".metadata":  # which torch.distributed.checkpoint would unpickle, and here nothing reads
+        assert load_checkpoint(folder)["epoch"] == 1
+    else:
+        with pytest.raises(CheckpointError, match=r"content\.pyth asks to run"):
+            load_checkpoint(folder)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_what_a_killed_write_left_is_no_checkpoint_and_is_replaced(tmp_path):
+    folder = save(tmp_path, 1)
+    folder.rename(tmp_path / f".{folder.name}.partial")
+    assert find_checkpoints(tmp_path) == []
+    assert save(tmp_path, 1) == folder
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
+
+
+def test_folders_within_an_epoch_are_kept_until_newer_ones_are_there(tmp_path):
+    for step in (5, 10, 15):
+        save(tmp_path, 0, step=step)
+    save(tmp_path, 1)
+    names = [path.name for path in tmp_path.iterdir()]
+    assert sorted(names) == ["checkpoint_epoch_00000_step_000015.dcp", "checkpoint_epoch_00001.dcp"]
+
+
+def test_a_failed_write_says_so(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
+        save(tmp_path / "file", 1)

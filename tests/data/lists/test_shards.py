@@ -1,0 +1,146 @@
+"""Shards hold the same videos as the files they were made of, readable by anybody, from a folder or a URL."""
+
+import itertools
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from tests.data.clips.test_dataset import config
+from videofib import cli
+from videofib.config.defaults import ConfigError
+from videofib.data.errors import ManifestError
+from videofib.data.lists.manifest import ManifestRow, write_list, write_manifest
+from videofib.data.lists.parquet import read_columns, write_columns
+from videofib.data.lists.shards import _KINDS, read_shards
+from videofib.prep.encode import write_video
+from videofib.run.loaders import build_eval_loader, build_train_loader
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Twelve videos of noise in a prepared folder."""
+    root = tmp_path_factory.mktemp("files")
+    rng = np.random.default_rng(0)
+    rows = [ManifestRow(f"videos/v {i}.mp4", i % 3, "train", num_frames=10 + i, fps=25.0) for i in range(12)]
+    for row in rows:
+        write_video(root / row.path, rng.integers(0, 256, (row.num_frames, 48, 64, 3), dtype=np.uint8), 25)
+    for split in ("train", "val"):
+        write_list(root / f"{split}.csv", [(row.path, row.label) for row in rows])
+    write_manifest(root / "manifest.parquet", rows)
+    (root / "classes.txt").write_text("a\nb\nc\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def shards(files, tmp_path_factory):
+    """The same in shards of a few videos each, by the command."""
+    out = tmp_path_factory.mktemp("shards")
+    cli.main(["prep", "shards", str(files), "--out", str(out), "--shard-bytes", "150000"])
+    return out
+
+
+def views(cfg):
+    """{video id: its view} of the val split, which nothing random touches."""
+    loader = build_eval_loader(cfg, "val")
+    found = {}
+    for batch in loader:
+        assert batch["failures"] == []
+        for index, view in zip(batch["indices"].tolist(), batch["views"].clone(), strict=True):
+            found[loader.dataset.records[index].video_id] = view
+    loader.close()
+    return found
+
+
+def test_others_find_videos_labels_and_facts_by_name(files, shards):
+    tars = sorted(shards.glob("train-*.tar"))
+    assert len(tars) > 2
+    seen = {}
+    for path in tars:
+        with tarfile.open(path) as tar:
+            names = tar.getnames()
+            for key in sorted({name.split(".")[0] for name in names}):
+                assert [name for name in names if name.split(".")[0] == key] == [
+                    f"{key}.mp4",
+                    f"{key}.cls",
+                    f"{key}.json",
+                ]
+                facts = json.load(tar.extractfile(f"{key}.json"))
+                label = int(tar.extractfile(f"{key}.cls").read())
+                seen[facts["video_id"]] = label
+                assert tar.extractfile(f"{key}.mp4").read() == (files / facts["video_id"]).read_bytes()
+    assert seen == {f"videos/v {i}.mp4": i % 3 for i in range(12)}
+    assert (shards / "classes.txt").read_bytes() == (files / "classes.txt").read_bytes()
+
+
+def test_packing_again_gives_the_same_bytes(files, shards, tmp_path):
+    cli.main(["prep", "shards", str(files), "--out", f"file://{tmp_path}/again", "--shard-bytes", "150000"])
+    names = sorted(path.name for path in shards.iterdir())
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == names
+    assert all((tmp_path / "again" / name).read_bytes() == (shards / name).read_bytes() for name in names)
+
+
+def test_packing_into_fewer_shards_leaves_none_of_the_old_ones(files, tmp_path):
+    for size, count in [("150000", 3), ("100000000", 1)]:
+        cli.main(["prep", "shards", str(files), "--out", str(tmp_path), "--shard-bytes", size])
+        assert len(list(tmp_path.glob("val-*.tar"))) == count
+        assert len(read_shards(tmp_path, "val")) == 12
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_the_loader_reads_the_same_from_shards_and_urls(files, shards, scheme, workers):
+    expected = views(config(files))
+    found = views(config(f"{scheme}{shards}", "DATA_LOADER.NUM_WORKERS", workers))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_few_shards_are_read_at_a_time(files, shards):
+    loader = build_train_loader(config(shards, "DATA_LOADER.SHARD_WINDOW", 1, "TRAIN.BATCH_SIZE", 1))
+    records = loader.dataset.records
+    order = [records[index].path.path for _, index, _ in loader.sampler]
+    changes = sum(a != b for a, b in itertools.pairwise(order))
+    assert changes == len(set(order)) - 1
+    with pytest.raises(ConfigError, match=r"DATA_LOADER\.SHARD_WINDOW needs shards"):
+        build_train_loader(config(files, "DATA_LOADER.SHARD_WINDOW", 1))
+
+
+def test_a_shard_that_is_cut_short_costs_its_last_videos(shards, tmp_path):
+    for path in shards.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    victim = tmp_path / "val-000001.tar"
+    victim.write_bytes(victim.read_bytes()[:40000])
+    for scheme in ("", "file://"):
+        loader = build_eval_loader(config(f"{scheme}{tmp_path}"), "val")
+        failures = [failure for batch in loader for failure in batch["failures"]]
+        assert failures
+        assert all(f"{scheme}{victim}[" in reason for _, reason in failures), failures
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("shard", "../../etc/x.tar"), ("start", -1), ("size", 0), ("label", -1), ("shard", "a.zip")]
+)
+def test_an_index_that_points_elsewhere_is_refused(shards, tmp_path, column, value):
+    columns = read_columns(shards / "train.parquet", _KINDS)
+    columns[column][0] = value
+    write_columns(tmp_path / "train.parquet", columns, _KINDS)
+    with pytest.raises(ManifestError, match=r"train\.parquet: 'videos/v \d+\.mp4' is said to be"):
+        read_shards(tmp_path, "train")
+
+
+def test_what_is_not_there_is_named(files, tmp_path, capsys):
+    with pytest.raises(
+        ManifestError, match=r"no index of shards: file://.*/train\.parquet cannot be fetched: FileNotFound"
+    ):
+        build_train_loader(config(f"file://{tmp_path}"))
+    with pytest.raises(
+        ManifestError, match=r"unknown://x/train\.parquet cannot be fetched: ValueError: Protocol not known"
+    ):
+        build_train_loader(config("unknown://x"))
+    for folder, message in [(tmp_path, "has none of train.csv"), (files, "cannot be written")]:
+        with pytest.raises(SystemExit):
+            cli.main(["prep", "shards", str(folder), "--out", "unknown://x"])
+        assert message in capsys.readouterr().err

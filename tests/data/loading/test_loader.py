@@ -1,0 +1,153 @@
+"""The loader's promises: order, no sample lost to a broken one, memory that is used again."""
+
+import gc
+import logging
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+from tests.data.loading.misbehaving import Videos
+from videofib.data.loading.loader import VideoLoader
+from videofib.data.loading.shared_memory import Slots
+from videofib.data.loading.workers import WorkerError
+
+
+@pytest.fixture
+def make_loader():
+    """Loaders with two workers, which are ended with the test."""
+    loaders = []
+
+    def make(dataset, keys=None, batch_size=3, **options):
+        keys = range(len(dataset.records)) if keys is None else keys
+        loaders.append(VideoLoader(dataset, keys, batch_size, **{"num_workers": 2, **options}))
+        return loaders[-1]
+
+    yield make
+    for loader in loaders:
+        loader.close()
+
+
+def labels(batches):
+    return [batch["labels"].tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_batches_come_in_the_order_of_the_keys_whoever_is_slow(make_loader, num_workers):
+    loader = make_loader(Videos("slow", *["good"] * 6), num_workers=num_workers)
+    for _ in range(2):
+        found = [(batch["labels"].tolist(), batch["views"][:, 0, 0, 0, 0, 0].tolist()) for batch in loader]
+        assert found == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4, 5]), ([6], [6])]
+    assert len(loader) == 3
+
+
+def test_a_hanging_read_costs_its_worker_and_nothing_else(make_loader, caplog):
+    loader = make_loader(Videos("good", "hang", "good", "good"), batch_size=2, time_limit=1.0)
+    with caplog.at_level(logging.ERROR):
+        start = time.perf_counter()
+        first = list(loader)
+        assert time.perf_counter() - start < 20
+        start = time.perf_counter()
+        second = list(loader)
+        assert time.perf_counter() - start < 0.9  # it is not read again
+    for batches in (first, second):
+        assert labels(batches) == [[0, 2], [2, 3]]
+        assert batches[0]["failures"] == [("v1", "hang 1: not read within 1 s; its process was killed")]
+    assert caplog.text.count("hang 1") == 1
+
+
+def test_a_crash_is_forgiven_once(make_loader, tmp_path, caplog):
+    deed = f"crash-once 1 {tmp_path / 'crashed'}"
+    batches = list(make_loader(Videos("good", deed, "crash", "good")))
+    assert labels(batches) == [[0, 1, 3], [3]]
+    assert batches[0]["failures"] == [("v2", "crash 2: the process that read it died twice (signal SIGSEGV)")]
+    assert "crash 2" in caplog.text
+    assert "crash-once" not in caplog.text
+
+
+def test_a_worker_that_somebody_kills_loses_no_sample(make_loader):
+    loader = make_loader(Videos(*["slow"] * 8), batch_size=4)
+    batches = iter(loader)
+    next(batches)
+    os.kill(next(iter(loader._workers._workers.values())).process.pid, signal.SIGKILL)
+    assert labels(batches) == [[4, 5, 6, 7]]
+    assert labels(loader) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_a_stopped_worker_is_replaced(make_loader):
+    """SIGSTOP is as near as a test comes to a decoder that hangs in the kernel: no code of the worker runs."""
+    loader = make_loader(Videos(*["slow"] * 4), batch_size=1, num_workers=1, time_limit=1.0)
+    batches = iter(loader)
+    next(batches)
+    worker = loader._workers._workers[0].process.pid
+    threading.Timer(0.05, os.kill, (worker, signal.SIGSTOP)).start()
+    assert len(list(batches)) == 3
+    assert loader._workers._workers[0].process.pid != worker
+
+
+def test_what_cannot_be_read_is_replaced_and_named_in_its_batch(make_loader):
+    batches = list(make_loader(Videos("good", "bad", "good", "bad", "good"), batch_size=2))
+    assert labels(batches) == [[0, 2], [2, 4], [4]]
+    assert [batch["failures"] for batch in batches] == [
+        [("v1", "bad 1: not a video")],
+        [("v3", "bad 3: not a video")],
+        [],
+    ]
+    with pytest.raises(RuntimeError, match="nothing can be read"):
+        list(make_loader(Videos("bad", "bad")))
+
+
+def test_a_mistake_in_the_code_is_not_taken_for_a_bad_video(make_loader):
+    with pytest.raises(WorkerError, match=r"(?s)bug 1.*KeyError: 'a mistake in the code'"):
+        list(make_loader(Videos("good", "bug")))
+
+
+def test_stopping_early_does_not_disturb_the_next_pass(make_loader):
+    loader = make_loader(Videos(*["slow"] * 2, *["good"] * 10), batch_size=2)
+    for _ in range(3):
+        batches = iter(loader)
+        next(batches)
+        batches.close()
+    for batch in loader:
+        assert batch["views"][:, 0, 0, 0, 0, 0].tolist() == batch["labels"].tolist()
+
+
+def test_two_passes_at_once_do_not_disturb_each_other(make_loader):
+    loader = make_loader(Videos(*["good"] * 500), batch_size=100)
+    first, second = iter(loader), iter(loader)
+    assert next(first)["labels"].tolist() == next(second)["labels"].tolist() == list(range(100))
+    first.close()
+    assert [batch["labels"][0].item() for batch in second] == [100, 200, 300, 400]
+
+
+def test_a_batch_stays_as_it_is_while_anybody_holds_a_part_of_it(make_loader):
+    loader = make_loader(Videos(*["good"] * 12), batch_size=2)
+    kept = [batch["views"][1, 0, 0] for _ in range(3) for batch in loader]  # views of views
+    assert [part.unique().tolist() for part in kept] == [[i] for i in range(1, 12, 2)] * 3
+
+
+def test_memory_is_used_again(make_loader):
+    loader = make_loader(Videos(*["good"] * 12), batch_size=2)
+    for _ in range(5):
+        for batch in loader:  # noqa: B007
+            pass
+    assert len(loader._slots._maps) <= 5
+    slots = Slots((2, 3))
+    number, batch = slots.take()
+    row = batch[0]
+    del batch
+    gc.collect()
+    assert slots.take()[0] != number
+    del row
+    gc.collect()
+    assert slots.take()[0] == number
+    assert torch.equal(slots.take()[1].fill_(7), torch.full((2, 3), 7.0))
+    slots.close()
+
+
+def test_a_sampler_without_length_is_refused():
+    with pytest.raises(TypeError, match="generator"):
+        VideoLoader(Videos("good"), (i for i in range(3)), 1)

@@ -1,0 +1,61 @@
+"""Where to enter a video: the arithmetic, by hand."""
+
+import pytest
+
+from videofib.data.video.seek_index import Stored, ascending, build
+
+
+def video(times, keys, hidden=()):
+    return [Stored(time, number in keys, number not in hidden) for number, time in enumerate(times)]
+
+
+#                 0  1  2  3 |4  5  6  7 |8  9      packet 4 opens a group that leans on the one before
+OPEN_AND_CLOSED = video([0, 3, 1, 2, 6, 4, 5, 7, 8, 9], {0, 4, 8})
+
+
+def test_the_drawn_example():
+    index = build(OPEN_AND_CLOSED)
+    assert index.times == list(range(10))
+    assert (index.entry_packets, index.entry_frames) == ([0, 4, 8], [0, 6, 8])
+    # (packet, frame) to enter at for every frame
+    assert [index.entry(i) for i in range(10)] == [(0, 0)] * 6 + [(4, 6)] * 2 + [(8, 8)] * 2
+
+
+def test_times_may_have_gaps_and_begin_anywhere():
+    index = build(video([-500, 0, 1000, 1001], {0, 2}))
+    assert index.times == [-500, 0, 1000, 1001]
+    assert [index.entry(i) for i in range(4)] == [(0, 0), (0, 0), (2, 2), (2, 2)]
+
+
+def test_a_keyframe_stored_before_frames_shown_earlier_is_an_entry_only_for_later_ones():
+    # a frame shown after the keyframe but stored before it would be missing: no entry there
+    index = build(video([0, 5, 3, 6], {0, 2}))
+    assert (index.entry_packets, index.entry_frames) == ([0], [0])
+
+
+def test_frames_that_an_edit_list_cuts_away_are_not_counted():
+    index = build(video([-2, -1, 0, 1, 2], {0, 3}, hidden={0, 1}))
+    assert index.times == [0, 1, 2]
+    assert [index.entry(i) for i in range(3)] == [(0, 0), (3, 1), (3, 1)]
+    # a keyframe that is not shown cannot be checked, and is no entry
+    assert build(video([-2, -1, 0, 1], {0, 1}, hidden={0, 1})).entry_packets == [0]
+
+
+@pytest.mark.parametrize(
+    ("packets", "why"),
+    [
+        ([], "no packets"),
+        (video([0, 1], {0, 1}, hidden={0, 1}), "none is shown"),
+        (video([0, None, 2], {0}), "a time is unknown"),
+        (video([0, 1, 1], {0}), "a time comes twice"),
+        (video([0, 1, 2], {1}), "frames before the first keyframe do not decode"),
+        (video([2, 0, 1, 3], {0}), "frames shown before the first keyframe do not decode"),
+    ],
+)
+def test_videos_whose_times_do_not_number_their_frames_have_no_index(packets, why):
+    assert build(packets) is None, why
+
+
+def test_order_of_storing_and_showing():
+    assert ascending(video([0, 1, 5], {0}))
+    assert not ascending(OPEN_AND_CLOSED)

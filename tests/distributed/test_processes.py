@@ -1,0 +1,103 @@
+"""Processes that find each other, exchange values, and do not wait for one that died."""
+
+import os
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from videofib.distributed import processes
+from videofib.distributed.launch import launch, leave_cores_to, torchrun_processes
+
+
+def test_a_single_process_needs_no_group():
+    assert (processes.rank(), processes.world_size(), processes.is_main()) == (0, 1, True)
+    assert processes.all_gather({"a": 1}) == [{"a": 1}]
+    assert processes.mean([1.5, 2.0]) == [1.5, 2.0]
+    processes.barrier()
+    model = nn.Linear(1, 1)
+    assert processes.replicate(model) is model
+    ran = []
+    launch(ran.append, ("here",))
+    assert ran == ["here"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="threads are shared out where the model runs on the CPU")
+def test_a_model_on_the_cpu_leaves_cores_to_its_data_workers(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        monkeypatch.setenv("OMP_NUM_THREADS", "4")  # the user has decided
+        leave_cores_to(3)
+        assert torch.get_num_threads() == 4
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        leave_cores_to(3)
+        assert torch.get_num_threads() == 1
+        leave_cores_to(3)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_torchrun_is_recognised(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert torchrun_processes() is None
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "MASTER_ADDR": "host", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert torchrun_processes() == (4, 2)
+
+
+def exchange(folder):
+    rank = processes.rank()
+    assert processes.world_size() == 2
+    assert processes.all_gather({"rank": rank, "rest": [0] * rank}) == [
+        {"rank": 0, "rest": []},
+        {"rank": 1, "rest": [0]},
+    ]
+    assert processes.mean([float(rank), 3.0]) == [0.5, 3.0]
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, rank + 1.0)
+    replica = processes.replicate(model)
+    assert model.weight.item() == 1.0  # rank 0's weights
+    replica(torch.full((1, 1), float(rank))).sum().backward()
+    assert model.weight.grad.item() == 0.5  # the mean of 0 and 1
+    (folder / f"rank {rank}, {torch.get_num_threads()} threads").touch()
+
+
+def test_two_processes_exchange_values_and_share_the_cores(tmp_path):
+    launch(exchange, (tmp_path,), processes=2)
+    threads = os.environ.get("OMP_NUM_THREADS") or max(1, torch.get_num_threads() // 2)
+    said = sorted(file.name for file in tmp_path.iterdir())
+    assert said == [f"rank {rank}, {threads} threads" for rank in range(2)]
+
+
+def test_two_machines_meet_at_an_address(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"tcp://localhost:{probe.getsockname()[1]}"
+    with ThreadPoolExecutor() as pool:  # two launchers, as if on two machines with one process each
+        launches = [
+            pool.submit(launch, exchange, (tmp_path,), machines=2, machine=machine, init_method=address)
+            for machine in range(2)
+        ]
+    assert [launched.result() for launched in launches] == [None, None]
+    assert [file.name[:6] for file in sorted(tmp_path.iterdir())] == ["rank 0", "rank 1"]
+
+
+def one_leaves():
+    if processes.rank() == 1:
+        sys.exit(7)
+    time.sleep(600)
+
+
+def test_when_one_process_ends_the_other_is_ended_and_its_exit_code_passed_on():
+    started = time.monotonic()
+    with pytest.raises(SystemExit) as caught:
+        launch(one_leaves, processes=2)
+    assert caught.value.code == 7
+    assert time.monotonic() - started < 120

@@ -1,0 +1,127 @@
+"""The file of scores: what is written comes back, and a foreign or damaged file is told in one line."""
+
+import json
+import os
+from dataclasses import replace
+
+import pyarrow
+import pytest
+import torch
+from pyarrow import parquet
+
+from videofib.metrics.scores import Scores, ScoresError, read_scores, write_scores
+
+AWKWARD = ["a b/c,d.mp4", os.fsdecode(b"caf\xe9.mp4"), "back\\slash.mp4", "<b>.mp4"]
+
+
+def made(**changes):
+    values = torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [torch.nan] * 3, [0.0, 0.0, 1.0]])
+    scores = Scores(
+        ids=AWKWARD,
+        paths=["/data/" + name for name in AWKWARD],
+        labels=torch.tensor([0, 1, 2, 2]),
+        scores=values,
+        view_correct=torch.tensor([1.0, 0.5, 0.0, 0.25]),
+        failures={AWKWARD[2]: "no video stream \udfff"},
+        num_views=6,
+        num_crops=3,
+        class_names=["run", "jümp", "swim"],
+    )
+    return replace(scores, **changes)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_written_comes_back(tmp_path, several):
+    scores = made()
+    if several:
+        multi_hot = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
+        scores = replace(scores, labels=multi_hot, kind="sigmoid", view_correct=torch.full((4,), torch.nan))
+    write_scores(tmp_path / "s.parquet", scores)
+    found = read_scores(tmp_path / "s.parquet")
+    for name in ("ids", "paths", "num_views", "num_crops", "kind", "ensemble", "class_names"):
+        assert getattr(found, name) == getattr(scores, name)
+    assert found.failures == {AWKWARD[2]: "no video stream \\udfff"}
+    torch.testing.assert_close(found.scores, scores.scores, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(found.labels, scores.labels)
+    expected = scores.view_correct.clone()
+    expected[2] = torch.nan
+    torch.testing.assert_close(found.view_correct, expected, equal_nan=True)
+
+
+def test_columns_and_metadata_are_as_documented(tmp_path):
+    write_scores(tmp_path / "s.parquet", made())
+    table = parquet.read_table(tmp_path / "s.parquet")
+    assert {field.name: str(field.type) for field in table.schema} == {
+        "video_id": "string",
+        "path": "string",
+        "label": "int32",
+        "scores": "list<element: float>",
+        "view_correct": "float",
+        "failure": "string",
+    }
+    assert table["scores"].is_null().to_pylist() == [False, False, True, False]
+    about = json.loads(table.schema.metadata[b"videofib"])
+    assert about.pop("version")
+    assert about == {
+        "num_views": 6,
+        "num_temporal_views": 2,
+        "num_spatial_crops": 3,
+        "num_classes": 3,
+        "class_names": ["run", "jümp", "swim"],
+        "scores": "softmax",
+        "ensemble": "sum",
+    }
+
+
+def test_a_split_without_a_readable_video_comes_back(tmp_path):
+    nothing = made(scores=torch.full((4, 3), torch.nan), failures=dict.fromkeys(AWKWARD, "gone"))
+    write_scores(tmp_path / "s.parquet", nothing)
+    assert read_scores(tmp_path / "s.parquet").scores.isnan().all()
+
+
+def changed_metadata(file, **changes):
+    table = parquet.read_table(file)
+    about = {**json.loads(table.schema.metadata[b"videofib"]), **changes}
+    parquet.write_table(table.replace_schema_metadata({b"videofib": json.dumps(about)}), file)
+
+
+def changed_column(file, name, values):
+    table = parquet.read_table(file)
+    parquet.write_table(table.set_column(table.column_names.index(name), name, values), file)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda file: file.unlink(), "no file of scores at"),
+        (lambda file: file.write_bytes(b"PAR1 no"), "is damaged or no Parquet file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-40]), "is damaged or no Parquet file"),
+        (lambda file: parquet.write_table(pyarrow.table({"a": [1]}), file), "videofib did not write it"),
+        (
+            lambda file: changed_metadata(file, num_classes=4, class_names=None),
+            "rows of 3 values",
+        ),
+        (lambda file: changed_metadata(file, num_classes="3"), "has num_classes '3'"),
+        (lambda file: changed_metadata(file, scores="odds"), "scores of the kind 'odds'"),
+        (lambda file: changed_metadata(file, class_names=["a"]), "names other than 3 classes"),
+        (
+            lambda file: changed_column(file, "label", pyarrow.array([0, 1, 2, 9], pyarrow.int32())),
+            "labels from 0 to 9",
+        ),
+        (lambda file: changed_column(file, "label", [["0", "1", "2", "2"]]), "column label of string"),
+        (lambda file: changed_column(file, "video_id", [["a", "b", "a", "c"]]), "has a video twice"),
+        (
+            lambda file: changed_column(file, "failure", pyarrow.array([None] * 4, pyarrow.string())),
+            "neither scores nor",
+        ),
+        (lambda file: parquet.write_table(parquet.read_table(file).drop(["path"]), file), "lacks 'path'"),
+    ],
+)
+def test_a_foreign_or_damaged_file_is_told_in_one_line(tmp_path, damage, message):
+    file = tmp_path / "s.parquet"
+    write_scores(file, made())
+    damage(file)
+    with pytest.raises(ScoresError, match=message) as caught:
+        read_scores(file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,83 @@
+"""Kinetics' csv files, and both ways of naming its clips."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from videofib.data.lists.manifest import SPLITS, load_split
+from videofib.prep.prepare import PrepareError
+from videofib.prep.sets import kinetics
+
+SCRIPTS = Path(__file__).parents[3] / "data_prep"
+
+HEADER = "label,youtube_id,time_start,time_end,split\n"
+
+
+def test_official_counts(shared_data):
+    listing = kinetics.read_annotations(shared_data / "annotations/kinetics400")
+    assert len(listing.videos) == 19906
+    assert len(listing.classes) == 400
+    assert (listing.classes[0], listing.classes[-1]) == ("abseiling", "zumba")
+    assert {video.splits for video in listing.videos} == {("val", "test")}  # the official test labels are not there
+    assert listing.videos[0].name == "abseiling/0wR5jVB-WPk_000417_000427.mp4"
+    assert listing.videos[0].stems == ("0wR5jVB-WPk_000417_000427", "0wR5jVB-WPk")
+    assert listing.notes == {"unlabelled_lists": [], "listed_twice": []}
+
+
+def test_both_naming_habits_and_all_kinds_of_folders(shared_data, tmp_path):
+    source, raw = shared_data / "hostile/short_7frame.mp4", tmp_path / "raw"
+    places = ["air_drumming/aaaaaaaaaaa.mp4", "air drumming/bbbbbbbbbbb_000010_000020.mkv", "-ccccccccc0.mp4"]
+    places += ["train/yoga/ddddddddddd_000001_000011.mp4", "yoga/eeeeeeeeeee.mp4"]
+    for place in places:
+        (raw / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, raw / place)
+    annotations = tmp_path / "annotations"
+    annotations.mkdir()
+    rows = ["air drumming,aaaaaaaaaaa,3,13,train", "air drumming,bbbbbbbbbbb,10,20,validate"]
+    (annotations / "a.csv").write_text(HEADER + "\n".join(rows), newline="")
+    rows = ["yoga,-ccccccccc0,0,10,train", "yoga,ddddddddddd,1,11,val", "yoga,eeeeeeeeeee,5,15,test"]
+    rows += ["yoga,fffffffffff,5,15,test", "yoga,eeeeeeeeeee,5,15,test"]
+    (annotations / "b.csv").write_text(HEADER + "\r\n".join(rows), newline="")
+    (annotations / "test.csv").write_text("youtube_id,time_start,time_end,split\nggggggggggg,0,10,test\n")
+    script = [sys.executable, str(SCRIPTS / "kinetics.py"), "--annotations", str(annotations), "--jobs", "2"]
+    command = [*script, "--videos", str(raw), "--out", str(tmp_path / "out")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    ids = {split: [Path(record.video_id).stem for record in load_split(tmp_path / "out", split)] for split in SPLITS}
+    assert ids == {
+        "train": ["aaaaaaaaaaa_000003_000013", "-ccccccccc0_000000_000010"],
+        "val": ["bbbbbbbbbbb_000010_000020", "ddddddddddd_000001_000011"],
+        "test": ["eeeeeeeeeee_000005_000015"],
+    }
+    (test,) = load_split(tmp_path / "out", "test")
+    assert (test.video_id, test.label) == ("videos/yoga/eeeeeeeeeee_000005_000015.mp4", 1)
+    assert (tmp_path / "out/classes.txt").read_text() == "air drumming\nyoga\n"
+    assert "missing: 1\n  yoga/fffffffffff_000005_000015.mp4" in printed
+    assert "unlabelled lists: 1\n  test.csv" in printed
+    assert "listed twice: 1\n  yoga/eeeeeeeeeee_000005_000015" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label,id\nyoga,x\n", "the header 'label,id' lacks youtube_id"),
+        (HEADER + "yoga,abc,zero,10,train\n", r"k\.csv:2: expected label"),
+        (HEADER + "yoga,abc,0,10,training\n", r"k\.csv:2: expected label"),
+        (HEADER + "yoga,abc,0\n", r"k\.csv:2: expected label"),
+        (HEADER + "yoga,../../x,0,10,train\n", r"'\.\./\.\./x' is refused"),
+        (HEADER, "no csv file of labelled clips"),
+        ("\0\xff", "k.csv"),
+    ],
+)
+def test_bad_files_are_named_with_the_line(tmp_path, text, message):
+    (tmp_path / "k.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(PrepareError, match=message):
+        kinetics.read_annotations(tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(PrepareError, match=r"nowhere\.csv cannot be read"):
+        kinetics.read_annotations(tmp_path / "nowhere.csv")

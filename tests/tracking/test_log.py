@@ -1,0 +1,62 @@
+"""What a run prints and what it writes down."""
+
+import json
+import logging
+import math
+
+import pytest
+
+from videofib.tracking.log import close_logging, log_stats, setup_logging
+
+
+@pytest.fixture(autouse=True)
+def _handlers_end_with_the_test():
+    yield
+    close_logging()
+
+
+def test_figures_are_one_json_line_on_stdout_and_in_the_file(tmp_path, capsys):
+    setup_logging(tmp_path)
+    log_stats({"_type": "train_iter", "loss": 1.23456789, "grad_norm": math.inf, "epoch": 3})
+    expected = {"_type": "train_iter", "loss": 1.23457, "grad_norm": None, "epoch": 3}
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line.removeprefix("json_stats: ")) == expected
+    assert json.loads((tmp_path / "stats.jsonl").read_text()) == expected
+
+
+def test_words_go_to_the_log_but_not_among_the_figures(tmp_path, capsys):
+    setup_logging(tmp_path)
+    logging.getLogger("videofib.run.main").info("going on")
+    logging.getLogger("videofib.run.main").error("no such file")
+    out, err = capsys.readouterr()
+    assert out == "going on\n"
+    assert err == "no such file\n"
+    log = (tmp_path / "log.txt").read_text()
+    assert "INFO going on" in log
+    assert "ERROR no such file" in log
+    assert (tmp_path / "stats.jsonl").read_text() == ""
+
+
+def test_setting_up_twice_says_things_once(tmp_path, capsys):
+    setup_logging(tmp_path)
+    setup_logging(tmp_path)
+    log_stats({"loss": 1.0})
+    assert capsys.readouterr().out.count("json_stats") == 1
+    assert len((tmp_path / "stats.jsonl").read_text().splitlines()) == 1
+
+
+def test_other_ranks_only_warn(tmp_path, capsys):
+    setup_logging(tmp_path / "unused", rank=2)
+    logging.getLogger("videofib").info("chatter")
+    logging.getLogger("videofib").warning("trouble")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "rank 2: trouble\n"
+    assert not (tmp_path / "unused").exists()
+
+
+def test_file_names_that_are_no_text_are_shown_escaped(tmp_path, capsys):
+    setup_logging(tmp_path)
+    logging.getLogger("videofib").warning("unreadable: %s", "caf\udce9.mp4")
+    assert "caf\\udce9.mp4" in capsys.readouterr().out
+    assert "caf\\udce9.mp4" in (tmp_path / "log.txt").read_text()

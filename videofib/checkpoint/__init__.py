@@ -1,0 +1,1 @@
+"""Checkpoints: what a run saves, keeps, calls best and resumes."""

@@ -1,0 +1,157 @@
+"""Checkpoints as folders, into which every process writes its own share of the tensors at the same time.
+
+::
+
+    checkpoint_epoch_00003.dcp/
+        content.pyth                all that is not sharded, the place and shape of each tensor that is, and the
+                                    names and checksums of the files beside it; written last
+        shard-00001-*.safetensors   the shares of one process, as torch.distributed.checkpoint lays them out
+
+The usual metadata of torch.distributed.checkpoint is a pickle, which may hold code. Its safetensors layout has none:
+where a share belongs stands in the head of its file, as JSON. Any number of processes can read the folder.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.tensor import DTensor
+
+from videofib.distributed import processes
+from videofib.files import replacing
+
+SUFFIX = ".dcp"
+CONTENT = "content.pyth"
+_SHARES = "*.safetensors"
+
+
+def can_write_shares() -> bool:
+    """Whether this torch has the layout; 2.6, the oldest that videofib takes, does not."""
+    writer = getattr(dcp, "HuggingFaceStorageWriter", None)
+    return writer is not None and "save_distributed" in inspect.signature(writer).parameters
+
+
+def map_tensors(tree: Any, change: Callable[[Tensor, str], Any], name: str = "") -> Any:
+    """A copy of dicts, lists and tuples within each other, with ``change(tensor, name)`` in place of each tensor."""
+    if isinstance(tree, Tensor):
+        return change(tree, name)
+    if isinstance(tree, dict):
+        return {key: map_tensors(value, change, f"{name}.{key}" if name else str(key)) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(map_tensors(value, change, f"{name}.{key}") for key, value in enumerate(tree))
+    return tree
+
+
+def write_shares(folder: Path, content: dict[str, Any]) -> None:
+    """Write ``content``, whose sharded tensors are DTensors, to ``folder``, whole or not at all; all processes call it.
+
+    What a process that was killed leaves is a hidden ``.*.partial`` folder, which the next attempt at this very
+    checkpoint removes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter  # which not every torch has
+
+    shares: dict[str, DTensor] = {}
+
+    def keep_place(tensor: Tensor, name: str) -> Tensor:
+        if not isinstance(tensor, DTensor):
+            return tensor
+        shares[name] = tensor
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+    rest = map_tensors(content, keep_place)
+    partial = folder.with_name(f".{folder.name}.partial")
+    if processes.is_main():
+        _remove(partial)
+        partial.mkdir(parents=True)
+    processes.barrier()
+    try:
+        dcp.save(shares, storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True))
+    except CheckpointException as error:  # which is no Exception; it lists what went wrong in which process
+        raise OSError("; ".join(f"process {rank}: {failure[0]}" for rank, failure in error.failures.items())) from error
+    every = sorted(partial.glob(_SHARES))
+    own = {file.name: _checksum(file) for file in every[processes.rank() :: processes.world_size()]}
+    checksums = processes.gather(own)
+    if checksums is not None:
+        files = {name: value for share in checksums for name, value in share.items()}
+        with replacing(partial / CONTENT) as file:
+            torch.save({**rest, "files": files}, file)
+        _remove(folder)
+        partial.rename(folder)
+        _flush(folder.parent)
+
+
+def read_shares(folder: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """What ``write_shares`` was given, with whole tensors on the CPU; each process reads all of it.
+
+    Args:
+        read: reads ``content.pyth``, as tensors and plain values.
+
+    Raises:
+        ValueError: files are missing, altered or too many, or do not hold what the content names.
+    """
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+
+    content = read(folder / CONTENT)
+    named = content.pop("files", None) if isinstance(content, dict) else None
+    found = {file.name: file for file in sorted(folder.glob(_SHARES))}
+    if not isinstance(named, dict) or named.keys() != found.keys():
+        raise ValueError(f"{CONTENT} names other files than are there: {named}, found {list(found)}")
+    if altered := [name for name, file in found.items() if _checksum(file) != named[name]]:
+        raise ValueError(f"{', '.join(altered)} is not what was written")
+    tensors: dict[str, Tensor] = {}
+
+    def take_place(tensor: Tensor, name: str) -> Tensor:
+        if not tensor.is_meta:
+            return tensor
+        tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+        return tensors[name]
+
+    content = map_tensors(content, take_place)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is the intent
+        dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+    return content
+
+
+def remove_shares(folder: Path) -> None:
+    """Remove a checkpoint folder; half removed it no longer looks like one."""
+    hidden = folder.with_name(f".{folder.name}.partial")
+    _remove(hidden)
+    folder.rename(hidden)
+    _remove(hidden)
+
+
+def _checksum(file: Path) -> int:
+    """CRC-32: neither torch nor safetensors notices a flipped bit within a tensor."""
+    value = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _flush(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

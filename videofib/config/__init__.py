@@ -1,0 +1,1 @@
+"""The configuration: every key with its default and what it accepts, and how files and the command line change it."""

@@ -1,0 +1,1 @@
+"""From frames to the clips and views a model takes."""

@@ -1,0 +1,252 @@
+"""Data sets: a record in, the views a model sees out. What cannot be read is named, and never stops a run."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from videofib.data.clips.transforms import CHANNELS, TrainTransform, ViewTransform
+from videofib.data.errors import DecodeError, FrameIndexError
+from videofib.data.lists.manifest import VideoRecord, verified
+from videofib.data.lists.remote import fetched
+from videofib.data.sampling import (
+    clip_indices,
+    clip_length,
+    frames_shown_at,
+    train_segment_indices,
+    train_start,
+    view_segment_indices,
+    view_start,
+)
+from videofib.data.video.decode import estimate, read_frames
+
+MAX_DRAWS = 10  # videos tried for one training sample before giving up
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """How clips are taken from videos.
+
+    ``dense``: ``num_frames`` frames, ``sampling_rate`` apart in a ``target_fps`` video.
+    ``uniform``: one frame of each of ``num_frames`` segments of the whole video, whatever its frame rate.
+
+    Frames whose shorter side is longer than ``short_side`` pixels are read scaled down to it; 0: none is.
+
+    Raises:
+        ValueError: another ``sampling``.
+    """
+
+    num_frames: int
+    sampling_rate: int
+    target_fps: float
+    backend: str = "auto"
+    sampling: str = "dense"
+    short_side: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampling not in ("dense", "uniform"):
+            raise ValueError(f"unknown sampling {self.sampling!r}; it must be one of dense, uniform")
+
+    def train_clips(self, length: int, fps: float, count: int, rng: random.Random) -> list[list[int]]:
+        """Frame indices (T) of ``count`` random clips of a video of ``length`` frames."""
+        if self.sampling == "uniform":
+            return [train_segment_indices(self.num_frames, length, rng) for _ in range(count)]
+        span = self._span(fps)
+        return [clip_indices(train_start(length, span, rng), span, self.num_frames, length) for _ in range(count)]
+
+    def view_clips(self, length: int, fps: float, count: int) -> list[list[int]]:
+        """Frame indices (T) of ``count`` clips spread over a video of ``length`` frames."""
+        if self.sampling == "uniform":
+            return [view_segment_indices(self.num_frames, length, view, count) for view in range(count)]
+        span = self._span(fps)
+        starts = [view_start(length, span, view, count) for view in range(count)]
+        return [clip_indices(start, span, self.num_frames, length) for start in starts]
+
+    def _span(self, fps: float) -> float:
+        return clip_length(self.num_frames, self.sampling_rate, self.target_fps, fps)
+
+
+class ClipDataset(Dataset):
+    """Training: random views of each video, each of a random clip of its own; the video is decoded once.
+
+    Items are keyed ``(epoch, index)``, or ``(epoch, index, copy)`` where an epoch has a video several times. All chance
+    comes from the seed and the key, so an item is the same in any worker, process or resumed run. Each is a dict of
+
+        views: (V, C, T, H, W) float32, V = num_views
+        label: int
+        index: int, the position in ``records`` of the video really used
+        failures: list of (video_id, reason): videos that could not be read and were replaced by another
+
+    Raises:
+        RuntimeError: ``MAX_DRAWS`` videos in a row could not be read; names them.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[VideoRecord],
+        spec: ClipSpec,
+        transform: TrainTransform,
+        *,
+        num_views: int = 1,
+        seed: int = 0,
+    ):
+        self.records, self.seed = records, seed
+        self.read = ReadClips(spec, transform, num_views)
+        self.shape = (num_views, CHANNELS, spec.num_frames, transform.crop_size, transform.crop_size)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def candidates(self, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
+        """(index, chance) of the video that a key asks for, then of those to take where it cannot be read."""
+        epoch, index, copy = (*key, 0)[:3]
+        chance = f"{self.seed}/{epoch}/{index}" + (f"/copy {copy}" if copy else "")
+        yield index, chance
+        rng = random.Random(f"{chance}/instead")
+        for draw in range(1, MAX_DRAWS):
+            yield rng.randrange(len(self.records)), f"{chance}/{draw}"
+
+    def give_up(self, failures: list[tuple[str, str]], out: Tensor) -> None:
+        """What becomes of a sample when no candidate could be read: here the end."""
+        reasons = "\n  ".join(sorted({reason for _, reason in failures}))
+        raise RuntimeError(f"{MAX_DRAWS} videos drawn in a row could not be read; check the data set:\n  {reasons}")
+
+    def __getitem__(self, key: tuple[int, ...]) -> dict:
+        return _item(self, key)
+
+
+class ViewDataset(Dataset):
+    """Validation and testing: all views of each video, which is decoded once.
+
+    V = num_clips x transform.num_crops views, all crops of the first clip first. Each item is a dict of
+
+        views: (V, C, T, H, W) float32; zeros where the video cannot be read
+        label, index: int
+        failures: [] or [(video_id, reason)] for a video that cannot be read
+    """
+
+    def __init__(self, records: Sequence[VideoRecord], spec: ClipSpec, transform: ViewTransform, num_clips: int):
+        self.records = records
+        self.read = ReadViews(spec, transform, num_clips)
+        views = num_clips * transform.num_crops
+        self.shape = (views, CHANNELS, spec.num_frames, transform.crop_size, transform.crop_size)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def candidates(self, key: int) -> Iterator[tuple[int, str]]:
+        """(index, no chance) of the video that a key asks for; there is no other to take its place."""
+        yield key, ""
+
+    def give_up(self, failures: list[tuple[str, str]], out: Tensor) -> None:
+        """What becomes of a sample whose video cannot be read: zeros."""
+        out.zero_()
+
+    def __getitem__(self, key: int) -> dict:
+        return _item(self, key)
+
+
+@dataclass(frozen=True)
+class ReadClips:
+    """Reads a training sample; small enough to be sent to workers, which need no records of their own."""
+
+    spec: ClipSpec
+    transform: TrainTransform
+    num_views: int
+
+    def __call__(self, record: VideoRecord, chance: str, out: Tensor) -> None:
+        """Write views (V, C, T, H, W) of a video into ``out``; ``chance`` seeds all that is random.
+
+        Raises:
+            DecodeError: the video cannot be read.
+        """
+        rng = random.Random(chance)
+        frames, clips = read_clips(
+            record, self.spec, lambda length, fps: self.spec.train_clips(length, fps, self.num_views, rng)
+        )
+        for clip, view in zip(clips, out, strict=True):
+            self.transform(frames[clip], rng, view)
+
+
+@dataclass(frozen=True)
+class ReadViews:
+    """Reads all views of a video for testing; see ``ReadClips``."""
+
+    spec: ClipSpec
+    transform: ViewTransform
+    num_clips: int
+
+    def __call__(self, record: VideoRecord, chance: str, out: Tensor) -> None:
+        frames, clips = read_clips(
+            record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, self.num_clips)
+        )
+        self.transform(frames, clips, out)
+
+
+def load_sample(dataset: ClipDataset | ViewDataset, key, out: Tensor) -> tuple[int, list[tuple[str, str]]]:
+    """Read the sample of a key into ``out``, in this process; returns the index of its video, and failures."""
+    failures = []
+    for index, chance in dataset.candidates(key):
+        record = dataset.records[index]
+        try:
+            dataset.read(record, chance, out)
+            return index, failures
+        except DecodeError as error:
+            failures.append((record.video_id, str(error)))
+    dataset.give_up(failures, out)
+    return index, failures
+
+
+def _item(dataset: ClipDataset | ViewDataset, key) -> dict:
+    views = torch.empty(dataset.shape)
+    index, failures = load_sample(dataset, key, views)
+    return {"views": views, "label": dataset.records[index].label, "index": index, "failures": failures}
+
+
+def read_clips(
+    record: VideoRecord, spec: ClipSpec, choose: Callable[[int, float], list[list[int]]]
+) -> tuple[np.ndarray, list[list[int]]]:
+    """The distinct frames (N, H, W, C) of the chosen clips, and each clip's positions among them.
+
+    ``choose(video_length, fps)`` gives the frame indices of each clip. It may be asked twice: the length of a video
+    that nobody has counted is an estimate, and reading shows where it was too high.
+    """
+    record = verified(record)
+    with fetched(record.path) as source:
+        length, fps, times = record.num_frames, record.fps, ()
+        if length is None or record.variable_rate:
+            stored = estimate(source)
+            length, fps, times = length or stored.num_frames, fps or stored.fps, stored.times
+        while True:
+            clips = choose(length, fps or spec.target_fps)
+            if len(times) >= length:
+                clips = [frames_shown_at(clip, times[:length]) for clip in clips]
+            wanted = sorted(set().union(*clips))
+            try:
+                frames = read_frames(
+                    source,
+                    wanted,
+                    random_access=record.random_access,
+                    backend=spec.backend,
+                    short_side=spec.short_side,
+                )
+            except FrameIndexError as error:
+                if not 0 < error.num_frames < length:
+                    raise DecodeError(str(error)) from error
+                if record.num_frames or error.num_frames < length - 2:  # an estimate may be off by one or two
+                    warnings.warn(  # which Python shows once a process, where a log line would come with each clip
+                        f"{record.path}: {error.num_frames} frames decode, not {length}; clips are taken from those",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
+                length = error.num_frames
+                continue
+            place = {index: position for position, index in enumerate(wanted)}
+            return frames, [[place[index] for index in clip] for clip in clips]

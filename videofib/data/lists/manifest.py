@@ -1,0 +1,345 @@
+"""List files and manifests: which videos a data set holds, and what is known about each.
+
+A **list file** (``train.csv``, ``val.csv``, ``test.csv``) has one ``path<separator>label`` a line and no header; where
+videos may be of several classes, ``path<separator>3,7,12``.
+A **manifest** (``manifest.parquet`` beside the lists) has one row a video: what preparation counted, measured and
+proved. A list alone is enough to train; the manifest saves counting and allows fast seeking.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from videofib.data.errors import ManifestError
+from videofib.data.lists.parquet import read_columns, write_columns
+from videofib.data.lists.remote import is_remote
+from videofib.data.source import ByteRange
+from videofib.files import replacing
+
+VIDEO_EXTENSIONS = (
+    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
+)
+SPLITS = ("train", "val", "test")
+# the names, without .csv, of the lists that a prepared folder may have: of one split or of several official ones
+LISTS = (*SPLITS, *(f"split{number}/{split}" for number in (1, 2, 3) for split in SPLITS))
+MANIFEST_NAME = "manifest.parquet"
+STATUSES = ("ok", "damaged", "missing", "corrupt")
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One video of a split.
+
+    Attributes:
+        path: the file to open, or the part of one.
+        label: class index, 0 or above; the first as listed where there are several.
+        video_id: the path as its list writes it; unique within the split.
+        num_frames: frames that decode, None where nobody has counted them.
+        fps: frames a second, None where unknown.
+        random_access: preparation proved that seeking in this file gives the frames asked for.
+        variable_rate: its frames are not shown at even times.
+        size: bytes of the file when that was counted and proved; see ``verified``.
+        labels: all class indices as listed, where the list was read as one of several classes a video.
+    """
+
+    path: str | ByteRange
+    label: int
+    video_id: str
+    num_frames: int | None = None
+    fps: float | None = None
+    random_access: bool = False
+    variable_rate: bool = False
+    size: int | None = None
+    labels: tuple[int, ...] = ()
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The indices of all its classes."""
+        return self.labels or (self.label,)
+
+    def seems_there(self) -> bool:
+        """Whether its file exists; files behind URLs are not asked for."""
+        return is_remote(self.path) or Path(getattr(self.path, "path", self.path)).is_file()
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One row of ``manifest.parquet``; the fields are its columns, in this order.
+
+    Attributes:
+        path: relative to the manifest's folder, exactly as in the list files.
+        label: class index.
+        split: the list files that have it, as ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``.
+        num_frames: frames that decode in order.
+        fps: frames a second.
+        duration: seconds.
+        width, height: pixels as shown, after rotation.
+        codec: such as ``h264``.
+        rotation: degrees counter-clockwise by which a reader has to turn the stored frames: 0, 90, 180 or 270.
+        random_access: seeking in it was proved to be right.
+        size: bytes.
+        sha256: of its bytes, 64 hexadecimal digits; "" where there is no file.
+        status: ok, damaged (readable up to a break), missing or corrupt.
+        reason: why it is not ok.
+        source: the file it was made from.
+        dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it says nothing.
+        variable_rate: frames are not shown at even times (of files that were not encoded anew).
+
+    How names that are not UTF-8 are kept: see ``files.to_utf8``.
+    """
+
+    path: str
+    label: int
+    split: str
+    num_frames: int = 0
+    fps: float = 0.0
+    duration: float = 0.0
+    width: int = 0
+    height: int = 0
+    codec: str = ""
+    rotation: int = 0
+    random_access: bool = False
+    size: int = 0
+    sha256: str = ""
+    status: str = "ok"
+    reason: str = ""
+    source: str = ""
+    dhash: str = ""
+    variable_rate: bool = False
+
+
+def verified(record: VideoRecord) -> VideoRecord:
+    """The record as far as it can still be trusted: a file of another size has lost its count and its proof."""
+    if record.size is None or not (record.random_access or record.num_frames):
+        return record
+    try:
+        unchanged = Path(record.path).stat().st_size == record.size
+    except OSError:
+        return record  # reading it will say what is wrong
+    return record if unchanged else replace(record, num_frames=None, fps=None, random_access=False, size=None)
+
+
+def read_list(
+    file: str | Path, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False
+) -> list[VideoRecord]:
+    """The records of a list file, enriched from the ``manifest.parquet`` beside or above it where there is one.
+
+    Lines split at their last separator, so paths may hold spaces and commas. Relative paths start at ``prefix``,
+    else at the list's folder. Blank lines, CRLF and a byte-order mark are tolerated.
+
+    Args:
+        multi_label: videos may be of several classes, separated by commas without spaces.
+
+    Raises:
+        ManifestError: missing or empty file, a line without a label, a label that is no class index, several where
+            one is expected, a path listed twice; names file and line.
+    """
+    file = Path(file)
+    parse = _class_indices if multi_label else _class_index
+    known = _sidecar(file)
+    root = Path(prefix) if str(prefix) else file.parent
+    records: list[VideoRecord] = []
+    seen: dict[str, int] = {}
+    for number, path, text in _lines(file, separator):
+        if path in seen:
+            raise ManifestError(f"{file}:{number}: {path!r} is listed already, on line {seen[path]}")
+        seen[path] = number
+        if multi_label and (separator == "," or path.endswith(",")):
+            raise ManifestError(
+                f"{file}:{number}: a comma stands between classes, so DATA.PATH_LABEL_SEPARATOR must be another and no "
+                f"space may follow it: {path!r} {text!r}"
+            )
+        labels = parse(text, f"{file}:{number}")
+        record = VideoRecord(str(root / path), labels[0], path, labels=labels if multi_label else ())
+        records.append(_with_facts(record, known[path]) if path in known else record)
+    if not records:
+        raise ManifestError(f"{file} lists no video")
+    return records
+
+
+def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]]:
+    """(line number, path as written, label) of each line of a list file; the same path may come twice.
+
+    Raises:
+        ManifestError: as ``read_list``.
+    """
+    for number, path, text in _lines(file, separator):
+        yield number, path, _class_index(text, f"{file}:{number}")[0]
+
+
+def _lines(file: Path, separator: str) -> Iterator[tuple[int, str, str]]:
+    """(line number, path as written, text of the label) of each line of a list file."""
+    if not separator:
+        raise ManifestError("the separator of a list file must not be empty")
+    if not file.is_file():
+        raise ManifestError(f"no list file at {file}")
+    # surrogateescape carries file names that are not UTF-8 through unharmed
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+        for number, line in enumerate(stream, start=1):
+            if not line.strip():
+                continue
+            line = line.rstrip()
+            path, found, label = line.rpartition(separator)
+            path = path.rstrip()
+            if not found or not path:
+                raise ManifestError(f"{file}:{number}: expected 'path{separator}label', got {line!r}")
+            yield number, path, label.strip()
+
+
+def _class_index(text: str, place: str) -> tuple[int]:
+    if not text.isdecimal():
+        hint = "; for videos of several classes set MODEL.LOSS_FUNC bce_logit" if "," in text else ""
+        raise ManifestError(f"{place}: label {text!r} is no class index (0, 1, 2, ...){hint}")
+    return (int(text),)
+
+
+def _class_indices(text: str, place: str) -> tuple[int, ...]:
+    labels = tuple(_class_index(part, f"{place}: of {text!r}")[0] for part in text.split(","))
+    if len(set(labels)) != len(labels):
+        raise ManifestError(f"{place}: {text!r} names a class twice")
+    return labels
+
+
+def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[list[VideoRecord], list[str]]:
+    """The videos of ``root/class_name/*.mp4`` (any video extension), sorted, and the sorted class names.
+
+    Args:
+        root: holds one folder a class.
+        classes: fixes the labels; by default the folders' sorted names do.
+
+    Raises:
+        ManifestError: no such folder, no class folders, no videos, or a folder that ``classes`` does not name.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ManifestError(f"no folder of classes at {root}")
+    found = _class_names(root)
+    classes = found if classes is None else classes
+    if unknown := sorted(set(found) - set(classes)):
+        raise ManifestError(f"{root} has class folders {unknown} that are not among the classes {classes}")
+    records = [
+        VideoRecord(str(path), label, f"{name}/{path.name}")
+        for label, name in enumerate(classes)
+        if (root / name).is_dir()
+        for path in sorted((root / name).iterdir())
+        if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file()
+    ]
+    if not records:
+        raise ManifestError(f"{root} has no videos; expected {root}/<class name>/<video>.mp4 (or .avi, .webm, ...)")
+    return records, classes
+
+
+def load_split(
+    data_dir: str | Path, split: str, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False
+) -> list[VideoRecord]:
+    """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
+
+    With folders the class names of all splits together fix the labels, so that a class absent from one split does
+    not shift those of another. ``prefix``, ``separator`` and ``multi_label`` are of lists: see ``read_list``.
+
+    Raises:
+        ManifestError: neither is there, or the one that is cannot be used.
+    """
+    list_file, folder = Path(data_dir) / f"{split}.csv", Path(data_dir) / split
+    if list_file.is_file():
+        return read_list(list_file, prefix=prefix, separator=separator, multi_label=multi_label)
+    if folder.is_dir():
+        siblings = [Path(data_dir) / name for name in {*SPLITS, split}]
+        classes = sorted({name for sibling in siblings if sibling.is_dir() for name in _class_names(sibling)})
+        return read_folder(folder, classes)[0]
+    raise ManifestError(
+        f"no {split} split: neither the list file {list_file} nor the folder of classes {folder} exists"
+    )
+
+
+def write_list(file: str | Path, rows: Iterable[tuple[str, int]], *, separator: str = " ") -> None:
+    """Write (path, label) rows as a list file; whole or not at all."""
+    lines = []
+    for path, label in rows:
+        if "\n" in path or "\r" in path or path != path.rstrip() or not path:
+            raise ManifestError(f"{file}: a list file cannot hold the path {path!r}")
+        lines.append(f"{path}{separator}{label}\n")
+    with replacing(file) as partial:
+        partial.write_text("".join(lines), encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
+    """Write rows as a manifest; whole or not at all, and the same rows always as the same bytes.
+
+    Raises:
+        ManifestError: a value that no manifest may hold, or a path that is there twice; names the row.
+    """
+    rows = list(rows)
+    _check(file, rows)
+    write_columns(file, {name: [getattr(row, name) for row in rows] for name in _COLUMNS}, _COLUMNS)
+
+
+def read_manifest(file: str | Path) -> list[ManifestRow]:
+    """The rows of a manifest. Columns that it has beyond those of ``ManifestRow`` are left alone.
+
+    Raises:
+        ManifestError: missing, damaged or foreign file, a missing column, one of another type, or a value that no
+            manifest may hold; names the file, and the column or row.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise ManifestError(f"no manifest at {file}")
+    rows = [ManifestRow(*values) for values in zip(*read_columns(file, _COLUMNS).values(), strict=True)]
+    _check(file, rows)
+    return rows
+
+
+# column name -> its Python type by name
+_COLUMNS = {field.name: field.type for field in dataclasses.fields(ManifestRow)}
+_COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size")
+
+
+def _check(file: str | Path, rows: list[ManifestRow]) -> None:
+    seen: set[str] = set()
+    for number, row in enumerate(rows, 1):
+        counts = {name: getattr(row, name) for name in _COUNTS}
+        if row.status not in STATUSES:
+            problem = f"has status {row.status!r}; it must be one of {STATUSES}"
+        elif bad := {name: count for name, count in counts.items() if not 0 <= count < 2**62}:  # inf and nan, too
+            problem = f"has {bad}; expected finite numbers from 0 on"
+        elif row.rotation not in (0, 90, 180, 270):
+            problem = f"has rotation {row.rotation}; expected 0, 90, 180 or 270"
+        elif row.sha256 and not re.fullmatch("[0-9a-f]{64}", row.sha256):
+            problem = f"has sha256 {row.sha256!r}; expected 64 hexadecimal digits"
+        elif row.dhash and not re.fullmatch("[0-9a-f]{16}", row.dhash):
+            problem = f"has dhash {row.dhash!r}; expected 16 hexadecimal digits"
+        elif row.path in seen:
+            problem = "is there twice"
+        else:
+            seen.add(row.path)
+            continue
+        raise ManifestError(f"{file}: row {number}: {row.path!r} {problem}")
+
+
+def _sidecar(list_file: Path) -> dict[str, ManifestRow]:
+    """Rows by path as the list writes it; the manifest is beside the list or, for lists of several splits, above."""
+    for above in ("", "../"):
+        manifest = list_file.parent / above / MANIFEST_NAME
+        if manifest.is_file():
+            return {above + row.path: row for row in read_manifest(manifest)}
+    return {}
+
+
+def _with_facts(record: VideoRecord, row: ManifestRow) -> VideoRecord:
+    return replace(
+        record,
+        num_frames=row.num_frames or None,
+        fps=row.fps or None,
+        random_access=row.random_access,
+        variable_rate=row.variable_rate,
+        size=row.size or None,
+    )
+
+
+def _class_names(root: Path) -> list[str]:
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))

@@ -1,0 +1,259 @@
+"""Frames of a video file: the ones asked for, whatever the file.
+
+The truth about a video is what decoding in order gives: as many frames, up to the end or the first break. (decord
+counts one more for HMDB51's avi files, whose packed B-frames leave an empty packet: it repeats the last frame.)
+
+A few frames of a long video are cheaper to reach by entering it at keyframes. Many files number or store their frames
+so that this gives others than asked for, without an error; so it is checked on each read, and where the check fails
+the file is read in order (``seeking_reader``). decord seeks unchecked; it may do so only in files for which
+``random_access_is_right`` has been proved, which preparation does and the manifest remembers.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from videofib.data.errors import DecodeError, FrameIndexError
+from videofib.data.sampling import is_uneven
+from videofib.data.source import Source
+from videofib.data.video import decord_reader, torchcodec_reader
+from videofib.data.video.pyav_reader import open_in_order
+from videofib.data.video.seeking_reader import read_seeking
+
+BACKENDS = ("auto", "decord", "pyav", "torchcodec")
+# Mean absolute difference, of 255, that two decoders' colour conversion may make and a wrong frame rarely stays below.
+_SAME_FRAME = 0.5
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What decoding a whole video has shown.
+
+    Attributes:
+        num_frames: frames that decode in order.
+        fps: frames a second, on average.
+        width, height: pixels as shown, after rotation.
+        duration: seconds.
+        codec: such as ``h264``.
+        rotation: degrees counter-clockwise by which frames are turned: 0, 90, 180 or 270. ``read_frames`` does it.
+        damaged: "" or why decoding stopped early.
+        variable_rate: frames are not shown at even times; see ``sampling.is_uneven``.
+    """
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+    duration: float
+    codec: str
+    rotation: int
+    damaged: str
+    variable_rate: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a video's packets say.
+
+    Attributes:
+        num_frames: frames stored.
+        fps: frames a second, on average.
+        times: when each is shown, in seconds, ascending; empty where they are shown at even times, or nobody knows.
+    """
+
+    num_frames: int
+    fps: float
+    times: tuple[float, ...] = ()
+
+
+def probe(source: Source) -> VideoInfo:
+    """Decode the whole video once and say what it holds.
+
+    Raises:
+        DecodeError: no such file, not a video, or not one frame decodes.
+    """
+    with open_in_order(source) as reader:
+        times = []
+        for frame in reader.frames():
+            if frame is reader.first:
+                reader.to_rgb(frame)  # a pixel format that does not convert is found here, not in training
+            times.append(frame.time)
+        height, width = reader.size
+        fps = _average_fps(reader.fps, times)
+        return VideoInfo(
+            num_frames=len(times),
+            fps=fps,
+            width=width,
+            height=height,
+            duration=len(times) / fps,
+            codec=reader.codec,
+            rotation=reader.rotation * 90,
+            damaged=reader.damaged,
+            variable_rate=bool(_uneven(times)),
+        )
+
+
+def estimate(source: Source) -> Estimate:
+    """Count stored frames without decoding them.
+
+    The count is rarely off by more than one or two, but for files that break midway it may be far too high;
+    ``read_frames`` notices and says how many there are.
+
+    Raises:
+        DecodeError: no such file, not a video, or no frames stored.
+    """
+    with open_in_order(source) as reader:
+        times = list(reader.packet_times())
+        if not times:
+            raise DecodeError(f"{source}: no frame is stored ({reader.damaged or 'the video stream is empty'})")
+        return Estimate(len(times), _average_fps(reader.fps, times), _uneven(times))
+
+
+def read_frames(
+    source: Source,
+    indices: Sequence[int],
+    *,
+    random_access: bool = False,
+    backend: str = "auto",
+    short_side: int = 0,
+) -> np.ndarray:
+    """The frames at ``indices``, in the order asked; repeats are allowed.
+
+    Rotation is applied, and where a video changes its size midway all frames come at the size of its first.
+
+    Args:
+        source: a local video file, or a ``ByteRange``: a video within another file, such as a tar.
+        indices: counted from 0.
+        random_access: this file has passed ``random_access_is_right``, so decord may seek in it. Others need no proof.
+        backend: ``auto``: PyAV, entering at keyframes as far as the frames prove to be the right ones while they are
+            read, else in order; ``pyav``: PyAV in order; ``decord``: only decord, in order unless the file is proven;
+            ``torchcodec``: torchcodec as far as the packets' times number the frames, else as ``pyav``.
+        short_side: pixels that the shorter side has at most: larger frames are scaled down while they are converted,
+            bicubic with antialiasing, to ``sampling.short_side_size``; none is enlarged. 0: as they are. Frames of two
+            backends then differ by less than 2 of 255 on average.
+
+    Behind the first break of a damaged file ``pyav`` ends; ``auto`` may reach frames behind it, each checked alike.
+
+    Returns:
+        (T, H, W, 3) uint8 RGB.
+
+    Raises:
+        DecodeError: the file cannot be read.
+        FrameIndexError: an index beyond the last frame that decodes.
+        ImportError: torchcodec was asked for and is not installed.
+        ValueError: no indices, a negative index or short side, or an unknown backend.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown backend {backend!r}; it must be one of {', '.join(BACKENDS)}")
+    if len(indices) == 0 or min(indices) < 0:
+        raise ValueError(f"{source}: indices must be 0 or above and at least one, got {list(indices)}")
+    if short_side < 0:
+        raise ValueError(f"{source}: short_side must be 0 or above, got {short_side}")
+    wanted, place = np.unique(np.asarray(indices), return_inverse=True)
+    frames = _read_ascending(source, wanted.tolist(), random_access, backend, short_side)
+    return frames if len(wanted) == len(indices) and (np.diff(place) == 1).all() else frames[place]
+
+
+def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
+    """Whether decord, seeking in this file, returns the frames that reading in order returns, whichever are asked for.
+
+    decord numbers, seeks and skips by the times stored with the packets. So it is right if (1) exactly those times
+    come out of decoding, one frame each and ascending, and (2) after a seek to any keyframe the frames up to the
+    next one are the true ones. The first is checked entirely; the second at the start, the end and a random place
+    behind every keyframe, visited in random order. Random sets of frames, as training reads them, are compared, too.
+
+    Raises:
+        DecodeError: the file cannot be read even in order.
+    """
+    with open_in_order(source) as reader:
+        times = sorted(reader.packet_times(), key=lambda time: (time is not None, time))
+    try:
+        keys = decord_reader.keyframes(source, len(times))
+    except DecodeError:
+        return False
+    draws = _proof_draws(len(times), keys, random.Random(seed))
+    checked = set().union(*draws)
+    with open_in_order(source) as reader:
+        truth = {}
+        for index, frame in enumerate(reader.frames()):
+            if index >= len(times) or frame.time is None or frame.time != times[index]:
+                return False
+            if index in checked:
+                truth[index] = _fingerprint(reader.to_rgb(frame))
+        if reader.damaged or index + 1 != len(times) or len(set(times)) != len(times):
+            return False
+    try:
+        batches = zip(draws, decord_reader.read_seeking(source, draws), strict=True)
+        return all(_same(image, truth[i]) for draw, images in batches for i, image in zip(draw, images, strict=True))
+    except DecodeError:
+        return False
+
+
+def _read_ascending(
+    source: Source, indices: list[int], random_access: bool, backend: str, short_side: int
+) -> np.ndarray:
+    if backend == "decord":
+        if random_access:
+            return next(decord_reader.read_seeking(source, [indices], short_side))
+        return decord_reader.read_in_order(source, indices, short_side)
+    seek = {"auto": read_seeking, "torchcodec": torchcodec_reader.read_seeking}.get(backend)
+    frames = seek(source, indices, short_side) if seek else None
+    return _read_in_order(source, indices, short_side) if frames is None else frames
+
+
+def _read_in_order(source: Source, indices: list[int], short_side: int) -> np.ndarray:
+    with open_in_order(source) as reader:
+        frames = []
+        for count, frame in enumerate(reader.frames(), start=1):
+            if count - 1 == indices[len(frames)]:
+                frames.append(reader.to_rgb(frame, short_side))
+                if len(frames) == len(indices):
+                    return np.stack(frames)
+        why = f" ({reader.damaged})" if reader.damaged else ""
+        raise FrameIndexError(f"{source}: frame {indices[-1]} was asked for, but {count} frames decode{why}", count)
+
+
+def _uneven(times: list[float | None]) -> tuple[float, ...]:
+    """The times in ascending order, if all are known and they are not even; else nothing."""
+    if None in times:
+        return ()
+    times = sorted(times)
+    return tuple(times) if is_uneven(times) else ()
+
+
+def _average_fps(stated: float, times: list[float | None]) -> float:
+    """Frames a second: as the container states it, unless the frames' own times differ by more than a tenth.
+
+    Times are rounded in some containers, so the statement is the better figure; but for variable rates some
+    containers state a nominal one.
+    """
+    known = [time for time in times if time is not None]
+    span = max(known) - min(known) if len(known) > 1 else 0
+    if span <= 0:
+        return stated
+    measured = (len(known) - 1) / span
+    return stated if abs(measured - stated) <= 0.1 * stated else measured
+
+
+def _proof_draws(num_frames: int, keys: list[int], rng: random.Random) -> list[list[int]]:
+    """Ascending sets of frames to read by seeking: three behind each keyframe, then random ones over the video."""
+    behind = [
+        sorted({key, rng.randrange(key, end), end - 1}) for key, end in zip(keys, [*keys[1:], num_frames], strict=True)
+    ]
+    rng.shuffle(behind)
+    size = min(8, num_frames)
+    return behind + [sorted(rng.sample(range(num_frames), size)) for _ in range(4)]
+
+
+def _fingerprint(image: np.ndarray) -> np.ndarray:
+    """About 64 x 64 of the pixels: enough to tell frames apart, and few enough to keep one a frame in memory."""
+    return image[:: max(image.shape[0] // 64, 1), :: max(image.shape[1] // 64, 1)].astype(np.int16)
+
+
+def _same(image: np.ndarray, truth: np.ndarray) -> bool:
+    found = _fingerprint(image)
+    return found.shape == truth.shape and np.abs(found - truth).mean() <= _SAME_FRAME

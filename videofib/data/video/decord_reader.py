@@ -1,0 +1,101 @@
+"""Reading single frames with decord.
+
+decord seeks, so a few frames of a long video cost milliseconds. But for many files (HMDB51's avi, open GOPs, some
+HEVC, MPEG-2, transport streams) it returns **other frames than asked for after a seek**, without an error. Seek only
+in files for which ``decode.random_access_is_right`` has been shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+
+import numpy as np
+
+from videofib.data.errors import DecodeError, FrameIndexError
+from videofib.data.source import Source, location
+from videofib.data.video.convert import scaled_down
+
+
+def read_seeking(source: Source, batches: Iterable[Sequence[int]], short_side: int = 0) -> Iterator[np.ndarray]:
+    """For each batch of ascending, distinct indices the frames (T, H, W, 3) uint8 RGB, by seeking.
+
+    ``short_side`` in pixels: larger frames are scaled down to it; 0: none.
+    """
+    reader = _open(source)
+    for indices in batches:
+        yield scaled_down(_read(source, reader, indices, seek=True), short_side)
+
+
+def read_in_order(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray:
+    """Frames as from ``read_seeking`` at ascending, distinct indices, decoding all before the last."""
+    return scaled_down(_read(source, _open(source), indices, seek=False), short_side)
+
+
+def keyframes(source: Source, num_frames: int) -> list[int]:
+    """Indices of the frames at which decord may enter the video.
+
+    Raises:
+        DecodeError: decord cannot open it, or counts other than ``num_frames`` frames.
+    """
+    reader = _open(source)
+    if len(reader) != num_frames:
+        raise DecodeError(f"{source}: decord counts {len(reader)} frames, not {num_frames}")
+    keys = sorted(int(key) for key in reader.get_key_indices())
+    if keys[:1] != [0]:
+        raise DecodeError(f"{source}: decord finds its first keyframe at {keys[:1]}, not at the first frame")
+    return keys
+
+
+def _read(source: Source, reader, indices: Sequence[int], seek: bool) -> np.ndarray:
+    if indices[-1] >= len(reader):
+        raise FrameIndexError(f"{source}: frame {indices[-1]} was asked for, but it has {len(reader)}", len(reader))
+    frames, position = [], 0
+    try:
+        keys = reader.get_key_indices() if seek else []
+        for index in indices:
+            if seek and (not frames or any(position < key <= index for key in keys)):  # else decoding on is shorter
+                reader.seek_accurate(index)
+                position = index
+            while position < index:  # decord's skip_frames lands on other frames, even one step on
+                reader.next()
+                position += 1
+            frames.append(_pixels(reader.next()))
+            position += 1
+        return np.stack(frames)
+    except (_decord().DECORDError, RuntimeError, StopIteration) as error:
+        raise DecodeError(f"{source}: decord cannot decode it: {_first_line(error)}") from error
+
+
+def _open(source: Source):
+    decord = _decord()
+    try:
+        return decord.VideoReader(location(source), num_threads=1)
+    except (decord.DECORDError, RuntimeError) as error:
+        raise DecodeError(f"{source}: decord cannot open it: {_first_line(error)}") from error
+
+
+@cache
+def _decord():
+    # Here, since loading them takes a while and not every reader needs them; and torch first: decord2 loads all CUDA
+    # libraries it finds for everyone, and the NVBLAS among them makes a torch that comes later crash in linear layers.
+    import torch  # noqa: F401, I001
+    import decord
+
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+def _pixels(frame) -> np.ndarray:
+    """One decord frame as (H, W, 3).
+
+    decord takes the padded length of a pixel row for channels: a width of 96 gives (H, 96, 4), of 16 (H, 16, 12), and
+    ``get_batch`` fails on them. The pixels are right; the padding at the end of each row has to go.
+    """
+    image = frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)  # other code may have set its bridge
+    height, width, _ = image.shape
+    return image.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

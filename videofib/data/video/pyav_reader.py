@@ -1,0 +1,127 @@
+"""Reading a video in order with PyAV: slow for one late frame, and right for every file that decodes at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import av
+import numpy as np
+
+from videofib.data.errors import DecodeError
+from videofib.data.sampling import limited_size
+from videofib.data.source import PROTOCOLS, Source, location
+from videofib.data.video.convert import ToRGB
+
+# What FFmpeg would also open "as video": text through its text-art demuxers, and lists that point at other files.
+_NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}
+_FALLBACK_FPS = 25.0
+FFMPEG_ERRORS = (av.FFmpegError, ValueError)
+
+
+class OrderedReader:
+    """The best video stream of an open file, decoded from its start.
+
+    Attributes:
+        path: what messages call it.
+        fps: frames a second as the container says; 25 where it says nothing.
+        codec, container_format: FFmpeg's names, such as ``h264`` and ``avi``.
+        stream: the open stream.
+        damaged: once ``frames`` has ended, why it ended early, or "".
+        first: once ``frames`` has begun, the first frame, whose size and rotation hold for the whole video.
+    """
+
+    def __init__(self, path: str, container: av.container.InputContainer, stream: av.VideoStream):
+        self.path = path
+        self.damaged = ""
+        self.first: av.VideoFrame | None = None
+        self.fps = float(stream.average_rate or stream.guessed_rate or _FALLBACK_FPS)
+        self.codec = stream.codec_context.codec.canonical_name
+        self.container_format = container.format.name
+        self.stream, self._container = stream, container
+        self._convert = ToRGB()
+        # What FFmpeg makes of a damaged frame depends on its threads: PyAV's default, but for any number of cores.
+        stream.thread_type, stream.thread_count = "SLICE", 2
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """The frames in the order shown, up to the end or the first break.
+
+        Raises:
+            DecodeError: not even the first frame decodes.
+        """
+        count = 0
+        try:
+            for frame in self._container.decode(self.stream):
+                self.first = self.first or frame
+                yield frame
+                count += 1
+        except FFMPEG_ERRORS as error:
+            self.damaged = f"decoding stopped after {count} frames: {_reason(error)}"
+        if count == 0:
+            raise DecodeError(f"{self.path}: no frame decodes ({self.damaged or 'the video stream is empty'})")
+
+    @property
+    def rotation(self) -> int:
+        """Quarter turns, counter-clockwise, after which frames are as they are meant to be shown."""
+        return round(self.first.rotation / 90) % 4
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels as shown, after rotation."""
+        size = self.first.height, self.first.width
+        return size[::-1] if self.rotation % 2 else size
+
+    def to_rgb(self, frame: av.VideoFrame, short_side: int = 0) -> np.ndarray:
+        """The frame as (H, W, 3) uint8 RGB, turned, and scaled if the video changes its size midway.
+
+        H and W are those of the first frame, scaled down where ``short_side`` is above 0 and the shorter is longer.
+        """
+        try:
+            image = self._convert(frame, *limited_size(self.first.height, self.first.width, short_side))
+        except (*FFMPEG_ERRORS, MemoryError) as error:
+            raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
+        return np.rot90(image, self.rotation)
+
+    def packets(self) -> Iterator[av.Packet]:
+        """The stored, not yet decoded frames, in file order."""
+        try:
+            for packet in self._container.demux(self.stream):
+                if packet.size:
+                    yield packet
+        except FFMPEG_ERRORS as error:
+            self.damaged = f"reading stopped early: {_reason(error)}"
+
+    def packet_times(self) -> Iterator[float | None]:
+        """The presentation times in seconds of the stored frames, in file order."""
+        for packet in self.packets():
+            yield None if packet.pts is None else float(packet.pts * packet.time_base)
+
+
+@contextmanager
+def open_in_order(source: Source) -> Iterator[OrderedReader]:
+    """Open a local video for reading in order.
+
+    Raises:
+        DecodeError: no such file, not a file, empty, not a video container, or without a video stream.
+    """
+    url = location(source)
+    try:
+        # Metadata of old data sets is not always UTF-8.
+        container = av.open(url, metadata_errors="replace", options={"protocol_whitelist": PROTOCOLS})
+    except (*FFMPEG_ERRORS, OSError) as error:
+        raise DecodeError(f"{source}: cannot be opened as video: {_reason(error)}") from error
+    with container:
+        name = container.format.name
+        if name in _NOT_VIDEO or name.endswith("_pipe"):
+            raise DecodeError(f"{source}: not a video but {container.format.long_name or name}")
+        stream = container.streams.best("video")  # FFmpeg's own choice, which decord makes too
+        if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+            kinds = sorted({other.type for other in container.streams}) or ["nothing"]
+            raise DecodeError(f"{source}: no video stream (found {', '.join(kinds)})")
+        if stream.codec_context is None:
+            raise DecodeError(f"{source}: no decoder for its video stream")
+        yield OrderedReader(str(source), container, stream)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,126 @@
+"""Reading single frames with PyAV by entering a video at the keyframe before, and noticing where that goes wrong.
+
+All packets of the file are read, which takes about a millisecond, and only the needed ones are decoded. So nothing
+depends on how a container seeks. What is left to check is that times number the frames (``seek_index``) and that the
+decoder, entering midway, gives what it gives in order. Both are checked on each read: from the entry to the frame
+asked for, every frame must come out whole, at exactly its time, and the first must be a keyframe. At the first
+deviation the read is given up, and the caller reads in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import av
+import numpy as np
+
+from videofib.data.source import Source
+from videofib.data.video.pyav_reader import FFMPEG_ERRORS, OrderedReader, open_in_order
+from videofib.data.video.seek_index import SeekIndex, Stored, ascending, build
+
+# Packets are kept in memory up to so many bytes in all; those of larger videos are read from the file a second time.
+_KEPT_BYTES = 64 << 20
+# MPEG-4's placeholders for "the same frame again", and for the second of two frames packed into one packet, have up to
+# 8 bytes. No frame comes out for them, or another packet's, so that packets do not number frames.
+_PLACEHOLDER_BYTES = 15
+# VP8 stores frames that are never shown as packets of their own.
+_HIDDEN_FRAMES = ("vp8",)
+# avi has no times of showing, and these codecs may begin to reorder frames anywhere.
+_LATE_REORDERING = ("h264", "hevc")
+
+
+def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray | None:
+    """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices; None where only reading in order can tell them.
+
+    ``short_side`` in pixels: larger frames are scaled down to it; 0: none.
+
+    Raises:
+        DecodeError: the file cannot be opened or has no video.
+    """
+    with open_in_order(source) as reader:
+        index, packets = scan(reader)
+        if index is None or indices[-1] >= len(index.times):
+            return None
+        if packets is not None:
+            return _read(_Walk(reader, iter(packets), index), indices, short_side)
+    with open_in_order(source) as reader:
+        return _read(_Walk(reader, reader.packets(), index), indices, short_side)
+
+
+def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | None]:
+    """The index of an open video, None if it has none, and its packets, None if they are too many to keep."""
+    if reader.codec in _HIDDEN_FRAMES or (reader.container_format == "avi" and reader.codec in _LATE_REORDERING):
+        return None, None
+    stored, kept, size = [], [], 0
+    for packet in reader.packets():
+        if packet.is_corrupt or (reader.codec == "mpeg4" and packet.size <= _PLACEHOLDER_BYTES):
+            return None, None
+        stored.append(Stored(packet.pts, packet.is_keyframe, not packet.is_discard))
+        size += packet.size
+        if size <= _KEPT_BYTES:
+            kept.append(packet)
+    index = None if reader.damaged else build(stored)
+    # A decoder that reorders, and times that do not: what a container without times of showing makes up.
+    if index is None or (reader.stream.codec_context.has_b_frames and ascending(stored)):
+        return None, None
+    return index, kept if size <= _KEPT_BYTES else None
+
+
+def _read(walk: _Walk, indices: Sequence[int], short_side: int) -> np.ndarray | None:
+    try:
+        return np.stack([walk.reader.to_rgb(walk.frame(i), short_side) for i in indices])
+    except (_DeviationError, *FFMPEG_ERRORS):
+        return None
+
+
+class _DeviationError(Exception):
+    """Decoding gave something else than the index foretold."""
+
+
+class _Walk:
+    """Goes through the packets once, decodes what is needed for the frames asked for, and skips the rest."""
+
+    def __init__(self, reader: OrderedReader, packets: Iterator[av.Packet], index: SeekIndex):
+        self.reader, self._packets, self._index = reader, packets, index
+        self._decoder = reader.stream.codec_context
+        self._decoder.thread_type, self._decoder.thread_count = "NONE", 1  # the fastest for a few frames
+        self._size = self._decoder.width, self._decoder.height  # of the first frame, as the container tells it
+        self._position = 0  # the next packet
+        self._frames = self._checked(0)
+
+    def frame(self, number: int) -> av.VideoFrame:
+        """Frame ``number``, which is not before those asked for so far."""
+        packet, first = self._index.entry(number)
+        if packet > self._position:  # otherwise decoding on is shorter
+            self._decoder.flush_buffers()
+            next(islice(self._packets, packet - self._position, packet - self._position), None)
+            self._position = packet
+            self._frames = self._checked(first)
+        for found, frame in self._frames:
+            if found == number:
+                return frame
+        raise _DeviationError
+
+    def _checked(self, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """The frames from entry ``first`` on with their numbers, each found to be the one expected."""
+        times, number = self._index.times, first
+        for frame in self._decoded():
+            if number == first > 0:
+                if frame.pts is not None and frame.pts < times[first]:
+                    continue  # stored behind the keyframe and shown before it; it leans on what was not decoded
+                if not frame.key_frame:
+                    raise _DeviationError
+            if number == len(times) or frame.pts != times[number] or frame.is_corrupt:
+                raise _DeviationError
+            if (frame.width, frame.height) != self._size:
+                raise _DeviationError  # the size changes midway, and that of the first frame is in doubt
+            self.reader.first = self.reader.first or frame
+            yield number, frame
+            number += 1
+
+    def _decoded(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets:
+            self._position += 1
+            yield from self._decoder.decode(packet)
+        yield from self._decoder.decode(None)

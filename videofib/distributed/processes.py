@@ -1,0 +1,96 @@
+"""Several processes working on one model: how they start, find each other and exchange what they know.
+
+Without a process group every function here answers for a single process, so callers need no special case.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from videofib.distributed.fsdp import is_sharded
+
+# A rank that waits longer than this for the others gives up: nobody waits for ever for one that died.
+TIMEOUT = timedelta(minutes=30)
+
+
+def rank() -> int:
+    """The number of this process, 0 in a single one."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes that work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files and talks."""
+    return rank() == 0
+
+
+def device() -> torch.device:
+    """The GPU of this process, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def all_gather(value: Any) -> list:
+    """The values (anything that pickles) of all processes, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values: list = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def gather(value: Any) -> list | None:
+    """The values (anything that pickles) of all processes, in the order of their ranks; None but in the main one."""
+    if not dist.is_initialized():
+        return [value]
+    values: list | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, values)
+    return values
+
+
+def broadcast(value: Any) -> Any:
+    """The main process's value (anything that pickles), in every process."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; all come to the same answer."""
+    if not dist.is_initialized():
+        return flag
+    found = torch.tensor(int(flag), device=device())
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found)
+
+
+def mean(values: list[float]) -> list[float]:
+    """The mean over processes of each number."""
+    if not dist.is_initialized():
+        return values
+    total = torch.tensor(values, dtype=torch.float64, device=device())
+    dist.all_reduce(total)
+    return (total / world_size()).tolist()
+
+
+def replicate(model: nn.Module) -> nn.Module:
+    """The model wrapped so that gradients are averaged over processes; itself where it is sharded, or there is one."""
+    if not dist.is_initialized() or is_sharded(model):
+        return model
+    return nn.parallel.DistributedDataParallel(model)

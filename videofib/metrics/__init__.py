@@ -1,0 +1,1 @@
+"""What labels mean, and how predictions are scored."""

@@ -1,0 +1,153 @@
+"""What evaluation counts: videos of one class by accuracy, videos of several by mean average precision.
+
+N videos, or B of a batch; V views each, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from videofib.metrics.accuracy import (
+    average_precisions,
+    bootstrap_interval,
+    confusion_matrix,
+    expected_calibration_error,
+    growing_views,
+    most_confused,
+    per_class_accuracy,
+    percent,
+    topk_correct,
+)
+from videofib.metrics.scores import Scores
+
+
+class EvaluationError(RuntimeError):
+    """An evaluation whose figures would be wrong; the message says why."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What labels mean and how a model is measured by them.
+
+    Attributes:
+        kind: what its scores are called in files.
+        score: logits (..., K) -> scores, which are averaged over views.
+        judge: (view logits (B, V, K), labels (B, ...)) -> share of right views, float32 (B,).
+        hits: (video scores (B, K), labels (B,)) -> whether the true class is the best, and among the best five, bool
+            (B, 2); None where that cannot be said.
+        summarize: (scores, unreadable=, details=) -> figures; see ``evaluate`` for what these are.
+    """
+
+    kind: str
+    score: Callable[[Tensor], Tensor]
+    judge: Callable[[Tensor, Tensor], Tensor]
+    hits: Callable[[Tensor, Tensor], Tensor] | None
+    summarize: Callable[..., dict]
+
+
+def _right_views(logits: Tensor, labels: Tensor) -> Tensor:
+    num_views, num_classes = logits.shape[1:]
+    if (bad := labels[labels >= num_classes]).numel():
+        raise EvaluationError(f"the split has label {bad[0].item()}, but the model knows {num_classes} classes")
+    return topk_correct(logits, labels[:, None].expand(-1, num_views), 1).float().mean(dim=1)
+
+
+def _hits(scores: Tensor, labels: Tensor) -> Tensor:
+    return torch.stack([topk_correct(scores, labels, k) for k in (1, 5)], dim=1)
+
+
+def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> dict:
+    """The figures of a multi-view evaluation.
+
+    Returns:
+        ``top1_acc`` and ``top5_acc``: percent of videos (all classes count as the best five where there are fewer);
+        ``top1_acc_interval``: 95 % bootstrap interval of the former; ``clip_top1_acc``: percent of single views;
+        ``mean_class_acc``: mean of the classes' accuracies; ``calibration_error``: expected calibration error in
+        percent, None where scores are no probabilities; ``num_videos`` counted, ``num_views`` of each;
+        ``per_class_acc``: percent by class, None for a class without videos; ``skipped``: [{video, reason}] of
+        unreadable videos.
+
+        With ``details`` also ``accuracy_by_views``: [number of views, top-1, top-5] for growing numbers of a video's
+        views (see ``metrics.growing_views``), the last being all; ``most_confused``: [true class, class with the best
+        score, videos], the 50 most frequent mistakes among readable videos, classes as numbers.
+    """
+    readable, counted = _readable(scores, unreadable)
+    labels, num_classes = scores.labels[counted], scores.scores.shape[1]
+    top1, top5 = (_hits(scores.scores, scores.labels) & readable[:, None])[counted].T
+    by_class = per_class_accuracy(top1, labels, num_classes)
+    known = [accuracy for accuracy in by_class if accuracy is not None]
+    right = topk_correct(scores.scores, scores.labels, 1)[readable]
+    figures = {
+        "top1_acc": percent(top1),
+        "top1_acc_interval": bootstrap_interval(top1),
+        "top5_acc": percent(top5),
+        "mean_class_acc": sum(known) / len(known) if known else None,
+        "calibration_error": expected_calibration_error(scores.scores[readable], right),
+        "clip_top1_acc": percent(scores.view_correct.masked_fill(~readable, 0)[counted]),
+        "num_videos": int(counted.sum()),
+        "num_views": scores.num_views,
+        "per_class_acc": _by_name(by_class, scores.class_names),
+        "skipped": _skipped(scores),
+    }
+    if details and scores.hits is not None:
+        figures["accuracy_by_views"] = _by_views(scores, readable, counted)
+    if details:
+        predicted = scores.scores[readable].argmax(dim=1)
+        figures["most_confused"] = most_confused(confusion_matrix(predicted, scores.labels[readable], num_classes))
+    return figures
+
+
+def _by_views(scores: Scores, readable: Tensor, counted: Tensor) -> list[list]:
+    hits = (scores.hits & readable[:, None, None])[counted]
+    numbers = [len(views) for views in growing_views(scores.num_views, scores.num_crops)]
+    return [[number, percent(hits[:, i, 0]), percent(hits[:, i, 1])] for i, number in enumerate(numbers)]
+
+
+def _precisions(scores: Scores, *, unreadable: str, details: bool = False) -> dict:
+    """The figures of a multi-view evaluation where a video may be of several classes.
+
+    Returns:
+        ``mAP``: mean over classes of the average precision over videos, in percent; ``per_class_ap``: that of each
+        class, None for a class without videos, which the mean leaves out; ``num_classes_counted`` in the mean;
+        ``num_videos``, ``num_views``, ``skipped`` as of accuracies. An unreadable video that counts as wrong ranks
+        below all others, for all its classes. ``details`` adds nothing.
+    """
+    readable, counted = _readable(scores, unreadable)
+    ranked = scores.scores.masked_fill(~readable[:, None], -torch.inf)[counted]
+    by_class = average_precisions(ranked, scores.labels[counted] > 0)
+    known = [value for value in by_class if value is not None]
+    return {
+        "mAP": sum(known) / len(known) if known else None,
+        "num_classes_counted": len(known),
+        "num_videos": int(counted.sum()),
+        "num_views": scores.num_views,
+        "per_class_ap": _by_name(by_class, scores.class_names),
+        "skipped": _skipped(scores),
+    }
+
+
+def _readable(scores: Scores, unreadable: str) -> tuple[Tensor, Tensor]:
+    """Which videos could be read, and which of all are counted; bool (N,)."""
+    readable = torch.tensor([name not in scores.failures for name in scores.ids])
+    return readable, readable if unreadable == "exclude" else torch.ones_like(readable)
+
+
+def _by_name(by_class: list[float | None], class_names: Sequence[str] | None) -> dict[str, float | None]:
+    names = class_names or [str(label) for label in range(len(by_class))]
+    if len(names) != len(by_class):
+        raise EvaluationError(f"{len(names)} class names were given for a model of {len(by_class)} classes")
+    return dict(zip(names, by_class, strict=True))
+
+
+def _skipped(scores: Scores) -> list[dict[str, str]]:
+    return [{"video": name, "reason": reason} for name, reason in sorted(scores.failures.items())]
+
+
+SINGLE_LABEL = Task("softmax", lambda logits: logits.softmax(dim=-1), _right_views, _hits, _accuracies)
+MULTI_LABEL = Task(
+    "sigmoid", torch.sigmoid, lambda logits, labels: torch.full((len(logits),), torch.nan), None, _precisions
+)

@@ -1,0 +1,1 @@
+"""Weights from elsewhere, and ours in the layouts of others."""

@@ -1,0 +1,123 @@
+"""Our weights in the layouts of others: the official TimeSformer's checkpoints, and Hugging Face folders.
+
+Both know dense attention over learned positions, and a class token, only. A Fibottention model is written with a note:
+the weights fit there, the numbers will be those of dense attention.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from videofib.checkpoint.file import CheckpointError
+from videofib.files import replacing
+from videofib.models.pretrained import layouts
+from videofib.models.timesformer import TimeSformer
+
+NOTE = "The weights are of a model whose attention was sparse, as 'attention' says; here attention is dense."
+
+
+def save_official(model: TimeSformer, path: str | Path, *, config: str = "") -> Path:
+    """Write ``path``, a ``.pyth`` file as the official TimeSformer's, whole or not at all.
+
+    Args:
+        config: text for its ``cfg`` entry, which nobody reads back.
+
+    Raises:
+        CheckpointError: a model that the layout cannot hold, or a file that cannot be written.
+    """
+    state = layouts.to_official(_dense_state(model, "the official TimeSformer"))
+    content = {"epoch": 0, "model_state": state, "cfg": config}
+    if settings := model.attention_settings():
+        content["videofib"] = {"note": NOTE, "attention": settings}
+    path = Path(path)
+    try:
+        with replacing(path) as partial:
+            torch.save(content, partial)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"cannot write {path}: {error}") from error
+    return path
+
+
+def save_hugging_face(model: TimeSformer, folder: str | Path, *, class_names: list[str] | None = None) -> Path:
+    """Write ``folder/model.safetensors`` and ``folder/config.json`` for ``TimesformerForVideoClassification``.
+
+    Args:
+        class_names: names of the K classes; by default ``LABEL_0`` and so on.
+
+    Raises:
+        CheckpointError: a model that the layout cannot hold, or a folder that cannot be written.
+    """
+    state = layouts.to_hugging_face(_dense_state(model, "Hugging Face's TimeSformer"))
+    config = _hugging_face_config(model, class_names)
+    folder = Path(folder)
+    try:
+        with replacing(folder / "model.safetensors") as partial:
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial, {"format": "pt"})
+        with replacing(folder / "config.json") as partial:
+            partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(f"cannot write {folder}: {error}") from error
+    return folder
+
+
+def _dense_state(model: nn.Module, where: str) -> layouts.State:
+    """The weights on the CPU.
+
+    Raises:
+        CheckpointError: names what the layout has no place for.
+    """
+    if not isinstance(model, TimeSformer):
+        raise CheckpointError(f"{where} has no place for a {type(model).__name__}")
+    beyond = {
+        f"tubelets of {model.patch_embed.tubelet_size} frames": model.patch_embed.tubelet_size > 1,
+        "no class token": model.cls_token is None,
+        "registers": model.reg_token is not None,
+        "sinusoid positions": model.pos_embed is None,
+        "pooling by the mean": model.pooling == "mean",
+        "qk-norm": isinstance(model.blocks[0].attn.q_norm, nn.LayerNorm),
+        "layer scale": not isinstance(model.blocks[0].ls1, nn.Identity),
+        "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
+    }
+    if found := [what for what, is_there in beyond.items() if is_there]:
+        raise CheckpointError(f"{where} has no place for a model with {', '.join(found)}")
+    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+
+
+def _hugging_face_config(model: TimeSformer, class_names: list[str] | None) -> dict:
+    block, patch = model.blocks[0], model.patch_embed
+    num_classes = model.head.out_features if isinstance(model.head, nn.Linear) else 0
+    names = class_names or [f"LABEL_{i}" for i in range(num_classes)]
+    if len(names) != num_classes:
+        raise CheckpointError(f"got {len(names)} class names for {num_classes} classes")
+    height, width = (side * patch.patch_size for side in patch.grid_size)
+    if height != width:
+        raise CheckpointError(f"Hugging Face's TimeSformer has no place for frames of {height}x{width} pixels")
+    config = {
+        "architectures": ["TimesformerForVideoClassification"],
+        "model_type": "timesformer",
+        "attention_type": model.attention_type,
+        "image_size": height,
+        "patch_size": patch.patch_size,
+        "num_channels": patch.in_chans,
+        "num_frames": model.num_frames,
+        "hidden_size": model.norm.normalized_shape[0],
+        "num_hidden_layers": len(model.blocks),
+        "num_attention_heads": block.attn.num_heads,
+        "intermediate_size": block.mlp.fc1.out_features,
+        "hidden_act": "gelu",
+        "qkv_bias": block.attn.qkv.bias is not None,
+        "layer_norm_eps": model.norm.eps,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "drop_path_rate": 0,
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+    if settings := model.attention_settings():
+        config["videofib"] = {"note": NOTE, "attention": settings}
+    return config

@@ -1,0 +1,144 @@
+"""Weights as they come: from files, folders and modules, read as tensors and plain values, never as code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from videofib.checkpoint.file import CheckpointError, read_tensors
+from videofib.models.timesformer import TimeSformer
+
+# Where checkpoints keep their weights; an average of the weights is what its authors evaluate.
+_STATE_KEYS = ("ema_state", "model_state", "model_state_dict", "state_dict", "model", "module", "teacher")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights as they came.
+
+    Attributes:
+        name: the file, folder or class, for messages.
+        state: the tensors under their own names.
+        config: what a folder or module of Hugging Face or timm says of its model.
+        attention: where its attention was sparse (:meth:`TimeSformer.attention_settings`), empty where it was dense,
+            None where nothing tells.
+        epoch: epochs trained, where the checkpoint tells.
+        settings: the config of the run that trained it, as YAML; of our own checkpoints only.
+    """
+
+    name: str
+    state: dict[str, Tensor]
+    config: Mapping[str, object] = field(default_factory=dict)
+    attention: Mapping[str, object] | None = None
+    epoch: int | None = None
+    settings: str = ""
+
+
+def read_source(source: str | Path | nn.Module | Mapping[str, object]) -> Source:
+    """Read a checkpoint file, a folder of Hugging Face or timm, a module of theirs, or what a file held.
+
+    Raises:
+        CheckpointError: no such file, a damaged one, one that holds code, or one without weights.
+    """
+    if isinstance(source, nn.Module):
+        name, state = type(source).__name__, source.state_dict()
+        if isinstance(source, TimeSformer):
+            return Source(name, state, attention=source.attention_settings())
+        return Source(name, state, source.config.to_dict() if hasattr(source, "config") else _timm_config(source), {})
+    if isinstance(source, Mapping):
+        return _from_content(source, "a state dict")
+    path = Path(source)
+    if path.is_dir() and path.suffix != ".dcp":  # which is a checkpoint of ours
+        return _read_folder(path)
+    if path.suffix == ".safetensors":
+        return Source(str(source), _read_safetensors(path), attention={})
+    return _from_content(read_tensors(path), str(source))
+
+
+def _from_content(content: object, name: str) -> Source:
+    """What ``torch.load`` gave: a state dict, or one among other things."""
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{name} holds no weights, but one {type(content).__name__}")
+    key = next((key for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), None)
+    if key is None:
+        return Source(name, _tensors(content, name))
+    ours = content.keys() >= {"config", "versions"}
+    epoch = content.get("epoch")
+    return Source(
+        name,
+        _tensors(content[key], name),
+        attention=None if ours else _attention(content),
+        epoch=epoch if isinstance(epoch, int) else None,
+        settings=str(content["config"]) if ours else "",
+    )
+
+
+def _read_folder(folder: Path) -> Source:
+    """``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
+    config = _read_config(folder / "config.json")
+    attention = _attention(config)
+    if timm.is_model(str(config.get("architecture"))):
+        with torch.device("meta"):
+            config = _timm_config(timm.create_model(config["architecture"]))
+    if (folder / "model.safetensors").is_file():
+        return Source(str(folder), _read_safetensors(folder / "model.safetensors"), config, attention)
+    if (file := folder / "pytorch_model.bin").is_file():
+        return Source(str(folder), _from_content(read_tensors(file), str(file)).state, config, attention)
+    raise CheckpointError(f"no model.safetensors in {folder}")
+
+
+def _attention(beside: Mapping) -> Mapping[str, object]:
+    """What the exports of videofib note of sparse attention, beside the weights."""
+    note = beside.get("videofib")
+    attention = note.get("attention") if isinstance(note, Mapping) else None
+    return attention if isinstance(attention, Mapping) else {}
+
+
+def _tensors(state: Mapping, name: object) -> dict[str, Tensor]:
+    """The tensors among a checkpoint's values."""
+    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor) and isinstance(key, str)}
+    if not tensors:
+        raise CheckpointError(f"no weights in {name}; it holds {', '.join(sorted(map(str, state))[:8]) or 'nothing'}")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint at {path}")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+
+
+def _read_config(path: Path) -> dict:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _timm_config(model: nn.Module) -> dict[str, object]:
+    """What a ViT of timm is beside its weights, in Hugging Face's words."""
+    if not isinstance(model, VisionTransformer):
+        return {"blocks": f"of {type(model).__name__}"}
+    block = model.blocks[0]
+    return {
+        "hidden_size": model.embed_dim,
+        "num_attention_heads": block.attn.num_heads,
+        "hidden_act": "gelu" if isinstance(block.mlp.act, nn.GELU) else type(block.mlp.act).__name__,
+        "layer_norm_eps": block.norm1.eps,
+        "blocks": "pre-norm" if type(block) is Block else f"of {type(block).__name__}",
+    }

@@ -1,0 +1,1 @@
+"""Preparation: checked, resized, seekable videos with list files and a manifest."""

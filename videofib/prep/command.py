@@ -1,0 +1,314 @@
+"""What the commands in sets/ share: the command line, finding listed videos, the summary."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from videofib.data.lists.manifest import VIDEO_EXTENSIONS
+from videofib.prep.encode import GOP
+from videofib.prep.parallel import run_parallel
+from videofib.prep.person_crops import cut_to_persons
+from videofib.prep.prepare import Item, PrepareError, check_name, prepare
+from videofib.prep.ray_engine import run_on_ray
+from videofib.prep.transcode import Encoding
+
+_SHOWN = 10  # names printed of each kind; report.json has them all
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A video as annotations list it.
+
+    Attributes:
+        name: ``Class/v_Class_g01_c01.avi``.
+        label: its class.
+        splits: the lists it goes to, train, val, test.
+        stems: file names without extension by which it may be found, best first; by default that of ``name``.
+        source: its file, where that is known already and need not be found.
+    """
+
+    name: str
+    label: str
+    splits: tuple[str, ...]
+    stems: tuple[str, ...] = ()
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one data set lists: its videos, all its classes in the order of their labels, and notes for the report."""
+
+    videos: Sequence[Listed]
+    classes: Sequence[str]
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+
+def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
+    """The arguments common to every data set; ``prog`` is the command's name in messages, else that of the script."""
+    parser = argparse.ArgumentParser(prog, description=description)
+    parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to go on or to mend")
+    parser.add_argument(
+        "--codec",
+        choices=("h264", "copy"),
+        default="h264",
+        help="h264 (default): encode anew so that seeking is right; copy: the very files, by hard link where possible",
+    )
+    parser.add_argument("--short-side", type=int, help=f"pixels at most; 0: as it is (default {Encoding.short_side})")
+    parser.add_argument("--fps", type=float, help="resample to so many frames a second (default: as it is)")
+    parser.add_argument("--gop", type=int, help=f"frames from one key frame to the next (default {GOP})")
+    parser.add_argument(
+        "--person-crops", type=Path, metavar="JSON", help="boxes to cut videos to; see videofib/prep/person_crops.py"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos at once (default: one a core)")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="what runs the jobs (default local)"
+    )
+    parser.add_argument("--address", help="Ray cluster, auto or host:port (default: a Ray of its own on this machine)")
+    return parser
+
+
+def add_annotations(parser: argparse.ArgumentParser, help: str) -> None:
+    """The arguments of data sets that come with annotation files."""
+    parser.add_argument("--annotations", type=Path, required=True, help=help)
+    add_only_present_classes(parser)
+
+
+def add_only_present_classes(parser: argparse.ArgumentParser) -> None:
+    """The argument of every data set whose classes are known without its videos."""
+    parser.add_argument(
+        "--only-present-classes",
+        action="store_true",
+        help="leave out classes of which no video is there, and number the others anew",
+    )
+
+
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """The argument of data sets with three official splits; see ``read_splits``."""
+    parser.add_argument(
+        "--split",
+        choices=("1", "2", "3", "all"),
+        default="1",
+        help="official split (default 1); all: one set of videos with the lists in OUT/split1, split2 and split3",
+    )
+
+
+def read_splits(read: Callable[[Path, int], Listing], annotations: Path, split: str) -> Listing:
+    """What ``read(annotations, number)`` lists for one split, or for all three together.
+
+    Raises:
+        PrepareError: splits that contradict each other, and what ``read`` raises.
+    """
+    if split != "all":
+        return read(annotations, int(split))
+    listings = {number: read(annotations, number) for number in (1, 2, 3)}
+    videos: dict[str, Listed] = {}
+    for number, listing in listings.items():
+        if listing.classes != listings[1].classes:
+            raise PrepareError(f"{annotations}: split {number} has other classes than split 1; is a file missing?")
+        for video in listing.videos:
+            first = videos.get(video.name, replace(video, splits=()))
+            if first.label != video.label:
+                raise PrepareError(f"{annotations}: {video.name!r} is {first.label!r} and, in split {number}, another")
+            videos[video.name] = replace(first, splits=first.splits + tuple(f"split{number}/{s}" for s in video.splits))
+    return Listing(list(videos.values()), listings[1].classes)
+
+
+def run_listed(parser: argparse.ArgumentParser, args: argparse.Namespace, read: Callable[[], Listing]) -> None:
+    """The rest of a script whose annotations ``read`` reads: find the videos, prepare them, say how it went."""
+
+    def items() -> tuple[list[Item], Sequence[str], dict]:
+        listing = read()
+        return locate(listing, args.videos, only_present_classes=args.only_present_classes)
+
+    run(parser, args, items)
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    items: Callable[[], tuple[Sequence[Item], Sequence[str], dict]],
+) -> None:
+    """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program in one line."""
+    try:
+        encoding = _encoding(args)
+        if not args.videos.is_dir():
+            raise PrepareError(f"--videos {args.videos} is not a folder")
+        listed, classes, notes = items()
+        if args.person_crops:
+            listed, without = cut_to_persons(listed, args.person_crops)
+            notes = {**notes, **without}
+        report = prepare(
+            listed,
+            classes,
+            args.out,
+            videos=args.videos,
+            encoding=encoding,
+            jobs=args.jobs,
+            notes=notes,
+            engine=_engine(args),
+        )
+    except (PrepareError, ConnectionError) as error:  # no Ray at that --address
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"\n{parser.prog}: interrupted; the same command goes on where it stopped\n")
+    print(summary(report, args.out))
+
+
+def _engine(args: argparse.Namespace) -> Callable:
+    if args.engine == "local":
+        if args.address:
+            raise PrepareError(f"--address {args.address} is for --engine ray")
+        return run_parallel
+    if find_spec("ray") is None:
+        raise PrepareError("--engine ray needs Ray, which is not installed: pip install 'videofib[ray]'")
+    return partial(run_on_ray, address=args.address)
+
+
+def _encoding(args: argparse.Namespace) -> Encoding:
+    if args.jobs < 1:
+        raise PrepareError(f"--jobs {args.jobs} must be 1 or above")
+    if args.codec == "copy" and args.person_crops:
+        raise PrepareError("--person-crops does not go with --codec copy, which leaves files as they are")
+    given = {name: getattr(args, name) for name in ("short_side", "fps", "gop") if getattr(args, name) is not None}
+    limits = {"short_side": (0, 2**15), "fps": (0.1, 1000), "gop": (1, 10_000)}
+    for name, value in given.items():
+        low, high = limits[name]
+        if args.codec == "copy":
+            raise PrepareError(f"{_option(name)} does not go with --codec copy, which leaves files as they are")
+        if not low <= value <= high:
+            raise PrepareError(f"{_option(name)} {value} must be from {low} to {high}")
+    return Encoding(codec=args.codec, **given)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def locate(
+    listing: Listing, videos: Path, *, only_present_classes: bool
+) -> tuple[list[Item], Sequence[str], dict[str, list[str]]]:
+    """Find the file of every listed video under ``videos``.
+
+    A file counts if its name (any video extension) is one of the video's stems and its folder is not that of
+    another class; the folder may be named with spaces or underscores.
+
+    Returns:
+        Items, the classes in use, and notes for the report (``absent_classes``: those without a single file).
+
+    Raises:
+        PrepareError: a listed name leads out of the folder.
+    """
+    by_stem = defaultdict(list)
+    for path in [] if all(video.source for video in listing.videos) else find_videos(videos):
+        by_stem[path.stem].append(path)
+    folders = {_key(name) for name in listing.classes}
+
+    def find(video: Listed) -> Path | None:
+        check_name(video.name)
+        if video.source:
+            return video.source
+        wanted = Path(video.name)
+        for stem in video.stems or (wanted.stem,):
+            own = [path for path in by_stem[stem] if _key(path.parent.name) == _key(video.label)]
+            nobodys = [path for path in by_stem[stem] if _key(path.parent.name) not in folders]
+            if found := own or nobodys:
+                return min(found, key=lambda path: (path.name != wanted.name, str(path)))
+        return None
+
+    sources = [find(video) for video in listing.videos]
+    present = {video.label for video, source in zip(listing.videos, sources, strict=True) if source}
+    absent = [name for name in listing.classes if name not in present]
+    classes = [name for name in listing.classes if name in present] if only_present_classes else listing.classes
+    number = {name: label for label, name in enumerate(classes)}
+    items = [
+        Item(video.name, number[video.label], video.splits, source)
+        for video, source in zip(listing.videos, sources, strict=True)
+        if video.label in number
+    ]
+    if not items:
+        raise PrepareError(f"none of the {len(sources)} listed videos is under {videos}; is that the right --videos?")
+    return items, classes, {"absent_classes": absent, **listing.notes}
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """All files below a folder with a video's extension, sorted; symbolic links are followed, loops of them are not."""
+    found, seen = [], set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()  # which of two links to one folder is taken must not depend on the file system
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [Path(root, name) for name in files if Path(name).suffix.lower() in VIDEO_EXTENSIONS]
+    return sorted(found)
+
+
+def list_by_name(videos: Path, classes: Sequence[str], like: str, describe: Callable[[str], Listed | str]) -> Listing:
+    """The listing of a data set whose file names say everything: class, person, camera.
+
+    Args:
+        videos: the folder to search.
+        classes: all classes in the order of their labels.
+        like: a name as it should be, for the error message.
+        describe: gets a path below ``videos``, without its extension, and returns the video under a name (without
+            extension) that no other video has, or the heading under which the report shall name the file instead.
+
+    Raises:
+        PrepareError: two files of one video, or not one video.
+    """
+    found: dict[str, Listed] = {}
+    notes: dict[str, list[str]] = defaultdict(list)
+    for path in find_videos(videos):
+        place = path.relative_to(videos)
+        video = describe(place.with_suffix("").as_posix())
+        if isinstance(video, str):
+            notes[video].append(str(place))
+        elif video.name in found:
+            first = found[video.name].source.relative_to(videos)
+            raise PrepareError(f"{videos} has {video.name} twice, as {first} and as {place}; move one of them away")
+        else:
+            found[video.name] = replace(video, name=f"{video.name}{path.suffix}", source=path)
+    if not found:
+        others = "".join(f"; {heading}: {len(names)}, as {names[0]}" for heading, names in notes.items())
+        raise PrepareError(f"no video under {videos} is named like {like} and belongs to what was asked for{others}")
+    return Listing(list(found.values()), classes, dict(notes))
+
+
+def summary(report: dict, out: Path) -> str:
+    """The report in a few lines; missing and unreadable videos by name."""
+    splits = ", ".join(f"{count} {split}" for split, count in report["splits"].items())
+    lines = [
+        f"{out}: {report['prepared']} of {report['listed']} listed videos ({splits}) of {report['classes']} classes; "
+        f"seeking proven for {report['random_access_proven']}"
+    ]
+    for kind, names in report.items():
+        if isinstance(names, list) and names:
+            lines.append(f"{kind.replace('_', ' ')}: {len(names)}")
+            lines += [f"  {name.encode(errors='backslashreplace').decode()}" for name in names[:_SHOWN]]
+            if len(names) > _SHOWN:
+                lines.append(f"  ... and {len(names) - _SHOWN} more, in {out}/report.json")
+    return "\n".join(lines)
+
+
+def enter(videos: dict[str, Listed], video: Listed, place: str) -> None:
+    """Put a video among those listed by name.
+
+    Raises:
+        PrepareError: it is among them already; names the place.
+    """
+    if video.name in videos:
+        raise PrepareError(f"{place}: {video.name!r} is listed twice; remove one of the two")
+    videos[video.name] = video
+
+
+def _key(name: str) -> str:
+    return name.replace("_", " ")

@@ -1,0 +1,327 @@
+"""A raw data set -> checked, resized, seekable videos with list files, a manifest and a report.
+
+    out/videos/<class>/<stem>.mp4
+    out/train.csv  val.csv  test.csv    `path label` a line; with several official splits they and classes.txt
+                                        are in out/split1/, split2/, split3/ and share the videos
+    out/classes.txt                     line i names label i
+    out/manifest.parquet                every listed video: what was counted and proved, or why it is not there
+    out/report.json                     the same in short: missing, corrupt and damaged videos by name; possible leaks
+    out/journal.jsonl                   what is done, so that a later run redoes only what is not
+
+A video enters the journal after its file is whole and on the disk, and lists are written last: killed at any moment
+and run again, preparation ends with the same bytes as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from functools import partial
+from hashlib import sha1
+from os import fsencode
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from videofib.data.errors import DecodeError
+from videofib.data.lists.manifest import (
+    LISTS,
+    MANIFEST_NAME,
+    SPLITS,
+    VIDEO_EXTENSIONS,
+    ManifestRow,
+    write_list,
+    write_manifest,
+)
+from videofib.files import remove_partial, replacing
+from videofib.prep.journal import Journal
+from videofib.prep.leaks import find_leaks
+from videofib.prep.parallel import run_parallel
+from videofib.prep.transcode import Encoding, Transcoded, transcode
+
+
+class PrepareError(ValueError):
+    """A data set that cannot be prepared as it is; the message names the file or name and the mend."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One video that an annotation file or a folder lists.
+
+    Attributes:
+        name: as it is listed; reports use it, and its last part names the output.
+        label: class index.
+        splits: the list files it goes to, of ``manifest.LISTS``; a test set is often also the validation set.
+        source: the file, or None where there is none.
+        crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source shown upright.
+    """
+
+    name: str
+    label: int
+    splits: tuple[str, ...]
+    source: Path | None
+    crop: tuple[float, float, float, float] | None = None
+
+
+def prepare(
+    items: Sequence[Item],
+    classes: Sequence[str],
+    out: str | Path,
+    *,
+    videos: str | Path,
+    encoding: Encoding,
+    jobs: int,
+    notes: dict[str, list[str]] | None = None,
+    engine: Callable[[Callable, Sequence, int], Iterator[tuple[int, Any]]] = run_parallel,
+) -> dict:
+    """Transcode every item that has a source and write the data set; see the top of this file.
+
+    Args:
+        items: what is listed, in the order of the list files.
+        classes: name of label 0, 1, ...
+        out: the folder to write.
+        videos: the folder of the sources, which ``out`` must not overwrite; sources are recorded relative to it.
+        encoding: size and quality.
+        jobs: processes at once.
+        notes: lists of names to put into the report as they are.
+        engine: does the work: ``run_parallel``, or ``run_on_ray`` with the same signature.
+
+    Returns:
+        The report, as written to report.json.
+
+    Raises:
+        PrepareError: nothing to prepare, names that lead out of a folder, ``out`` overlaps ``videos``, another run is
+            writing to ``out``, a file cannot be written, or not one video could be read.
+    """
+    out, videos = Path(out), Path(videos)
+    paths = output_paths(items, classes, keep_suffix=encoding.codec == "copy")
+    if not any(item.source for item in items):
+        raise PrepareError(f"none of the {len(items)} listed videos is under {videos}; is that the right --videos?")
+    target, source = (out / "videos").resolve(), videos.resolve()
+    if target == source or target in source.parents or source in target.parents:
+        raise PrepareError(f"--out {out} would write into the folder of the sources, {videos}; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            flock(lock, LOCK_EX | LOCK_NB)
+        except OSError as error:
+            raise PrepareError(
+                f"another preparation is writing to {out}; wait for it or choose another --out"
+            ) from error
+        remove_partial(out)
+        rows = _transcode_all(items, paths, out, videos, encoding, partial(engine, jobs=jobs))
+        remove_partial(out)  # of workers that died in this run
+        report = _report(items, rows, classes, encoding, notes or {})
+        _write_lists(items, rows, classes, out)
+        _write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+    if not any(row.size for row in rows):
+        raise PrepareError(f"not one of {len(items)} videos could be read; {out}/report.json says why for each")
+    return report
+
+
+def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: bool = False) -> list[str]:
+    """Where each item goes, relative to ``out``; no two to the same file, none out of it.
+
+    Two sources of one stem, ``a.avi`` and ``a.mp4``, become ``a.avi.mp4`` and ``a.mp4.mp4``. With ``keep_suffix`` the
+    source's extension stays instead of ``.mp4``.
+
+    Raises:
+        PrepareError: a name or class is absolute, contains ``..`` or, as a class, a slash; or nothing is listed.
+    """
+    items = list(items)
+    if not items:
+        raise PrepareError("no videos are listed")
+    for name in classes:
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            raise PrepareError(f"class name {name!r} is refused: it would lead out of the output folder")
+    for item in items:
+        check_name(item.name)
+    folders = [f"videos/{_safe(classes[item.label].replace(' ', '_'))}" for item in items]
+    suffixes = [_suffix(item) if keep_suffix else ".mp4" for item in items]
+    plain = [
+        f"{folder}/{_safe(Path(item.name).stem)}{suffix}"
+        for folder, item, suffix in zip(folders, items, suffixes, strict=True)
+    ]
+    counts = Counter(plain)
+    taken = {path for path, count in counts.items() if count == 1}
+    paths = []
+    for path, folder, item, suffix in zip(plain, folders, items, suffixes, strict=True):
+        if counts[path] > 1:
+            base = f"{folder}/{_safe(Path(item.name).name)}"
+            path, number = f"{base}{suffix}", 2
+            while path in taken:
+                path, number = f"{base}-{number}{suffix}", number + 1
+            taken.add(path)
+        paths.append(path)
+    return paths
+
+
+def _suffix(item: Item) -> str:
+    suffix = (item.source or Path(item.name)).suffix
+    return suffix if suffix.lower() in VIDEO_EXTENSIONS else ".mp4"
+
+
+def check_name(name: str) -> None:
+    """Raise PrepareError unless a listed name is a relative path that stays below its folder."""
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or "\0" in name or parts[-1] in ("", "."):
+        raise PrepareError(f"the listed video {name!r} is refused: it would lead out of the folder")
+
+
+def _safe(name: str) -> str:
+    """A file name without control characters (a list file is read by lines), short enough for ``.mp4`` behind it."""
+    name = re.sub(r"[\x00-\x1f\x7f]", "_", name)
+    if len(fsencode(name)) > 240:
+        name = f"{name[:60]}-{sha1(fsencode(name)).hexdigest()[:12]}"
+    return name
+
+
+def _transcode_all(
+    items: Sequence[Item], paths: Sequence[str], out: Path, videos: Path, encoding: Encoding, run: Callable
+) -> list[ManifestRow]:
+    """A manifest row for each item, from the journal or from work done now."""
+    results: dict[str, Transcoded | str] = {}  # by path: the facts, or why there are none
+    journal = Journal(out / "journal.jsonl", order=paths)
+    for path in journal.strangers():
+        if path.startswith("videos/") and ".." not in path.split("/"):
+            (out / path).unlink(missing_ok=True)  # made by an earlier run of other options; the manifest lacks it now
+    with journal:
+        work = []
+        for item, path in zip(items, paths, strict=True):
+            if item.source is None:
+                (out / path).unlink(missing_ok=True)  # its source is gone; the lists will not have it
+            elif (known := journal.find(path, _fingerprint(item, videos, encoding))) is not None and (
+                isinstance(known, str) or _has_size(out / path, known.size)
+            ):
+                results[path] = known
+            else:
+                work.append((item, path))
+        done = len(results)
+        quiet = None if work else True  # None: where the output is no terminal
+        calls = [(item.source, out / path, encoding, item.crop) for item, path in work]
+        progress = tqdm(run(_work, calls), "videos", done + len(work), initial=done, disable=quiet)
+        for index, result in progress:
+            item, path = work[index]
+            if isinstance(result, OSError):
+                raise PrepareError(f"{out / path} cannot be written: {result}; mend it and run again") from result
+            if isinstance(result, Transcoded):
+                results[path] = result
+            else:
+                results[path] = _reason(result, item.source)
+            if isinstance(result, Transcoded | DecodeError):  # what merely crashed is tried again by the next run
+                journal.add(path, _fingerprint(item, videos, encoding), results[path])
+    return [_row(item, path, videos, results.get(path)) for item, path in zip(items, paths, strict=True)]
+
+
+def _work(call: tuple[Path, Path, Encoding, tuple | None]) -> Transcoded:
+    source, target, encoding, crop = call
+    return transcode(source, target, encoding, crop=crop)
+
+
+def _reason(error: Exception, source: Path) -> str:
+    text = str(error) if isinstance(error, DecodeError | RuntimeError) else f"{type(error).__name__}: {error}"
+    return text.removeprefix(f"{source}: ")
+
+
+def _fingerprint(item: Item, videos: Path, encoding: Encoding) -> dict:
+    """What a result depends on."""
+    stat = item.source.stat() if item.source.exists() else None  # None: a link to nothing, which decoding will report
+    return {
+        "source": _relative(item.source, videos),
+        "size": stat and stat.st_size,
+        "mtime_ns": stat and stat.st_mtime_ns,
+        "encoding": encoding.as_dict(),
+        "crop": item.crop and list(item.crop),
+    }
+
+
+def _relative(source: Path, videos: Path) -> str:
+    return str(source.relative_to(videos)) if source.is_relative_to(videos) else str(source)
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _row(item: Item, path: str, videos: Path, result: Transcoded | str | None) -> ManifestRow:
+    split = "+".join(item.splits)
+    if item.source is None:
+        return ManifestRow(path, item.label, split, status="missing", reason="no source file", source=item.name)
+    source = _relative(item.source, videos)
+    if isinstance(result, str):
+        return ManifestRow(path, item.label, split, status="corrupt", reason=result, source=source)
+    facts = {name: value for name, value in asdict(result).items() if name != "damaged"}
+    status = "damaged" if result.damaged else "ok"
+    return ManifestRow(path, item.label, split, **facts, status=status, reason=result.damaged, source=source)
+
+
+def _report(
+    items: Sequence[Item], rows: Sequence[ManifestRow], classes: Sequence[str], encoding: Encoding, notes: dict
+) -> dict:
+    def named(status: str) -> list[str]:
+        found = [(item, row) for item, row in zip(items, rows, strict=True) if row.status == status]
+        return [item.name if status == "missing" else f"{item.name}: {row.reason}" for item, row in found]
+
+    readable = [row for row in rows if row.size]
+    return {
+        "listed": len(rows),
+        "prepared": len(readable),
+        "random_access_proven": sum(row.random_access for row in readable),
+        "classes": len(classes),
+        "splits": {name: sum(name in row.split.split("+") for row in readable) for name in _list_names(items)},
+        "encoding": encoding.as_dict(),
+        "missing": named("missing"),
+        "corrupt": named("corrupt"),
+        "damaged": named("damaged"),
+        "read_in_order_only": [row.path for row in readable if not row.random_access],
+        **find_leaks(rows),
+        **notes,
+    }
+
+
+def _list_names(items: Sequence[Item]) -> Sequence[str]:
+    """The lists that these items go to; of one split all three, though nothing may be in one of them."""
+    used = {name for item in items for name in item.splits}
+    return SPLITS if used <= set(SPLITS) else [name for name in LISTS if name in used]
+
+
+def _write_lists(items: Sequence[Item], rows: Sequence[ManifestRow], classes: Sequence[str], out: Path) -> None:
+    """classes.txt, the manifest and the lists; those of another choice of splits, from an earlier run, go."""
+    write_manifest(out / MANIFEST_NAME, rows)
+    _write_classes(out, classes)
+    folders = set()
+    for name in LISTS:
+        file = out / f"{name}.csv"
+        up = "../" * name.count("/")
+        listed = [
+            (up + row.path, row.label)
+            for item, row in zip(items, rows, strict=True)
+            if name in item.splits and row.size
+        ]
+        if listed:
+            write_list(file, listed)
+            folders.add(file.parent)
+        else:
+            file.unlink(missing_ok=True)
+    for folder in {(out / name).parent for name in LISTS} - {out}:
+        if folder in folders:
+            _write_classes(folder, classes)
+        elif folder.is_dir():
+            (folder / "classes.txt").unlink(missing_ok=True)
+            with suppress(OSError):  # not empty: somebody's own files
+                folder.rmdir()
+
+
+def _write_classes(folder: Path, classes: Sequence[str]) -> None:
+    _write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
+
+
+def _write_text(file: Path, text: str) -> None:
+    with replacing(file) as partial:
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")

@@ -1,0 +1,212 @@
+"""One video of any kind -> a small H.264 file that can be read at any frame, or a copy; and the facts about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from videofib.data.errors import DecodeError
+from videofib.data.video.decode import estimate, probe, random_access_is_right, read_frames
+from videofib.data.video.pyav_reader import OrderedReader, open_in_order
+from videofib.files import link_or_copy, sha256
+from videofib.prep import encode
+from videofib.prep.dhash import dhash
+from videofib.prep.resample import LONGEST, resample
+
+_SANE_FPS = (0.1, 1000.0)
+_FALLBACK_FPS = 25.0
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How videos are written; see ``encode.write_video``.
+
+    Attributes:
+        short_side: pixels at most; 0: as it is.
+        gop, crf, preset: of the H.264 encoder.
+        fps: constant rate to resample to by time; 0: the source's average rate, at which even frames stay as they are.
+        codec: ``h264``, or ``copy`` for the source byte for byte, to which nothing of the above applies.
+    """
+
+    short_side: int = 256
+    gop: int = encode.GOP
+    crf: int = encode.CRF
+    preset: str = "veryfast"
+    fps: float = 0.0
+    codec: str = "h264"
+
+    def as_dict(self) -> dict:
+        """What decides about the result."""
+        return asdict(self) if self.codec == "h264" else {"codec": self.codec}
+
+
+@dataclass(frozen=True)
+class Transcoded:
+    """What decoding the written file has shown, and ``damaged``: "" or why the source could be read only in part."""
+
+    num_frames: int
+    fps: float
+    duration: float
+    width: int
+    height: int
+    codec: str
+    rotation: int
+    variable_rate: bool
+    random_access: bool
+    size: int
+    sha256: str
+    dhash: str
+    damaged: str
+
+
+def transcode(
+    source: str | Path,
+    target: str | Path,
+    encoding: Encoding,
+    *,
+    crop: tuple[float, float, float, float] | None = None,
+) -> Transcoded:
+    """Decode ``source`` in order to its end, or to its first break, and write it as ``target``; then prove ``target``.
+
+    Frames are turned as the rotation mark says and scaled so that the short side has at most ``short_side`` pixels;
+    where the size changes midway all get the size of the first. A variable frame rate becomes its constant average, or
+    the rate asked for, for which frames are repeated and left out.
+
+    With a ``crop``, (x0, y0, x1, y1) in pixels of the upright source, frames are cut to it first; see ``pixel_crop``.
+    With ``codec`` ``copy`` the target is the source's very bytes, and what is proven is proven of them.
+
+    Raises:
+        DecodeError: not one frame of ``source`` can be read, or the crop lies outside of it; an older
+            ``target`` is removed.
+        OSError: ``target`` cannot be written.
+    """
+    target = Path(target)
+    try:
+        if encoding.codec == "copy":
+            info = probe(source)
+            link_or_copy(source, target)
+            damaged = info.damaged
+        else:
+            written, damaged = _encode(source, target, encoding, crop)
+            info = probe(target)
+            if info.num_frames != written or info.damaged:
+                raise DecodeError(
+                    f"{source}: {written} frames were written, {info.num_frames} come back {info.damaged}"
+                )
+    except DecodeError:
+        target.unlink(missing_ok=True)
+        raise
+    random_access = random_access_is_right(target)
+    (middle,) = read_frames(target, [info.num_frames // 2], random_access=random_access)
+    return Transcoded(
+        num_frames=info.num_frames,
+        fps=info.fps,
+        duration=info.duration,
+        width=info.width,
+        height=info.height,
+        codec=info.codec,
+        rotation=info.rotation,
+        variable_rate=info.variable_rate,
+        random_access=random_access,
+        size=target.stat().st_size,
+        sha256=sha256(target),
+        dhash=dhash(middle),
+        damaged=damaged,
+    )
+
+
+def _encode(source: str | Path, target: Path, encoding: Encoding, crop: tuple | None) -> tuple[int, str]:
+    """(frames written, why the source could be read only in part)."""
+    stored = estimate(source)
+    is_sane = _SANE_FPS[0] <= stored.fps <= _SANE_FPS[1]
+    fps = stored.fps if is_sane else _FALLBACK_FPS
+    # frames shown at uneven times become as many at even ones, unless the times are those of a lying file
+    at_even_times = stored.times and is_sane and max(b - a for a, b in pairwise(stored.times)) < LONGEST
+    with open_in_order(source) as reader:
+        frames = reader.frames()
+        if encoding.fps or at_even_times:
+            frames = resample(((frame.time, frame) for frame in frames), fps, encoding.fps or fps)
+        scaled = _Scaled(reader, frames, encoding.short_side, crop)
+        written = encode.write_video(
+            target, scaled, encoding.fps or fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
+        )
+        return written, scaled.damaged or reader.damaged
+
+
+def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
+    """(width, height) with the short side at most ``short_side``, never enlarged, both even as yuv420p wants."""
+    share = min(1.0, (short_side or min(width, height)) / min(width, height))
+    return max(2, 2 * int(width * share / 2 + 1e-6)), max(2, 2 * int(height * share / 2 + 1e-6))
+
+
+def pixel_crop(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
+    """A box as whole pixels (left, top, right, bottom) of a frame: clamped to it, and of even width and height.
+
+    An odd side grows by a pixel to the right (bottom), else to the left (top), else, over the whole frame, loses one.
+
+    Raises:
+        DecodeError: the box lies outside of the frame.
+    """
+    sides = []
+    for low, high, limit in ((crop[0], crop[2], width), (crop[1], crop[3], height)):
+        low, high = max(math.floor(low), 0), min(math.ceil(high), limit)
+        if low >= high:
+            raise DecodeError(f"the box {list(crop)} lies outside of the frame, which is {width}x{height}")
+        if (high - low) % 2:
+            low, high = (low, high + 1) if high < limit else (low - 1, high) if low > 0 else (low, max(high - 1, 1))
+        sides.append((low, high))
+    (left, right), (top, bottom) = sides
+    return left, top, right, bottom
+
+
+class _Scaled:
+    """Frames of a reader, turned upright, cut and scaled, one at a time; ``damaged`` says why it ended early.
+
+    They are plain RGB arrays: matrix and range of the source's colours, which may be marked in many ways, end here.
+    """
+
+    def __init__(self, reader: OrderedReader, frames: Iterable[av.VideoFrame], short_side: int, crop: tuple | None):
+        self.reader, self.frames, self.short_side, self.crop, self.damaged = reader, frames, short_side, crop, ""
+        self._scaler = VideoReformatter()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        last, rgb = None, None
+        for count, frame in enumerate(self.frames):
+            if frame is last:  # repeated for the rate
+                yield rgb
+                continue
+            last = frame
+            try:
+                rgb = self._cut(frame) if self.crop else self._whole(frame)
+            except (ValueError, MemoryError, DecodeError) as error:  # FFmpeg's errors are ValueErrors, too
+                if isinstance(error, DecodeError) and count == 0:
+                    raise
+                if count == 0:
+                    raise DecodeError(
+                        f"{self.reader.path}: {frame.format.name} frames cannot be converted: {error}"
+                    ) from error
+                self.damaged = f"decoding stopped after {count} frames: a {frame.format.name} frame cannot be converted"
+                return
+            yield rgb
+
+    def _whole(self, frame: av.VideoFrame) -> np.ndarray:
+        turns, (height, width) = self.reader.rotation, self.reader.size
+        size = target_size(width, height, self.short_side)
+        return np.rot90(self._scale(frame, size[::-1] if turns % 2 else size), turns)  # both count counter-clockwise
+
+    def _cut(self, frame: av.VideoFrame) -> np.ndarray:
+        upright = self.reader.to_rgb(frame)
+        left, top, right, bottom = pixel_crop(self.crop, upright.shape[1], upright.shape[0])
+        part = av.VideoFrame.from_ndarray(np.ascontiguousarray(upright[top:bottom, left:right]), format="rgb24")
+        return self._scale(part, target_size(right - left, bottom - top, self.short_side))
+
+    def _scale(self, frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+        small = self._scaler.reformat(frame, *size, format="rgb24", interpolation="BICUBIC", threads=1)
+        return small.to_ndarray()

@@ -1,0 +1,152 @@
+"""``videofib prep verify DIR``: is a prepared folder still what its manifest says?
+
+Read again are the manifest, the list files, classes.txt and every byte of every video. Nothing is changed. A file that
+is missing or altered is made anew by the preparation's own command; what else is named has to be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from fcntl import LOCK_NB, LOCK_SH, flock
+from pathlib import Path
+
+from videofib.data.errors import ManifestError
+from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, list_rows, read_manifest
+from videofib.files import sha256
+from videofib.prep.parallel import run_parallel
+
+
+def verify(folder: str | Path, jobs: int) -> tuple[list[str], int]:
+    """Compare the lists and files of a prepared folder with its manifest.
+
+    Args:
+        folder: as ``prepare`` wrote it.
+        jobs: processes at once.
+
+    Returns:
+        Problems, one line each with the file in front, in the order lists, files; and how many videos were read.
+
+    Raises:
+        ManifestError: no folder or no usable manifest, or a preparation is writing to it now.
+        ValueError: ``jobs`` below 1.
+    """
+    folder = Path(folder)
+    _refuse_while_written(folder)
+    rows = {row.path: row for row in read_manifest(folder / MANIFEST_NAME)}
+    problems = [*_check_classes(folder, rows), *_check_lists(folder, rows), *_check_names(folder, rows)]
+    work = [(folder, row) for row in rows.values() if row.size and _stays_below(row.path)]
+    found = dict(run_parallel(_check_file, work, jobs))
+    problems += [f"{work[i][1].path}: {found[i]}" for i in range(len(work)) if found[i]]
+    return problems, len(work)
+
+
+def _refuse_while_written(folder: Path) -> None:
+    if not (folder / ".lock").is_file():
+        return
+    with (folder / ".lock").open("rb") as lock:
+        try:
+            flock(lock, LOCK_SH | LOCK_NB)
+        except OSError as error:
+            raise ManifestError(f"a preparation is writing to {folder}; wait for it and verify then") from error
+
+
+def _check_classes(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
+    try:
+        names = (folder / "classes.txt").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError as error:
+        return [f"classes.txt: cannot be read ({error.strerror})"]
+    return [
+        f"{row.path}: label {row.label} in the manifest, but classes.txt has only {len(names)} classes"
+        for row in rows.values()
+        if row.label >= len(names)
+    ]
+
+
+def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
+    """Every list against the manifest: the same videos with the same labels, each once."""
+    expected: dict[str, set[str]] = {}
+    for row in rows.values():
+        for name in row.split.split("+") if row.size else ():
+            expected.setdefault(name, set()).add(row.path)
+    present = {name for name in LISTS if (folder / f"{name}.csv").exists()}
+    problems = []
+    for name in sorted(expected.keys() | present):
+        file, seen = f"{name}.csv", {}
+        if not _stays_below(file):
+            problems.append(f"{file}: the manifest names a list out of the folder")
+            continue
+        try:
+            for number, path, label in list_rows(folder / file):
+                path = os.path.normpath(os.path.join(os.path.dirname(name), path))  # noqa: PTH118, PTH120
+                row = rows.get(path)
+                if path in seen:
+                    problems.append(f"{path}: twice in {file}, on lines {seen[path]} and {number}")
+                elif row is None:
+                    problems.append(f"{path}: in {file}, but not in the manifest")
+                elif not row.size:
+                    problems.append(f"{path}: in {file}, but {row.status} in the manifest")
+                elif path not in expected.get(name, ()):
+                    problems.append(f"{path}: in {file}, but the manifest has it in {row.split}")
+                elif label != row.label:
+                    problems.append(f"{path}: label {label} in {file}, {row.label} in the manifest")
+                seen.setdefault(path, number)
+        except ManifestError as error:
+            problems.append(f"{file}: {error}")
+        problems += [
+            f"{path}: not in {file}, where the manifest has it"
+            for path in sorted(expected.get(name, set()) - seen.keys())
+        ]
+    return problems
+
+
+def _check_names(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
+    """Names that lead elsewhere, videos that should not be there, and what killed writers have left."""
+    problems = [f"{path}: this name in the manifest leads out of the folder" for path in rows if not _stays_below(path)]
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            path = Path(root, name).relative_to(folder).as_posix()
+            row = rows.get(path)
+            if name.startswith(".") and name.endswith(".partial"):
+                problems.append(f"{path}: left by a writer that was killed; run the preparation again")
+            elif row is not None and not row.size:
+                problems.append(f"{path}: is there, but {row.status} in the manifest")
+            elif row is None and path.startswith("videos/"):
+                problems.append(f"{path}: is there, but not in the manifest")
+    return problems
+
+
+def _check_file(work: tuple[Path, ManifestRow]) -> str:
+    """What is wrong with the file of one row, or ""."""
+    folder, row = work
+    try:
+        size = (folder / row.path).stat().st_size
+        if size != row.size:
+            return f"{size} bytes, {row.size} in the manifest"
+        digest = sha256(folder / row.path)
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return "" if digest == row.sha256 else f"sha256 {digest[:12]}..., {row.sha256[:12]}... in the manifest"
+
+
+def _stays_below(path: str) -> bool:
+    return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    parser = argparse.ArgumentParser(prog, description="Check a prepared folder against its manifest.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a preparation")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    args = parser.parse_args(arguments)
+    try:
+        problems, count = verify(args.folder, args.jobs)
+    except ValueError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    for problem in problems:
+        print(problem.encode(errors="backslashreplace").decode())
+    print(f"{args.folder}: {count} videos read, {len(problems) or 'no'} problem{'s'[: len(problems) != 1]}")
+    parser.exit(bool(problems))

@@ -1,0 +1,131 @@
+"""From the command line to a finished run: its processes, its stages, and what is said where one fails.
+
+The tools are this module's front doors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from fvcore.common.config import CfgNode
+
+from videofib.checkpoint.file import CheckpointError
+from videofib.config.defaults import ConfigError, load_config
+from videofib.data.lists.manifest import ManifestError
+from videofib.distributed import processes
+from videofib.distributed.launch import launch, leave_cores_to, let_main_speak_first, torchrun_processes
+from videofib.engine.evaluate import EvaluationError
+from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
+from videofib.engine.train import TrainingError
+from videofib.files import replacing
+from videofib.run.report_stage import report_from_config
+from videofib.run.sinks import attach_sinks
+from videofib.run.test_stage import test_from_config
+from videofib.run.train_stage import train_from_config
+from videofib.tracking.environment import write_record
+from videofib.tracking.log import close_logging, setup_logging
+from videofib.tracking.sinks import SinkError
+
+logger = logging.getLogger(__name__)
+
+# What a user can mend: told in one line, without a traceback.
+USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError)
+
+
+def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None) -> None:
+    """Run stages (``train``, ``test``) in as many processes as the config or torchrun says.
+
+    Args:
+        stages: by default those that TRAIN.ENABLE and TEST.ENABLE ask for.
+        argv: the command line without the program's name.
+
+    Raises:
+        SystemExit: 2 after an error the user can mend, which has been told in one line on stderr.
+    """
+    setup_logging()
+    try:
+        cfg = config_from_command_line(argv)
+        stages = stages or [name for name, enabled in _enabled(cfg) if enabled]
+        if not stages:
+            raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+        if torch.cuda.is_available() and torch.cuda.device_count() < cfg.NUM_GPUS:
+            raise ConfigError(f"NUM_GPUS is {cfg.NUM_GPUS}, but this machine has {torch.cuda.device_count()} GPU(s)")
+    except USER_ERRORS as error:
+        _fail(error)
+    launch(
+        run,
+        (cfg, stages),
+        processes=cfg.NUM_GPUS,
+        machines=cfg.NUM_SHARDS,
+        machine=cfg.SHARD_ID,
+        init_method=cfg.INIT_METHOD,
+    )
+
+
+def config_from_command_line(argv: Sequence[str] | None) -> CfgNode:
+    """``--cfg FILE KEY VALUE ...`` as PySlowFast's and TimeSformer's users write it."""
+    parser = argparse.ArgumentParser(description="Options come first, then KEY VALUE pairs that change the config.")
+    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML file")
+    parser.add_argument("--shard_id", metavar="N", help="SHARD_ID: which machine this is")
+    parser.add_argument("--num_shards", metavar="N", help="NUM_SHARDS: how many machines there are")
+    parser.add_argument("--init_method", metavar="URL", help="INIT_METHOD: where several machines meet")
+    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="same as without it")
+    parser.add_argument("pairs", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for example SOLVER.BASE_LR 0.1")
+    args = parser.parse_args(argv)
+    overrides = [*args.pairs, *args.opts]
+    for key in ("SHARD_ID", "NUM_SHARDS", "INIT_METHOD"):
+        if (value := getattr(args, key.lower())) is not None:
+            overrides += [key, value]
+    if started := torchrun_processes():
+        overrides += ["NUM_GPUS", str(started[0]), "NUM_SHARDS", str(started[1])]
+    return load_config(args.cfg, overrides)
+
+
+def run(cfg: CfgNode, stages: Sequence[str]) -> None:
+    """Run the stages in this process, one of those that work together."""
+    leave_cores_to(cfg.DATA_LOADER.NUM_WORKERS)
+    try:
+        _open_output_dir(cfg, stages)
+        if "train" in stages:
+            with sigterm_noticed() as stop:
+                train_from_config(cfg, stop)
+            processes.barrier()  # the last checkpoint is there for everyone
+            report_from_config(cfg)
+        if "test" in stages:
+            test_from_config(cfg)
+            report_from_config(cfg)
+        close_logging()  # what is on its way to a server arrives
+    except InterruptedRun as reason:
+        logger.warning("%s; it is saved, and the same command goes on", reason)
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except USER_ERRORS as error:
+        _fail(error)
+
+
+def _enabled(cfg: CfgNode) -> list[tuple[str, bool]]:
+    return [("train", cfg.TRAIN.ENABLE), ("test", cfg.TEST.ENABLE)]
+
+
+def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:
+    """Start the log, and write down the config and what it runs on: a test on its own leaves training's records."""
+    prefix = "" if "train" in stages else "test_"
+    try:
+        setup_logging(cfg.OUTPUT_DIR, processes.rank())
+        if processes.is_main():
+            with replacing(Path(cfg.OUTPUT_DIR) / f"{prefix}config.yaml") as file:
+                file.write_text(cfg.dump(), encoding="utf-8")
+            write_record(cfg.OUTPUT_DIR, prefix=prefix, processes=processes.world_size())
+            attach_sinks(cfg)
+    except OSError as error:
+        raise ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}") from error
+
+
+def _fail(error: Exception) -> None:
+    let_main_speak_first()
+    logger.error("error: %s", error)
+    raise SystemExit(2)

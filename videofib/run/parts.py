@@ -1,0 +1,120 @@
+"""The parts that both stages make of the config: a model, weights brought into it, its evaluation."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from fvcore.common.config import CfgNode
+from torch import nn
+
+from videofib.attention import ContextGroup
+from videofib.checkpoint.file import CheckpointError
+from videofib.config.checks import value_of
+from videofib.config.defaults import ConfigError, differences, load_config
+from videofib.distributed import processes
+from videofib.distributed.mesh import NOT_SHARED, ClipSharing
+from videofib.engine.evaluate import evaluate
+from videofib.metrics.scores import Scores
+from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
+from videofib.models.pretrained.files import Source, read_source
+from videofib.models.pretrained.load import LoadReport, load_pretrained
+from videofib.run.models import build_model
+
+logger = logging.getLogger(__name__)
+
+MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
+
+
+_SAME_FOR_TEACHER = (
+    *("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE", "DATA.MEAN", "DATA.STD"),
+    *("MODEL.NUM_CLASSES", "MODEL.LOSS_FUNC"),
+)
+
+
+def model_from_config(cfg: CfgNode, sharing: ClipSharing = NOT_SHARED) -> nn.Module:
+    """The model the config describes, with its first weights; its clips are shared as ``sharing`` says."""
+    try:
+        model = build_model(cfg)
+        if sharing.ranks > 1:
+            model.share_tokens(ContextGroup(sharing.group))
+        return model
+    except ValueError as error:
+        raise ConfigError(f"the config describes no model: {error}") from error
+
+
+def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
+    """The model that DISTILL names, with its weights, frozen and in evaluation mode; None where it names none.
+
+    Raises:
+        ConfigError: it takes other clips than the model that learns from it, or knows other classes.
+        CheckpointError: the checkpoint lacks some of its weights.
+    """
+    if not cfg.DISTILL.CONFIG:
+        return None
+    own = load_config(cfg.DISTILL.CONFIG)
+    for key in _SAME_FOR_TEACHER:
+        if value_of(own, key) != value_of(cfg, key):
+            raise ConfigError(
+                f"the teacher gets the clips of the model that learns from it, but {key} is {value_of(own, key)} in "
+                f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
+            )
+    teacher = model_from_config(own)
+    report = bring_weights(own, teacher, read_source(cfg.DISTILL.CHECKPOINT))
+    if report.untrained:
+        raise CheckpointError(
+            f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
+            + ", ".join(report.untrained)
+        )
+    return teacher.eval().requires_grad_(False)
+
+
+def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
+    """Bring weights into the model, and log what became of them."""
+    report = load_pretrained(
+        model,
+        source,
+        position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
+        time_resize=cfg.TIMESFORMER.TIME_RESIZE,
+        verbose=False,
+    )
+    logger.info("%s", report)
+    if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):
+        logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
+    return report
+
+
+def evaluate_from_config(
+    cfg: CfgNode,
+    model: nn.Module,
+    loader,
+    class_names,
+    amp_dtype: torch.dtype | None,
+    title: str,
+    *,
+    sharing: ClipSharing = NOT_SHARED,
+    **options,
+) -> tuple[dict, Scores | None]:
+    """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log.
+
+    ``options`` are of ``evaluate``, and so is what comes back.
+    """
+    figures, scores = evaluate(
+        model,
+        loader,
+        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // sharing.data_world),
+        ensemble=cfg.DATA.ENSEMBLE_METHOD,
+        ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
+        unreadable=cfg.TEST.UNREADABLE,
+        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
+        class_names=class_names,
+        amp_dtype=amp_dtype,
+        title=title,
+        sharing=sharing,
+        **options,
+    )
+    if figures["skipped"] and processes.is_main():
+        what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"
+        names = "; ".join(f"{entry['video']} ({entry['reason']})" for entry in figures["skipped"])
+        logger.warning("%s: %d unreadable videos were %s: %s", title, len(figures["skipped"]), what, names)
+    return figures, scores

@@ -1,0 +1,1 @@
+"""What a run leaves for its reader: log lines, figures, and a record of the environment."""
