@@ -37,7 +37,7 @@ from videofib.engine.optim import build_optimizer, parameter_groups
 from videofib.engine.train import train
 from videofib.run.loaders import build_eval_loader, build_train_loader
 from videofib.run.models import build_model
-from videofib.run.train_stage import recipe_from_config
+from videofib.run.training import recipe_from_config
 from videofib.tracking.log import setup_logging
 
 

@@ -9,7 +9,7 @@ import argparse
 
 from videofib.report.page import write_report
 from videofib.report.read import ReportError
-from videofib.run.report_stage import cost_of_folder
+from videofib.run.reporting import cost_of_folder
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -6,7 +6,7 @@ from torch import nn
 
 from videofib.config.defaults import load_config
 from videofib.run.main import config_from_command_line
-from videofib.run.train_stage import recipe_from_config
+from videofib.run.training import recipe_from_config
 
 
 @pytest.fixture

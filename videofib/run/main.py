@@ -23,10 +23,10 @@ from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
-from videofib.run.report_stage import report_from_config
+from videofib.run.reporting import report_from_config
 from videofib.run.sinks import attach_sinks
-from videofib.run.test_stage import test_from_config
-from videofib.run.train_stage import train_from_config
+from videofib.run.testing import test_from_config
+from videofib.run.training import train_from_config
 from videofib.tracking.environment import write_record
 from videofib.tracking.log import close_logging, setup_logging
 from videofib.tracking.sinks import SinkError

@@ -17,8 +17,8 @@ from videofib.distributed.mesh import NOT_SHARED, ClipSharing
 from videofib.engine.evaluate import evaluate
 from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
-from videofib.models.pretrained.files import Source, read_source
 from videofib.models.pretrained.load import LoadReport, load_pretrained
+from videofib.models.pretrained.weight_files import Source, read_source
 from videofib.run.models import build_model
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from tests.data.lists.test_shards import files  # noqa: F401, a fixture
 from videofib.config.defaults import ConfigError, load_config
 from videofib.data.loading.multigrid import Stretch, long_cycle, stretch_at
 from videofib.run.loaders import build_train_loader
-from videofib.run.train_stage import recipe_from_config
+from videofib.run.training import recipe_from_config
 
 FACTORS = load_config().MULTIGRID.LONG_CYCLE_FACTORS
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from videofib.checkpoint.file import CheckpointError, save_checkpoint
 from videofib.models import TimeSformer
-from videofib.models.pretrained.files import read_source
 from videofib.models.pretrained.load import load_pretrained
+from videofib.models.pretrained.weight_files import read_source
 
 NARROW = dict(embed_dim=24, depth=2, num_heads=3, num_classes=5)
 PUBLISHED = dict(**NARROW, img_size=224, num_frames=8)  # the published grids of 14x14 patches and 8 frames

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from videofib.checkpoint.file import CheckpointError
 from videofib.models.pretrained import layouts
-from videofib.models.pretrained.files import Source, read_source
 from videofib.models.pretrained.resize import fit_patch_embedding, fit_positions, fit_times
+from videofib.models.pretrained.weight_files import Source, read_source
 from videofib.models.timesformer import TimeSformer
 
 # What a model may have and the source lack; all else missing means another model.

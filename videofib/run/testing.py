@@ -19,7 +19,7 @@ from videofib.distributed.mesh import share_clips
 from videofib.engine.evaluate import write_results
 from videofib.engine.finished import FinishedVideos, describe
 from videofib.engine.shared_batches import shared
-from videofib.models.pretrained.files import read_source
+from videofib.models.pretrained.weight_files import read_source
 from videofib.run.loaders import build_eval_loader
 from videofib.run.parts import MODEL_SECTIONS, bring_weights, evaluate_from_config, model_from_config
 from videofib.run.preflight import check_split, read_class_names

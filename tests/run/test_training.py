@@ -3,7 +3,7 @@
 import pytest
 
 from videofib.config.defaults import load_config
-from videofib.run.train_stage import recipe_from_config
+from videofib.run.training import recipe_from_config
 
 
 @pytest.mark.parametrize(

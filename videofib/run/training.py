@@ -30,8 +30,8 @@ from videofib.engine.step import Recipe
 from videofib.engine.train import Position, train
 from videofib.files import remove_partial
 from videofib.models import TimeSformer
-from videofib.models.pretrained.files import read_source
 from videofib.models.pretrained.load import classifier_names
+from videofib.models.pretrained.weight_files import read_source
 from videofib.run.loaders import build_eval_loader, build_train_loader, train_stretches
 from videofib.run.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
 from videofib.run.preflight import (
