@@ -13,7 +13,7 @@ from videofib.config.defaults import ConfigError
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.lists.manifest import ManifestError, VideoRecord, load_split
-from videofib.data.lists.shards import has_shards, read_shards
+from videofib.data.lists.shard_index import has_shards, read_shards
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import Stretch, StretchedLoader, long_cycle
 from videofib.data.samplers import (
