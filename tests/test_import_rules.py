@@ -27,7 +27,7 @@ ALLOWED = {
         *("report", "tracking"),
     },
     "files": set(),
-    "cli": {"data", "prep"},
+    "cli": {"prep"},
 }
 READS_THE_CONFIG = {"report/read.py"}  # beside run
 ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "context", "module"]

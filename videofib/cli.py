@@ -26,7 +26,7 @@ DATA_SETS = {
     "folder": "your own folder of classes",
     "motion": "writes the motion data set of the demo",
 }
-# the same for what is done with a prepared folder; modules of videofib.data
+# the same for what is done with a prepared folder; modules of videofib.prep
 AFTERWARDS = {
     "verify": "is a prepared folder still what its manifest says?",
     "shards": "packs a prepared folder into tar files",
@@ -48,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("name", choices=DATA_SETS | AFTERWARDS, metavar="NAME", help="which one; see below")
     parser.add_argument("options", nargs=argparse.REMAINDER, help="its own options")
     args = parser.parse_args(arguments)
-    package = {"shards": "videofib.data.lists"}.get(args.name, "videofib.prep")
-    package = "videofib.prep.sets" if args.name in DATA_SETS else package
+    package = "videofib.prep.sets" if args.name in DATA_SETS else "videofib.prep"
     module = importlib.import_module(f"{package}.{args.name}")  # one alone, so that --help is quick
     try:
         module.main(args.options, f"videofib prep {args.name}")
