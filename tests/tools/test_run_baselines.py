@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from videofib.checkpoint.file import save_checkpoint
+from videofib.checkpoint.file import ModelDescription, Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
 from videofib.config.defaults import load_config
 from videofib.metrics.scores import read_scores
 from videofib.prep.encode import write_video
@@ -84,7 +85,8 @@ def test_a_change_that_the_weights_do_not_show_is_named(data, tmp_path):
     file = ROOT / "configs" / "Kinetics" / "SlowFast_R50_8x8_224.yaml"
     cfg = load_config(file, ["MODEL.NUM_CLASSES", "2"])
     model = build_model(cfg)
-    checkpoint = save_checkpoint(tmp_path, 1, model, torch.optim.SGD(model.parameters()), config=cfg.dump())
+    state = TrainingState(model, torch.optim.SGD(model.parameters()))
+    checkpoint = CheckpointManager(tmp_path, state, ModelDescription(cfg.dump())).save(Position(1))
     changes = {"TRAIN.ENABLE": False, "TEST.CHECKPOINT_FILE_PATH": checkpoint, "SLOWFAST.ALPHA": 2}
     done = run(file, data, tmp_path, **changes)
     assert done.returncode == 0, done.stderr

@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from videofib.checkpoint.file import find_checkpoints, load_checkpoint
+from videofib.checkpoint.file import load_checkpoint
+from videofib.checkpoint.manager import find_checkpoints
 from videofib.config.defaults import load_config
 from videofib.metrics.scores import read_scores
 from videofib.prep.encode import write_video
@@ -365,7 +366,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path,
         (["DATA.PATH_TO_DATA_DIR", str(tmp_path)], "no train split"),
         (["TIMESFORMER.NUM_HEADS", "5"], "the config describes no model"),
         (["TRAIN.CHECKPOINT_FILE_PATH", str(bad)], "bad.pyth is damaged"),
-        (["TRAIN.FREEZE", "['*']"], "TRAIN.FREEZE: nothing is left to learn"),
+        (["TRAIN.FREEZE", "['*']"], "TRAIN.FREEZE: no parameter is left to train"),
         (["TRAIN.MIXED_PRECISION", "True", "TRAIN.MIXED_PRECISION_DTYPE", "fp16"], "fp16 needs a GPU"),
         (["OUTPUT_DIR", str(tmp_path / "a file")], "cannot write to OUTPUT_DIR"),
         (["OUTPUT_DIR", str(trained), "TRAIN.AUTO_RESUME", "False"], "checkpoints of another run"),

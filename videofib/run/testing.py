@@ -12,8 +12,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 import videofib
-from videofib.checkpoint.file import CheckpointError, latest_checkpoint, load_checkpoint
-from videofib.checkpoint.retention import best_checkpoint
+from videofib.checkpoint.file import CheckpointError, load_checkpoint
+from videofib.checkpoint.manager import best_checkpoint, latest_checkpoint
 from videofib.distributed import processes
 from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.evaluate import write_results
@@ -21,7 +21,7 @@ from videofib.engine.finished import FinishedVideos, describe
 from videofib.engine.shared_batches import shared
 from videofib.models.pretrained.weight_files import read_source
 from videofib.run.loaders import build_eval_loader
-from videofib.run.parts import MODEL_SECTIONS, bring_weights, evaluate_from_config, model_from_config
+from videofib.run.parts import MODEL_SECTIONS, evaluate_from_config, load_into_model, model_from_config
 from videofib.run.preflight import check_split, read_class_names
 from videofib.tracking.log import log_stats
 
@@ -45,7 +45,7 @@ def test_from_config(cfg: CfgNode) -> dict:
     class_names = read_class_names(cfg)
     check_split(cfg, loader, "test")
     model = model_from_config(cfg, mesh)
-    report = bring_weights(cfg, model, source)
+    report = load_into_model(cfg, model, source)
     if report.untrained:
         raise CheckpointError(f"{source.name} lacks what this model needs to be tested: {', '.join(report.untrained)}")
     logger.info("testing %s (epoch %s) on %d videos", source.name, source.epoch, len(loader.dataset.records))

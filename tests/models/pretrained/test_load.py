@@ -12,7 +12,8 @@ from pytorchvideo.models.x3d import create_x3d
 from safetensors.torch import save_file
 from torch import nn
 
-from videofib.checkpoint.file import CheckpointError, save_checkpoint
+from videofib.checkpoint.file import CheckpointError, ModelDescription, Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_source
@@ -236,7 +237,7 @@ def truncated(folder, model):
 
 def bomb(folder, model):
     torch.save(official(model) | {"bomb": Bomb()}, folder / "bomb.pyth")
-    return folder / "bomb.pyth", r"bomb.pyth asks to run (posix|nt)\.system"
+    return folder / "bomb.pyth", r"bomb.pyth holds code, (posix|nt)\.system"
 
 
 def wider(folder, model):
@@ -344,7 +345,8 @@ def test_of_our_own_checkpoints_the_moving_average_is_used(tmp_path, randomize):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     ema = randomize(TimeSformer(**PUBLISHED), seed=1)
     for average in (None, ema):
-        file = save_checkpoint(tmp_path, 3, model, optimizer, ema=average, config="MODEL: {NUM_CLASSES: 5}")
+        state = TrainingState(model, optimizer, ema=average)
+        file = CheckpointManager(tmp_path, state, ModelDescription("MODEL: {NUM_CLASSES: 5}")).save(Position(3))
         source = read_source(file)
         assert (source.epoch, source.settings) == (3, "MODEL: {NUM_CLASSES: 5}")
         ours = TimeSformer(**PUBLISHED)
