@@ -9,7 +9,7 @@ draws stand side by side; of test videos all views do.
 import argparse
 from pathlib import Path
 
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.report.browse import browse, spread
 from videofib.report.browse_page import write_folder

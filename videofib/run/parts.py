@@ -10,8 +10,7 @@ from torch import nn
 
 from videofib.attention import ContextGroup
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.checks import value_of
-from videofib.config.defaults import ConfigError, differences, load_config
+from videofib.config import ConfigError, differences, load_config, value_of
 from videofib.distributed import processes
 from videofib.distributed.mesh import NOT_SHARED, ClipSharing
 from videofib.engine.evaluate import evaluate
