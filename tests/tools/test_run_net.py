@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from videofib.checkpoint.file import find_checkpoints, load_checkpoint
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.metrics.scores import read_scores
 from videofib.prep.encode import write_video
 from videofib.run.main import main

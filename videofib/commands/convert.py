@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.models.pretrained.export import save_hugging_face, save_official
 from videofib.models.pretrained.load import load_pretrained
 from videofib.run.models import build_model

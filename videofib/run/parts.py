@@ -11,8 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.attention import ContextGroup
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.checks import value_of
-from videofib.config.defaults import ConfigError, differences, load_config
+from videofib.config import ConfigError, differences, load_config, value_of
 from videofib.distributed import processes
 from videofib.distributed.mesh import context_size, data_size
 from videofib.engine.evaluate import evaluate

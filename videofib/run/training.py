@@ -16,7 +16,7 @@ from torch import nn
 
 from videofib.checkpoint.file import CheckpointError, find_checkpoints, latest_checkpoint, resume, save_checkpoint
 from videofib.checkpoint.retention import BestKeeper, remove_old
-from videofib.config.defaults import ConfigError, differences
+from videofib.config import ConfigError, differences
 from videofib.data.loading.multigrid import Stretch, stretch_at
 from videofib.distributed import processes
 from videofib.distributed.fsdp import shard, whole_copy

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import videofib.data.clips.dataset
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.clips.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, read_clips
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.lists.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.data.lists.test_shards import files  # noqa: F401, a fixture
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.loading.multigrid import Stretch, long_cycle, stretch_at
 from videofib.run.loaders import build_train_loader
 from videofib.run.training import recipe_from_config
