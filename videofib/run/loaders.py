@@ -117,14 +117,15 @@ def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int =
 
 
 def _load(cfg: CfgNode, split: str) -> list[VideoRecord]:
+    multi_label = cfg.MODEL.LOSS_FUNC == "bce_logit"
     if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
-        return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split)
+        return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split, multi_label=multi_label)
     return load_split(
         cfg.DATA.PATH_TO_DATA_DIR,
         split,
         prefix=cfg.DATA.PATH_PREFIX,
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-        multi_label=cfg.MODEL.LOSS_FUNC == "bce_logit",
+        multi_label=multi_label,
     )
 
 

@@ -28,6 +28,7 @@ SPLITS = ("train", "val", "test")
 # the names, without .csv, of the lists that a prepared folder may have: of one split or of several official ones
 LISTS = (*SPLITS, *(f"split{number}/{split}" for number in (1, 2, 3) for split in SPLITS))
 MANIFEST_NAME = "manifest.parquet"
+SEVERAL_CLASSES_HINT = "for videos with several classes set MODEL.LOSS_FUNC bce_logit"
 STATUSES = ("ok", "damaged", "missing", "corrupt")
 
 
@@ -140,7 +141,7 @@ def read_list(
             one is expected, a path listed twice; names file and line.
     """
     file = Path(file)
-    parse = _class_indices if multi_label else _class_index
+    parse = class_indices if multi_label else _class_index
     known = _sidecar(file)
     root = Path(prefix) if str(prefix) else file.parent
     records: list[VideoRecord] = []
@@ -160,6 +161,11 @@ def read_list(
     if not records:
         raise ManifestError(f"{file} lists no video")
     return records
+
+
+def has_several_classes(file: Path, separator: str = " ") -> bool:
+    """Whether a list file gives any of its videos several classes, as ``path 3,7``."""
+    return any("," in text for _, _, text in _lines(file, separator))
 
 
 def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]]:
@@ -193,12 +199,17 @@ def _lines(file: Path, separator: str) -> Iterator[tuple[int, str, str]]:
 
 def _class_index(text: str, place: str) -> tuple[int]:
     if not text.isdecimal():
-        hint = "; for videos of several classes set MODEL.LOSS_FUNC bce_logit" if "," in text else ""
+        hint = f"; {SEVERAL_CLASSES_HINT}" if "," in text else ""
         raise ManifestError(f"{place}: label {text!r} is no class index (0, 1, 2, ...){hint}")
     return (int(text),)
 
 
-def _class_indices(text: str, place: str) -> tuple[int, ...]:
+def class_indices(text: str, place: str) -> tuple[int, ...]:
+    """The class indices of a video from text such as ``3,7,12``.
+
+    Raises:
+        ManifestError: no class index, or one that comes twice; the message begins with ``place``.
+    """
     labels = tuple(_class_index(part, f"{place}: of {text!r}")[0] for part in text.split(","))
     if len(set(labels)) != len(labels):
         raise ManifestError(f"{place}: {text!r} names a class twice")

@@ -31,8 +31,10 @@ def write_columns(file: str | Path, columns: Mapping[str, Sequence], kinds: Mapp
         parquet.write_table(table, partial, write_page_checksum=True)
 
 
-def read_columns(file: str | Path, kinds: Mapping[str, str]) -> dict[str, list]:
-    """The columns that ``kinds`` names, in its order; others are left alone.
+def read_columns(
+    file: str | Path, kinds: Mapping[str, str], optional: Mapping[str, str] | None = None
+) -> dict[str, list]:
+    """The columns that ``kinds`` names, in its order, then those of ``optional`` that the file has; others are ignored.
 
     Raises:
         ManifestError: a damaged or foreign file, a column that is missing, there twice or of another type, an empty
@@ -43,6 +45,8 @@ def read_columns(file: str | Path, kinds: Mapping[str, str]) -> dict[str, list]:
     try:
         # One thread: a pool of them would not survive the fork of a data loader's workers.
         with parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as source:
+            present = source.schema_arrow.names
+            kinds = {**kinds, **{name: kind for name, kind in (optional or {}).items() if name in present}}
             _check_schema(file, source.schema_arrow, kinds)
             if source.metadata.num_rows > _MOST_ROWS:
                 raise ManifestError(f"{file}: {source.metadata.num_rows} rows; no manifest has above {_MOST_ROWS}")
