@@ -391,7 +391,7 @@ def test_converted_weights_test_the_same_and_can_be_trained_on(
     convert(monkeypatch, experiment, newest(trained), to, tmp_path / name)
     said = capsys.readouterr().out
     assert "21 of 21 tensors loaded as they are" in said
-    assert "note: attention there is dense, here it was {'joint': 'fibottention'" in said
+    assert "models attend densely, this one with {'joint': 'fibottention'" in said
     source = str(tmp_path / name)
 
     run(experiment, tmp_path / "same", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
