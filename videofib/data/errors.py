@@ -21,6 +21,6 @@ class FrameIndexError(IndexError):
         self.num_frames = num_frames
 
 
-def ending(exitcode: int) -> str:
-    """How a process ended, in words."""
+def describe_exit(exitcode: int) -> str:
+    """How a process ended, for messages: ``signal SIGKILL`` or ``exit code 7``."""
     return f"signal {signal.Signals(-exitcode).name}" if exitcode < 0 else f"exit code {exitcode}"

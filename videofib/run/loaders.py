@@ -15,7 +15,7 @@ from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.lists.manifest import ManifestError, VideoRecord, load_split
 from videofib.data.lists.shard_index import has_shards, read_shards
 from videofib.data.loading.loader import VideoLoader
-from videofib.data.loading.multigrid import Stretch, StretchedLoader, long_cycle
+from videofib.data.loading.multigrid import MultigridLoader, MultigridStage, long_cycle
 from videofib.data.samplers import (
     EpochSampler,
     EvalSampler,
@@ -28,7 +28,7 @@ from videofib.data.samplers import (
 from videofib.data.source import ByteRange
 
 
-def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | StretchedLoader:
+def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | MultigridLoader:
     """Shuffled training batches of this process; call ``loader.sampler.set_epoch`` before each epoch.
 
     With MULTIGRID.LONG_CYCLE the epoch says how large clips and batches are.
@@ -40,13 +40,13 @@ def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> Vide
     records = _load(cfg, "train")
     if not cfg.MULTIGRID.LONG_CYCLE:
         return _train_loader(cfg, records, rank, world_size)
-    stretches = train_stretches(cfg)
-    configs = [_stretched(cfg, stretch) for stretch in stretches]
-    return StretchedLoader(stretches, [_train_loader(config, records, rank, world_size) for config in configs])
+    stages = multigrid_stages(cfg)
+    configs = [_stage_config(cfg, stage) for stage in stages]
+    return MultigridLoader(stages, [_train_loader(config, records, rank, world_size) for config in configs])
 
 
-def train_stretches(cfg: CfgNode) -> list[Stretch]:
-    """The stretches of epochs with clips of one size that MULTIGRID describes.
+def multigrid_stages(cfg: CfgNode) -> list[MultigridStage]:
+    """The stages of epochs with clips of one size that MULTIGRID describes.
 
     Raises:
         ConfigError: factors that cannot be.
@@ -64,18 +64,18 @@ def train_stretches(cfg: CfgNode) -> list[Stretch]:
         raise ConfigError(f"MULTIGRID.LONG_CYCLE_FACTORS: {error}") from error
 
 
-def _stretched(cfg: CfgNode, stretch: Stretch) -> CfgNode:
-    """The config with the clips and batches of a stretch; fewer frames lie further apart, and cover the same time."""
+def _stage_config(cfg: CfgNode, stage: MultigridStage) -> CfgNode:
+    """The config with the clips and batches of a stage; fewer frames lie further apart, and cover the same time."""
     full, data = cfg.DATA, cfg.DATA.clone()
     data.defrost()
-    data.NUM_FRAMES, data.TRAIN_CROP_SIZE = stretch.num_frames, stretch.crop_size
-    data.SAMPLING_RATE = full.SAMPLING_RATE * full.NUM_FRAMES / stretch.num_frames
-    scale = stretch.crop_size / full.TRAIN_CROP_SIZE
+    data.NUM_FRAMES, data.TRAIN_CROP_SIZE = stage.num_frames, stage.crop_size
+    data.SAMPLING_RATE = full.SAMPLING_RATE * full.NUM_FRAMES / stage.num_frames
+    scale = stage.crop_size / full.TRAIN_CROP_SIZE
     data.TRAIN_JITTER_SCALES = [round(scale * size) for size in full.TRAIN_JITTER_SCALES]
     changed = cfg.clone()
     changed.defrost()
     changed.DATA = data
-    changed.TRAIN.BATCH_SIZE = cfg.TRAIN.BATCH_SIZE * stretch.batch_factor
+    changed.TRAIN.BATCH_SIZE = cfg.TRAIN.BATCH_SIZE * stage.batch_factor
     changed.freeze()
     return changed
 
