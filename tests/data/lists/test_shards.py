@@ -1,4 +1,4 @@
-"""Shards hold the same videos as the files they were made of, readable by anybody, from a folder or a URL."""
+"""Shards contain the same videos as the files they were made of, from a folder or a URL, for WebDataset too."""
 
 import itertools
 import json
@@ -55,7 +55,7 @@ def views(cfg):
     return found
 
 
-def test_others_find_videos_labels_and_facts_by_name(files, shards):
+def test_webdataset_finds_videos_labels_and_facts_by_name(files, shards):
     tars = sorted(shards.glob("train-*.tar"))
     assert len(tars) > 2
     seen = {}
@@ -124,11 +124,11 @@ def test_a_shard_that_is_cut_short_costs_its_last_videos(shards, tmp_path):
 @pytest.mark.parametrize(
     ("column", "value"), [("shard", "../../etc/x.tar"), ("start", -1), ("size", 0), ("label", -1), ("shard", "a.zip")]
 )
-def test_an_index_that_points_elsewhere_is_refused(shards, tmp_path, column, value):
+def test_an_index_that_leads_out_of_its_folder_is_refused(shards, tmp_path, column, value):
     columns = read_columns(shards / "train.parquet", COLUMNS)
     columns[column][0] = value
     write_columns(tmp_path / "train.parquet", columns, COLUMNS)
-    with pytest.raises(ManifestError, match=r"train\.parquet: 'videos/v \d+\.mp4' is said to be"):
+    with pytest.raises(ManifestError, match=r"train\.parquet: 'videos/v \d+\.mp4' cannot be"):
         read_shards(tmp_path, "train")
 
 
@@ -179,8 +179,8 @@ def test_shards_carry_several_classes_of_a_video_and_a_run_trains_on_them(files,
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("1,2", r"is said to have label=0 and the labels 1,2"),
-        ("0,x", r"of '0,x': label 'x' is no class index"),
+        ("1,2", r"has label=0, but the labels 1,2"),
+        ("0,x", r"of '0,x': label 'x' is not a class index"),
         ("0,0", r"'0,0' names a class twice"),
     ],
 )

@@ -31,19 +31,19 @@ LABELS = {"labels": "str"}  # only where videos may have several classes
 
 
 def has_shards(folder: str | Path, split: str) -> bool:
-    """Whether a folder holds a split as shards; a URL cannot hold anything else."""
+    """Whether a folder contains a split in shards; behind a URL nothing else is supported."""
     return is_remote(folder) or (Path(folder) / f"{split}.parquet").is_file()
 
 
 def read_shards(folder: str | Path, split: str, *, multi_label: bool = False) -> list[VideoRecord]:
-    """The records of a split that is stored in shards; their paths are byte ranges of the shards.
+    """The records of a split in shards; their paths are byte ranges of the tar files.
 
     Args:
         multi_label: videos may have several classes.
 
     Raises:
-        ManifestError: no index, one that cannot be used, one that points out of its folder, or a video with several
-            classes where one is expected; names the file and the video.
+        ManifestError: no index, one that is damaged or leads out of its folder, or a video with several classes where
+            one is expected; names the file and the video.
     """
     file = f"{folder}/{split}.parquet"
     try:
@@ -57,15 +57,15 @@ def read_shards(folder: str | Path, split: str, *, multi_label: bool = False) ->
         texts, *columns.values(), strict=True
     ):
         if "/" in shard or not shard.endswith(".tar") or start < 0 or size < 1 or label < 0:
-            raise ManifestError(f"{file}: {video_id!r} is said to be {size} bytes of {shard!r} from {start}, {label=}")
+            raise ManifestError(f"{file}: {video_id!r} cannot be {size} bytes of {shard!r} from {start} with {label=}")
         labels = class_indices(text, f"{file}: {video_id!r}") if text else ()
         if labels and labels[0] != label:
-            raise ManifestError(f"{file}: {video_id!r} is said to have {label=} and the labels {text}")
+            raise ManifestError(f"{file}: {video_id!r} has {label=}, but the labels {text}")
         if len(labels) > 1 and not multi_label:
             raise ManifestError(f"{file}: {video_id!r} has the labels {text}; {SEVERAL_CLASSES_HINT}")
         source = ByteRange(f"{folder}/{shard}", start, size)
         facts = num_frames or None, fps or None, *proven
         records.append(VideoRecord(source, label, video_id, *facts, labels=labels if multi_label else ()))
     if not records:
-        raise ManifestError(f"{file} lists no video")
+        raise ManifestError(f"{file} lists no videos")
     return records
