@@ -475,7 +475,7 @@ def test_videos_of_several_classes(experiment, tmp_path, capsys):
         (tmp_path / f"{split}.csv").write_text("".join(lines))
     data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment), "MODEL.NUM_CLASSES", "4"]
     line = fails(capsys, experiment, tmp_path / "run", *data)
-    assert "train.csv:2: label '1,3' is no class index" in line
+    assert "train.csv:2: label '1,3' is not a class index" in line
     assert line.endswith("set MODEL.LOSS_FUNC bce_logit")
     several = [*data, "MODEL.LOSS_FUNC", "bce_logit", "AUG.NUM_SAMPLE", "2"]
     line = fails(capsys, experiment, tmp_path / "run", *several, "MODEL.NUM_CLASSES", "3")
