@@ -43,14 +43,14 @@ def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None,
     Args:
         stages: by default those that TRAIN.ENABLE and TEST.ENABLE ask for.
         argv: the command line without the program's name.
-        prog: the command's name in its help.
+        prog, description: the command's name and what it does, for its help.
 
     Raises:
         SystemExit: 2 after an error the user can mend, which has been told in one line on stderr.
     """
     setup_logging()
     try:
-        cfg = config_from_command_line(argv, prog=prog)
+        cfg = config_from_command_line(argv, prog=prog, description=description)
         stages = stages or [name for name, enabled in _enabled(cfg) if enabled]
         if not stages:
             raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
@@ -74,7 +74,9 @@ def config_from_command_line(
     """``--cfg FILE KEY VALUE ...`` as PySlowFast's and TimeSformer's users write it."""
     parser = argparse.ArgumentParser(
         prog,
-        description=description or "Options come first, then KEY VALUE pairs that change the config.",
+        usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
+        description=description,
+        epilog="Options come first, then KEY VALUE pairs that change the config.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML file")
