@@ -37,7 +37,13 @@ logger = logging.getLogger(__name__)
 USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError)
 
 
-def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None, *, prog: str | None = None) -> None:
+def main(
+    stages: Sequence[str] | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str | None = None,
+    description: str | None = None,
+) -> None:
     """Run stages (``train``, ``test``) in as many processes as the config or torchrun says.
 
     Args:
