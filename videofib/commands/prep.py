@@ -25,17 +25,16 @@ DATA_SETS = {
     "folder": "your own folder of classes",
     "motion": "generate the small motion data set of the demo",
 }
-# the same for what is done with a prepared folder, with the module
+# the same for what is done with a prepared folder; modules of videofib.prep
 AFTERWARDS = {
-    "verify": ("check a prepared folder against its manifest", "videofib.prep.verify"),
-    "leaks": ("list recordings and pictures that are in both training and test", "videofib.prep.leaks"),
-    "shards": ("pack a prepared folder into tar files", "videofib.data.lists.shards"),
+    "verify": "check a prepared folder against its manifest",
+    "leaks": "list recordings and pictures that are in both training and test",
+    "shards": "pack a prepared folder into tar files",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     description = "Prepare a data set (checked, resized, seekable videos, list files, a manifest), or check one."
-    choices = DATA_SETS | {name: what for name, (what, _) in AFTERWARDS.items()}
-    name, options = choose("videofib prep", description, choices, argv)
-    module = f"videofib.prep.sets.{name}" if name in DATA_SETS else AFTERWARDS[name][1]
-    importlib.import_module(module).main(options, f"videofib prep {name}")
+    name, options = choose("videofib prep", description, DATA_SETS | AFTERWARDS, argv)
+    package = "videofib.prep.sets" if name in DATA_SETS else "videofib.prep"
+    importlib.import_module(f"{package}.{name}").main(options, f"videofib prep {name}")

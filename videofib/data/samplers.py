@@ -60,6 +60,35 @@ class EpochSampler(Sampler):
         return self.num_used // self.world_size
 
 
+class EvalSampler(Sampler):
+    """This process's indices of the videos of a split: every video once over all processes, in order, no padding::
+
+        video      0 1 2 3 4 5 6
+        process    0 1 2 0 1 2 0
+
+    Args:
+        num_videos: of the full split.
+    """
+
+    def __init__(self, num_videos: int, *, rank: int = 0, world_size: int = 1):
+        self._indices: Sequence[int] = range(num_videos)
+        self._rank, self._world_size = rank, world_size
+
+    def restrict(self, indices: Sequence[int]) -> None:
+        """Give only these videos from the next pass on, divided over the processes in the same way.
+
+        Args:
+            indices: of all processes together, and the same in each of them.
+        """
+        self._indices = indices
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices[self._rank :: self._world_size])
+
+    def __len__(self) -> int:
+        return len(self._indices[self._rank :: self._world_size])
+
+
 def shuffled(count: int, seed: int) -> Order:
     """Each of ``count`` videos once."""
     return partial(_shuffled, count, seed)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from tqdm import tqdm
 
 from videofib.distributed import processes
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
+from videofib.distributed.mesh import one_per_data_rank, reads_clips
 from videofib.engine.finished import Columns, FinishedVideos, Growing, together
 from videofib.engine.packing import logits_by_batch
 from videofib.files import replacing
@@ -39,7 +40,7 @@ def evaluate(
     title: str = "evaluate",
     details: bool = False,
     finished: FinishedVideos | None = None,
-    sharing: ClipSharing = NOT_SHARED,
+    mesh: DeviceMesh | None = None,
 ) -> tuple[dict, Scores | None]:
     """Accuracies and scores of a model over all views of all videos of a split.
 
@@ -58,7 +59,8 @@ def evaluate(
         finished: where finished videos are kept, so that a later start need not repeat them. The loader gives those
             alone that are not in ``finished.indices``. All forward passes are then of one size, so that scores do not
             depend on where an earlier start ended.
-        sharing: which processes share clips; they are given the same videos, which count once.
+        mesh: of the processes (``distributed.mesh``); those that share clips are given the same videos, which count
+            once.
 
     Returns:
         The figures (see ``task.summarize``), the same in every process, and the scores behind them, which the main
@@ -79,13 +81,13 @@ def evaluate(
         _check_finite(names, videos["scores"], readable)
         own.add(videos)
         failures.update(failed)
-        if finished and sharing.is_first:
+        if finished and reads_clips(mesh):
             finished.add({name: values[readable] for name, values in videos.items()})
     if finished:
         finished.save()
 
     shares = processes.gather((own.all(), failures))
-    shares = shares and sharing.one_each(shares)
+    shares = shares and one_per_data_rank(shares, mesh)
     figures, scores, problem = None, None, ""
     if shares is not None:
         if finished and finished.earlier:

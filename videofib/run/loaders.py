@@ -13,10 +13,18 @@ from videofib.config.defaults import ConfigError
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.lists.manifest import ManifestError, VideoRecord, load_split
-from videofib.data.lists.shards import has_shards, read_shards
+from videofib.data.lists.shard_index import has_shards, read_shards
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import Stretch, StretchedLoader, long_cycle
-from videofib.data.samplers import EpochSampler, Order, class_balanced, length_bucketed, shard_by_shard, shuffled
+from videofib.data.samplers import (
+    EpochSampler,
+    EvalSampler,
+    Order,
+    class_balanced,
+    length_bucketed,
+    shard_by_shard,
+    shuffled,
+)
 from videofib.data.source import ByteRange
 
 
@@ -89,6 +97,9 @@ def _train_loader(cfg: CfgNode, records: list[VideoRecord], rank: int, world_siz
 def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> VideoLoader:
     """The views of this process's videos, ``records[rank::world_size]``, in order and without padding.
 
+    ``loader.restrict(indices)`` leaves only those videos of the split, such as the ones that an interrupted test has
+    not finished.
+
     ``val``: one view a video, the centre of its middle clip. ``test``: NUM_ENSEMBLE_VIEWS x NUM_SPATIAL_CROPS views.
     ``loader.dataset.records`` are the videos of the whole split, and the batches' indices are positions in it.
 
@@ -101,8 +112,8 @@ def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int =
     short_side = size if crops == 3 else max(size, cfg.DATA.TRAIN_JITTER_SCALES[0])
     transform = ViewTransform(size, short_side, crops, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
     dataset = ViewDataset(_load(cfg, split), _clip_spec(cfg), transform, clips)
-    share = range(rank, len(dataset), world_size)
-    return _loader(cfg, dataset, share, max(1, cfg.TEST.BATCH_SIZE // world_size // (clips * crops)))
+    sampler = EvalSampler(len(dataset), rank=rank, world_size=world_size)
+    return _loader(cfg, dataset, sampler, max(1, cfg.TEST.BATCH_SIZE // world_size // (clips * crops)))
 
 
 def _load(cfg: CfgNode, split: str) -> list[VideoRecord]:

@@ -7,13 +7,14 @@ import logging
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.attention import ContextGroup
 from videofib.checkpoint.file import CheckpointError
 from videofib.config.checks import value_of
 from videofib.config.defaults import ConfigError, differences, load_config
 from videofib.distributed import processes
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
+from videofib.distributed.mesh import context_size, data_size
 from videofib.engine.evaluate import evaluate
 from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
@@ -32,12 +33,12 @@ _SAME_FOR_TEACHER = (
 )
 
 
-def model_from_config(cfg: CfgNode, sharing: ClipSharing = NOT_SHARED) -> nn.Module:
-    """The model the config describes, with its first weights; its clips are shared as ``sharing`` says."""
+def model_from_config(cfg: CfgNode, mesh: DeviceMesh | None = None) -> nn.Module:
+    """The model the config describes, with its first weights; processes of ``mesh`` share its clips."""
     try:
         model = build_model(cfg)
-        if sharing.ranks > 1:
-            model.share_tokens(ContextGroup(sharing.group))
+        if context_size(mesh) > 1:
+            model.share_tokens(ContextGroup(mesh.get_group("context")))
         return model
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error
@@ -92,7 +93,7 @@ def evaluate_from_config(
     amp_dtype: torch.dtype | None,
     title: str,
     *,
-    sharing: ClipSharing = NOT_SHARED,
+    mesh: DeviceMesh | None = None,
     **options,
 ) -> tuple[dict, Scores | None]:
     """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log.
@@ -102,7 +103,7 @@ def evaluate_from_config(
     figures, scores = evaluate(
         model,
         loader,
-        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // sharing.data_world),
+        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // data_size(mesh)),
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
         unreadable=cfg.TEST.UNREADABLE,
@@ -110,7 +111,7 @@ def evaluate_from_config(
         class_names=class_names,
         amp_dtype=amp_dtype,
         title=title,
-        sharing=sharing,
+        mesh=mesh,
         **options,
     )
     if figures["skipped"] and processes.is_main():

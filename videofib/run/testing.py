@@ -15,7 +15,7 @@ import videofib
 from videofib.checkpoint.file import CheckpointError, latest_checkpoint, load_checkpoint
 from videofib.checkpoint.retention import best_checkpoint
 from videofib.distributed import processes
-from videofib.distributed.mesh import share_clips
+from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.evaluate import write_results
 from videofib.engine.finished import FinishedVideos, describe
 from videofib.engine.shared_batches import shared
@@ -40,11 +40,11 @@ def test_from_config(cfg: CfgNode) -> dict:
         source = replace(read_source(found[1]), name=str(found[0]))
     else:
         raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
-    sharing = share_clips(cfg.TRAIN.CONTEXT_PARALLEL)
-    loader = build_eval_loader(cfg, "test", sharing.data_rank, sharing.data_world)
+    mesh = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
+    loader = build_eval_loader(cfg, "test", data_rank(mesh), data_size(mesh))
     class_names = read_class_names(cfg)
     check_split(cfg, loader, "test")
-    model = model_from_config(cfg, sharing)
+    model = model_from_config(cfg, mesh)
     report = bring_weights(cfg, model, source)
     if report.untrained:
         raise CheckpointError(f"{source.name} lacks what this model needs to be tested: {', '.join(report.untrained)}")
@@ -53,19 +53,19 @@ def test_from_config(cfg: CfgNode) -> dict:
     finished = _finished_videos(cfg, model, loader.dataset.records) if cfg.TEST.RESUME else None
     if finished and finished.indices:
         left = [index for index in range(len(loader.dataset.records)) if index not in finished.indices]
-        loader.sampler = left[sharing.data_rank :: sharing.data_world]
+        loader.sampler = left[data_rank(mesh) :: data_size(mesh)]
         logger.info("%d of them were finished by an earlier start, which this one goes on from", len(finished.indices))
     results, scores = evaluate_from_config(
         cfg,
         model.to(processes.device()),
-        shared(loader, sharing),
+        shared(loader, mesh),
         class_names,
         None,
         "test",
         num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
         details=True,
         finished=finished,
-        sharing=sharing,
+        mesh=mesh,
     )
     results = {**results, "checkpoint": source.name, "epoch": source.epoch}
     if processes.is_main():

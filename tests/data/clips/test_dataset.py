@@ -147,6 +147,14 @@ def test_evaluation_covers_each_video_exactly_once(folder, split, world_size):
     assert seen == Counter(range(12))
 
 
+def test_an_evaluation_loader_can_be_restricted_to_some_videos(folder):
+    loaders = [build_eval_loader(config(folder), "val", rank, 2) for rank in range(2)]
+    for loader in loaders:
+        loader.restrict([0, 3, 4, 9, 11])
+    seen = [[index for batch in loader for index in batch["indices"].tolist()] for loader in loaders]
+    assert seen == [[0, 4, 11], [3, 9]]
+
+
 def test_validation_sees_the_middle_clip_and_testing_the_whole_video(tmp_path):
     records = [grey_video(tmp_path / "a.mp4", 40)]
     transform = ViewTransform(32, 32, 1, **PIXELS)

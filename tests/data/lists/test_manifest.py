@@ -195,7 +195,8 @@ def test_a_damaged_manifest_is_refused_in_one_line_wherever_it_broke(tmp_path):
 
 def test_without_a_manifest_nobody_imports_pyarrow(tmp_path):
     write_list(tmp_path / "l.csv", [("a.mp4", 0)])
-    script = f"import sys; from videofib.data import loader, manifest; manifest.read_list({str(tmp_path / 'l.csv')!r})"
+    script = "import sys; from videofib.data.lists import manifest; from videofib.data.loading import loader"
+    script += f"; manifest.read_list({str(tmp_path / 'l.csv')!r})"
     script += "; sys.exit('pyarrow' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 

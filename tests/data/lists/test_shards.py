@@ -14,7 +14,7 @@ from videofib.config.defaults import ConfigError
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import ManifestRow, write_list, write_manifest
 from videofib.data.lists.parquet import read_columns, write_columns
-from videofib.data.lists.shards import _KINDS, read_shards
+from videofib.data.lists.shard_index import COLUMNS, read_shards
 from videofib.prep.encode import write_video
 from videofib.run.loaders import build_eval_loader, build_train_loader
 
@@ -124,9 +124,9 @@ def test_a_shard_that_is_cut_short_costs_its_last_videos(shards, tmp_path):
     ("column", "value"), [("shard", "../../etc/x.tar"), ("start", -1), ("size", 0), ("label", -1), ("shard", "a.zip")]
 )
 def test_an_index_that_points_elsewhere_is_refused(shards, tmp_path, column, value):
-    columns = read_columns(shards / "train.parquet", _KINDS)
+    columns = read_columns(shards / "train.parquet", COLUMNS)
     columns[column][0] = value
-    write_columns(tmp_path / "train.parquet", columns, _KINDS)
+    write_columns(tmp_path / "train.parquet", columns, COLUMNS)
     with pytest.raises(ManifestError, match=r"train\.parquet: 'videos/v \d+\.mp4' is said to be"):
         read_shards(tmp_path, "train")
 

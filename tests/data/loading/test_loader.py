@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +147,29 @@ def test_memory_is_used_again(make_loader):
     assert slots.take()[0] == number
     assert torch.equal(slots.take()[1].fill_(7), torch.full((2, 3), 7.0))
     slots.close()
+
+
+def alive(pids):
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes through /proc, which only Linux has")
+def test_closing_a_loader_ends_its_workers_and_a_later_pass_starts_new_ones():
+    with VideoLoader(Videos(*["good"] * 6), range(6), 2, num_workers=2) as loader:
+        loader.close()  # without workers yet
+        for _ in range(2):
+            batches = iter(loader)
+            assert next(batches)["labels"].tolist() == [0, 1]
+            pids = [worker.process.pid for worker in loader._workers._workers.values()]
+            assert alive(pids) == pids
+            loader.close()
+            loader.close()
+            assert alive(pids) == []
+            with pytest.raises(WorkerError, match="the loader was closed before this pass over its videos ended"):
+                list(batches)
+        assert labels(loader) == [[0, 1], [2, 3], [4, 5]]
+        pids = [worker.process.pid for worker in loader._workers._workers.values()]
+    assert alive(pids) == []
 
 
 def test_a_sampler_without_length_is_refused():

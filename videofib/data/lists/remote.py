@@ -31,9 +31,9 @@ def fetched(source: Source) -> Iterator[Source]:
         return
     try:
         part = (source.start, source.start + source.size) if isinstance(source, ByteRange) else (None, None)
-        content = _file_system(path).cat_file(path, *part)
+        content = file_system(path).cat_file(path, *part)
     except Exception as error:  # each driver has its own
-        raise DecodeError(f"{source}: cannot be fetched: {_reason(error)}") from error
+        raise DecodeError(f"{source}: cannot be fetched: {one_line(error)}") from error
     if isinstance(source, ByteRange) and len(content) != source.size:
         raise DecodeError(f"{source}: the file ends early; was it replaced after it was indexed?")
     with _in_memory(content) as local:
@@ -47,24 +47,15 @@ def fetched(source: Source) -> Iterator[Source]:
 def fetched_file(url: str) -> Iterator[Path]:
     """A local copy of a whole file; OSError where there is none to be had."""
     try:
-        content = _file_system(url).cat_file(url)
+        content = file_system(url).cat_file(url)
     except Exception as error:
-        raise OSError(f"{url} cannot be fetched: {_reason(error)}") from error
+        raise OSError(f"{url} cannot be fetched: {one_line(error)}") from error
     with _in_memory(content) as local:
         yield local
 
 
-def upload(file: Path, url: str) -> None:
-    """Copy a local file to a URL; OSError where that fails."""
-    try:
-        system = _file_system(url)
-        system.makedirs(system._parent(url), exist_ok=True)
-        system.put_file(str(file), url)
-    except Exception as error:
-        raise OSError(f"{url} cannot be written: {_reason(error)}") from error
-
-
-def _file_system(url: str):
+def file_system(url: str):
+    """fsspec's driver for a URL; each driver raises errors of its own."""
     import fsspec  # here, since few need it
 
     return fsspec.core.url_to_fs(url)[0]
@@ -87,5 +78,6 @@ def _in_memory(content: bytes) -> Iterator[Path]:
         os.close(file)
 
 
-def _reason(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An error of a driver in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

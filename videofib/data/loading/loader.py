@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -74,12 +74,30 @@ class VideoLoader:
                 "failures": [failure for failures in batch.failures for failure in failures],
             }
 
+    def restrict(self, indices: Sequence[int]) -> None:
+        """Read only these videos of the split from the next pass on, as when a test resumes; of evaluation loaders.
+
+        Args:
+            indices: positions in ``dataset.records`` for all processes together, the same in each; the sampler
+                divides them over the processes.
+        """
+        self.sampler.restrict(indices)
+
     def close(self) -> None:
-        """End the workers; iterating starts new ones."""
+        """End the worker processes; a second call does nothing. A later pass starts new ones.
+
+        A pass that has not ended raises WorkerError when it is continued.
+        """
         if self._workers:
             self._workers.close()
             self._slots.close()
             self._workers = None
+
+    def __enter__(self) -> VideoLoader:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
 
     def _read_here(self, keys: list) -> _Batch:
         batch = _Batch(keys, torch.empty(len(keys), *self.dataset.shape))
@@ -91,6 +109,7 @@ class VideoLoader:
         if self._workers is None:
             self._slots = Slots((self.batch_size, *self.dataset.shape))
             self._workers = Workers(self.dataset.read, self.num_workers, self._slots, self.time_limit)
+        workers = self._workers  # of this pass, also after ``close``
         ahead = max(_AHEAD, -(-_AHEAD * self.num_workers // self.batch_size))
         coming: deque[_Batch] = deque()
         waiting = iter(batches)
@@ -100,13 +119,13 @@ class VideoLoader:
                     coming.append(self._begin(keys))
                 batch = coming[0]
                 while batch.left:
-                    for task in self._workers.done():
+                    for task in workers.done():
                         self._settle(task)
                 yield coming.popleft()
         finally:  # whoever stops early leaves samples half read: their memory is free again when they are done
             for batch in coming:
                 batch.abandoned = True
-            self._workers.drop(lambda task: task.owner[0].abandoned)
+            workers.drop(lambda task: task.owner[0].abandoned)
 
     def _begin(self, keys: list) -> _Batch:
         slot, views = self._slots.take()

@@ -99,8 +99,14 @@ class StretchedLoader:
         return iter(self._now)
 
     def close(self) -> None:
-        """End the workers; iterating starts new ones."""
+        """End the worker processes; a second call does nothing. A later pass starts new ones."""
         self._now.close()
+
+    def __enter__(self) -> StretchedLoader:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
 
 
 def _whole(size: float, unit: int) -> int:

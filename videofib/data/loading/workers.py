@@ -98,8 +98,10 @@ class Workers:
         """Wait until at least one task is done, and yield those that are.
 
         Raises:
-            WorkerError: a read failed for another reason than its video, or workers die at once.
+            WorkerError: a read failed for another reason than its video, workers die at once, or ``close`` was called.
         """
+        if not self._workers:
+            raise WorkerError("the loader was closed before this pass over its videos ended")
         by_connection = {worker.connection: worker for worker in self._workers.values()}
         ready = wait(list(by_connection), timeout=self._next_check())
         for connection in ready:
