@@ -25,7 +25,7 @@ from videofib.engine.train import TrainingError
 from videofib.files import replacing
 from videofib.run.reporting import report_from_config
 from videofib.run.sinks import attach_sinks
-from videofib.run.testing import test_from_config
+from videofib.run.testing import evaluate_run
 from videofib.run.training import train_from_config
 from videofib.tracking.environment import write_record
 from videofib.tracking.log import close_logging, setup_logging
@@ -112,7 +112,7 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
             processes.barrier()  # the last checkpoint is there for everyone
             report_from_config(cfg)
         if "test" in stages:
-            test_from_config(cfg)
+            evaluate_run(cfg)
             report_from_config(cfg)
         close_logging()  # what is on its way to a server arrives
     except InterruptedRun as reason:
