@@ -416,7 +416,7 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
     torch.save({"model_state": state}, tmp_path / "seven.pyth")
     source = str(tmp_path / "seven.pyth")
     said = fails(capsys, experiment, tmp_path / "out", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
-    assert said.endswith("seven.pyth lacks what this model needs to be tested: head.weight, head.bias")
+    assert said.endswith("seven.pyth lacks weights of the model to test: head.weight, head.bias")
     once = ["TRAIN.CHECKPOINT_FILE_PATH", source, "SOLVER.MAX_EPOCH", "1"]
     run(experiment, tmp_path / "out", *once, stages=["train"])
     assert "newly initialised: head.weight: 3x24, as the model had it" in (tmp_path / "out" / "log.txt").read_text()
