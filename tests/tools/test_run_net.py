@@ -419,7 +419,7 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
     assert said.endswith("seven.pyth lacks what this model needs to be tested: head.weight, head.bias")
     once = ["TRAIN.CHECKPOINT_FILE_PATH", source, "SOLVER.MAX_EPOCH", "1"]
     run(experiment, tmp_path / "out", *once, stages=["train"])
-    assert "newly initialised: head.weight: 3x24, as the model had it" in (tmp_path / "out" / "log.txt").read_text()
+    assert "newly initialised: head.weight: 3x24, initial values kept" in (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from videofib.distributed.mesh import share_clips
 from videofib.engine.evaluate import write_results
 from videofib.engine.finished import FinishedVideos, describe
 from videofib.engine.shared_batches import shared
-from videofib.models.pretrained.weight_files import read_source
+from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.loaders import build_eval_loader
 from videofib.run.parts import MODEL_SECTIONS, bring_weights, evaluate_from_config, model_from_config
 from videofib.run.preflight import check_split, read_class_names
@@ -33,11 +33,11 @@ def test_from_config(cfg: CfgNode) -> dict:
     checkpoints = Path(cfg.OUTPUT_DIR) / "checkpoints"
     if cfg.TEST.CHECKPOINT_FILE_PATH == "best":
         path = best_checkpoint(checkpoints)
-        source = replace(read_source(load_checkpoint(path)), name=str(path))
+        source = replace(read_weights(load_checkpoint(path)), name=str(path))
     elif cfg.TEST.CHECKPOINT_FILE_PATH:
-        source = read_source(cfg.TEST.CHECKPOINT_FILE_PATH)
+        source = read_weights(cfg.TEST.CHECKPOINT_FILE_PATH)
     elif found := latest_checkpoint(checkpoints):
-        source = replace(read_source(found[1]), name=str(found[0]))
+        source = replace(read_weights(found[1]), name=str(found[0]))
     else:
         raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
     sharing = share_clips(cfg.TRAIN.CONTEXT_PARALLEL)
