@@ -114,7 +114,7 @@ def test_the_config_reaches_the_training_transform(folder):
         (
             "AUG.AA_TYPE",
             "v0",
-            "AUG describes no augmentation: .*'v0'; expected rand-m<0 to 10>-n<oper.*>, trivial or augmix",
+            "the AUG keys do not describe an augmentation: .*'v0'; expected rand-m<0 to 10>-n<oper.*>, trivial or augmix",
         ),
         ("AUG.RE_MODE", "noise", "AUG.RE_MODE is noise on the command line; it must be one of pixel, const, rand"),
     ],
@@ -149,6 +149,14 @@ def test_evaluation_covers_each_video_exactly_once(folder, split, world_size):
             assert torch.equal(batch["labels"], batch["indices"] % 3)
             seen.update(batch["indices"].tolist())
     assert seen == Counter(range(12))
+
+
+def test_an_evaluation_loader_can_be_restricted_to_some_videos(folder):
+    loaders = [build_eval_loader(config(folder), "val", rank, 2) for rank in range(2)]
+    for loader in loaders:
+        loader.restrict([0, 3, 4, 9, 11])
+    seen = [[index for batch in loader for index in batch["indices"].tolist()] for loader in loaders]
+    assert seen == [[0, 4, 11], [3, 9]]
 
 
 def test_validation_sees_the_middle_clip_and_testing_the_whole_video(tmp_path):
@@ -348,7 +356,7 @@ def test_the_config_chooses_the_order_of_videos(folder, sampler, tmp_path):
             assert max(indices) - min(indices) == 2  # video i has 10 + i frames
     (tmp_path / "train.csv").write_text("".join(f"{folder}/v {i}.mp4 0\n" for i in range(12)))
     if sampler == "length_bucketed":
-        with pytest.raises(ConfigError, match=r"needs the number of frames of each video, and 12 have none"):
+        with pytest.raises(ConfigError, match="the number of frames of each video, which is unknown for 12 of them"):
             build_train_loader(config(tmp_path, "DATA_LOADER.SAMPLER", sampler))
 
 
