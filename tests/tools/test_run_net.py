@@ -360,7 +360,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path,
     bad = tmp_path / "bad.pyth"
     bad.write_bytes(b"no checkpoint")
     for overrides, message in [
-        (["SOLVER.BASE", "1"], "unknown key SOLVER.BASE in the command line; the nearest known key is SOLVER.BASE_LR"),
+        (["SOLVER.BASE", "1"], "unknown key SOLVER.BASE on the command line; the nearest known key is SOLVER.BASE_LR"),
         (["MODEL.NUM_CLASSES", "4"], "classes.txt names 3 classes, but MODEL.NUM_CLASSES is 4"),
         (["DATA.PATH_TO_DATA_DIR", str(tmp_path)], "no train split"),
         (["TIMESFORMER.NUM_HEADS", "5"], "the config describes no model"),

@@ -63,7 +63,7 @@ def test_a_job_that_must_make_room_saves_and_goes_on(experiment, tmp_path, monke
 
 def test_a_mistake_is_told_before_anything_is_submitted(experiment, tmp_path, monkeypatch):  # noqa: F811
     process = submit(experiment, tmp_path / "out", "SOLVER.BASE", "1")
-    assert "error: unknown key SOLVER.BASE in the command line" in process.communicate()[1]
+    assert "error: unknown key SOLVER.BASE on the command line" in process.communicate()[1]
     assert process.returncode == 1
     assert not (tmp_path / "out").exists()
 
