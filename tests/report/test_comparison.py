@@ -1,18 +1,15 @@
 """Several runs side by side, as a table and as a page."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.test_page import CLASSES, SMALL, WIDEST, Page, scores, stats
-from videofib.config.defaults import load_config
+from videofib.commands.compare import main as compare
+from videofib.config import load_config
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
-
-MAIN = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "compare_runs.py"))["main"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +43,7 @@ def test_what_differs_is_told_and_nothing_else(folders):
 
 
 def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):
-    MAIN([*map(str, folders), "--out", str(tmp_path / "compared.html")])
+    compare([*map(str, folders), "--out", str(tmp_path / "compared.html")])
     printed = capsys.readouterr().out
     assert "figure                    a/run" in printed
     assert "SOLVER.BASE_LR  0.1" in printed
@@ -54,7 +51,7 @@ def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):
     assert [tag for tag, _ in page.tags].count("svg") == 4
     assert "McNemar" in page.text
     with pytest.raises(SystemExit, match=r"^error: two runs or more are compared, got 1"):
-        MAIN([str(folders[0])])
+        compare([str(folders[0])])
 
 
 def test_a_run_that_only_trained_beside_one_that_only_tested(folders, tmp_path):

@@ -1,16 +1,15 @@
 """The page of a run: whole with whatever is there, harmless with hostile names, and right in a real browser."""
 
 import json
-import runpy
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.report.browser import CHROMIUM, Browser
-from videofib.config.defaults import load_config
+from videofib.commands.report import main as report
+from videofib.config import load_config
 from videofib.metrics.scores import Scores, write_scores
 from videofib.prep.encode import write_video
 from videofib.report.page import write_report
@@ -176,14 +175,13 @@ def test_no_pictures_of_videos_where_none_are_wanted(folder, tmp_path):
 
 
 def test_the_tool_writes_it_again_and_refuses_other_folders(folder, tmp_path, capsys):
-    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "report.py"))["main"]
     before = (folder / "report.html").read_text()
-    tool([str(folder)])
+    report([str(folder)])
     assert f"wrote {folder / 'report.html'}" in capsys.readouterr().out
     assert "Parameters" in (folder / "report.html").read_text()
     (folder / "report.html").write_text(before)
     with pytest.raises(SystemExit, match=r"^error: .* is no folder of a run"):
-        tool([str(tmp_path)])
+        report([str(tmp_path)])
 
 
 WIDEST = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - innerWidth"

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from videofib.checkpoint.file import find_checkpoints, load_checkpoint
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.metrics.scores import read_scores
 from videofib.prep.encode import write_video
 from videofib.run.main import main
@@ -391,7 +391,7 @@ def test_converted_weights_test_the_same_and_can_be_trained_on(
     convert(monkeypatch, experiment, newest(trained), to, tmp_path / name)
     said = capsys.readouterr().out
     assert "21 of 21 tensors loaded as they are" in said
-    assert "note: attention there is dense, here it was {'joint': 'fibottention'" in said
+    assert "models attend densely, this one with {'joint': 'fibottention'" in said
     source = str(tmp_path / name)
 
     run(experiment, tmp_path / "same", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
@@ -416,7 +416,7 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
     torch.save({"model_state": state}, tmp_path / "seven.pyth")
     source = str(tmp_path / "seven.pyth")
     said = fails(capsys, experiment, tmp_path / "out", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
-    assert said.endswith("seven.pyth lacks what this model needs to be tested: head.weight, head.bias")
+    assert said.endswith("seven.pyth lacks weights of the model to test: head.weight, head.bias")
     once = ["TRAIN.CHECKPOINT_FILE_PATH", source, "SOLVER.MAX_EPOCH", "1"]
     run(experiment, tmp_path / "out", *once, stages=["train"])
     assert "newly initialised: head.weight: 3x24, initial values kept" in (tmp_path / "out" / "log.txt").read_text()
@@ -475,7 +475,7 @@ def test_videos_of_several_classes(experiment, tmp_path, capsys):
         (tmp_path / f"{split}.csv").write_text("".join(lines))
     data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment), "MODEL.NUM_CLASSES", "4"]
     line = fails(capsys, experiment, tmp_path / "run", *data)
-    assert "train.csv:2: label '1,3' is no class index" in line
+    assert "train.csv:2: label '1,3' is not a class index" in line
     assert line.endswith("set MODEL.LOSS_FUNC bce_logit")
     several = [*data, "MODEL.LOSS_FUNC", "bce_logit", "AUG.NUM_SAMPLE", "2"]
     line = fails(capsys, experiment, tmp_path / "run", *several, "MODEL.NUM_CLASSES", "3")

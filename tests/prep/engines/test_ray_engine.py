@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from videofib.prep.encode import write_video
-from videofib.prep.parallel import WorkerDied
-from videofib.prep.ray_engine import run_on_ray
+from videofib.prep.engines.parallel import WorkerDied
+from videofib.prep.engines.ray_engine import run_on_ray
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'videofib[ray]'")
 DIE = "__import__('os').kill(__import__('os').getpid(), 9)"
-SCRIPT = Path(__file__).parents[2] / "data_prep/folder.py"
+SCRIPT = Path(__file__).parents[3] / "data_prep/folder.py"
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,7 @@
-"""Shards: a split's videos in a few large tar files, as WebDataset reads them, with an index for random access.
+"""``videofib prep shards DIR --out OUT``: pack the videos of a prepared folder into a few large tar files (shards).
 
-    train-000000.tar    00000000.mp4  00000000.cls  00000000.json  00000001.mp4 ...
-    train-000001.tar    ...
-    train.parquet       of each video: shard, start and size in bytes, label, id, what the manifest knew of it
-
-Where a file system chokes on a million small files, or the data lies behind a URL, the index says which bytes of which
-shard a video is. So samplers, exact resume and the even split over processes are those of list files.
+For file systems that are slow with a million small files, and for data behind a URL. WebDataset reads the tar files;
+videofib reads single videos out of them by the index beside them (``data/lists/shard_index.py``, which draws both).
 """
 
 from __future__ import annotations
@@ -16,22 +12,19 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import SPLITS, VideoRecord, load_split
-from videofib.data.lists.parquet import read_columns, write_columns
-from videofib.data.lists.remote import fetched_file, is_remote, upload
+from videofib.data.lists.manifest import SPLITS, VideoRecord, has_several_classes, load_split
+from videofib.data.lists.parquet import write_columns
+from videofib.data.lists.remote import file_system, is_remote, one_line
+from videofib.data.lists.shard_index import COLUMNS, LABELS
 from videofib.data.samplers import shuffled
 from videofib.data.source import ByteRange
 from videofib.files import replacing
 
 SHARD_BYTES = 1 << 30
-_KINDS = {
-    **{"shard": "str", "start": "int", "size": "int", "label": "int", "video_id": "str"},
-    **{"num_frames": "int", "fps": "float", "random_access": "bool", "variable_rate": "bool"},
-}
 
 
 def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, shard_bytes: int = SHARD_BYTES) -> int:
@@ -53,7 +46,9 @@ def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, sh
     """
     order = [records[index] for index in shuffled(len(records), 0)(0)]
     sizes = [_size(record) for record in order]
-    rows: dict[str, list] = {name: [] for name in _KINDS}
+    multi_label = any(len(record.classes) > 1 for record in records)
+    columns = COLUMNS | LABELS if multi_label else COLUMNS
+    rows: dict[str, list] = {name: [] for name in columns}
     count = 0
     if not is_remote(out):
         for old in (f"{split}.parquet", *(path.name for path in Path(out).glob(f"{split}-*.tar"))):
@@ -64,54 +59,31 @@ def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, sh
             while len(rows["size"]) < len(order) and tar.offset < shard_bytes:
                 number = len(rows["size"])
                 record = order[number]
-                start = _pack(tar, f"{number:08d}", record, sizes[number])
+                start = _pack(tar, f"{number:08d}", record, sizes[number], multi_label)
                 facts = (record.num_frames or 0, record.fps or 0.0, record.random_access, record.variable_rate)
-                row = (name, start, sizes[number], record.label, record.video_id, *facts)
+                labels = [",".join(map(str, record.classes))] if multi_label else []
+                row = (name, start, sizes[number], record.label, record.video_id, *facts, *labels)
                 for column, value in zip(rows.values(), row, strict=True):
                     column.append(value)
         count += 1
     with _writing(out, f"{split}.parquet") as partial:
-        write_columns(partial, rows, _KINDS)
+        write_columns(partial, rows, columns)
     return count
 
 
-def has_shards(folder: str | Path, split: str) -> bool:
-    """Whether a folder holds a split as shards; a URL cannot hold anything else."""
-    return is_remote(folder) or (Path(folder) / f"{split}.parquet").is_file()
-
-
-def read_shards(folder: str | Path, split: str) -> list[VideoRecord]:
-    """The records of a split that ``write_shards`` has written; their paths are byte ranges of the shards.
-
-    Raises:
-        ManifestError: no index, one that cannot be used, or one that points out of its folder.
-    """
-    file = f"{folder}/{split}.parquet"
-    try:
-        with fetched_file(file) if is_remote(file) else nullcontext(Path(file)) as local:
-            columns = read_columns(local, _KINDS)
-    except OSError as error:
-        raise ManifestError(f"no index of shards: {error}") from error
-    records = []
-    for shard, start, size, label, video_id, num_frames, fps, *proven in zip(*columns.values(), strict=True):
-        if "/" in shard or not shard.endswith(".tar") or start < 0 or size < 1 or label < 0:
-            raise ManifestError(f"{file}: {video_id!r} is said to be {size} bytes of {shard!r} from {start}, {label=}")
-        source = ByteRange(f"{folder}/{shard}", start, size)
-        records.append(VideoRecord(source, label, video_id, num_frames or None, fps or None, *proven))
-    if not records:
-        raise ManifestError(f"{file} lists no video")
-    return records
-
-
-def _pack(tar: tarfile.TarFile, key: str, record: VideoRecord, size: int) -> int:
-    """Add a video, its label and its facts; returns where the video's bytes begin."""
+def _pack(tar: tarfile.TarFile, key: str, record: VideoRecord, size: int, multi_label: bool) -> int:
+    """Add a video, its label (or labels) and its facts; returns the offset of the video's bytes."""
     info = tarfile.TarInfo(key + Path(record.path).suffix.lower())  # mode, owner and time stay the same everywhere
     info.size = size
     start = tar.offset + tarfile.BLOCKSIZE
     with Path(record.path).open("rb") as file:
         tar.addfile(info, file)
     facts = {"video_id": record.video_id, "num_frames": record.num_frames, "fps": record.fps}
-    for suffix, text in ((".cls", str(record.label)), (".json", json.dumps(facts))):
+    if multi_label:
+        members = {".json": json.dumps(facts | {"labels": record.classes})}
+    else:
+        members = {".cls": str(record.label), ".json": json.dumps(facts)}
+    for suffix, text in members.items():
         info = tarfile.TarInfo(key + suffix)
         info.size = len(text)
         tar.addfile(info, io.BytesIO(text.encode("ascii")))
@@ -134,7 +106,16 @@ def _uploading(url: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         partial = Path(folder) / "partial"
         yield partial
-        upload(partial, url)
+        _upload(partial, url)
+
+
+def _upload(file: Path, url: str) -> None:
+    try:
+        system = file_system(url)
+        system.makedirs(system._parent(url), exist_ok=True)
+        system.put_file(str(file), url)
+    except Exception as error:  # each driver has its own
+        raise OSError(f"{url} cannot be written: {one_line(error)}") from error
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
@@ -149,7 +130,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         if not splits:
             raise ManifestError(f"{args.folder} has none of {', '.join(f'{split}.csv' for split in SPLITS)}")
         for split in splits:
-            records = load_split(args.folder, split)
+            several = has_several_classes(args.folder / f"{split}.csv")
+            records = load_split(args.folder, split, multi_label=several)
             count = write_shards(records, args.out, split, args.shard_bytes)
             print(f"{args.out}: {len(records)} {split} videos in {count} shard(s)")
         classes = args.folder / "classes.txt"

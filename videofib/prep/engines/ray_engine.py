@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from videofib.prep.parallel import WorkerDied
+from videofib.prep.engines.parallel import WorkerDied
 
 _ATTEMPTS = 4  # an item whose worker is lost so often is the likely cause itself
 _LOG = logging.getLogger(__name__)

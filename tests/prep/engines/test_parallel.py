@@ -2,7 +2,7 @@
 
 import pytest
 
-from videofib.prep.parallel import WorkerDied, run_parallel
+from videofib.prep.engines.parallel import WorkerDied, run_parallel
 
 # eval: a function that every process finds by name, so each item can do something else
 
