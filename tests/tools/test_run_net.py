@@ -425,7 +425,7 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
 def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tmp_path, monkeypatch):
     for weights, overrides, message in [
         (tmp_path / "gone.pyth", [], "no checkpoint at"),
-        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "has no place for a model with registers"),
+        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "cannot hold a model with registers"),
         (newest(trained), ["TIMESFORMER.EMBED_DIM", "48"], "another model's"),
         (newest(trained), ["TIMESFORMER.EMBED_DIMS", "48"], "unknown key"),
     ]:
