@@ -216,7 +216,7 @@ def test_two_processes_train_to_what_one_does(trained, trained_by_two):
 def test_a_run_ends_with_a_report_which_cannot_make_it_fail(experiment, trained, trained_by_two, tmp_path, capsys):
     page = (trained / "report.html").read_text()
     assert "broken.mp4" in page
-    assert "Multiply-adds of a view" in page
+    assert "Multiply-adds per view" in page
     assert "Learning" in (trained_by_two / "report.html").read_text()
 
     shutil.copytree(trained / "checkpoints", tmp_path / "out" / "checkpoints")

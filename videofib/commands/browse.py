@@ -14,8 +14,8 @@ from fvcore.common.config import CfgNode
 
 from videofib.config.defaults import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
-from videofib.report.browse import browse, spread
-from videofib.report.browse_page import write_folder
+from videofib.report.browse.clips import browse, spread
+from videofib.report.browse.page import write_folder
 from videofib.run.loaders import build_eval_loader, build_train_loader
 from videofib.run.preflight import check_split, read_class_names
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from PIL import Image
 
 from videofib.files import printable
-from videofib.report.browse import BrowsedVideo, Clip
-from videofib.report.contact_sheet import Row, contact_sheet, outlined, save_animation
+from videofib.report.browse.clips import BrowsedVideo, Clip
+from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined, save_animation
 
 _SHEET_ROWS = 30  # of one contact sheet; more make another
 
