@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from videofib.checkpoint.file import save_checkpoint
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.run.main import run

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from videofib.checkpoint.file import save_checkpoint
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.metrics.scores import read_scores
 from videofib.prep.encode import write_video
 from videofib.run.models import build_model

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from videofib.checkpoint.file import find_checkpoints, load_checkpoint
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.metrics.scores import read_scores
 from videofib.prep.encode import write_video
 from videofib.run.main import main
@@ -419,13 +419,13 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
     assert said.endswith("seven.pyth lacks weights of the model to test: head.weight, head.bias")
     once = ["TRAIN.CHECKPOINT_FILE_PATH", source, "SOLVER.MAX_EPOCH", "1"]
     run(experiment, tmp_path / "out", *once, stages=["train"])
-    assert "newly initialised: head.weight: 3x24, as the model had it" in (tmp_path / "out" / "log.txt").read_text()
+    assert "newly initialised: head.weight: 3x24, initial values kept" in (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tmp_path, monkeypatch):
     for weights, overrides, message in [
         (tmp_path / "gone.pyth", [], "no checkpoint at"),
-        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "has no place for a model with registers"),
+        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "cannot hold a model with registers"),
         (newest(trained), ["TIMESFORMER.EMBED_DIM", "48"], "another model's"),
         (newest(trained), ["TIMESFORMER.EMBED_DIMS", "48"], "unknown key"),
     ]:
@@ -475,7 +475,7 @@ def test_videos_of_several_classes(experiment, tmp_path, capsys):
         (tmp_path / f"{split}.csv").write_text("".join(lines))
     data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment), "MODEL.NUM_CLASSES", "4"]
     line = fails(capsys, experiment, tmp_path / "run", *data)
-    assert "train.csv:2: label '1,3' is no class index" in line
+    assert "train.csv:2: label '1,3' is not a class index" in line
     assert line.endswith("set MODEL.LOSS_FUNC bce_logit")
     several = [*data, "MODEL.LOSS_FUNC", "bce_logit", "AUG.NUM_SAMPLE", "2"]
     line = fails(capsys, experiment, tmp_path / "run", *several, "MODEL.NUM_CLASSES", "3")

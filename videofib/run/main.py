@@ -15,7 +15,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
 from videofib.distributed.launch import launch, leave_cores_to, let_main_speak_first, torchrun_processes
