@@ -72,7 +72,8 @@ thead th { overflow-wrap: normal; }
 .matrix td, .matrix thead th { text-align: center; padding: .25rem; min-width: 2.1rem; border: 1px solid var(--card); }
 .matrix thead th { vertical-align: bottom; border: 0; }
 .matrix thead th:first-child { text-align: left; }
-.matrix thead th span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 13rem; overflow-wrap: anywhere; }
+.matrix thead th span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 13rem;
+  overflow-wrap: anywhere; }
 .matrix tbody th { white-space: nowrap; border: 0; padding-right: .6rem; }
 .matrix td { background: color-mix(in srgb, var(--heat) calc(var(--share) * var(--heat-most)), transparent);
   vertical-align: middle; }
