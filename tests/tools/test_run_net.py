@@ -222,7 +222,7 @@ def test_a_run_ends_with_a_report_which_cannot_make_it_fail(experiment, trained,
     shutil.copytree(trained / "checkpoints", tmp_path / "out" / "checkpoints")
     (tmp_path / "out" / "report.html").mkdir()
     run(experiment, tmp_path / "out", stages=["test"])
-    assert "no report was written: " in capsys.readouterr().out
+    assert "the report could not be written: " in capsys.readouterr().out
     assert results(tmp_path / "out")["per_class_acc"] == results(trained)["per_class_acc"]
     (tmp_path / "out" / "report.html").rmdir()
     run(experiment, tmp_path / "out", "REPORT.ENABLE", "False", stages=["test"])

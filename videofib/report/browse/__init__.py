@@ -1,1 +1,1 @@
-"""A data set as the model sees it: clips with all that was drawn for them, contact sheets, a page."""
+"""A data set as the model sees it: its clips, contact sheets, and a page to look at."""

@@ -1,4 +1,4 @@
-"""What a model sees of a video, with all that was drawn on the way: for looking at, not for training."""
+"""The clips of a video as a model sees them, with the frames, crops and flips that were drawn: to look at."""
 
 from __future__ import annotations
 
@@ -24,43 +24,43 @@ class Clip:
     Attributes:
         title: which view of its video this is.
         frames: (T, H, W, C) uint8, with normalisation undone.
-        indices: the frames' numbers (T) in the video.
-        video_length: frames of the video, as the record or the file's header has it.
-        whole: (height, width, C) uint8, the clip's first frame before anything was done to it.
-        box: (top, left, height, width) in pixels of ``whole``: what was cut out.
-        mirrored: whether it was flipped left to right.
+        indices: the frames' indices (T) in the video.
+        video_length: frames of the video, by its record or the file's header.
+        full_frame: (height, width, C) uint8, the clip's first frame before cropping.
+        box: (top, left, height, width) of the crop, in pixels of ``full_frame``.
+        mirrored: whether the crop was flipped left to right.
     """
 
     title: str
     frames: np.ndarray
     indices: Sequence[int]
     video_length: int
-    whole: np.ndarray
+    full_frame: np.ndarray
     box: tuple[int, int, int, int]
     mirrored: bool
 
 
 @dataclass(frozen=True)
 class BrowsedVideo:
-    """A video's clips, or the reason why there are none."""
+    """A video's clips, or the reason why it cannot be read."""
 
     record: VideoRecord
     clips: Sequence[Clip] = ()
     reason: str = ""
 
 
-def spread(count: int, wanted: int) -> list[int]:
-    """``wanted`` of the positions 0 to count - 1, evenly spaced (lists are often sorted by class), or all of them."""
+def evenly_spaced(count: int, wanted: int) -> list[int]:
+    """``wanted`` of the indices 0 to count - 1, evenly spaced since lists are often sorted by class; at most all."""
     wanted = min(wanted, count)
-    return [position * count // wanted for position in range(wanted)]
+    return [i * count // wanted for i in range(wanted)]
 
 
 def browse(dataset: ClipDataset | ViewDataset, indices: Iterable[int], draws: int = 1) -> list[BrowsedVideo]:
     """The clips of some videos of a data set, read in this process.
 
     Args:
-        indices: positions in ``dataset.records``.
-        draws: epochs of training, each of which draws other clips; there is one draw of views for testing.
+        indices: of videos in ``dataset.records``.
+        draws: epochs of training, each of which draws other clips; the views of testing are always the same.
     """
     videos = []
     for index in indices:
@@ -79,7 +79,7 @@ def browse(dataset: ClipDataset | ViewDataset, indices: Iterable[int], draws: in
 def _train_clips(dataset: ClipDataset, epoch: int, index: int) -> list[Clip]:
     views = dataset.shape[0]
     titles = [f"epoch {epoch + 1}" + (f", clip {view + 1} of {views}" if views > 1 else "") for view in range(views)]
-    return _read(dataset, (epoch, index), titles, _NotedTrainTransform(dataset.read.transform))
+    return _read(dataset, (epoch, index), titles, _RecordingTrainTransform(dataset.read.transform))
 
 
 def _test_views(dataset: ViewDataset, index: int) -> list[Clip]:
@@ -87,58 +87,60 @@ def _test_views(dataset: ViewDataset, index: int) -> list[Clip]:
     titles = [
         f"clip {clip + 1} of {clips}, crop {crop + 1} of {crops}" for clip in range(clips) for crop in range(crops)
     ]
-    return _read(dataset, index, titles, _NotedViewTransform(dataset.read.transform))
+    return _read(dataset, index, titles, _RecordingViewTransform(dataset.read.transform))
 
 
-def _read(dataset: ClipDataset | ViewDataset, key, titles: list[str], noted) -> list[Clip]:
-    """The sample of a key, read as in training or testing, by a spec and a transform that take notes."""
-    spec = _NotedSpec(**vars(dataset.read.spec))
-    index, chance = next(iter(dataset.candidates(key)))
+def _read(dataset: ClipDataset | ViewDataset, key, titles: list[str], transform) -> list[Clip]:
+    """The sample of a key, read as in training or testing, by a spec and a transform that record what they draw."""
+    spec = _RecordingSpec(**vars(dataset.read.spec))
+    index, seed = next(iter(dataset.candidates(key)))
     views = torch.empty(dataset.shape)
-    dataclasses.replace(dataset.read, spec=spec, transform=noted)(dataset.records[index], chance, views)
-    length, clips = spec.notes[-1]  # a length that turned out too high was asked again
+    dataclasses.replace(dataset.read, spec=spec, transform=transform)(dataset.records[index], seed, views)
+    length, clips = spec.drawn[-1]  # the last, since a length that proves too high is corrected and clips redrawn
     crops = len(views) // len(clips)
     return [
         Clip(
             title,
-            denormalize(view, noted.transform.mean, noted.transform.std),
+            denormalize(view, transform.mean, transform.std),
             clips[number // crops],
             length,
-            *noted.notes[number],
+            *transform.drawn[number],
         )
         for number, (title, view) in enumerate(zip(titles, views, strict=True))
     ]
 
 
 @dataclass(frozen=True)
-class _NotedSpec(ClipSpec):
-    notes: list[tuple[int, list[list[int]]]] = field(default_factory=list)  # (video length, indices of each clip)
+class _RecordingSpec(ClipSpec):
+    drawn: list[tuple[int, list[list[int]]]] = field(default_factory=list)  # (video length, indices of each clip)
 
     def train_clips(self, length: int, fps: float, count: int, rng: random.Random) -> list[list[int]]:
-        self.notes.append((length, super().train_clips(length, fps, count, rng)))
-        return self.notes[-1][1]
+        self.drawn.append((length, super().train_clips(length, fps, count, rng)))
+        return self.drawn[-1][1]
 
     def view_clips(self, length: int, fps: float, count: int) -> list[list[int]]:
-        self.notes.append((length, super().view_clips(length, fps, count)))
-        return self.notes[-1][1]
+        self.drawn.append((length, super().view_clips(length, fps, count)))
+        return self.drawn[-1][1]
 
 
-class _NotedTrainTransform:
+class _RecordingTrainTransform:
     def __init__(self, transform: TrainTransform):
-        self.transform, self.notes = transform, []
+        self._transform, self.mean, self.std = transform, transform.mean, transform.std
+        self.drawn: list[tuple[np.ndarray, tuple[int, int, int, int], bool]] = []  # full frame, box, mirrored
 
     def __call__(self, frames: np.ndarray, rng: random.Random, out: Tensor) -> None:
-        again = random.Random()
-        again.setstate(rng.getstate())
-        self.notes.append((frames[0].copy(), *self.transform.draw_box(*frames.shape[1:3], again)))
-        self.transform(frames, rng, out)
+        copy = random.Random()
+        copy.setstate(rng.getstate())
+        self.drawn.append((frames[0].copy(), *self._transform.draw_box(*frames.shape[1:3], copy)))
+        self._transform(frames, rng, out)
 
 
-class _NotedViewTransform:
+class _RecordingViewTransform:
     def __init__(self, transform: ViewTransform):
-        self.transform, self.notes = transform, []
+        self._transform, self.mean, self.std = transform, transform.mean, transform.std
+        self.drawn: list[tuple[np.ndarray, tuple[int, int, int, int], bool]] = []
 
     def __call__(self, frames: np.ndarray, clips: Sequence[Sequence[int]], out: Tensor) -> None:
-        boxes = self.transform.boxes(*frames.shape[1:3])
-        self.notes += [(frames[clip[0]].copy(), box, False) for clip in clips for box in boxes]
-        self.transform(frames, clips, out)
+        boxes = self._transform.boxes(*frames.shape[1:3])
+        self.drawn += [(frames[clip[0]].copy(), box, False) for clip in clips for box in boxes]
+        self._transform(frames, clips, out)
