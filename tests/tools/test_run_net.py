@@ -216,13 +216,13 @@ def test_two_processes_train_to_what_one_does(trained, trained_by_two):
 def test_a_run_ends_with_a_report_which_cannot_make_it_fail(experiment, trained, trained_by_two, tmp_path, capsys):
     page = (trained / "report.html").read_text()
     assert "broken.mp4" in page
-    assert "Multiply-adds of a view" in page
+    assert "Multiply-adds per view" in page
     assert "Learning" in (trained_by_two / "report.html").read_text()
 
     shutil.copytree(trained / "checkpoints", tmp_path / "out" / "checkpoints")
     (tmp_path / "out" / "report.html").mkdir()
     run(experiment, tmp_path / "out", stages=["test"])
-    assert "no report was written: " in capsys.readouterr().out
+    assert "the report could not be written: " in capsys.readouterr().out
     assert results(tmp_path / "out")["per_class_acc"] == results(trained)["per_class_acc"]
     (tmp_path / "out" / "report.html").rmdir()
     run(experiment, tmp_path / "out", "REPORT.ENABLE", "False", stages=["test"])

@@ -59,7 +59,7 @@ def evaluate_run(cfg: CfgNode) -> dict:
         if cache:
             cache.remove()
         log_stats({"_type": "test_final", **results})
-        logger.info("results are in %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
+        logger.info("wrote the results to %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
     return results
 
 
