@@ -30,7 +30,7 @@ ALLOWED = {
     "cli": {"data", "prep"},
 }
 READS_THE_CONFIG = {"report/read.py"}  # beside run
-ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "functional", "context", "module"]
+ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "backends", "functional", "context", "module"]
 
 
 def imports(path: Path) -> set[str]:
