@@ -10,7 +10,7 @@ from torch import nn
 from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
 from videofib.checkpoint.file import START, Position
 from videofib.checkpoint.manager import NoCheckpoints
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.step import Recipe

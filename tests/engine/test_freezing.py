@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, make_videos
 from videofib.checkpoint.manager import NoCheckpoints
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.freezing import freeze, freeze_all_but, set_train_mode

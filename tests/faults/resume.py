@@ -22,7 +22,7 @@ import torch
 from tests.engine.in_memory import TinyNet
 from videofib.checkpoint.file import START, TrainingState
 from videofib.checkpoint.manager import CheckpointManager
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.step import Recipe

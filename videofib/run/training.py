@@ -17,9 +17,9 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.checkpoint.file import ModelDescription, Position, TrainingState
 from videofib.checkpoint.manager import CheckpointManager, find_checkpoints
-from videofib.config.defaults import ConfigError, differences
+from videofib.config import ConfigError, differences
 from videofib.data.clips.dataset import ViewDataset
-from videofib.data.loading.multigrid import Stretch, stretch_at
+from videofib.data.loading.multigrid import MultigridStage, stage_at
 from videofib.distributed import processes
 from videofib.distributed.fsdp import shard, unsharded_copy
 from videofib.distributed.mesh import data_rank, data_size, make_mesh
@@ -32,8 +32,8 @@ from videofib.engine.step import Recipe
 from videofib.engine.train import Schedule, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
-from videofib.models.pretrained.weight_files import read_source
-from videofib.run.loaders import build_eval_loader, build_train_loader, train_stretches
+from videofib.models.pretrained.weight_files import read_weights
+from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
 from videofib.run.preflight import (
     check_compiler,
@@ -111,7 +111,7 @@ def _build_model(
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = model_from_config(cfg, mesh).to(processes.device())
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        load_into_model(cfg, model, read_source(source))
+        load_into_model(cfg, model, read_weights(source))
     try:
         freeze(model, cfg.TRAIN.FREEZE)
     except ValueError as error:
@@ -251,7 +251,7 @@ def recipe_from_config(
         warmup_start_lr=scale * cfg.SOLVER.WARMUP_START_LR,
     )
     return Recipe(
-        lr_at=partial(_lr_of_stretch, policy, train_stretches(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
+        lr_at=partial(_lr_of_stage, policy, multigrid_stages(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
         **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
@@ -264,9 +264,9 @@ def recipe_from_config(
     )
 
 
-def _lr_of_stretch(policy: Callable[[float], float], stretches: Sequence[Stretch], epoch: float) -> float:
+def _lr_of_stage(policy: Callable[[float], float], stages: Sequence[MultigridStage], epoch: float) -> float:
     """The learning rate, larger where batches are."""
-    return policy(epoch) * stretches[stretch_at(stretches, epoch)].batch_factor
+    return policy(epoch) * stages[stage_at(stages, epoch)].batch_factor
 
 
 def lr_scale(cfg: CfgNode) -> float:
