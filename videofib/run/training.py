@@ -36,7 +36,7 @@ from videofib.run.loaders import build_eval_loader, build_train_loader, multigri
 from videofib.run.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
 from videofib.run.preflight import (
     check_compiler,
-    check_shares,
+    check_sharded_checkpoints,
     check_split,
     choose_amp_dtype,
     read_class_names,
@@ -51,7 +51,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     device, mesh = processes.device(), make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
     amp_dtype = choose_amp_dtype(cfg, device)
     check_compiler(cfg, device)
-    check_shares(cfg)
+    check_sharded_checkpoints(cfg)
     train_loader = shared(build_train_loader(cfg, data_rank(mesh), data_size(mesh)), mesh)
     val_loader = shared(build_eval_loader(cfg, "val", data_rank(mesh), data_size(mesh)), mesh)
     class_names = read_class_names(cfg)
