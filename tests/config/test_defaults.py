@@ -10,8 +10,7 @@ import torch
 from videofib.attention.functional import BACKENDS, MASKINGS
 from videofib.attention.support import HEAD_ORDERS
 from videofib.attention.wythoff import VARIANTS
-from videofib.config import default_config, known_keys, load_config, value_of
-from videofib.config.defaults import KEYS, SECTIONS
+from videofib.config import KEYS, SECTIONS, default_config, known_keys, load_config, value_of
 from videofib.config.reference import reference_page
 from videofib.data.clips.augment import ERASE_MODES
 from videofib.data.clips.dataset import ClipSpec

@@ -24,13 +24,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         cfg = load_config(args.cfg, args.pairs)
         model = build_model(cfg)
-        load_pretrained(
+        report = load_pretrained(
             model,
             args.weights,
             strict=args.strict,
             position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
             time_resize=cfg.TIMESFORMER.TIME_RESIZE,
         )
+        print(report)
         if args.to == "official":
             written = save_official(model, args.out, config=cfg.dump())
         else:

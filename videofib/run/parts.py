@@ -20,7 +20,7 @@ from videofib.engine.resume_cache import ResumeCache
 from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.pretrained.load import LoadReport, load_pretrained
-from videofib.models.pretrained.weight_files import Source, read_source
+from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.models import build_model
 
 logger = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
     teacher = model_from_config(own)
-    report = bring_weights(own, teacher, read_source(cfg.DISTILL.CHECKPOINT))
+    report = bring_weights(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT))
     if report.untrained:
         raise CheckpointError(
             f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
@@ -71,14 +71,13 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     return teacher.eval().requires_grad_(False)
 
 
-def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
+def bring_weights(cfg: CfgNode, model: nn.Module, source: Weights) -> LoadReport:
     """Bring weights into the model, and log what became of them."""
     report = load_pretrained(
         model,
         source,
         position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
         time_resize=cfg.TIMESFORMER.TIME_RESIZE,
-        verbose=False,
     )
     logger.info("%s", report)
     if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):

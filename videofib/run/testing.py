@@ -19,7 +19,7 @@ from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.evaluate import write_results
 from videofib.engine.resume_cache import ResumeCache, describe
 from videofib.engine.shared_batches import shared
-from videofib.models.pretrained.weight_files import Source, read_source
+from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.loaders import build_eval_loader
 from videofib.run.parts import MODEL_SECTIONS, bring_weights, evaluate_from_config, model_from_config
 from videofib.run.preflight import check_split, read_class_names
@@ -59,11 +59,11 @@ def evaluate_run(cfg: CfgNode) -> dict:
         if cache:
             cache.remove()
         log_stats({"_type": "test_final", **results})
-        logger.info("results are in %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
+        logger.info("wrote the results to %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
     return results
 
 
-def _checkpoint(cfg: CfgNode) -> Source:
+def _checkpoint(cfg: CfgNode) -> Weights:
     """The weights that TEST.CHECKPOINT_FILE_PATH names (a file, or ``best``), by default the newest in OUTPUT_DIR.
 
     Raises:
@@ -72,16 +72,16 @@ def _checkpoint(cfg: CfgNode) -> Source:
     checkpoints, wanted = Path(cfg.OUTPUT_DIR) / "checkpoints", cfg.TEST.CHECKPOINT_FILE_PATH
     if wanted == "best":
         path = best_checkpoint(checkpoints)
-        return replace(read_source(load_checkpoint(path)), name=str(path))
+        return replace(read_weights(load_checkpoint(path)), name=str(path))
     if wanted:
-        return read_source(wanted)
+        return read_weights(wanted)
     if newest := latest_checkpoint(checkpoints):
         path, content = newest
-        return replace(read_source(content), name=str(path))
+        return replace(read_weights(content), name=str(path))
     raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
 
 
-def _load_all(cfg: CfgNode, model: nn.Module, source: Source) -> None:
+def _load_all(cfg: CfgNode, model: nn.Module, source: Weights) -> None:
     """Load the weights.
 
     Raises:
