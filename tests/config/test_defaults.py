@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from videofib.config.defaults import ConfigError, differences, known_keys, load_config
+from videofib.config import ConfigError, differences, known_keys, load_config
 
 ROOT = Path(__file__).parents[2]
 SHARED_CLIPS = "NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 2 TIMESFORMER.ATTENTION_TYPE joint_space_time"

@@ -7,7 +7,7 @@ import pytest
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.test_page import CLASSES, SMALL, WIDEST, Page, scores, stats
 from videofib.commands.compare import main as compare
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
 

@@ -9,7 +9,7 @@ import torch
 
 from tests.report.browser import CHROMIUM, Browser
 from videofib.commands.report import main as report
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.metrics.scores import Scores, write_scores
 from videofib.prep.encode import write_video
 from videofib.report.page import write_report

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.report.read import ReportError, changed_settings, read_run, timeline
 
 

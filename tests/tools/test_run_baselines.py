@@ -9,7 +9,7 @@ import torch
 from tests.experiment import results, stats
 from videofib.checkpoint.file import save_checkpoint
 from videofib.commands.run import main
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.metrics.scores import read_scores
 from videofib.run.models import build_model
 from videofib.tracking.log import close_logging

@@ -14,7 +14,7 @@ import yaml
 from tests.experiment import CLASSES, newest, results, run, stats, weights
 from videofib.checkpoint.file import find_checkpoints
 from videofib.commands import convert as convert_command
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.metrics.scores import read_scores
 from videofib.run.parts import teacher_from_config
 
@@ -292,16 +292,16 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
     torch.save({"model_state": state}, tmp_path / "seven.pyth")
     source = str(tmp_path / "seven.pyth")
     said = fails(capsys, experiment, tmp_path / "out", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
-    assert said.endswith("seven.pyth lacks what this model needs to be tested: head.weight, head.bias")
+    assert said.endswith("seven.pyth lacks weights of the model to test: head.weight, head.bias")
     once = ["TRAIN.CHECKPOINT_FILE_PATH", source, "SOLVER.MAX_EPOCH", "1"]
     run(experiment, tmp_path / "out", *once, stages=["train"])
-    assert "newly initialised: head.weight: 3x24, as the model had it" in (tmp_path / "out" / "log.txt").read_text()
+    assert "newly initialised: head.weight: 3x24, initial values kept" in (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tmp_path):
     for source, overrides, message in [
         (tmp_path / "gone.pyth", [], "no checkpoint at"),
-        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "has no place for a model with registers"),
+        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "cannot hold a model with registers"),
         (newest(trained), ["TIMESFORMER.EMBED_DIM", "48"], "another model's"),
         (newest(trained), ["TIMESFORMER.EMBED_DIMS", "48"], "unknown key"),
     ]:
@@ -351,7 +351,7 @@ def test_videos_of_several_classes(experiment, tmp_path, capsys):
         (tmp_path / f"{split}.csv").write_text("".join(lines))
     data = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment), "MODEL.NUM_CLASSES", "4"]
     line = fails(capsys, experiment, tmp_path / "run", *data)
-    assert "train.csv:2: label '1,3' is no class index" in line
+    assert "train.csv:2: label '1,3' is not a class index" in line
     assert line.endswith("set MODEL.LOSS_FUNC bce_logit")
     several = [*data, "MODEL.LOSS_FUNC", "bce_logit", "AUG.NUM_SAMPLE", "2"]
     line = fails(capsys, experiment, tmp_path / "run", *several, "MODEL.NUM_CLASSES", "3")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.report.browse import browse, spread
 from videofib.report.browse_page import write_folder

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import SPLITS, VideoRecord, load_split
+from videofib.data.lists.manifest import SPLITS, VideoRecord, has_several_classes, load_split
 from videofib.data.lists.parquet import write_columns
 from videofib.data.lists.remote import file_system, is_remote, one_line
-from videofib.data.lists.shard_index import COLUMNS
+from videofib.data.lists.shard_index import COLUMNS, LABELS
 from videofib.data.samplers import shuffled
 from videofib.data.source import ByteRange
 from videofib.files import replacing
@@ -46,7 +46,9 @@ def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, sh
     """
     order = [records[index] for index in shuffled(len(records), 0)(0)]
     sizes = [_size(record) for record in order]
-    rows: dict[str, list] = {name: [] for name in COLUMNS}
+    multi_label = any(len(record.classes) > 1 for record in records)
+    columns = COLUMNS | LABELS if multi_label else COLUMNS
+    rows: dict[str, list] = {name: [] for name in columns}
     count = 0
     if not is_remote(out):
         for old in (f"{split}.parquet", *(path.name for path in Path(out).glob(f"{split}-*.tar"))):
@@ -57,26 +59,31 @@ def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, sh
             while len(rows["size"]) < len(order) and tar.offset < shard_bytes:
                 number = len(rows["size"])
                 record = order[number]
-                start = _pack(tar, f"{number:08d}", record, sizes[number])
+                start = _pack(tar, f"{number:08d}", record, sizes[number], multi_label)
                 facts = (record.num_frames or 0, record.fps or 0.0, record.random_access, record.variable_rate)
-                row = (name, start, sizes[number], record.label, record.video_id, *facts)
+                labels = [",".join(map(str, record.classes))] if multi_label else []
+                row = (name, start, sizes[number], record.label, record.video_id, *facts, *labels)
                 for column, value in zip(rows.values(), row, strict=True):
                     column.append(value)
         count += 1
     with _writing(out, f"{split}.parquet") as partial:
-        write_columns(partial, rows, COLUMNS)
+        write_columns(partial, rows, columns)
     return count
 
 
-def _pack(tar: tarfile.TarFile, key: str, record: VideoRecord, size: int) -> int:
-    """Add a video, its label and its facts; returns where the video's bytes begin."""
+def _pack(tar: tarfile.TarFile, key: str, record: VideoRecord, size: int, multi_label: bool) -> int:
+    """Add a video, its label (or labels) and its facts; returns the offset of the video's bytes."""
     info = tarfile.TarInfo(key + Path(record.path).suffix.lower())  # mode, owner and time stay the same everywhere
     info.size = size
     start = tar.offset + tarfile.BLOCKSIZE
     with Path(record.path).open("rb") as file:
         tar.addfile(info, file)
     facts = {"video_id": record.video_id, "num_frames": record.num_frames, "fps": record.fps}
-    for suffix, text in ((".cls", str(record.label)), (".json", json.dumps(facts))):
+    if multi_label:
+        members = {".json": json.dumps(facts | {"labels": record.classes})}
+    else:
+        members = {".cls": str(record.label), ".json": json.dumps(facts)}
+    for suffix, text in members.items():
         info = tarfile.TarInfo(key + suffix)
         info.size = len(text)
         tar.addfile(info, io.BytesIO(text.encode("ascii")))
@@ -123,7 +130,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         if not splits:
             raise ManifestError(f"{args.folder} has none of {', '.join(f'{split}.csv' for split in SPLITS)}")
         for split in splits:
-            records = load_split(args.folder, split)
+            several = has_several_classes(args.folder / f"{split}.csv")
+            records = load_split(args.folder, split, multi_label=several)
             count = write_shards(records, args.out, split, args.shard_bytes)
             print(f"{args.out}: {len(records)} {split} videos in {count} shard(s)")
         classes = args.folder / "classes.txt"

@@ -130,7 +130,7 @@ class _NotedTrainTransform:
     def __call__(self, frames: np.ndarray, rng: random.Random, out: Tensor) -> None:
         again = random.Random()
         again.setstate(rng.getstate())
-        self.notes.append((frames[0].copy(), *self.transform.place(*frames.shape[1:3], again)))
+        self.notes.append((frames[0].copy(), *self.transform.draw_box(*frames.shape[1:3], again)))
         self.transform(frames, rng, out)
 
 

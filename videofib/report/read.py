@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from videofib.config.defaults import default_config
+from videofib.config import default_config
 
 
 class ReportError(RuntimeError):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.distributed import processes
 from videofib.models.profiling import forward_multiply_adds
 from videofib.report.page import write_report

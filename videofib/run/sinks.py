@@ -6,8 +6,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videofib.config.checks import value_of
-from videofib.config.defaults import known_keys
+from videofib.config import known_keys, value_of
 from videofib.tracking import sinks
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import videofib.data.clips.dataset
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.clips.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, read_clips
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.lists.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest
@@ -116,7 +116,7 @@ def test_the_config_reaches_the_training_transform(folder):
     ],
 )
 def test_an_augmentation_that_there_is_not_is_a_config_error(folder, key, value, message):
-    with pytest.raises(ConfigError, match=f"AUG describes no augmentation: .*{message}"):
+    with pytest.raises(ConfigError, match=f"the AUG keys do not describe an augmentation: .*{message}"):
         build_train_loader(config(folder, "AUG.ENABLE", True, key, value))
 
 
@@ -352,7 +352,7 @@ def test_the_config_chooses_the_order_of_videos(folder, sampler, tmp_path):
             assert max(indices) - min(indices) == 2  # video i has 10 + i frames
     (tmp_path / "train.csv").write_text("".join(f"{folder}/v {i}.mp4 0\n" for i in range(12)))
     if sampler == "length_bucketed":
-        with pytest.raises(ConfigError, match=r"needs the number of frames of each video, and 12 have none"):
+        with pytest.raises(ConfigError, match="the number of frames of each video, which is unknown for 12 of them"):
             build_train_loader(config(tmp_path, "DATA_LOADER.SAMPLER", sampler))
 
 

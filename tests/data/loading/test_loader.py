@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.data.loading.misbehaving import Videos
+from tests.data.loading.misbehaving import CannotStart, Videos
 from videofib.data.loading.loader import VideoLoader
-from videofib.data.loading.shared_memory import Slots
+from videofib.data.loading.shared_memory import BatchBuffers
 from videofib.data.loading.workers import WorkerError
 
 
@@ -106,6 +106,13 @@ def test_a_mistake_in_the_code_is_not_taken_for_a_bad_video(make_loader):
         list(make_loader(Videos("good", "bug")))
 
 
+def test_workers_that_cannot_start_are_reported_and_not_restarted_forever(make_loader):
+    dataset = Videos("good", "good")
+    dataset.read = CannotStart()
+    with pytest.raises(WorkerError, match=r"end before they read the first one \(exit code 3\)"):
+        list(make_loader(dataset))
+
+
 def test_stopping_early_does_not_disturb_the_next_pass(make_loader):
     loader = make_loader(Videos(*["slow"] * 2, *["good"] * 10), batch_size=2)
     for _ in range(3):
@@ -135,18 +142,18 @@ def test_memory_is_used_again(make_loader):
     for _ in range(5):
         for batch in loader:  # noqa: B007
             pass
-    assert len(loader._slots._maps) <= 5
-    slots = Slots((2, 3))
-    number, batch = slots.take()
+    assert len(loader._buffers._maps) <= 5
+    buffers = BatchBuffers((2, 3))
+    number, batch = buffers.acquire()
     row = batch[0]
     del batch
     gc.collect()
-    assert slots.take()[0] != number
+    assert buffers.acquire()[0] != number
     del row
     gc.collect()
-    assert slots.take()[0] == number
-    assert torch.equal(slots.take()[1].fill_(7), torch.full((2, 3), 7.0))
-    slots.close()
+    assert buffers.acquire()[0] == number
+    assert torch.equal(buffers.acquire()[1].fill_(7), torch.full((2, 3), 7.0))
+    buffers.close()
 
 
 def alive(pids):

@@ -1,4 +1,4 @@
-"""Files behind URLs (``s3://``, ``https://``: whatever fsspec has a driver for), fetched whole or in part."""
+"""Files behind URLs (``s3://``, ``https://``, all that fsspec has a driver for), fetched completely or in part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_remote(path: str | Path) -> bool:
 
 @contextmanager
 def fetched(source: Source) -> Iterator[Source]:
-    """A source that decoders can open: itself where it is local, else a copy in memory for as long as the block lasts.
+    """A source that decoders can open: a local one itself, else a copy in memory for the duration of the block.
 
     Raises:
         DecodeError: it cannot be fetched.
@@ -39,13 +39,13 @@ def fetched(source: Source) -> Iterator[Source]:
     with _in_memory(content) as local:
         try:
             yield local
-        except DecodeError as error:  # which knows the copy alone
+        except DecodeError as error:  # it names the copy
             raise DecodeError(str(error).replace(str(local), str(source))) from error
 
 
 @contextmanager
 def fetched_file(url: str) -> Iterator[Path]:
-    """A local copy of a whole file; OSError where there is none to be had."""
+    """A local copy of a complete file, for the duration of the block; OSError where it cannot be fetched."""
     try:
         content = file_system(url).cat_file(url)
     except Exception as error:
@@ -56,7 +56,7 @@ def fetched_file(url: str) -> Iterator[Path]:
 
 def file_system(url: str):
     """fsspec's driver for a URL; each driver raises errors of its own."""
-    import fsspec  # here, since few need it
+    import fsspec  # here, since it is needed for URLs only
 
     return fsspec.core.url_to_fs(url)[0]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from videofib.data.errors import ending
+from videofib.data.errors import describe_exit
 
 
 class WorkerDied(RuntimeError):
@@ -80,7 +80,7 @@ class _Worker:
         """Close the pipe, wait for the process and say how it ended."""
         self.connection.close()
         self.process.join()
-        return ending(self.process.exitcode)
+        return describe_exit(self.process.exitcode)
 
 
 def _work(function: Callable[[Any], Any], connection: Connection) -> None:
