@@ -43,7 +43,7 @@ def test_errors_name_the_file_and_the_range(shard):
     for backend in ("auto", "pyav", "decord"):
         with pytest.raises(FrameIndexError) as caught:
             read_frames(part, [40], backend=backend)
-        assert str(caught.value).startswith(f"{name}: frame 40 was asked for")
+        assert str(caught.value).startswith(f"{name}: frame 40 was requested")
     with pytest.raises(DecodeError) as caught:
         probe(shard["text.avi"])
     assert str(caught.value).startswith(f"{shard['text.avi']}: cannot be opened as video")
