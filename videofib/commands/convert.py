@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.models.pretrained.export import save_hugging_face, save_official
 from videofib.models.pretrained.load import load_pretrained
 from videofib.run.models import build_model
@@ -24,13 +24,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         cfg = load_config(args.cfg, args.pairs)
         model = build_model(cfg)
-        load_pretrained(
+        report = load_pretrained(
             model,
             args.weights,
             strict=args.strict,
             position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
             time_resize=cfg.TIMESFORMER.TIME_RESIZE,
         )
+        print(report)
         if args.to == "official":
             written = save_official(model, args.out, config=cfg.dump())
         else:

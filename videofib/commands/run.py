@@ -9,4 +9,4 @@ from videofib.run.main import main as run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run(None, argv, prog="videofib run")
+    run(None, argv, prog="videofib run", description=__doc__)

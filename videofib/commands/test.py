@@ -9,4 +9,4 @@ from videofib.run.main import main as run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run(["test"], argv, prog="videofib test")
+    run(["test"], argv, prog="videofib test", description=__doc__)

@@ -10,4 +10,4 @@ from videofib.run.main import main as run
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run(["train"], argv, prog="videofib train")
+    run(["train"], argv, prog="videofib train", description=__doc__)

@@ -10,7 +10,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videofib.config.defaults import ConfigError
+from videofib.config import ConfigError
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.lists.manifest import ManifestError, VideoRecord, load_split

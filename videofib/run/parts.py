@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 
 import torch
 from fvcore.common.config import CfgNode
@@ -11,15 +12,15 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.attention import ContextGroup
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.checks import value_of
-from videofib.config.defaults import ConfigError, differences, load_config
+from videofib.config import ConfigError, differences, load_config, value_of
 from videofib.distributed import processes
 from videofib.distributed.mesh import context_size, data_size
-from videofib.engine.evaluate import evaluate
+from videofib.engine.evaluate import Scoring, evaluate
+from videofib.engine.resume_cache import ResumeCache
 from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.pretrained.load import LoadReport, load_pretrained
-from videofib.models.pretrained.weight_files import Source, read_source
+from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.models import build_model
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
     teacher = model_from_config(own)
-    report = bring_weights(own, teacher, read_source(cfg.DISTILL.CHECKPOINT))
+    report = bring_weights(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT))
     if report.untrained:
         raise CheckpointError(
             f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
@@ -70,14 +71,13 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     return teacher.eval().requires_grad_(False)
 
 
-def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
+def bring_weights(cfg: CfgNode, model: nn.Module, source: Weights) -> LoadReport:
     """Bring weights into the model, and log what became of them."""
     report = load_pretrained(
         model,
         source,
         position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
         time_resize=cfg.TIMESFORMER.TIME_RESIZE,
-        verbose=False,
     )
     logger.info("%s", report)
     if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):
@@ -88,31 +88,35 @@ def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
 def evaluate_from_config(
     cfg: CfgNode,
     model: nn.Module,
-    loader,
-    class_names,
-    amp_dtype: torch.dtype | None,
-    title: str,
+    loader: Iterable[dict],
+    class_names: Sequence[str] | None = None,
+    amp_dtype: torch.dtype | None = None,
+    title: str = "evaluate",
     *,
+    num_crops: int = 1,
+    details: bool = False,
+    cache: ResumeCache | None = None,
     mesh: DeviceMesh | None = None,
-    **options,
 ) -> tuple[dict, Scores | None]:
-    """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log.
-
-    ``options`` are of ``evaluate``, and so is what comes back.
-    """
+    """``evaluate`` as the config's TEST and DATA say; unreadable videos are logged."""
+    scoring = Scoring(
+        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
+        num_crops=num_crops,
+        ensemble=cfg.DATA.ENSEMBLE_METHOD,
+        ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
+        unreadable=cfg.TEST.UNREADABLE,
+        class_names=class_names,
+        details=details,
+    )
     figures, scores = evaluate(
         model,
         loader,
         view_batch_size=max(1, cfg.TEST.BATCH_SIZE // data_size(mesh)),
-        ensemble=cfg.DATA.ENSEMBLE_METHOD,
-        ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
-        unreadable=cfg.TEST.UNREADABLE,
-        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
-        class_names=class_names,
+        scoring=scoring,
         amp_dtype=amp_dtype,
         title=title,
+        cache=cache,
         mesh=mesh,
-        **options,
     )
     if figures["skipped"] and processes.is_main():
         what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"

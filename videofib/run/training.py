@@ -16,7 +16,7 @@ from torch import nn
 
 from videofib.checkpoint.file import CheckpointError, find_checkpoints, latest_checkpoint, resume, save_checkpoint
 from videofib.checkpoint.retention import BestKeeper, remove_old
-from videofib.config.defaults import ConfigError, differences
+from videofib.config import ConfigError, differences
 from videofib.data.loading.multigrid import MultigridStage, stage_at
 from videofib.distributed import processes
 from videofib.distributed.fsdp import shard, whole_copy
@@ -31,7 +31,7 @@ from videofib.engine.train import Position, train
 from videofib.files import remove_partial
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
-from videofib.models.pretrained.weight_files import read_source
+from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
 from videofib.run.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
 from videofib.run.preflight import (
@@ -62,7 +62,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = model_from_config(cfg, mesh).to(device)
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        bring_weights(cfg, model, read_source(source))
+        bring_weights(cfg, model, read_weights(source))
     _freeze(cfg, model)
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
     if cfg.TRAIN.STRATEGY == "fsdp":

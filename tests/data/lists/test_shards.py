@@ -10,7 +10,7 @@ import torch
 
 from tests.data.clips.test_dataset import config
 from videofib import cli
-from videofib.config.defaults import ConfigError
+from videofib.config import ConfigError
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import ManifestRow, read_list, write_list, write_manifest
 from videofib.data.lists.parquet import read_columns, write_columns

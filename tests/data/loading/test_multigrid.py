@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.data.lists.test_shards import files  # noqa: F401, a fixture
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.loading.multigrid import MultigridStage, long_cycle, stage_at
 from videofib.run.loaders import build_train_loader
 from videofib.run.training import recipe_from_config
@@ -93,9 +93,9 @@ def test_learning_rates_follow_the_batches(files):  # noqa: F811
 
 
 def test_what_does_not_go_with_it_is_named(files):  # noqa: F811
-    with pytest.raises(ConfigError, match="needs a model that takes clips of any size; X3D_S is"):
+    with pytest.raises(ConfigError, match="needs a model that takes clips of any size, and X3D_S does not"):
         config(files, **{"MODEL.MODEL_NAME": "X3D_S"})
-    with pytest.raises(ConfigError, match="teacher takes clips of one size"):
+    with pytest.raises(ConfigError, match="the teacher of DISTILL takes clips of one size"):
         config(files, **{"DISTILL.CONFIG": "a", "DISTILL.CHECKPOINT": "b"})
     with pytest.raises(ConfigError, match=r"MULTIGRID.LONG_CYCLE_FACTORS: .*there are 1"):
         build_train_loader(config(files, **{"SOLVER.MAX_EPOCH": 1}))

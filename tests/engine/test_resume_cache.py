@@ -1,4 +1,4 @@
-"""Finished videos on the disk: a later start repeats none of them, and uses nothing that is of another test."""
+"""Finished videos on the disk: a later start repeats none of them, and uses none of another test."""
 
 import json
 import logging
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.engine.in_memory import Loader, TinyNet, make_videos
-from videofib.engine.evaluate import evaluate
-from videofib.engine.finished import FinishedVideos, Growing, describe
+from videofib.engine.evaluate import ColumnAccumulator, Scoring, evaluate
+from videofib.engine.resume_cache import ResumeCache, describe
 from videofib.metrics.tasks import EvaluationError
 
 VIDEOS = 9
@@ -18,9 +18,9 @@ ABOUT = {"weights": "abc", "DATA": "{}"}
 
 def interrupted(loader, after):
     """The loader, which fails after so many batches."""
-    whole = iter(loader)
+    batches = iter(loader)
     for _ in range(after):
-        yield next(whole)
+        yield next(batches)
     raise KeyboardInterrupt
 
 
@@ -38,10 +38,10 @@ class Until:
 def start(folder, *, after=None, failures=None, about=ABOUT, period=0.0):
     """One start of a test on what is left; returns its figures, scores and the videos that it was to read."""
     views, labels = make_videos(VIDEOS, num_views=3)
-    finished = FinishedVideos(folder, about, period)
-    left = [index for index in range(VIDEOS) if index not in finished.indices]
+    cache = ResumeCache(folder, about, period)
+    left = [index for index in range(VIDEOS) if index not in cache.indices]
     loader = Loader(views, labels, left, 1, failures=failures)
-    options = {"view_batch_size": 4, "details": True, "finished": finished}
+    options = {"view_batch_size": 4, "scoring": Scoring(details=True), "cache": cache}
     if after is not None:
         with pytest.raises(KeyboardInterrupt):
             evaluate(TinyNet(), Until(loader, after), **options)
@@ -82,7 +82,7 @@ def test_parts_of_another_test_are_not_used_and_the_log_says_so(tmp_path, caplog
     start(tmp_path, after=5)
     with caplog.at_level(logging.WARNING):
         assert start(tmp_path, about={**ABOUT, "weights": "def"}, after=1) == list(range(VIDEOS))
-    assert "is of a test of other weights; it is not used" in caplog.text
+    assert "belongs to a test with other weights: it is not used" in caplog.text
 
 
 def test_a_damaged_part_is_tested_again(tmp_path, caplog):
@@ -97,43 +97,43 @@ def test_a_damaged_part_is_tested_again(tmp_path, caplog):
     assert len(left) == VIDEOS - len(others)
 
 
-def test_what_is_there_twice_counts_once(tmp_path):
+def test_a_video_cached_twice_counts_once(tmp_path):
     start(tmp_path, after=5)
-    finished = FinishedVideos(tmp_path, ABOUT, 0.0)
-    some = {name: values[:2] for name, values in finished.earlier.items()}
-    finished.add(some)
-    again = FinishedVideos(tmp_path, ABOUT, 0.0)
+    cache = ResumeCache(tmp_path, ABOUT, 0.0)
+    some = {name: values[:2] for name, values in cache.earlier.items()}
+    cache.add(some)
+    again = ResumeCache(tmp_path, ABOUT, 0.0)
     assert again.earlier["indices"].tolist().count(0) == 1
-    assert again.indices == finished.indices
+    assert again.indices == cache.indices
 
 
-def test_parts_are_few_and_are_removed_whole(tmp_path):
+def test_parts_are_few_and_are_all_removed(tmp_path):
     start(tmp_path, period=1000.0)
     assert len(list(tmp_path.glob("*/part-*"))) == 1
     (tmp_path / "0123" / "x").mkdir(parents=True)
-    FinishedVideos(tmp_path, ABOUT, 0.0).remove()
+    ResumeCache(tmp_path, ABOUT, 0.0).remove()
     assert not tmp_path.exists()
 
 
-def test_growing_columns_keep_their_order_in_few_pieces():
-    grown = Growing(batches_a_piece=3)
-    assert grown.all() is None
+def test_accumulated_columns_keep_their_order_in_few_tensors():
+    rows = ColumnAccumulator(batches_per_chunk=3)
+    assert rows.result() is None
     for count in (1, 2, 0, 4, 3, 1, 2):
-        before = 0 if (found := grown.all()) is None else len(found["indices"])
-        grown.add({"indices": torch.arange(before, before + count), "scores": torch.ones(count, 5) * before})
-    assert grown.all()["indices"].tolist() == list(range(13))
-    assert grown.all()["scores"].shape == (13, 5)
-    assert len(grown._pieces) == 2
-    assert len(grown._batches) == 1
+        before = 0 if (found := rows.result()) is None else len(found["indices"])
+        rows.add({"indices": torch.arange(before, before + count), "scores": torch.ones(count, 5) * before})
+    assert rows.result()["indices"].tolist() == list(range(13))
+    assert rows.result()["scores"].shape == (13, 5)
+    assert len(rows._chunks) == 2
+    assert len(rows._batches) == 1
 
 
-def test_a_disk_that_takes_nothing_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_to_is_an_error(tmp_path):
     (tmp_path / "parts").touch()
     with pytest.raises(EvaluationError, match=r"cannot keep finished videos in .*parts.*set TEST.RESUME False"):
-        FinishedVideos(tmp_path / "parts", ABOUT, 0.0)
+        ResumeCache(tmp_path / "parts", ABOUT, 0.0)
 
 
-def test_what_decides_the_scores_is_described():
+def test_the_description_has_all_that_determines_the_scores():
     records = [SimpleNamespace(video_id="caf\udce9.mp4", path="a", label=1)]
     about = describe(TinyNet(), records, {"DATA": {"NUM_FRAMES": 8}})
     assert about == describe(TinyNet(), records, {"DATA": {"NUM_FRAMES": 8}})
