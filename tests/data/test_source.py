@@ -15,7 +15,7 @@ NAMES = ("codec_h264.mp4", "codec_mpeg4_xvid.avi", "codec_vp9.webm", "codec_mpeg
 
 @pytest.fixture(scope="module")
 def shard(shared_data, tmp_path_factory):
-    """A tar of real videos whose name would be a protocol, and where each member lies in it."""
+    """A tar of real videos whose own name looks like a protocol; the byte range of each member."""
     path = tmp_path_factory.mktemp("shard") / "http:,,: a.tar"
     with tarfile.open(path, "w") as tar:
         for name in NAMES:

@@ -1,4 +1,4 @@
-"""Something-Something v2's official files, and the whole script on webm and mp4."""
+"""Something-Something v2's official files, and the full command on webm and mp4."""
 
 import json
 import shutil

@@ -14,7 +14,7 @@ import numpy as np
 
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.source import Source, location
-from videofib.data.video.convert import scaled_down
+from videofib.data.video.rgb import scaled_down
 
 
 def read_seeking(source: Source, batches: Iterable[Sequence[int]], short_side: int = 0) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from videofib.data.errors import DecodeError
 from videofib.data.sampling import limited_size
 from videofib.data.source import PROTOCOLS, Source, location
-from videofib.data.video.convert import ToRGB
+from videofib.data.video.rgb import ToRGB
 
 # Formats that FFmpeg would also open as video: text, by its text-art demuxers, and lists that point to other files.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from videofib.data.source import Source, location
-from videofib.data.video.convert import scaled_down
 from videofib.data.video.pyav_reader import open_in_order
+from videofib.data.video.rgb import scaled_down
 from videofib.data.video.seeking_reader import scan
 
 _SAME_TIME = 1e-4  # seconds
