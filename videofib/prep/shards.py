@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import SPLITS, VideoRecord, has_several_classes, load_split
+from videofib.data.lists.manifest import SPLITS, has_several_classes, load_split
 from videofib.data.lists.parquet import write_columns
+from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.remote import file_system, is_remote, one_line
 from videofib.data.lists.shard_index import COLUMNS, LABELS
 from videofib.data.samplers import shuffled

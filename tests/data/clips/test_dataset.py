@@ -12,7 +12,8 @@ import videofib.data.clips.dataset
 from videofib.config import ConfigError, load_config
 from videofib.data.clips.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, read_clips
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
-from videofib.data.lists.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest
+from videofib.data.lists.manifest import ManifestError, ManifestRow, write_list, write_manifest
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.sampling import clip_indices, train_start

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from videofib.data.clips.transforms import CHANNELS, TrainTransform, ViewTransform
 from videofib.data.errors import DecodeError, FrameIndexError
-from videofib.data.lists.manifest import VideoRecord, verified
+from videofib.data.lists.record import VideoRecord, verified
 from videofib.data.lists.remote import fetched
 from videofib.data.sampling import (
     clip_indices,
