@@ -30,7 +30,7 @@ from videofib.checkpoint.manager import NoCheckpoints
 from videofib.config import load_config
 from videofib.data.clips.dataset import ReadViews, ViewDataset, read_clips
 from videofib.data.clips.transforms import normalize, resize, to_tensor
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.sampling import short_side_size, view_crop
 from videofib.engine.evaluate import evaluate
