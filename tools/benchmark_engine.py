@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.data.clips.dataset import ReadViews, ViewDataset, read_clips
 from videofib.data.clips.transforms import normalize, resize, to_tensor
 from videofib.data.lists.manifest import VideoRecord

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.run.models import build_model
 
 ROOT = Path(__file__).parents[2] / "configs"

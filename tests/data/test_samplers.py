@@ -6,6 +6,7 @@ import pytest
 
 from videofib.data.samplers import (
     EpochSampler,
+    EvalSampler,
     class_balanced,
     length_bucketed,
     shard_by_shard,
@@ -103,3 +104,14 @@ def test_few_shards_are_open_at_a_time():
     parts = [[SHARDS[index] for index in order[start : start + 20]] for start in (0, 20, 40)]
     assert [len(set(part)) for part in parts] == [2, 2, 2]
     assert any(part != sorted(part) for part in parts)  # and their videos are mixed
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_divides_all_videos_or_the_remaining_ones_over_the_processes(world_size):
+    samplers = [EvalSampler(7, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for expected in ([0, 1, 2, 3, 4, 5, 6], [1, 2, 6]):
+        parts = [list(sampler) for sampler in samplers]
+        assert parts == [expected[rank::world_size] for rank in range(world_size)]
+        assert [len(sampler) for sampler in samplers] == [len(part) for part in parts]
+        for sampler in samplers:
+            sampler.restrict([1, 2, 6])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.engine.in_memory import Loader, TinyNet, make_videos
-from videofib.engine.evaluate import EvaluationError, evaluate, write_results
+from videofib.engine.evaluate import EvaluationError, Scoring, evaluate, write_results
 from videofib.metrics.scores import read_scores
 from videofib.metrics.tasks import MULTI_LABEL
 
@@ -34,7 +34,7 @@ def spoken(logits, labels, batch_size=2, failures=None):
 
 def evaluate_spoken(logits, labels, failures=None, **options):
     loader = spoken(logits, labels, failures=failures)
-    return evaluate(SaysWhatItSees(np.shape(logits)[-1]), loader, view_batch_size=3, **options)
+    return evaluate(SaysWhatItSees(np.shape(logits)[-1]), loader, view_batch_size=3, scoring=Scoring(**options))
 
 
 # Three videos of class 0, 1, 1 with three views each, three classes.
@@ -170,7 +170,7 @@ SEVERAL = [[1.0, 0, 1], [0, 0, 1], [1, 0, 0]]  # classes of three videos, of thr
 def evaluate_several(**options):
     loader = spoken(LOGITS, [0, 0, 0], failures=options.pop("failures", None))
     loader.labels = torch.tensor(SEVERAL)
-    return evaluate(SaysWhatItSees(3), loader, view_batch_size=3, task=MULTI_LABEL, **options)
+    return evaluate(SaysWhatItSees(3), loader, view_batch_size=3, scoring=Scoring(task=MULTI_LABEL, **options))
 
 
 def test_precisions_counted_by_hand():

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.data.video.decode import estimate, read_frames
 from videofib.metrics.accuracy import topk_correct
 from videofib.run.loaders import build_eval_loader

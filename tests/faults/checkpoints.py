@@ -25,7 +25,7 @@ import torch
 from tests.engine.in_memory import TinyNet
 from videofib.checkpoint.file import CheckpointError, find_checkpoints, latest_checkpoint, load_checkpoint, resume
 from videofib.checkpoint.file import save_checkpoint as save
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.data.lists.manifest import load_split, write_list
 from videofib.engine.step import Recipe
 from videofib.engine.train import Position, TrainingError, train

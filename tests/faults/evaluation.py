@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from videofib.checkpoint.file import save_checkpoint
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.run.main import run
@@ -100,7 +100,7 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
         "videos": json.loads((calm / "test_results.json").read_text())["num_videos"],
         "kills": died,  # processes, the one that was killed, parts on the disk then
         "whole": whole,
-        "went_on_from": [int(number) for number in re.findall(r"(\d+) of them were finished", log)],
+        "went_on_from": [int(number) for number in re.findall(r"an earlier start has finished (\d+)", log)],
         "same_scores": same(calm, killed, "test_scores.parquet"),
         "same_results": same(calm, killed, "test_results.json"),
         "parts_left": (killed / "test_parts").exists(),

@@ -21,7 +21,7 @@ import torch
 
 from tests.engine.in_memory import TinyNet
 from videofib.checkpoint.file import latest_checkpoint, resume, save_checkpoint
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.step import Recipe

@@ -11,11 +11,11 @@ from videofib.metrics.accuracy import (
     confusion_matrix,
     ensemble_views,
     expected_calibration_error,
-    growing_views,
     most_confused,
     per_class_accuracy,
     percent,
     topk_correct,
+    view_subsets,
 )
 
 # three videos, four classes; the true class is best, second best and worst
@@ -134,20 +134,20 @@ def test_average_precision_is_the_area_below_the_curve_in_any_order():
         (6, 3, [[4], [3, 4, 5], [0, 1, 2, 3, 4, 5]]),
     ],
 )
-def test_growing_views_are_spread_evenly_and_end_with_all(num_views, num_crops, expected):
-    assert growing_views(num_views, num_crops) == expected
+def test_view_subsets_are_spread_evenly_and_end_with_all(num_views, num_crops, expected):
+    assert view_subsets(num_views, num_crops) == expected
 
 
-def test_growing_views_of_many_clips():
-    choices = growing_views(100, 1)
+def test_view_subsets_of_many_clips():
+    choices = view_subsets(100, 1)
     assert [len(views) for views in choices] == [1, 2, 3, 5, 10, 20, 30, 50, 100]
     for views in choices:
         assert sorted(set(views)) == views
         gaps = {later - earlier for earlier, later in itertools.pairwise(views)}
         assert len(gaps) <= 2
         assert max(gaps, default=0) - min(gaps, default=0) <= 1
-    with pytest.raises(ValueError, match="7 views are no whole number of clips with 3 crops"):
-        growing_views(7, 3)
+    with pytest.raises(ValueError, match="7 views are not a multiple of the 3 crops of a clip"):
+        view_subsets(7, 3)
 
 
 def test_confusion_matrix_against_counting():

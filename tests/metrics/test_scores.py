@@ -94,22 +94,22 @@ def changed_column(file, name, values):
     ("damage", "message"),
     [
         (lambda file: file.unlink(), "no file of scores at"),
-        (lambda file: file.write_bytes(b"PAR1 no"), "is damaged or no Parquet file"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-40]), "is damaged or no Parquet file"),
+        (lambda file: file.write_bytes(b"PAR1 no"), "is damaged or not a Parquet file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-40]), "is damaged or not a Parquet file"),
         (lambda file: parquet.write_table(pyarrow.table({"a": [1]}), file), "videofib did not write it"),
         (
             lambda file: changed_metadata(file, num_classes=4, class_names=None),
             "rows of 3 values",
         ),
         (lambda file: changed_metadata(file, num_classes="3"), "has num_classes '3'"),
-        (lambda file: changed_metadata(file, scores="odds"), "scores of the kind 'odds'"),
-        (lambda file: changed_metadata(file, class_names=["a"]), "names other than 3 classes"),
+        (lambda file: changed_metadata(file, scores="odds"), "scores of kind 'odds'"),
+        (lambda file: changed_metadata(file, class_names=["a"]), "does not name 3 classes"),
         (
             lambda file: changed_column(file, "label", pyarrow.array([0, 1, 2, 9], pyarrow.int32())),
             "labels from 0 to 9",
         ),
         (lambda file: changed_column(file, "label", [["0", "1", "2", "2"]]), "column label of string"),
-        (lambda file: changed_column(file, "video_id", [["a", "b", "a", "c"]]), "has a video twice"),
+        (lambda file: changed_column(file, "video_id", [["a", "b", "a", "c"]]), "lists a video twice"),
         (
             lambda file: changed_column(file, "failure", pyarrow.array([None] * 4, pyarrow.string())),
             "neither scores nor",

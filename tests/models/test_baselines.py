@@ -14,7 +14,7 @@ from pytorchvideo.models.slowfast import create_slowfast
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.engine.optim import parameter_groups
 from videofib.models import baselines
 from videofib.models.profiling import cost
@@ -232,7 +232,7 @@ def test_every_frame_matters_to_slowfast():
 @pytest.mark.parametrize("name", CONV_NETS)
 @pytest.mark.parametrize("shape", [(1, 3, 8, 31, 64), (1, 3, 8, 64, 16), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
 def test_wrong_clips_are_shown(name, shape):
-    with pytest.raises(ValueError, match=r"H and W from 32 pixels on, got " + re.escape(str(shape))):
+    with pytest.raises(ValueError, match=r"H and W at least 32 pixels, got " + re.escape(str(shape))):
         tiny(name)(torch.zeros(shape))
 
 
@@ -284,7 +284,7 @@ def test_mvit_decays_neither_its_class_token_nor_its_positions():
 
 def test_a_timesformer_is_built_without_pytorchvideo():
     script = (
-        "import sys; from videofib.config.defaults import load_config; from videofib.run.models import build_model\n"
+        "import sys; from videofib.config import load_config; from videofib.run.models import build_model\n"
         "build_model(load_config(None, ['TIMESFORMER.DEPTH', '1']))\n"
         "print([name for name in sys.modules if name.startswith('pytorchvideo')])"
     )

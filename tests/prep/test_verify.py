@@ -75,7 +75,7 @@ def test_an_untouched_folder_has_no_problem(out):
         (add("train.csv", "videos/sit/z.mp4 0\n"), "videos/sit/z.mp4: in train.csv, but not in the manifest"),
         (add("train.csv", f"{C} 0\n"), f"{C}: in train.csv, but corrupt in the manifest"),
         (add("train.csv", f"{B} 0\n"), rf"{B}: in train.csv, but the manifest has it in val\+test"),
-        (add("train.csv", "z.mp4 dog\n"), "train.csv: .*train.csv:2: label 'dog' is no class index"),
+        (add("train.csv", "z.mp4 dog\n"), "train.csv: .*train.csv:2: label 'dog' is not a class index"),
         (lambda out: (out / "val.csv").write_text(f"{B} 1\n"), f"{B}: label 1 in val.csv, 0 in the manifest"),
         (lambda out: (out / "test.csv").unlink(), "test.csv: no list file at"),
         (lambda out: (out / "classes.txt").write_text(""), f"{A}: label 0 .* classes.txt has only 0 classes"),

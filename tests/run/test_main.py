@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.run.main import config_from_command_line
 from videofib.run.training import recipe_from_config
 

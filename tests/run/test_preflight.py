@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch.distributed.checkpoint as dcp
 
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.prep.sets.motion import CLASSES as MOTION
 from videofib.run.preflight import check_shares, mirrored_classes, warn_of_flips
 

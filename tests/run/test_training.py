@@ -2,7 +2,7 @@
 
 import pytest
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.run.training import recipe_from_config
 
 

@@ -111,7 +111,7 @@ def test_runs_of_several_classes(ensemble):
     [
         (reordered(TWO, [0, 1, 2]), "run 2 lacks 1 videos that run 1 has, such as 'e.mp4'"),
         (replace(TWO, ids=["x.mp4", *IDS[1:]]), "run 2 lacks 1 videos that run 1 has, such as 'a.mp4'"),
-        (replace(TWO, kind="logit"), "run 2 has scores of the kind logit, run 1 of the kind softmax"),
+        (replace(TWO, kind="logit"), "run 2 has logit scores, run 1 has softmax scores"),
         (replace(TWO, scores=torch.ones(4, 3)), "run 2 has 3 classes, run 1 has 2"),
         (replace(TWO, class_names=["run", "sit"]), "class 1 is 'sit' in run 2, 'jump' in run 1"),
         (replace(TWO, labels=torch.tensor([0, 1, 1, 1])), "run 2 has other labels than run 1"),

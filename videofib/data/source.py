@@ -1,4 +1,4 @@
-"""Where a video's bytes are: a file of its own, or a part of another file, such as a tar."""
+"""A source is where a video's bytes lie: a file of its own, or a part of another file, such as a tar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from videofib.data.errors import DecodeError
 
-# What FFmpeg may open: a hostile file must not make it open anything else.
+# FFmpeg may open nothing else, whatever a hostile file refers to.
 PROTOCOLS = "file,subfile"
 
 
@@ -30,13 +30,13 @@ Source = str | Path | ByteRange
 
 
 def location(source: Source) -> str:
-    """What FFmpeg has to open for a source; nothing is copied.
+    """The URL by which FFmpeg opens a source; nothing is copied.
 
     Raises:
         DecodeError: no such file, not a file, empty, or a range that is not within its file.
     """
     part = isinstance(source, ByteRange)
-    file = Path(source.path if part else source).absolute()  # absolute: FFmpeg takes "a:b.mp4" for a protocol named a
+    file = Path(source.path if part else source).absolute()  # FFmpeg takes a relative "a:b.mp4" for a protocol named a
     if file.is_dir():
         raise DecodeError(f"{source}: a directory, not a video")
     if not file.is_file():

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.distributed import processes
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
+from videofib.distributed.mesh import data_size, one_per_data_rank
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class Meter:
         steps, epochs: batches of an epoch, epochs of the run.
         step, epoch: how many of them are done.
         before: the meter of the epoch before.
-        sharing: of the processes; what those that share clips count, they count alike.
+        mesh: of the processes (``distributed.mesh``); those that share clips count the same.
     """
 
     def __init__(
@@ -37,9 +38,9 @@ class Meter:
         epochs: int,
         epoch: int,
         before: Meter | None = None,
-        sharing: ClipSharing = NOT_SHARED,
+        mesh: DeviceMesh | None = None,
     ) -> None:
-        self.sharing = sharing
+        self.mesh = mesh
         self.steps, self.step, self.epochs, self.epoch = steps, step, epochs, epoch
         self.first_step, self.started = step, time.perf_counter()
         self.loss = self.recent_loss = 0.0  # sums over batches
@@ -100,7 +101,7 @@ class Meter:
 
     def clips_per_second(self) -> float:
         """Over all processes, since this one began."""
-        return self.clips * self.sharing.data_world / self._elapsed()
+        return self.clips * data_size(self.mesh) / self._elapsed()
 
     def data_wait(self) -> float:
         """The share of this process's time that went into waiting for data: near 0 where the loader keeps up."""
@@ -134,7 +135,7 @@ class Meter:
             (stats["teacher_loss"],) = processes.mean([_ratio(self.teacher_loss, self.taught)])
         if self.judged:
             (stats["clip_top1_acc"],) = processes.mean([100.0 * self.correct / self.judged])
-        told = self.sharing.one_each(processes.all_gather(self.failures))
+        told = one_per_data_rank(processes.all_gather(self.failures), self.mesh)
         replaced = [failure for failures in told for failure in failures]
         new = {name: reason for name, reason in replaced if name not in self.named}
         self.named.update(new)

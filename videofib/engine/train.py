@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from tqdm import tqdm
 
 from videofib.checkpoint.retention import BestKeeper
 from videofib.distributed import processes
 from videofib.distributed.fsdp import gradients_averaged
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
+from videofib.distributed.mesh import data_rank, data_size, one_per_data_rank
 from videofib.engine.freezing import learning_mode
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter, peak_memory_gib
@@ -66,7 +67,7 @@ def train(
     eval_period: int = 1,
     best: BestKeeper | None = None,
     stop: Callable[[], bool] = lambda: False,
-    sharing: ClipSharing = NOT_SHARED,
+    mesh: DeviceMesh | None = None,
 ) -> None:
     """Train ``model`` in place, from ``start`` up to ``epochs``.
 
@@ -86,7 +87,7 @@ def train(
         best: in rank 0 alone, if at all; told of each validation. An epoch that is the best is saved in any case, and
             one that a run was ended before is validated when it goes on.
         stop: asked after each optimizer step; once it says so in any process, the run is saved and ends.
-        sharing: which processes share clips, as the model and the loader have it.
+        mesh: of the processes (``distributed.mesh``), as the model and the loader have it.
 
     Raises:
         TrainingError: too many gradients in a row are not finite, or ``start`` holds no usable state.
@@ -100,7 +101,7 @@ def train(
     for epoch in range(start.epoch, epochs):
         place = start if epoch == start.epoch else Position(epoch)
         loader.sampler.set_epoch(epoch, place.step)  # first, since epochs may differ in length
-        meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter, sharing)
+        meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter, mesh)
         train_epoch(
             model,
             replica,
@@ -209,7 +210,7 @@ def train_epoch(
         stopping = processes.any_process(stop())
         if stopping or (checkpoint_steps and step + 1 - saved >= checkpoint_steps):
             state = {"generators": generator_states(), "meter": meter.state()}
-            states = meter.sharing.one_each(processes.all_gather(state))
+            states = one_per_data_rank(processes.all_gather(state), meter.mesh)
             saved = step + 1
             save(Position(meter.epoch, saved, states))
         if stopping:
@@ -227,11 +228,11 @@ def _enter_epoch(
     start: Position,
     seed: int,
     before: Meter | None,
-    sharing: ClipSharing,
+    mesh: DeviceMesh | None,
 ) -> Meter:
     """Set this process's generators, and give the meter, as they are at ``start`` of an epoch."""
-    rank, world = sharing.data_rank, sharing.data_world
-    meter = Meter(steps, start.step, epochs, epoch, before, sharing)
+    rank, world = data_rank(mesh), data_size(mesh)
+    meter = Meter(steps, start.step, epochs, epoch, before, mesh)
     if start.step >= steps:
         raise TrainingError(
             f"the checkpoint is from step {start.step} of an epoch that now has {steps}; go on with the batch size and "

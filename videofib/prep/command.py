@@ -13,10 +13,10 @@ from pathlib import Path
 
 from videofib.data.lists.manifest import VIDEO_EXTENSIONS
 from videofib.prep.encode import GOP
-from videofib.prep.parallel import run_parallel
+from videofib.prep.engines.parallel import run_parallel
+from videofib.prep.engines.ray_engine import run_on_ray
 from videofib.prep.person_crops import cut_to_persons
 from videofib.prep.prepare import Item, PrepareError, check_name, prepare
-from videofib.prep.ray_engine import run_on_ray
 from videofib.prep.transcode import Encoding
 
 _SHOWN = 10  # names printed of each kind; report.json has them all

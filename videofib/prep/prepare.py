@@ -40,9 +40,9 @@ from videofib.data.lists.manifest import (
     write_manifest,
 )
 from videofib.files import remove_partial, replacing
+from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
-from videofib.prep.parallel import run_parallel
 from videofib.prep.transcode import Encoding, Transcoded, transcode
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, list_rows, read_manifest
 from videofib.files import sha256
-from videofib.prep.parallel import run_parallel
+from videofib.prep.engines.parallel import run_parallel
 
 
 def verify(folder: str | Path, jobs: int) -> tuple[list[str], int]:

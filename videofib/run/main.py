@@ -15,7 +15,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
 from videofib.distributed.launch import launch, leave_cores_to, let_main_speak_first, torchrun_processes
@@ -25,7 +25,7 @@ from videofib.engine.train import TrainingError
 from videofib.files import replacing
 from videofib.run.reporting import report_from_config
 from videofib.run.sinks import attach_sinks
-from videofib.run.testing import test_from_config
+from videofib.run.testing import evaluate_run
 from videofib.run.training import train_from_config
 from videofib.tracking.environment import write_record
 from videofib.tracking.log import close_logging, setup_logging
@@ -37,19 +37,26 @@ logger = logging.getLogger(__name__)
 USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError)
 
 
-def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None) -> None:
+def main(
+    stages: Sequence[str] | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str | None = None,
+    description: str | None = None,
+) -> None:
     """Run stages (``train``, ``test``) in as many processes as the config or torchrun says.
 
     Args:
         stages: by default those that TRAIN.ENABLE and TEST.ENABLE ask for.
         argv: the command line without the program's name.
+        prog, description: the command's name and what it does, for its help.
 
     Raises:
         SystemExit: 2 after an error the user can mend, which has been told in one line on stderr.
     """
     setup_logging()
     try:
-        cfg = config_from_command_line(argv)
+        cfg = config_from_command_line(argv, prog=prog, description=description)
         stages = stages or [name for name, enabled in _enabled(cfg) if enabled]
         if not stages:
             raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
@@ -67,9 +74,17 @@ def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None)
     )
 
 
-def config_from_command_line(argv: Sequence[str] | None) -> CfgNode:
+def config_from_command_line(
+    argv: Sequence[str] | None, *, prog: str | None = None, description: str | None = None
+) -> CfgNode:
     """``--cfg FILE KEY VALUE ...`` as PySlowFast's and TimeSformer's users write it."""
-    parser = argparse.ArgumentParser(description="Options come first, then KEY VALUE pairs that change the config.")
+    parser = argparse.ArgumentParser(
+        prog,
+        usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
+        description=description,
+        epilog="Options come first, then KEY VALUE pairs that change the config.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML file")
     parser.add_argument("--shard_id", metavar="N", help="SHARD_ID: which machine this is")
     parser.add_argument("--num_shards", metavar="N", help="NUM_SHARDS: how many machines there are")
@@ -97,7 +112,7 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
             processes.barrier()  # the last checkpoint is there for everyone
             report_from_config(cfg)
         if "test" in stages:
-            test_from_config(cfg)
+            evaluate_run(cfg)
             report_from_config(cfg)
         close_logging()  # what is on its way to a server arrives
     except InterruptedRun as reason:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.attention import ContextGroup
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.checks import value_of
-from videofib.config.defaults import ConfigError, differences, load_config
+from videofib.config import ConfigError, differences, load_config, value_of
 from videofib.distributed import processes
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
-from videofib.engine.evaluate import evaluate
+from videofib.distributed.mesh import context_size, data_size
+from videofib.engine.evaluate import Scoring, evaluate
+from videofib.engine.resume_cache import ResumeCache
 from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.pretrained.load import LoadReport, load_pretrained
-from videofib.models.pretrained.weight_files import Source, read_source
+from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.models import build_model
 
 logger = logging.getLogger(__name__)
@@ -32,12 +34,12 @@ _SAME_FOR_TEACHER = (
 )
 
 
-def model_from_config(cfg: CfgNode, sharing: ClipSharing = NOT_SHARED) -> nn.Module:
-    """The model the config describes, with its first weights; its clips are shared as ``sharing`` says."""
+def model_from_config(cfg: CfgNode, mesh: DeviceMesh | None = None) -> nn.Module:
+    """The model the config describes, with its first weights; processes of ``mesh`` share its clips."""
     try:
         model = build_model(cfg)
-        if sharing.ranks > 1:
-            model.share_tokens(ContextGroup(sharing.group))
+        if context_size(mesh) > 1:
+            model.share_tokens(ContextGroup(mesh.get_group("context")))
         return model
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error
@@ -60,7 +62,7 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
     teacher = model_from_config(own)
-    report = bring_weights(own, teacher, read_source(cfg.DISTILL.CHECKPOINT))
+    report = bring_weights(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT))
     if report.untrained:
         raise CheckpointError(
             f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
@@ -69,14 +71,13 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     return teacher.eval().requires_grad_(False)
 
 
-def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
+def bring_weights(cfg: CfgNode, model: nn.Module, source: Weights) -> LoadReport:
     """Bring weights into the model, and log what became of them."""
     report = load_pretrained(
         model,
         source,
         position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
         time_resize=cfg.TIMESFORMER.TIME_RESIZE,
-        verbose=False,
     )
     logger.info("%s", report)
     if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):
@@ -87,31 +88,35 @@ def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
 def evaluate_from_config(
     cfg: CfgNode,
     model: nn.Module,
-    loader,
-    class_names,
-    amp_dtype: torch.dtype | None,
-    title: str,
+    loader: Iterable[dict],
+    class_names: Sequence[str] | None = None,
+    amp_dtype: torch.dtype | None = None,
+    title: str = "evaluate",
     *,
-    sharing: ClipSharing = NOT_SHARED,
-    **options,
+    num_crops: int = 1,
+    details: bool = False,
+    cache: ResumeCache | None = None,
+    mesh: DeviceMesh | None = None,
 ) -> tuple[dict, Scores | None]:
-    """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log.
-
-    ``options`` are of ``evaluate``, and so is what comes back.
-    """
-    figures, scores = evaluate(
-        model,
-        loader,
-        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // sharing.data_world),
+    """``evaluate`` as the config's TEST and DATA say; unreadable videos are logged."""
+    scoring = Scoring(
+        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
+        num_crops=num_crops,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
         unreadable=cfg.TEST.UNREADABLE,
-        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
         class_names=class_names,
+        details=details,
+    )
+    figures, scores = evaluate(
+        model,
+        loader,
+        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // data_size(mesh)),
+        scoring=scoring,
         amp_dtype=amp_dtype,
         title=title,
-        sharing=sharing,
-        **options,
+        cache=cache,
+        mesh=mesh,
     )
     if figures["skipped"] and processes.is_main():
         what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"

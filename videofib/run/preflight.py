@@ -13,7 +13,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from videofib.checkpoint.sharded import can_write_shares
-from videofib.config.defaults import ConfigError
+from videofib.config import ConfigError
 from videofib.distributed import processes
 
 logger = logging.getLogger(__name__)

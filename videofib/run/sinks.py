@@ -6,8 +6,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from videofib.config.checks import value_of
-from videofib.config.defaults import known_keys
+from videofib.config import known_keys, value_of
 from videofib.tracking import sinks
 
 
@@ -18,7 +17,7 @@ def attach_sinks(cfg: CfgNode) -> None:
         SinkError: one of them is not installed, or cannot be begun.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    settings = {key: value_of(cfg, key) for key in known_keys(cfg)}
+    settings = {key: value_of(cfg, key) for key in known_keys()}
     if cfg.TENSORBOARD.ENABLE:
         sinks.attach(sinks.tensorboard(folder / "tensorboard"))
     if cfg.WANDB.ENABLE:

@@ -16,11 +16,11 @@ from torch import nn
 
 from videofib.checkpoint.file import CheckpointError, find_checkpoints, latest_checkpoint, resume, save_checkpoint
 from videofib.checkpoint.retention import BestKeeper, remove_old
-from videofib.config.defaults import ConfigError, differences
-from videofib.data.loading.multigrid import Stretch, stretch_at
+from videofib.config import ConfigError, differences
+from videofib.data.loading.multigrid import MultigridStage, stage_at
 from videofib.distributed import processes
 from videofib.distributed.fsdp import shard, whole_copy
-from videofib.distributed.mesh import share_clips
+from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
 from videofib.engine.optim import build_optimizer, lr_at, parameter_groups
@@ -31,8 +31,8 @@ from videofib.engine.train import Position, train
 from videofib.files import remove_partial
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
-from videofib.models.pretrained.weight_files import read_source
-from videofib.run.loaders import build_eval_loader, build_train_loader, train_stretches
+from videofib.models.pretrained.weight_files import read_weights
+from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
 from videofib.run.parts import bring_weights, evaluate_from_config, model_from_config, teacher_from_config
 from videofib.run.preflight import (
     check_compiler,
@@ -48,21 +48,21 @@ logger = logging.getLogger(__name__)
 
 def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     """Train the model the config describes, going on from its newest checkpoint where there is one."""
-    device, sharing = processes.device(), share_clips(cfg.TRAIN.CONTEXT_PARALLEL)
+    device, mesh = processes.device(), make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
     amp_dtype = choose_amp_dtype(cfg, device)
     check_compiler(cfg, device)
     check_shares(cfg)
-    train_loader = shared(build_train_loader(cfg, sharing.data_rank, sharing.data_world), sharing)
-    val_loader = shared(build_eval_loader(cfg, "val", sharing.data_rank, sharing.data_world), sharing)
+    train_loader = shared(build_train_loader(cfg, data_rank(mesh), data_size(mesh)), mesh)
+    val_loader = shared(build_eval_loader(cfg, "val", data_rank(mesh), data_size(mesh)), mesh)
     class_names = read_class_names(cfg)
     check_split(cfg, train_loader, "train")
     check_split(cfg, val_loader, "val")
     warn_of_flips(cfg, class_names)
 
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
-    model = model_from_config(cfg, sharing).to(device)
+    model = model_from_config(cfg, mesh).to(device)
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        bring_weights(cfg, model, read_source(source))
+        bring_weights(cfg, model, read_weights(source))
     _freeze(cfg, model)
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
     if cfg.TRAIN.STRATEGY == "fsdp":
@@ -112,8 +112,8 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
             remove_old(checkpoints, cfg.CHECKPOINT.KEEP)
 
     def validate() -> dict:
-        evaluated = whole_copy(ema.module if ema else model, lambda: model_from_config(cfg, sharing))
-        return evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate", sharing=sharing)[0]
+        evaluated = whole_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
+        return evaluate_from_config(cfg, evaluated, val_loader, class_names, amp_dtype, "validate", mesh=mesh)[0]
 
     if cfg.TRAIN.COMPILE:
         # in place: names of weights stay, and the copy that ema holds is not compiled; for each size of clips anew,
@@ -135,7 +135,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
         eval_period=cfg.TRAIN.EVAL_PERIOD,
         best=best,
         stop=stop,
-        sharing=sharing,
+        mesh=mesh,
     )
 
 
@@ -194,7 +194,7 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
         warmup_start_lr=scale * cfg.SOLVER.WARMUP_START_LR,
     )
     return Recipe(
-        lr_at=partial(_lr_of_stretch, policy, train_stretches(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
+        lr_at=partial(_lr_of_stage, policy, multigrid_stages(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
         **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
@@ -206,9 +206,9 @@ def recipe_from_config(cfg: CfgNode, amp_dtype: torch.dtype | None, ema: ModelEm
     )
 
 
-def _lr_of_stretch(policy: Callable[[float], float], stretches: Sequence[Stretch], epoch: float) -> float:
+def _lr_of_stage(policy: Callable[[float], float], stages: Sequence[MultigridStage], epoch: float) -> float:
     """The learning rate, larger where batches are."""
-    return policy(epoch) * stretches[stretch_at(stretches, epoch)].batch_factor
+    return policy(epoch) * stages[stage_at(stages, epoch)].batch_factor
 
 
 def lr_scale(cfg: CfgNode) -> float:

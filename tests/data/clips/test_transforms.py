@@ -47,12 +47,12 @@ def test_denormalize_undoes_normalize_for_every_pixel_value():
     assert beyond[:, 0, 0].tolist() == [[0] * 3, [255] * 3]
 
 
-def test_places_are_what_the_views_show():
+def test_drawn_boxes_are_what_the_views_show():
     frames = ramp(1, 60, 80)
     for more in ({}, {"relative_areas": [0.2, 0.9], "relative_aspects": [0.5, 2.0]}):
         transform = TrainTransform(40, [40, 56], flip=True, **PLAIN, **more)
         for seed in range(30):
-            (top, left, height, width), mirrored = transform.place(60, 80, random.Random(seed))
+            (top, left, height, width), mirrored = transform.draw_box(60, 80, random.Random(seed))
             x, y = transform(frames, random.Random(seed))[:2, 0]
             assert y[0, 0] == pytest.approx(top, abs=1.5)
             assert y[-1, 0] == pytest.approx(top + height - 1, abs=1.5)

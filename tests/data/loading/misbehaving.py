@@ -12,7 +12,7 @@ from videofib.data.errors import DecodeError
 class Misbehave:
     """Writes a video's number into its sample; or fails, hangs, crashes, or dies the first time only."""
 
-    def __call__(self, record, chance, out):
+    def __call__(self, record, seed, out):
         deed = record.path.split()[0]
         if deed == "bad":
             raise DecodeError(f"{record.path}: not a video")
@@ -28,6 +28,16 @@ class Misbehave:
         if deed == "slow":
             time.sleep(0.2)
         out.fill_(record.label)
+
+
+class CannotStart(Misbehave):
+    """Ends the process that receives it."""
+
+    def __setstate__(self, state):
+        os._exit(3)
+
+    def __getstate__(self):
+        return {"not": "empty"}
 
 
 class Videos:

@@ -6,13 +6,14 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.data.loading.misbehaving import Videos
+from tests.data.loading.misbehaving import CannotStart, Videos
 from videofib.data.loading.loader import VideoLoader
-from videofib.data.loading.shared_memory import Slots
+from videofib.data.loading.shared_memory import BatchBuffers
 from videofib.data.loading.workers import WorkerError
 
 
@@ -105,6 +106,13 @@ def test_a_mistake_in_the_code_is_not_taken_for_a_bad_video(make_loader):
         list(make_loader(Videos("good", "bug")))
 
 
+def test_workers_that_cannot_start_are_reported_and_not_restarted_forever(make_loader):
+    dataset = Videos("good", "good")
+    dataset.read = CannotStart()
+    with pytest.raises(WorkerError, match=r"end before they read the first one \(exit code 3\)"):
+        list(make_loader(dataset))
+
+
 def test_stopping_early_does_not_disturb_the_next_pass(make_loader):
     loader = make_loader(Videos(*["slow"] * 2, *["good"] * 10), batch_size=2)
     for _ in range(3):
@@ -134,18 +142,41 @@ def test_memory_is_used_again(make_loader):
     for _ in range(5):
         for batch in loader:  # noqa: B007
             pass
-    assert len(loader._slots._maps) <= 5
-    slots = Slots((2, 3))
-    number, batch = slots.take()
+    assert len(loader._buffers._maps) <= 5
+    buffers = BatchBuffers((2, 3))
+    number, batch = buffers.acquire()
     row = batch[0]
     del batch
     gc.collect()
-    assert slots.take()[0] != number
+    assert buffers.acquire()[0] != number
     del row
     gc.collect()
-    assert slots.take()[0] == number
-    assert torch.equal(slots.take()[1].fill_(7), torch.full((2, 3), 7.0))
-    slots.close()
+    assert buffers.acquire()[0] == number
+    assert torch.equal(buffers.acquire()[1].fill_(7), torch.full((2, 3), 7.0))
+    buffers.close()
+
+
+def alive(pids):
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes through /proc, which only Linux has")
+def test_closing_a_loader_ends_its_workers_and_a_later_pass_starts_new_ones():
+    with VideoLoader(Videos(*["good"] * 6), range(6), 2, num_workers=2) as loader:
+        loader.close()  # without workers yet
+        for _ in range(2):
+            batches = iter(loader)
+            assert next(batches)["labels"].tolist() == [0, 1]
+            pids = [worker.process.pid for worker in loader._workers._workers.values()]
+            assert alive(pids) == pids
+            loader.close()
+            loader.close()
+            assert alive(pids) == []
+            with pytest.raises(WorkerError, match="the loader was closed before this pass over its videos ended"):
+                list(batches)
+        assert labels(loader) == [[0, 1], [2, 3], [4, 5]]
+        pids = [worker.process.pid for worker in loader._workers._workers.values()]
+    assert alive(pids) == []
 
 
 def test_a_sampler_without_length_is_refused():

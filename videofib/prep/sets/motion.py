@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from videofib.files import remove_partial, replacing
 from videofib.prep.encode import write_video
-from videofib.prep.parallel import run_parallel
+from videofib.prep.engines.parallel import run_parallel
 
 # class -> (the coordinate that runs: 0 x, 1 y, 2 angle, 3 size; the direction)
 CLASSES = {
