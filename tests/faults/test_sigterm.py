@@ -47,5 +47,5 @@ def test_sigterm_saves_and_the_same_command_goes_on(experiment, tmp_path):
     assert not (asked / "checkpoints" / f"checkpoint_epoch_{EPOCHS:05d}.pyth").exists()
 
     subprocess.run(command(experiment, asked), check=True, capture_output=True)
-    assert "going on from" in (asked / "log.txt").read_text()
+    assert "resuming from" in (asked / "log.txt").read_text()
     assert torch.equal(weights(asked, EPOCHS), weights(calm, EPOCHS))

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tests.experiment import results, stats
-from videofib.checkpoint.file import save_checkpoint
+from videofib.checkpoint.file import ModelDescription, Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
 from videofib.commands.run import main
 from videofib.config import load_config
 from videofib.metrics.scores import read_scores
@@ -74,7 +75,8 @@ def test_a_change_that_the_weights_do_not_show_is_named(data, tmp_path, capsys):
     file = ROOT / "configs" / "Kinetics" / "SlowFast_R50_8x8_224.yaml"
     cfg = load_config(file, ["MODEL.NUM_CLASSES", "3"])
     model = build_model(cfg)
-    checkpoint = save_checkpoint(tmp_path, 1, model, torch.optim.SGD(model.parameters()), config=cfg.dump())
+    state = TrainingState(model, torch.optim.SGD(model.parameters()))
+    checkpoint = CheckpointManager(tmp_path, state, ModelDescription(cfg.dump())).save(Position(1))
     changes = {"TRAIN.ENABLE": False, "TEST.CHECKPOINT_FILE_PATH": checkpoint, "SLOWFAST.ALPHA": 2}
     run(file, data, tmp_path, **changes)
     assert "SLOWFAST.ALPHA 4 -> 2" in "".join(capsys.readouterr())

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from tests.experiment import CLASSES, newest, results, run, stats, weights
-from videofib.checkpoint.file import find_checkpoints
+from videofib.checkpoint.manager import find_checkpoints
 from videofib.commands import convert as convert_command
 from videofib.config import load_config
 from videofib.metrics.scores import read_scores
@@ -245,7 +245,7 @@ def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path,
         (["DATA.PATH_TO_DATA_DIR", str(tmp_path)], "no train split"),
         (["TIMESFORMER.NUM_HEADS", "5"], "the config describes no model"),
         (["TRAIN.CHECKPOINT_FILE_PATH", str(bad)], "bad.pyth is damaged"),
-        (["TRAIN.FREEZE", "['*']"], "TRAIN.FREEZE: nothing is left to learn"),
+        (["TRAIN.FREEZE", "['*']"], "TRAIN.FREEZE: no parameter is left to train"),
         (["TRAIN.MIXED_PRECISION", "True", "TRAIN.MIXED_PRECISION_DTYPE", "fp16"], "fp16 needs a GPU"),
         (["OUTPUT_DIR", str(tmp_path / "a file")], "cannot write to OUTPUT_DIR"),
         (["OUTPUT_DIR", str(trained), "TRAIN.AUTO_RESUME", "False"], "checkpoints of another run"),

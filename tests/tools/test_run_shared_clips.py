@@ -109,7 +109,7 @@ def test_a_run_of_one_process_goes_on_within_an_epoch_as_two_that_share_clips(sh
     run(shared_clips, tmp_path, *shared, stages=["train"])
     log = (tmp_path / "log.txt").read_text()
     assert "of 2 epochs and 1 steps are done" in log
-    assert "other chance is drawn" not in log
+    assert "another random state" not in log
     torch.testing.assert_close(weights(tmp_path), weights(alone), rtol=0, atol=1e-5)
     assert stats(tmp_path, "train_epoch")[0]["loss"] == pytest.approx(stats(alone, "train_epoch")[1]["loss"], abs=1e-5)
 

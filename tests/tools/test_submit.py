@@ -54,7 +54,7 @@ def test_a_job_that_must_make_room_saves_and_goes_on(experiment, tmp_path, monke
     assert process.returncode == 0, errors
     assert f"its output is in {out}/job/" in said
     assert "it is saved, and the same command goes on" in log.read_text()
-    assert "going on from" in log.read_text()
+    assert "resuming from" in log.read_text()
     assert "2 process(es)" in log.read_text()
 
     run(experiment, tmp_path / "calm", *epochs, "NUM_GPUS", "2", stages=["train"])

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from videofib.checkpoint.sharded import can_write_shares
+from videofib.checkpoint.sharded import can_write_sharded
 from videofib.config import ConfigError
 from videofib.distributed import processes
 
@@ -40,7 +40,7 @@ def check_compiler(cfg: CfgNode, device: torch.device) -> None:
 
 def check_shares(cfg: CfgNode) -> None:
     """ConfigError where this torch cannot write checkpoints in shares."""
-    if cfg.TRAIN.SHARDED_CHECKPOINTS and not can_write_shares():
+    if cfg.TRAIN.SHARDED_CHECKPOINTS and not can_write_sharded():
         raise ConfigError(
             f"TRAIN.SHARDED_CHECKPOINTS True needs a newer torch than {torch.__version__}; set it to False"
         )
