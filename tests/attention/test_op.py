@@ -68,7 +68,7 @@ def same(found, expected):
     [
         {},
         dict(attention_type="divided_space_time"),
-        dict(fibottention=dict(head_order="per_layer", variant="modified")),
+        dict(mixer_options={"fibottention": dict(head_order="per_layer", variant="modified")}),
         dict(joint_attention="dense"),
         dict(gradient_checkpointing=True),
     ],

@@ -18,6 +18,7 @@ from videofib.data.clips.transforms import TrainTransform
 from videofib.data.sampling import view_crop
 from videofib.data.video import decode
 from videofib.engine.optim import build_optimizer, lr_at
+from videofib.mixers import MIXERS
 from videofib.models import timesformer
 from videofib.models.recompute import RECOMPUTE
 from videofib.run.models import MODELS
@@ -50,9 +51,9 @@ OFFERED = {
     "TIMESFORMER.POSITION": timesformer.POSITIONS,
     "TIMESFORMER.TOKEN_ORDER": timesformer.TOKEN_ORDERS,
     "TIMESFORMER.RECOMPUTE": RECOMPUTE,
-    "ATTENTION.SPACE": timesformer.ATTENTIONS,
-    "ATTENTION.TIME": timesformer.ATTENTIONS,
-    "ATTENTION.JOINT": timesformer.ATTENTIONS,
+    "ATTENTION.SPACE": MIXERS,
+    "ATTENTION.TIME": MIXERS,
+    "ATTENTION.JOINT": MIXERS,
     "ATTENTION.BACKEND": ("auto", *BACKENDS),
     "FIBOTTENTION.VARIANT": VARIANTS,
     "FIBOTTENTION.HEAD_ORDER": HEAD_ORDERS,
