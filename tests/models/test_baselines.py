@@ -232,7 +232,7 @@ def test_every_frame_matters_to_slowfast():
 @pytest.mark.parametrize("name", CONV_NETS)
 @pytest.mark.parametrize("shape", [(1, 3, 8, 31, 64), (1, 3, 8, 64, 16), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
 def test_wrong_clips_are_shown(name, shape):
-    with pytest.raises(ValueError, match=r"H and W from 32 pixels on, got " + re.escape(str(shape))):
+    with pytest.raises(ValueError, match=r"H and W at least 32 pixels, got " + re.escape(str(shape))):
         tiny(name)(torch.zeros(shape))
 
 

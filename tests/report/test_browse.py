@@ -10,7 +10,7 @@ from PIL import Image
 
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform, cut, normalize, to_tensor
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.files import printable
 from videofib.prep.encode import write_video
 from videofib.report.browse.clips import BrowsedVideo, Clip, browse, evenly_spaced
