@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from videofib.config.defaults import default_config
+from videofib.config import default_config
 from videofib.mixers import MIXERS, Mixer
 from videofib.run.models import mixer_options
 
