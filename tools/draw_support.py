@@ -1,4 +1,4 @@
-"""Draw which pairs of tokens each attention head sees.
+"""Draw the support of each attention head: which tokens attend to which.
 
     python tools/draw_support.py --num-heads 12 --num-tokens 196 --out docs/support.png
 
@@ -6,6 +6,7 @@ Needs matplotlib (extra [dev]).
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.attention import Support
@@ -13,7 +14,7 @@ from videofib.attention.wythoff import VARIANTS
 
 
 def draw(support: Support, out: Path) -> None:
-    """One panel a head: query down, key across, dark where the head attends."""
+    """One panel for each head: queries down, keys across, dark where the head attends."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -36,13 +37,13 @@ def draw(support: Support, out: Path) -> None:
     figure.savefig(out, dpi=110)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-heads", type=int, default=12)
     parser.add_argument("--num-tokens", type=int, default=196, help="without the class token")
     parser.add_argument("--variant", choices=VARIANTS, default="wythoff")
-    parser.add_argument("--out", type=Path, required=True, help="the picture, .png or .svg")
-    args = parser.parse_args()
+    parser.add_argument("--out", type=Path, required=True, help="picture to write, .png or .svg")
+    args = parser.parse_args(argv)
     draw(Support.fibottention(args.num_heads, args.num_tokens, variant=args.variant), args.out)
     print(f"wrote {args.out}")
 
