@@ -73,9 +73,7 @@ def _draw_clip(figure, num_heads: int) -> None:
 
     frames, rows, columns = CLIP
     support = Support.fibottention(num_heads, frames * rows * columns, num_prefix_tokens=0)
-    order = (
-        np.arange(support.num_tokens).reshape(rows, columns, frames).transpose(2, 0, 1)
-    )  # hwt: frames of a patch adjacent
+    order = np.arange(support.num_tokens).reshape(rows, columns, frames).transpose(2, 0, 1)  # as in hwt
     query = order[QUERY]
     seen = np.zeros(CLIP, dtype=int)  # 0: by no head, 1: the query, 2 and above: the head
     for head, offsets in enumerate(support.offsets):
