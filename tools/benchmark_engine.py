@@ -26,15 +26,16 @@ import torch.nn.functional as F
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from videofib.checkpoint.manager import NoCheckpoints
 from videofib.config import load_config
 from videofib.data.clips.dataset import ReadViews, ViewDataset, read_clips
 from videofib.data.clips.transforms import normalize, resize, to_tensor
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.sampling import short_side_size, view_crop
 from videofib.engine.evaluate import evaluate
 from videofib.engine.optim import build_optimizer, parameter_groups
-from videofib.engine.train import train
+from videofib.engine.train import Schedule, train
 from videofib.run.loaders import build_eval_loader, build_train_loader
 from videofib.run.models import build_model
 from videofib.run.training import recipe_from_config
@@ -54,7 +55,7 @@ def measure(turns: int, **contenders: Callable[[], None]) -> dict[str, float]:
 
 def training(cfg: CfgNode, turns: int) -> dict[str, float]:
     """Seconds of an epoch by the trainer and by a bare loop."""
-    loader, recipe = build_train_loader(cfg), recipe_from_config(cfg, None, None)
+    loader, recipe = build_train_loader(cfg), recipe_from_config(cfg)
 
     def parts() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
@@ -70,9 +71,8 @@ def training(cfg: CfgNode, turns: int) -> dict[str, float]:
             loader,
             trained[1],
             recipe,
-            epochs=1,
-            log_period=cfg.LOG_PERIOD,
-            save=lambda position: None,
+            Schedule(1, log_period=cfg.LOG_PERIOD),
+            checkpoints=NoCheckpoints(),
             validate=dict,
         )
 

@@ -1,19 +1,25 @@
 """What is particular to the compiled CPU loops: threads, forks, memory layouts, and when they are chosen."""
 
+import inspect
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numba import njit
+from numba import config, njit
 
-from videofib.attention import Support, functional, sparse_attention
-from videofib.attention.kernels import cpu_loops
-from videofib.attention.kernels.cpu_vectors import LANES, exponentiate, normalise
+from videofib.attention import Support, backends, sparse_attention
+from videofib.attention.kernels.cpu import compiled, emitter, lists, workspace
+from videofib.attention.kernels.cpu.backward import make_backward
+from videofib.attention.kernels.cpu.emitter import LANES
+from videofib.attention.kernels.cpu.forward import make_forward
+from videofib.attention.kernels.cpu.vectors import exponentiate, normalise
 
 SUPPORT = Support.fibottention(3, 600)
 
@@ -50,27 +56,69 @@ def test_any_number_of_threads_gives_the_same_bits(threads):
         assert same(results(packed()), expected)
 
 
+@pytest.mark.slow
 def test_code_kept_on_disk_gives_the_bits_of_code_just_compiled(tmp_path):
-    """With threads, what numba keeps on disk is optimised once more than what the first process runs."""
+    """numba optimises what it keeps on disk once more. The second process loads what the first compiled, and compiles
+    again for another text of the source."""
     program = """
 import torch
 from videofib.attention import Support, sparse_attention
+from videofib.attention.kernels.cpu import backward, compiled, forward
+loops = [(make, 16, threaded) for make in (forward.make_forward, backward.make_backward) for threaded in (False, True)]
+def hits():
+    return [sum(compiled.compiled(*loop).stats.cache_hits.values()) for loop in loops]
+def attend(masking):
+    x = torch.randn(2, 601, 3, 3, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    out = sparse_attention(*x.permute(2, 0, 3, 1, 4), Support.fibottention(3, 600), masking=masking, backend="cpu")
+    assert torch.get_num_threads() == threads
+    (out * torch.arange(out.numel()).reshape(out.shape).cos()).sum().backward()
+    assert torch.get_num_threads() == threads
+    print(masking, [part.contiguous().view(torch.int32).sum().item() for part in (out, *x.grad.unbind(2))])
 for masking in ("exclude", "zero_logit"):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        x = torch.randn(2, 601, 3, 3, 16, generator=torch.Generator().manual_seed(0)).requires_grad_()
-        out = sparse_attention(*x.permute(2, 0, 3, 1, 4), Support.fibottention(3, 600), masking=masking, backend="cpu")
-        (out * torch.arange(out.numel()).reshape(out.shape).cos()).sum().backward()
-        print(masking, [part.contiguous().view(torch.int32).sum().item() for part in (out, *x.grad.unbind(2))])
+        attend(masking)
+print("hits", hits())
+if sum(hits()):
+    compiled._SOURCE += 1
+    compiled.compiled.cache_clear()
+    torch.set_num_threads(threads := 1)
+    attend("exclude")
+    print("hits", hits())
 """
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    runs = [
-        subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
-    lines = [line for run in runs for line in run.stdout.splitlines()]
-    assert len(lines) == 12
-    assert len(set(lines)) == 2, lines  # one of each masking
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "8"}
+    lines = []
+    for _ in range(2):
+        command = [sys.executable, "-c", program]
+        lines += subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+    assert [line for line in lines if "hits" in line] == [f"hits {n}" for n in ([0] * 4, [1] * 4, [0] * 4)]
+    bits = [line for line in lines if "hits" not in line]
+    assert len(bits) == 2 * 6 + 1
+    assert len(set(bits)) == 2, bits  # one of each masking
+
+
+def test_torch_keeps_its_number_of_threads_and_numba_its_settings():
+    """numba starts as many threads as it may, 8 here, and with them sets OpenMP's number, which is torch's."""
+    program = """
+import numba, torch
+from videofib.attention import Support, sparse_attention
+from videofib.attention.kernels.cpu import kernel
+def settings():
+    return {name: getattr(numba.config, name) for name in dir(numba.config) if name.isupper()}
+before = settings()
+torch.set_num_threads(2)
+x = torch.randn(3, 1, 2, 10, 8).requires_grad_()
+out = sparse_attention(*x, Support.fibottention(2, 9), backend="cpu")
+print(numba.threading_layer(), torch.get_num_threads())
+out.sum().backward()
+print(torch.get_num_threads(), settings() == before)
+"""
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"NUMBA_NUM_THREADS": "8"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["omp", "2", "2", "True"]
 
 
 def test_several_python_threads_at_once(threads):
@@ -103,7 +151,7 @@ def test_any_memory_layout_gives_the_same_and_inputs_stay_as_they_are():
     expected = sparse_attention(q, k, v, SUPPORT, backend="cpu")
     for layout in (
         lambda x: x.contiguous(),
-        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),  # the numbers of a row apart
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),  # rows with strides between their numbers
         lambda x: torch.nn.functional.pad(x, (3, 2))[..., 3:-2],
     ):
         inputs = [layout(x) for x in (q, k, v)]
@@ -119,7 +167,7 @@ def test_any_memory_layout_gives_the_same_and_inputs_stay_as_they_are():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_what_is_not_a_number_stays_so_where_the_reference_says(bad, part):
+def test_nan_and_infinity_spread_as_in_the_reference(bad, part):
     x = packed(batch=1)
     x[0, 300, part, 1, 3] = bad
     found = sparse_attention(*x.permute(2, 0, 3, 1, 4), SUPPORT, backend="cpu")
@@ -134,13 +182,14 @@ def test_what_is_not_a_number_stays_so_where_the_reference_says(bad, part):
         assert torch.equal(~found[0, 1].isfinite().all(-1), sees)
 
 
-def test_the_output_lies_in_memory_as_the_next_layer_reads_it():
+def test_the_output_has_the_memory_layout_that_the_next_layer_reads():
     out = sparse_attention(*packed().permute(2, 0, 3, 1, 4), SUPPORT, backend="cpu")
     assert out.transpose(1, 2).is_contiguous()
 
 
 @pytest.mark.parametrize("dim", [1, 80])
-def test_any_head_dim(dim):
+def test_any_head_dim(dim, threads):
+    threads(1)  # which compiles in half the time
     for found, expected in zip(results(packed(dim=dim)), results(packed(dim=dim), backend="reference"), strict=True):
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
@@ -184,7 +233,7 @@ def test_log_is_exact_to_three_units_in_the_last_place(dtype):
 @pytest.mark.parametrize("masking", ["exclude", "zero_logit"])
 @pytest.mark.parametrize("size", [1.0, 30.0])
 def test_logits_far_from_zero_stay_finite(masking, size):
-    """At 30, logits reach +-1e4; where a query sees all keys, no key outside lifts them to exp(0)."""
+    """At 30, logits reach +-1e4; where a query sees all keys, no masked key raises their maximum to 0."""
     for support in (Support.fibottention(2, 40), Support.dense(1, 5), Support(((), (1,)), 6, 0)):
         x = 30 * torch.randn(1, support.num_prefix_tokens + support.num_tokens, 3, support.num_heads, 8)
         x[:, :, 1] = -x[:, :, 0] * size
@@ -200,7 +249,7 @@ def test_logits_far_from_zero_stay_finite(masking, size):
 @pytest.mark.parametrize("tokens", [1, 2, 7, 197, 1569])
 @pytest.mark.parametrize("num_prefix", [0, 1, 5])
 def test_any_number_of_tokens(tokens, num_prefix):
-    """197 and 1569 lie on both sides of where rows are copied before they are read."""
+    """Rows are copied before they are read from between 197 and 1569 tokens on."""
     support = Support.fibottention(2, tokens, num_prefix_tokens=num_prefix)
     x = torch.randn(1, tokens + num_prefix, 3, 2, 8, generator=torch.Generator().manual_seed(0))
     for inputs in (x, x.permute(2, 0, 3, 1, 4).contiguous().permute(1, 3, 0, 2, 4)):
@@ -209,7 +258,7 @@ def test_any_number_of_tokens(tokens, num_prefix):
 
 
 def test_the_longest_sequence_and_large_results():
-    """18,817 tokens: results so large that their memory is used again, and stays right while a tensor refers to it."""
+    """18,817 tokens: results so large that their memory is reused, but not while a tensor refers to it."""
     support = Support.fibottention(2, 18816)
     x = torch.randn(1, 18817, 3, 2, 8, generator=torch.Generator().manual_seed(0))
     q, k, v = x.permute(2, 0, 3, 1, 4)
@@ -233,49 +282,65 @@ def test_many_heads_and_a_large_batch():
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_compiled_code_is_kept_for_the_next_process(tmp_path):
-    """A second process finds what the first compiled; another text of the vector code is compiled anew."""
-    program = """
-import sys, torch
-from videofib.attention import Support
-from videofib.attention.kernels import cpu, cpu_loops
-cpu_loops._VECTORS += int(sys.argv[1])
-torch.set_num_threads(1)
-x = torch.ones(1, 1, 10, 3)
-cpu.forward(x, x, x, Support.fibottention(1, 9), False, 1.0)
-print(sum(cpu_loops.loops(3, False).forward.stats.cache_hits.values()))
-"""
+def _make(dim, cache_key):
+    def loop(x):
+        _ = cache_key
+        return x + dim
 
-    def hits(change):
-        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-        command = [sys.executable, "-c", program, str(change)]
-        return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
-
-    assert [hits(0), hits(0), hits(1)] == [0, 1, 0]
+    return loop
 
 
-def test_it_works_where_nothing_can_be_kept(monkeypatch):
+def test_compiled_code_is_kept_by_head_dim_threads_and_source(monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path))
+
+    def hits(dim, threaded):
+        loop = compiled.compiled.__wrapped__(_make, dim, threaded)  # as a process does that has not compiled it yet
+        assert loop(4) == 4 + dim
+        return sum(loop.stats.cache_hits.values())
+
+    for key in ((3, False), (5, False), (3, True)):
+        assert [hits(*key), hits(*key)] == [0, 1]
+    monkeypatch.setattr(compiled, "_SOURCE", compiled._SOURCE + 1)
+    assert [hits(3, False), hits(3, False)] == [0, 1]
+    for make in (make_forward, make_backward):
+        assert set(make(8, 1).__code__.co_freevars) == {"dim", "cache_key"}
+
+
+def test_a_change_of_any_file_of_the_kernel_is_noticed(tmp_path):
+    folder = shutil.copytree(Path(compiled.__file__).parent, tmp_path / "cpu")
+    files = sorted(folder.glob("*.py"))
+    assert {"forward.py", "backward.py", "lists.py", "vectors.py", "emitter.py"} <= {file.name for file in files}
+    checksums = {compiled.source_checksum(folder)}
+    for file in files:
+        file.write_text(file.read_text() + "\n")
+        checksums.add(compiled.source_checksum(folder))
+    assert len(checksums) == len(files) + 1
+    inlined = (exponentiate, make_forward, make_backward, lists.list_keys, workspace.padded, emitter.Emitter)
+    assert {Path(inspect.getfile(getattr(x, "_defn", x))).parent for x in inlined} == {Path(compiled.__file__).parent}
+
+
+def test_it_works_where_no_folder_is_writable(monkeypatch):
     def refuse(*args, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return njit(*args, **options)
 
-    monkeypatch.setattr(cpu_loops, "njit", refuse)
-    assert cpu_loops._compiled(lambda x: x + 1)(2) == 3
+    monkeypatch.setattr(compiled, "njit", refuse)
+    assert compiled.compiled.__wrapped__(_make, 1, False)(2) == 3
 
 
 def test_auto_takes_it_on_the_cpu_unless_there_is_dropout():
     q = packed()
-    assert functional._fastest(q, SUPPORT, 0.0) == "cpu"
-    assert functional._fastest(q, SUPPORT, 0.1) == "gather"
-    assert functional._fastest(q.to("meta"), SUPPORT, 0.0) == "gather"
-    assert functional._fastest(q, Support.dense(2, 9), 0.0) == "dense"
+    assert backends.fastest(q, SUPPORT, 0.0) == "cpu"
+    assert backends.fastest(q, SUPPORT, 0.1) == "gather"
+    assert backends.fastest(q.to("meta"), SUPPORT, 0.0) == "gather"
+    assert backends.fastest(q, Support.dense(2, 9), 0.0) == "dense"
     with pytest.raises(ValueError, match=r"dropout_p=0\.1"):
         sparse_attention(*packed().permute(2, 0, 3, 1, 4), SUPPORT, dropout_p=0.1, backend="cpu")
 
 
-def test_without_numba_gather_serves_and_says_so(monkeypatch):
-    monkeypatch.setitem(functional.INSTALLED, "numba", False)
+def test_without_numba_gather_serves_and_warns(monkeypatch):
+    monkeypatch.setitem(backends.INSTALLED, "numba", False)
     with pytest.warns(UserWarning, match="numba is not installed: .* slower backend 'gather'"):
         results(packed(), backend="auto")
     with pytest.raises(ValueError, match="backend 'cpu' needs numba; pip install numba"):

@@ -1,8 +1,8 @@
 """Figures of the authors' released code, which is not needed here.
 
-They come from running, in double precision, ``get_mask_attn_wythoff`` of github.com/ak811/Fibottention at commit
-4b2501e (windows 5 .. N // 3) and, where it is said, of github.com/Charlotte-CharMLab/Fibottention at 1ab2a27 (windows
-N), with the arithmetic of their ``Attention.forward``. docs/fidelity/fibottention.md tells what of it is matched.
+They are from running, in double precision, ``get_mask_attn_wythoff`` of github.com/ak811/Fibottention at commit 4b2501e
+(windows 5 .. N // 3) and, where a comment says so, of github.com/Charlotte-CharMLab/Fibottention at 1ab2a27 (windows
+N), with the arithmetic of their ``Attention.forward``. docs/fidelity/fibottention.md says what of it is matched.
 """
 
 import pytest
@@ -75,7 +75,7 @@ def test_head_orders_of_the_first_layers(variant, layer):
 
 
 def waves():
-    """q, k and v, (1, 12, 197, 4), of no randomness."""
+    """q, k and v, (1, 12, 197, 4), without randomness."""
     i = torch.arange(12 * 197 * 4, dtype=torch.float64).reshape(1, 12, 197, 4)
     return i.sin(), 4 * (0.5 * i).cos(), (0.3 * i).sin()
 

@@ -1,10 +1,13 @@
 """Every backend against the reference, forward and gradient, on awkward sizes."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from videofib.attention import Support, sparse_attention
+from videofib.attention.backends import BACKENDS, INSTALLED, MASKINGS, choose
 from videofib.attention.kernels import gather
 
 SUPPORTS = {
@@ -121,7 +124,28 @@ def test_gather_gradient_with_dropout_is_the_derivative():
     assert torch.autograd.gradcheck(seeded, [x.detach().clone().requires_grad_() for x in inputs])
 
 
-def test_dropout_under_zero_logit_is_refused_not_ignored():
+@pytest.mark.parametrize("backend", ["reference", "gather", "dense", "cpu"])
+def test_derivatives_are_as_the_table_says(backend):
+    support = Support.dense(2, 9)
+    q, k, v = qkv(support, torch.float32)
+    out = sparse_attention(q, k, v, support, backend=backend)
+    (first,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    with nullcontext() if BACKENDS[backend].derivatives is None else pytest.raises(RuntimeError):
+        torch.autograd.grad(first.sum(), k)
+
+
+@pytest.mark.parametrize("masking", MASKINGS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_is_as_the_table_says(backend, masking, monkeypatch):
+    for package in ("numba", "triton"):
+        monkeypatch.setitem(INSTALLED, package, True)
+    support, q = Support.dense(2, 9), torch.empty(1, 2, 10, 8, device="meta")
+    offered = masking in BACKENDS[backend].dropout
+    with nullcontext() if offered else pytest.raises(ValueError, match=rf"{backend}.*dropout_p=0\.1"):
+        assert choose(backend, q, support, masking, 0.1) is BACKENDS[backend]
+
+
+def test_dropout_under_zero_logit_is_rejected_not_ignored():
     support = Support.fibottention(2, 9)
     with pytest.raises(ValueError, match=r"dropout_p=0\.1"):
         sparse_attention(*qkv(support, torch.float32), support, masking="zero_logit", dropout_p=0.1, backend="gather")

@@ -1,6 +1,6 @@
 """The Triton kernel against the reference: on a GPU, and on the CPU by Triton's interpreter.
 
-Triton decides when it meets a kernel whether to interpret it, so interpretation has a process of its own.
+Triton decides when it sees a kernel whether to interpret it, so interpretation has a process of its own.
 """
 
 import os
@@ -58,7 +58,7 @@ def interpreted():
     """Yields a caller of the kernel's functions in a process that interprets them."""
     root = Path(__file__).parents[2]
     environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, "-W", "ignore", "-c", WORKER]  # numpy warns of log(0) in rows that nobody reads
+    command = [sys.executable, "-W", "ignore", "-c", WORKER]  # numpy warns of log(0) in rows that are not read
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=root) as worker:
 
         def call(function, *arguments, **settings):
@@ -74,7 +74,7 @@ def interpreted():
 
 
 def on_device(x):
-    """x on the GPU with the strides it has here; ``cuda`` would close the gaps between its rows."""
+    """x on the GPU with the strides it has here; ``cuda`` would remove the gaps between its rows."""
     storage = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
     return storage.cuda().as_strided(x.size(), x.stride(), x.storage_offset())
 
@@ -111,7 +111,7 @@ def inputs(support, dtype=torch.float32, dim=8, batch=1, size=1.0):
 
 def results(kernel, q, k, v, g, support, masking, **settings):
     """Output, lse and gradients."""
-    options = support, masking == "zero_logit", q.shape[-1] ** -0.5
+    options = support, masking, q.shape[-1] ** -0.5
     out, lse = kernel("forward", q, k, v, *options, **settings)
     return out, lse, *kernel("backward", g, q, k, v, out, lse, *options, **settings)
 
@@ -176,20 +176,20 @@ def test_extreme_logits_stay_finite(kernel, support, masking):
 
 
 def test_logits_all_far_below_zero(kernel):
-    """Where a query sees all keys, no key outside lifts the softmax's level to exp(0)."""
+    """Where a query sees all keys, no masked key raises the softmax's maximum to 0."""
     support = Support.dense(1, 5)
     q, k, v, g = inputs(support)
     arguments = (q.abs() * 100, -k.abs() * 100, v, g, support, "zero_logit")
     check(results(kernel, *arguments), expected(*arguments), torch.float32, 1e-2)
 
 
-def test_any_layout_of_the_inputs_and_one_of_the_outputs(kernel):
+def test_any_layout_of_the_inputs_gives_one_of_the_outputs(kernel):
     support = SUPPORTS["short, no prefix"]
     q, k, v, g = inputs(support, batch=2)
     exact = results(kernel, q, k, v, g, support, "exclude")
     for layout in (
         lambda x: x.contiguous(),
-        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),  # the numbers of a row apart
+        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),  # rows with strides between their numbers
         lambda x: torch.nn.functional.pad(x, (3, 2))[..., 3:-2],
     ):
         found = results(kernel, layout(q), k, layout(v), layout(g), support, "exclude")
@@ -197,24 +197,24 @@ def test_any_layout_of_the_inputs_and_one_of_the_outputs(kernel):
     q, k, v, g = (x[:1, :, :1, :1].expand_as(x) for x in (q, k, v, g))  # strides 0
     arguments = (q, k, v, g, support, "zero_logit")
     check(results(kernel, *arguments), expected(*arguments), torch.float32, 1e-5)
-    out, _ = kernel("forward", q, k, v, support, False, 1.0)
+    out, _ = kernel("forward", q, k, v, support, "exclude", 1.0)
     assert out.transpose(1, 2).is_contiguous()
 
 
-def test_what_is_not_a_number_spoils_those_who_see_it(kernel):
+def test_nan_spreads_to_the_queries_that_see_it(kernel):
     support = Support.fibottention(2, 40)
     q, k, v, _ = inputs(support)
     k = k.clone()
     k[0, 1, 20] = float("nan")
-    out, _ = kernel("forward", q, k, v, support, False, 1.0)
+    out, _ = kernel("forward", q, k, v, support, "exclude", 1.0)
     assert torch.equal(~out[0, 1].isfinite().all(-1), support.to_mask()[1, :, 20])
     assert out[0, 0].isfinite().all()
 
 
-def test_double_precision_is_refused(kernel):
+def test_double_precision_is_rejected(kernel):
     q, k, v, _ = inputs(SUPPORTS["one token"], torch.float64)
     with pytest.raises(ValueError, match="float64"):
-        kernel("forward", q, k, v, SUPPORTS["one token"], False, 1.0)
+        kernel("forward", q, k, v, SUPPORTS["one token"], "exclude", 1.0)
 
 
 @pytest.mark.gpu
@@ -237,24 +237,24 @@ def test_full_sizes_on_the_gpu(heads, tokens, batch, dtype, masking):
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="TRITON_INTERPRET=1: nothing is compiled")
 class TestCompiled:
-    def test_the_cpu_is_refused(self):
+    def test_the_cpu_is_rejected(self):
         from videofib.attention.kernels import triton as kernel
 
         q, k, v, g = inputs(SUPPORTS["modified"])
         with pytest.raises(ValueError, match="on cpu"):
-            kernel.forward(q, k, v, SUPPORTS["modified"], False, 1.0)
+            kernel.forward(q, k, v, SUPPORTS["modified"], "exclude", 1.0)
         with pytest.raises(ValueError, match="on cpu"):
-            kernel.backward(g, q, k, v, q, q[..., 0], SUPPORTS["modified"], False, 1.0)
+            kernel.backward(g, q, k, v, q, q[..., 0], SUPPORTS["modified"], "exclude", 1.0)
 
     @pytest.mark.parametrize("name", ["_forward_kernel", "_backward_queries_kernel", "_backward_keys_kernel"])
     def test_every_block_size_compiles_for_hopper_without_spilling(self, name, monkeypatch, tmp_path):
-        """Without a GPU: Triton brings ptxas, and cuobjdump, which reads the stack that spilled registers take."""
+        """Without a GPU: Triton ships ptxas, and cuobjdump, which reads the stack that spilled registers take."""
         from videofib.attention.kernels import triton as kernel
 
         try:
             cuobjdump = triton.knobs.nvidia.cuobjdump.path
         except (AttributeError, RuntimeError) as error:
-            pytest.skip(f"this Triton brings no ptxas and cuobjdump: {error}")
+            pytest.skip(f"this Triton ships no ptxas and cuobjdump: {error}")
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
         for block, group, warps in kernel.CONFIGS:
             compiled = compile_for_hopper(getattr(kernel, name), warps, BLOCK=block, GROUP=group)
@@ -272,8 +272,8 @@ def compile_for_hopper(kernel, warps, **constants):
 
     constants |= dict(ZERO_LOGIT=True, D=64, CHUNK=2048, INDEX=tl.int32, prefix=1)
     signature = dict.fromkeys(kernel.arg_names, "*bf16")
-    signature |= dict.fromkeys(("lse", "delta", "shared", "shared_parts", "v_sum", "parts_lse"), "*fp32")
-    signature |= dict.fromkeys(("steps", "pointer", "outside"), "*i32") | dict(scale="fp32", scale_log2="fp32")
+    signature |= dict.fromkeys(("lse", "delta", "masked", "masked_partial", "v_sum", "partial_lse"), "*fp32")
+    signature |= dict.fromkeys(("steps", "pointer", "num_masked"), "*i32") | dict(scale="fp32", scale_log2="fp32")
     signature |= dict.fromkeys(
         ("batch", "heads", "patches", "size", "stride_b", "stride_h", "stride_t"), "i32"
     ) | dict.fromkeys(constants, "constexpr")

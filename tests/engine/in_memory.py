@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from videofib.checkpoint.manager import NoCheckpoints
+
 NUM_CLASSES = 3
 
 
@@ -51,6 +53,9 @@ class Loader:
             order = torch.randperm(len(self.indices), generator=torch.Generator().manual_seed(epoch))
             self.order = [self.indices[i] for i in order]
 
+    def close(self):
+        self.closed = True
+
     def __len__(self):
         return -(-len(self.order) // self.batch_size)
 
@@ -64,3 +69,13 @@ class Loader:
                 "indices": chosen,
                 "failures": [(name, self.failures[name]) for name in names if name in self.failures],
             }
+
+
+class SavedPositions(NoCheckpoints):
+    """Remembers where a run was to be saved."""
+
+    def __init__(self):
+        self.positions = []
+
+    def save(self, position):
+        self.positions.append(position)

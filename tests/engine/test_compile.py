@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
+from videofib.checkpoint.file import START, Position
+from videofib.checkpoint.manager import NoCheckpoints
 from videofib.config import ConfigError, load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.step import Recipe
-from videofib.engine.train import Position, train
+from videofib.engine.train import Schedule, train
 from videofib.models import TimeSformer
 from videofib.run.preflight import check_compiler
 
@@ -39,7 +41,7 @@ def make_model(backend=None):
     return model
 
 
-def run(model, start=Position(), epochs=2, save=lambda position: None):  # noqa: B008, a constant
+def run(model, start=START, epochs=2):
     """Three batches of four an epoch, over all processes, in two accumulated steps."""
     rank, world = processes.rank(), processes.world_size()
     loader = Loader(*make_videos(12), range(12), 4 // world)
@@ -49,11 +51,10 @@ def run(model, start=Position(), epochs=2, save=lambda position: None):  # noqa:
         loader,
         torch.optim.SGD(model.parameters(), lr=0.0),
         Recipe(lr_at=lambda epoch: 0.1, criterion=nn.CrossEntropyLoss(), accumulation=2),
-        epochs=epochs,
-        start=start,
-        save=save,
+        Schedule(epochs, log_period=10**6),
+        checkpoints=NoCheckpoints(),
         validate=dict,
-        log_period=10**6,
+        start=start,
     )
     return torch.cat([value.flatten() for value in model.state_dict().values()])
 

@@ -33,7 +33,7 @@ def test_the_loss_is_hintons():
     torch.testing.assert_close(loss, by_hand)
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, temperature * (q - p) / 2)  # the paper's equation 2, times T², over B = 2
-    assert distillation.mix(torch.tensor(8.0), torch.tensor(4.0)) == 7.0
+    assert distillation.combine(torch.tensor(8.0), torch.tensor(4.0)) == 7.0
 
 
 @pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16])

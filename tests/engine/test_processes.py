@@ -16,15 +16,16 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, make_videos
-from videofib.checkpoint.file import find_checkpoints, load_checkpoint, resume, save_checkpoint
+from videofib.checkpoint.file import TrainingState, load_checkpoint, restore
+from videofib.checkpoint.manager import CheckpointManager, NoCheckpoints, find_checkpoints
 from videofib.distributed import processes
-from videofib.distributed.fsdp import gradients_averaged, is_sharded, shard, whole, whole_copy
+from videofib.distributed.fsdp import full_tensor, gradients_averaged, is_sharded, shard, unsharded_copy
 from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.optim import build_optimizer, parameter_groups
 from videofib.engine.step import Recipe, optimizer_step
-from videofib.engine.train import Position, train
+from videofib.engine.train import Position, Schedule, train
 from videofib.models import TimeSformer
 
 GROUPS = (2, 4, 1)  # the first one leaves checkpoints for the others
@@ -32,7 +33,7 @@ BATCH = 4  # videos over all processes
 VIDEOS = 24  # six batches an epoch
 EVALUATED = 37
 NOT_FINITE = 13  # this video of the case "nan"
-SAVED = {"ddp file": False, "fsdp file": False, "fsdp shares": True}  # by two processes within the epoch
+SAVED = {"ddp file": False, "fsdp file": False, "fsdp folder": True}  # by two processes within the epoch
 CASES = {  # a recipe's and an optimizer's options; six batches make a step of four and one of two
     "sgd": dict(method="sgd", accumulation=4, clip_grad_norm=0.3),
     "adamw": dict(method="adamw", accumulation=2, clip_grad_norm=0.3, layer_decay=0.8, ema=0.5),
@@ -56,7 +57,7 @@ def tiny_transformer(drop_path=0.0, seed=0):
         drop_path_rate=drop_path,
         attention_type="joint_space_time",
         joint_attention="fibottention",
-        fibottention={"w_min": 2},
+        mixer_options={"fibottention": {"w_min": 2}},
         attention_backend="gather",
     ).double()
 
@@ -91,7 +92,7 @@ def make_run(strategy, method="sgd", layer_decay=1.0, ema=0.0, drop_path=0.0, **
 
 
 def weights(model):
-    return torch.cat([whole(parameter).detach().flatten() for parameter in model.parameters()])
+    return torch.cat([full_tensor(parameter).detach().flatten() for parameter in model.parameters()])
 
 
 def outcome(model, recipe):
@@ -100,8 +101,8 @@ def outcome(model, recipe):
 
 
 def run_train(model, loader, optimizer, recipe, **options):
-    options = {"epochs": 1, "save": lambda position: None, "validate": dict, "seed": 3, **options}
-    train(model, loader, optimizer, recipe, **options)
+    options = {"checkpoints": NoCheckpoints(), "validate": dict, **options}
+    train(model, loader, optimizer, recipe, Schedule(1, seed=3, log_period=1), **options)
     return outcome(model, recipe)
 
 
@@ -112,32 +113,28 @@ def run_case(strategy, case):
     return run_train(model, loader, optimizer, recipe)
 
 
-def save_to(folder, run, position, **options):
+def state_of(run):
     model, _, optimizer, recipe = run
-    ema = recipe.ema and recipe.ema.module
-    return save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, config="", **vars(position), **options)
+    return TrainingState(model, optimizer, ema=recipe.ema and recipe.ema.module)
 
 
-def stopped(run, folder, in_shares, after):
-    """Train until ``after`` batches, where SIGTERM comes: what is saved then stands in the folder."""
+def stopped(run, folder, sharded, after):
+    """Train until ``after`` batches, where SIGTERM comes; the run is saved in the folder."""
     seen = run[3].criterion.values
-    save = partial(save_to, folder, run, in_shares=in_shares)
+    checkpoints = CheckpointManager(folder, state_of(run), sharded=sharded)
     try:
-        run_train(*run, save=save, stop=lambda: len(seen) >= after)
+        run_train(*run, checkpoints=checkpoints, stop=lambda: len(seen) >= after)
     except InterruptedRun:
         processes.barrier()  # rank 0 has written all of it
         return seen[:]
     raise AssertionError("the run was not stopped")
 
 
-def gone_on(run, path):
+def resumed(run, path):
     """Train on from a checkpoint."""
-    model, loader, optimizer, recipe = run
     content = load_checkpoint(path)
-    resume(content, path, model, optimizer, ema=recipe.ema and recipe.ema.module)
-    return run_train(
-        model, loader, optimizer, recipe, start=Position(content["epoch"], content["step"], content["states"])
-    )
+    restore(content, path, state_of(run))
+    return run_train(*run, start=Position(content["epoch"], content["step"], content["states"]))
 
 
 def check_dropped_paths(folder):
@@ -145,11 +142,11 @@ def check_dropped_paths(folder):
     make = partial(make_run, "fsdp", method="adamw", accumulation=2, ema=0.9, drop_path=0.5)
     calm = run_train(*make())
     found = {}
-    for in_shares in (False, True):
-        name = "shares" if in_shares else "file"
-        first = stopped(make(), folder / name, in_shares, after=4)
+    for sharded in (False, True):
+        name = "folder" if sharded else "file"
+        first = stopped(make(), folder / name, sharded, after=4)
         (path,) = find_checkpoints(folder / name)
-        rest = gone_on(make(), path)
+        rest = resumed(make(), path)
         rest["losses"] = torch.cat([torch.tensor(first, dtype=torch.float64), rest["losses"]])
         found[name] = {key: torch.equal(rest[key], calm[key]) for key in calm}
     return found
@@ -202,7 +199,7 @@ def check_evaluation(strategy):
     """37 videos of two views by a model that is not trained; four processes have 10, 9, 9 and 9 of them."""
     model = tiny_transformer()
     if strategy == "fsdp":
-        model = whole_copy(shard(model), lambda: tiny_transformer(seed=1))
+        model = unsharded_copy(shard(model), lambda: tiny_transformer(seed=1))
     assert not is_sharded(model)
     views, labels = make_videos(EVALUATED, num_views=2)
     rank, world = processes.rank(), processes.world_size()
@@ -223,15 +220,15 @@ def work(folder):
         found |= {(strategy, case): run_case(strategy, case) for case in CASES}
         found[strategy, "evaluation"] = check_evaluation(strategy)
     if world == 2:
-        for name, in_shares in SAVED.items():
-            stopped(make_run(name.split()[0], **CASES["adamw"]), folder / name, in_shares, after=4)
+        for name, sharded in SAVED.items():
+            stopped(make_run(name.split()[0], **CASES["adamw"]), folder / name, sharded, after=4)
         found["bits"] = check_dropped_paths(folder)
         found["overflow"], found["bf16"] = check_overflow(), check_bf16()
         found["waiting"] = check_waiting()
     for name in SAVED:
         for strategy in strategies:
             (path,) = find_checkpoints(folder / name)
-            found[strategy, name] = gone_on(make_run(strategy, **CASES["adamw"]), path)
+            found[strategy, name] = resumed(make_run(strategy, **CASES["adamw"]), path)
     if processes.is_main():
         torch.save(found, folder / f"{world}.pt")
 
@@ -284,13 +281,13 @@ def test_evaluation_is_that_of_one_process_and_counts_each_video_once(found, pro
 @pytest.mark.parametrize("saved", SAVED)
 @pytest.mark.parametrize(("processes", "strategy"), [(1, "ddp"), (2, "ddp"), (2, "fsdp"), (4, "ddp"), (4, "fsdp")])
 def test_any_number_of_processes_goes_on_from_any_checkpoint(found, saved, processes, strategy):
-    calm, resumed = found[1, "ddp", "adamw"], found[processes, strategy, saved]
-    assert_same(resumed, {**calm, "losses": calm["losses"][4:]}, atol=1e-10)
+    calm, outcome = found[1, "ddp", "adamw"], found[processes, strategy, saved]
+    assert_same(outcome, {**calm, "losses": calm["losses"][4:]}, atol=1e-10)
 
 
 def test_a_sharded_run_with_chance_in_it_goes_on_bit_by_bit(found):
     same = {"weights": True, "losses": True, "ema": True}
-    assert found["bits"] == {"file": same, "shares": same}
+    assert found["bits"] == {"file": same, "folder": same}
 
 
 def test_an_overflow_in_one_share_leaves_out_the_step_in_all(found):

@@ -41,7 +41,7 @@ def in_four_processes(folder):
     meter = Meter(2, 0, 1, 0, None, mesh)
     meter.add(1.0, None, [(f"group {data_rank(mesh)}", "")], 4)
     assert meter.clips_per_second() * meter._elapsed() == pytest.approx(8, rel=0.1)
-    assert meter.whole_epoch()["replaced_videos"] == 2
+    assert meter.epoch_figures()["replaced_videos"] == 2
     (folder / f"rank {rank} is done").touch()
 
 

@@ -14,16 +14,16 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
-from videofib.checkpoint.file import find_checkpoints, latest_checkpoint, resume, save_checkpoint
-from videofib.checkpoint.retention import BestKeeper, best_checkpoint
+from tests.engine.in_memory import NUM_CLASSES, Loader, SavedPositions, TinyNet, make_videos
+from videofib.checkpoint.file import START, Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager, NoCheckpoints, best_checkpoint, find_checkpoints
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.optim import lr_at
 from videofib.engine.step import Recipe, mix_clips
-from videofib.engine.train import Position, TrainingError, train
+from videofib.engine.train import Schedule, TrainingError, train
 from videofib.tracking.log import close_logging, setup_logging
 
 
@@ -44,10 +44,11 @@ def weights(model):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def run_train(model, loader, optimizer, recipe, epochs=2, **options):
-    train(
-        model, loader, optimizer, recipe, epochs=epochs, **{"save": lambda position: None, "validate": dict, **options}
-    )
+def run_train(model, loader, optimizer, recipe, epochs=2, *, checkpoints=None, validate=dict, **options):
+    """Train, and return the weights; options are of ``train`` and of ``Schedule``."""
+    of_train = {name: options.pop(name) for name in ("start", "stop") if name in options}
+    schedule, checkpoints = Schedule(epochs, **options), checkpoints or NoCheckpoints()
+    train(model, loader, optimizer, recipe, schedule, checkpoints=checkpoints, validate=validate, **of_train)
     return weights(model)
 
 
@@ -79,31 +80,35 @@ def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, check
         ema = ModelEmaV3(model, decay=0.9)
         return model, loader, optimizer, replace(recipe, ema=ema), ema
 
-    def go_on(parts, start, until=None):
-        model, loader, optimizer, recipe, ema = parts
+    class Killed(CheckpointManager):
+        until = None
 
-        def save(position):
-            save_checkpoint(tmp_path / "kept", model=model, optimizer=optimizer, ema=ema.module, **vars(position))
-            if (position.epoch, position.step) == until:
+        def save(self, position):
+            super().save(position)
+            if (position.epoch, position.step) == self.until:
                 raise InterruptedError
 
-        options = {"start": start, "save": save, "seed": 7, "checkpoint_steps": checkpoint_steps, "log_period": 2}
-        return run_train(model, loader, optimizer, recipe, epochs=4, **options)
+    def go_on(parts, until=None):
+        model, loader, optimizer, recipe, ema = parts
+        checkpoints = Killed(tmp_path / "kept", TrainingState(model, optimizer, ema=ema.module))
+        checkpoints.until = until
+        resumed = checkpoints.resume()
+        start = resumed.position if resumed else START
+        options = {"start": start, "seed": 7, "checkpoint_steps": checkpoint_steps, "log_period": 2}
+        run_train(model, loader, optimizer, recipe, epochs=4, checkpoints=checkpoints, **options)
+        return (start.epoch, start.step)
 
     undisturbed = parts()
-    go_on(undisturbed, Position())
+    go_on(undisturbed)
     expected = read_stats(log)
     shutil.rmtree(tmp_path / "kept")
     until = (2, {0: 0, 1: 3, 2: 2}[checkpoint_steps])
     with pytest.raises(InterruptedError):
-        go_on(parts(), Position(), until)
+        go_on(parts(), until)
     torch.rand(3)  # what happens in between does not matter
 
     resumed = parts()
-    path, checkpoint = latest_checkpoint(tmp_path / "kept")
-    resume(checkpoint, path, resumed[0], resumed[2], ema=resumed[4].module)
-    assert (checkpoint["epoch"], checkpoint["step"]) == until
-    go_on(resumed, Position(checkpoint["epoch"], checkpoint["step"], checkpoint["states"]))
+    assert go_on(resumed) == until
     assert torch.equal(weights(resumed[0]), weights(undisturbed[0]))
     assert torch.equal(weights(resumed[4].module), weights(undisturbed[4].module))
     for found, line in zip(read_stats(log)[-7:], expected[-7:], strict=True):  # the figures of epochs go on, too
@@ -118,9 +123,9 @@ def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, check
 
 
 def test_a_checkpoint_that_does_not_fit_the_epoch_is_refused():
-    with pytest.raises(TrainingError, match=r"from step 3 of an epoch that now has 3; go on with the batch size"):
+    with pytest.raises(TrainingError, match=r"from step 3 of an epoch that now has 3; resume with the batch size"):
         run_train(*make_run(), start=Position(0, 3, [{}]))
-    with pytest.raises(TrainingError, match=r"cannot be gone on from within an epoch: .*generators"):
+    with pytest.raises(TrainingError, match=r"cannot be resumed from within an epoch: .*generators"):
         run_train(*make_run(), start=Position(0, 2, [{}]))
 
 
@@ -229,12 +234,12 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(log):
 
 def test_too_many_of_them_in_a_row_stop_the_run_and_say_where():
     model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False, max_skipped=5)
-    saved = []
+    saved = SavedPositions()
     loader.set_epoch = lambda epoch, step: loader.views.fill_(math.nan) if epoch == 1 else None
     message = r"not finite in 5 step\(s\) in a row, up to epoch 3, step 2 of 3 \(loss nan, learning rate 0\.05\)"
     with pytest.raises(TrainingError, match=message):
-        run_train(model, loader, optimizer, recipe, epochs=5, save=saved.append)
-    assert saved == [Position(1), Position(2)]
+        run_train(model, loader, optimizer, recipe, epochs=5, checkpoints=saved)
+    assert saved.positions == [Position(1), Position(2)]
     assert weights(model).isfinite().all()
 
 
@@ -255,37 +260,36 @@ def test_a_finite_loss_may_have_a_gradient_that_is_not():
 def test_a_run_that_is_asked_to_end_saves_where_it_is(asked, saved_at):
     undisturbed = make_run(drop=0.5)
     run_train(*undisturbed, epochs=3)
-    parts, saved, steps = make_run(drop=0.5), [], []
+    parts, saved, steps = make_run(drop=0.5), SavedPositions(), []
     parts[0].register_forward_hook(lambda *args: steps.append(1))
     with pytest.raises(InterruptedRun, match="stopped on request after epoch"):
-        run_train(*parts, epochs=3, save=saved.append, stop=lambda: len(steps) >= asked)
+        run_train(*parts, epochs=3, checkpoints=saved, stop=lambda: len(steps) >= asked)
     assert len(steps) == asked
-    assert (saved[-1].epoch, saved[-1].step) == saved_at
-    run_train(*parts, epochs=3, start=saved[-1])
+    assert (saved.positions[-1].epoch, saved.positions[-1].step) == saved_at
+    run_train(*parts, epochs=3, start=saved.positions[-1])
     assert torch.equal(weights(parts[0]), weights(undisturbed[0]))
 
 
 def test_saving_and_validating_keep_their_periods_and_come_at_the_end():
-    saved, validated = [], []
+    saved, validated = SavedPositions(), []
     run_train(
         *make_run(),
         epochs=5,
-        save=saved.append,
+        checkpoints=saved,
         checkpoint_period=2,
-        validate=lambda: validated.append(len(saved)) or {},
+        validate=lambda: validated.append(len(saved.positions)) or {},
         eval_period=3,
     )
-    assert saved == [Position(2), Position(4), Position(5)]
+    assert saved.positions == [Position(2), Position(4), Position(5)]
     assert validated == [1, 3]  # after epochs 3 and 5, each time after saving
 
 
-START = Position()
-
-
-def run_with_best(folder, parts, accuracies, start=START, epochs=None, **options):
-    """Train an epoch for each accuracy, which validation then tells; returns the names of the checkpoints left."""
+def run_with_best(folder, parts, accuracies, epochs=None, **options):
+    """Resume, train an epoch for each accuracy that validation is to find, and return the epochs that stay saved."""
     model, loader, optimizer, recipe = parts
-    best = BestKeeper(folder, "top1_acc", start.epoch)
+    checkpoints = CheckpointManager(folder, TrainingState(model, optimizer), metric="top1_acc")
+    resumed = checkpoints.resume()
+    start = resumed.position if resumed else START
     outcomes = iter(accuracies)
     run_train(
         model,
@@ -294,8 +298,7 @@ def run_with_best(folder, parts, accuracies, start=START, epochs=None, **options
         recipe,
         epochs=epochs or start.epoch + len(accuracies),
         start=start,
-        save=lambda position: save_checkpoint(folder, model=model, optimizer=optimizer, **vars(position)),
-        best=best,
+        checkpoints=checkpoints,
         validate=lambda: {"top1_acc": next(outcomes)},
         **options,
     )
@@ -312,12 +315,12 @@ def test_a_validation_that_a_run_was_ended_before_is_made_up_for(tmp_path, log):
     parts = make_run()
     with pytest.raises(StopIteration):
         run_with_best(tmp_path, parts, [10.0, 90.0], epochs=4)  # ends in the validation after epoch 3
-    left = run_with_best(tmp_path, parts, [95.0, 80.0], start=Position(3), epochs=4)
+    left = run_with_best(tmp_path, parts, [95.0, 80.0], epochs=4)
     assert left == [1, 2, 3, 4]
     assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00003.pyth"
-    told = [(line["epoch"], line["top1_acc"]) for line in read_stats(log) if line["_type"] == "val_epoch"]
-    assert told == [(1, 10), (2, 90), (3, 95), (4, 80)]
-    run_with_best(tmp_path, parts, [], start=Position(4), epochs=4)  # nothing is left to do
+    logged = [(line["epoch"], line["top1_acc"]) for line in read_stats(log) if line["_type"] == "val_epoch"]
+    assert logged == [(1, 10), (2, 90), (3, 95), (4, 80)]
+    run_with_best(tmp_path, parts, [], epochs=4)  # nothing is left to do
     assert read_stats(log)[-1]["epoch"] == 4
     assert len(read_stats(log)) == 8
 

@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 
 from tests.engine.in_memory import TinyNet
-from videofib.checkpoint.file import CheckpointError, find_checkpoints, latest_checkpoint, load_checkpoint, resume
-from videofib.checkpoint.file import save_checkpoint as save
+from videofib.checkpoint.file import START, CheckpointError, TrainingState, load_checkpoint
+from videofib.checkpoint.manager import CheckpointManager, find_checkpoints, latest_checkpoint
 from videofib.config import load_config
 from videofib.data.lists.manifest import load_split, write_list
 from videofib.engine.step import Recipe
-from videofib.engine.train import Position, TrainingError, train
+from videofib.engine.train import Schedule, TrainingError, train
 from videofib.run.loaders import build_train_loader
 from videofib.tracking.log import close_logging, setup_logging
 
@@ -40,6 +40,7 @@ class Disturbed:
 
     def __init__(self, loader, at: Mapping[tuple[int, int], Callable[[dict], None]]):
         self.loader, self.at, self.dataset, self.sampler = loader, at, loader.dataset, self
+        self.close = loader.close
 
     def __len__(self):
         return len(self.loader)
@@ -54,7 +55,7 @@ class Disturbed:
             yield batch
 
 
-def go(data: Path, out: Path, workers: int, at=None, save=save) -> torch.Tensor:
+def go(data: Path, out: Path, workers: int, at=None, manager=CheckpointManager) -> torch.Tensor:
     """Train from the newest checkpoint in ``out`` to the end, as tools/train_net.py does; returns the weights."""
     settings = {
         "DATA.PATH_TO_DATA_DIR": data,
@@ -68,23 +69,19 @@ def go(data: Path, out: Path, workers: int, at=None, save=save) -> torch.Tensor:
     loader = build_train_loader(load_config(None, [str(part) for item in settings.items() for part in item]))
     model = TinyNet(drop=0.5, classes=1 + max(record.label for record in loader.dataset.records))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    start = Position()
+    checkpoints = manager(out / "checkpoints", TrainingState(model, optimizer))
     setup_logging(out)
     try:
-        if found := latest_checkpoint(out / "checkpoints"):
-            resume(found[1], found[0], model, optimizer)
-            start = Position(found[1]["epoch"], found[1]["step"], found[1]["states"])
+        resumed = checkpoints.resume()
         train(
             model,
             Disturbed(loader, at or {}),
             optimizer,
             Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss(), max_skipped=3),
-            epochs=EPOCHS,
-            start=start,
-            save=lambda position: save(out / "checkpoints", model=model, optimizer=optimizer, **vars(position)),
-            checkpoint_steps=STEPS_TO_SAVE,
+            Schedule(EPOCHS, log_period=10**6, checkpoint_steps=STEPS_TO_SAVE),
+            checkpoints=checkpoints,
             validate=dict,
-            log_period=10**6,
+            start=resumed.position if resumed else START,
         )
     finally:
         loader.close()
@@ -98,21 +95,22 @@ def full_disks(data: Path, out: Path, workers: int, times: int, calm: torch.Tens
     for turn in range(times):
         folder, countdown = out / f"full_{turn}", rng.randrange(1, 4)
 
-        def save_or_fail(*args, **kwargs):
-            nonlocal countdown
-            countdown -= 1
-            if countdown:
-                return save(*args, **kwargs)
-            before = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (rng.randrange(1, 3000), before[1]))
-            try:
-                return save(*args, **kwargs)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        class OnFullDisk(CheckpointManager):
+            def save(self, position):
+                nonlocal countdown
+                countdown -= 1
+                if countdown:
+                    return super().save(position)
+                before = resource.getrlimit(resource.RLIMIT_FSIZE)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (rng.randrange(1, 3000), before[1]))
+                try:
+                    return super().save(position)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
         before = countdown - 1
         try:
-            go(data, folder, workers, save=save_or_fail)
+            go(data, folder, workers, manager=OnFullDisk)
         except CheckpointError as error:
             told[re.sub(r"\S*/checkpoint_\S+pyth", "FILE", str(error))] += 1
         left = list((folder / "checkpoints").iterdir())

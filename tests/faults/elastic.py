@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from videofib.checkpoint.file import latest_checkpoint
+from videofib.checkpoint.manager import latest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +78,7 @@ def drill(
     return {
         "killed_after_steps": killed,
         "steps": [steps_told(out / name) for name in ("calm", "killed")],
-        "went_on": (out / "killed" / "log.txt").read_text().count("going on from"),
+        "went_on": (out / "killed" / "log.txt").read_text().count("resuming from"),
         "last": path.name,
         "same_weights": expected["model_state"].keys() == found["model_state"].keys()
         and all(torch.equal(value, found["model_state"][key]) for key, value in expected["model_state"].items()),

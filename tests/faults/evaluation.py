@@ -22,7 +22,8 @@ from pathlib import Path
 
 import torch
 
-from videofib.checkpoint.file import save_checkpoint
+from videofib.checkpoint.file import Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
 from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
@@ -74,7 +75,8 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
     settings = {**TINY, "DATA.PATH_TO_DATA_DIR": data, "MODEL.NUM_CLASSES": classes}
     torch.manual_seed(0)
     model = model_from_config(load_config(None, [str(part) for item in settings.items() for part in item]))
-    checkpoint = save_checkpoint(out, 1, model, torch.optim.SGD(model.parameters()))
+    state = TrainingState(model, torch.optim.SGD(model.parameters()))
+    checkpoint = CheckpointManager(out, state).save(Position(1))
     settings["TEST.CHECKPOINT_FILE_PATH"] = checkpoint
     calm, killed = out / "calm", out / "killed"
     threads = torch.get_num_threads()

@@ -26,15 +26,16 @@ import numpy as np
 import torch
 
 from tests.engine.in_memory import TinyNet
+from videofib.checkpoint.manager import NoCheckpoints
 from videofib.data.clips.dataset import ClipDataset, ClipSpec
 from videofib.data.clips.transforms import TrainTransform
 from videofib.data.errors import DecodeError
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.video.decode import probe
 from videofib.engine.step import Recipe
-from videofib.engine.train import train
+from videofib.engine.train import Schedule, train
 from videofib.prep.encode import write_video
 from videofib.tracking.log import close_logging, setup_logging
 
@@ -48,7 +49,7 @@ class Watched:
     def __init__(self, loader, readable, reads, disturb_every):
         self.loader, self.readable, self.disturb_every = loader, readable, disturb_every
         self.weigh_every = reads // 20
-        self.sampler, self.dataset = loader.sampler, loader.dataset
+        self.sampler, self.dataset, self.close = loader.sampler, loader.dataset, loader.close
         self.reads, self.longest, self.lost, self.memory, self.disturbed = 0, 0.0, [], [], Counter()
         self.rng = random.Random(0)
 
@@ -104,10 +105,9 @@ def drill(videos: list[Path], out: Path, reads: int, workers: int, limit: float,
         watched,
         torch.optim.SGD(model.parameters(), lr=0.01),
         Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss()),
-        epochs=-(-reads // (len(loader) * BATCH)),
-        save=lambda position: None,
+        Schedule(-(-reads // (len(loader) * BATCH)), log_period=10**9),
+        checkpoints=NoCheckpoints(),
         validate=dict,
-        log_period=10**9,
     )
     loader.close()
     close_logging()

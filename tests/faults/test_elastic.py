@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.elastic import drill
-from tests.tools.test_run_net import experiment  # noqa: F401, a fixture
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc, which only Linux has")
-def test_a_killed_worker_is_started_again_and_the_weights_are_as_undisturbed(experiment, tmp_path):  # noqa: F811
+def test_a_killed_worker_is_started_again_and_the_weights_are_as_undisturbed(experiment, tmp_path):
     sharded = ["TRAIN.STRATEGY", "fsdp", "TRAIN.SHARDED_CHECKPOINTS", "True", "TIMESFORMER.DROP_PATH_RATE", "0.3"]
     more = ["SOLVER.MAX_EPOCH", "6", "TRAIN.EVAL_PERIOD", "100"]  # 18 steps
     config = experiment / "config.yaml"

@@ -3,12 +3,10 @@
 import pytest
 
 from tests.faults.evaluation import drill
-from tests.tools.test_run_net import experiment  # noqa: F401, a fixture
 
 
 @pytest.mark.slow
-def test_a_killed_test_goes_on_in_other_processes(experiment, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_a_killed_test_goes_on_in_other_processes(experiment, tmp_path):
     found = drill(experiment, tmp_path, classes=3, kills=1, seed=1, longest_delay=0.0)
     assert len(found["kills"]) == 1
     assert found["whole"] == 0

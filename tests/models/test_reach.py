@@ -41,7 +41,7 @@ def build(attention_type, prefix, token_order, **fibottention):
         embed_dim=24, depth=1 if any(prefix) else 2, num_heads=HEADS, attention_type=attention_type,
         class_token=bool(prefix[0]), num_registers=prefix[1], pooling="mean", token_order=token_order,
         space_attention="fibottention", time_attention="fibottention", joint_attention="fibottention",
-        fibottention=fibottention,
+        mixer_options={"fibottention": fibottention},
     )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def divided_step(block, num_prefix, t, n):
 def tokens(model, video, attention_type):
     """What leaves the last block: (P+N, D), patches as (t h w)."""
     seen = []
-    handle = model.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out[0]))
+    handle = model.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out[0][0]))
     model(video)
     handle.remove()
     t, h, w = GRIDS[attention_type]

@@ -19,7 +19,7 @@ def test_learning_rates_scale_with_the_batch(batches, scale, caplog):
     caplog.set_level("INFO", logger="videofib")
     solver = "SOLVER.BASE_LR 0.8 SOLVER.LR_POLICY cosine SOLVER.WARMUP_EPOCHS 2 SOLVER.WARMUP_START_LR 0.1"
     overrides = [*batches.split(), *solver.split(), "SOLVER.COSINE_END_LR", "0.01", "SOLVER.MAX_EPOCH", "10"]
-    lr_at = recipe_from_config(load_config(None, overrides), None, None).lr_at
+    lr_at = recipe_from_config(load_config(None, overrides)).lr_at
     assert [lr_at(0), lr_at(10)] == pytest.approx([scale * 0.1, scale * 0.01])
     middle = 0.01 + (0.8 - 0.01) / 2
     assert lr_at(5) == pytest.approx(scale * middle)

@@ -1,20 +1,12 @@
 """``sparse_attention``: one call, several backends that agree."""
 
-import warnings
-from importlib.util import find_spec
-
-import torch
 from torch import Tensor
 
 from videofib.attention import op
-from videofib.attention.kernels import dense, gather, reference
+from videofib.attention.backends import BACKENDS, MASKINGS, choose
 from videofib.attention.support import Support
 
-KERNELS = {"reference": reference, "gather": gather, "dense": dense}  # plain PyTorch
-OPERATORS = {"cpu": ("cpu", "numba"), "triton": ("cuda", "triton")}  # compiled: the device and the package they need
-BACKENDS = (*KERNELS, *OPERATORS)
-INSTALLED = {package: find_spec(package) is not None for _, package in OPERATORS.values()}
-MASKINGS = ("exclude", "zero_logit")
+__all__ = ["BACKENDS", "MASKINGS", "sparse_attention"]
 
 
 def sparse_attention(
@@ -41,7 +33,7 @@ def sparse_attention(
         backend: ``auto`` takes the fastest that serves; or one by name: ``reference`` builds the N x N mask and is the
             ground truth; ``gather`` is plain PyTorch on any device and never holds more than O(N · offsets); ``cpu``
             is compiled loops over the pairs and ``triton`` a CUDA kernel, both without dropout; ``dense`` is torch's
-            own, for dense supports.
+            own, for dense supports. The table is ``videofib.attention.backends``.
 
     Returns:
         (B, H, P+N, D), in the dtype of q; under autocast, of 32-bit q, in autocast's, as torch's own attention.
@@ -51,41 +43,9 @@ def sparse_attention(
             backend has none. The message shows the values.
     """
     _check(q, k, v, support, masking, dropout_p)
-    if backend == "auto":
-        backend = _fastest(q, support, dropout_p)
-    if backend not in BACKENDS:
-        raise ValueError(f"unknown backend {backend!r}; known: auto, {', '.join(BACKENDS)}")
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if backend in OPERATORS:
-        _check_operator(q, backend, dropout_p)
-        return op.forward(q, k, v, support.code, masking == "zero_logit", scale)[0]
+    chosen = choose(backend, q, support, masking, dropout_p)
     q, k, v = op.autocast(q.device.type, q, k, v)
-    return KERNELS[backend].attend(q, k, v, support, masking, scale, dropout_p)
-
-
-def _fastest(q: Tensor, support: Support, dropout_p: float) -> str:
-    if support.is_dense:
-        return "dense"
-    for backend, (device, package) in OPERATORS.items():
-        if q.device.type == device and not dropout_p and not (backend == "triton" and q.dtype == torch.float64):
-            if INSTALLED[package]:
-                return backend
-            warnings.warn(
-                f"{package} is not installed: sparse attention takes the slower backend 'gather'; "
-                f"pip install {package} for the compiled one",
-                stacklevel=3,
-            )
-    return "gather"
-
-
-def _check_operator(q: Tensor, backend: str, dropout_p: float) -> None:
-    device, package = OPERATORS[backend]
-    if q.device.type not in (device, "meta"):
-        raise ValueError(f"backend {backend!r} needs {device} tensors, got them on {q.device}; use backend 'auto'")
-    if not INSTALLED[package]:
-        raise ValueError(f"backend {backend!r} needs {package}; pip install {package}, or use backend 'gather'")
-    if dropout_p:
-        raise ValueError(f"backend {backend!r} has no dropout (got dropout_p={dropout_p}); use backend 'gather'")
+    return chosen.attend(q, k, v, support, masking, q.shape[-1] ** -0.5 if scale is None else scale, dropout_p)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, dropout_p: float) -> None:

@@ -1,80 +1,87 @@
 """``videofib::sparse_attention``: the compiled kernels as one operator that torch knows.
 
 Registered are the kernels of CPU and CUDA devices, shapes and memory layout (for ``torch.compile`` and
-``torch.export``), the gradient, autocast and FLOPs. The support travels as text, :attr:`Support.code`, so that a graph
-that holds the operator is whole in itself.
+``torch.export``), the gradient, autocast and FLOPs. The support is passed as text, :attr:`Support.code`, so that a
+graph that holds the operator is self-contained.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
-from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from videofib.attention.kernels.layout import rows_like
 from videofib.attention.support import Support
 
 NAME = "videofib::sparse_attention"
 _library = torch.library.Library("videofib", "DEF")
 _library.define(
-    "sparse_attention(Tensor q, Tensor k, Tensor v, str support, bool zero_logit, float scale) -> (Tensor, Tensor)"
+    "sparse_attention(Tensor q, Tensor k, Tensor v, str support, str masking, float scale) -> (Tensor, Tensor)"
 )
 _library.define(
     "sparse_attention_backward(Tensor d_out, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, str support, "
-    "bool zero_logit, float scale) -> (Tensor, Tensor, Tensor)"
+    "str masking, float scale) -> (Tensor, Tensor, Tensor)"
 )
 forward = torch.ops.videofib.sparse_attention.default
 backward = torch.ops.videofib.sparse_attention_backward.default
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float) -> Tensor:
+    """See :func:`videofib.attention.sparse_attention`. ``dropout_p`` must be 0: compiled kernels have no dropout."""
+    return forward(q, k, v, support.code, masking, scale)[0]
+
+
+# devices
+
+
 @cache
-def _kernel(name: str) -> ModuleType:
-    return import_module(f"videofib.attention.kernels.{name}")
+def _kernel(device: str):
+    """What has ``forward`` and ``backward`` for a device; loaded at the first call, as numba and triton load slowly."""
+    if device == "CPU":
+        from videofib.attention.kernels.cpu.kernel import CpuKernel
+
+        return CpuKernel()
+    from videofib.attention.kernels import triton
+
+    return triton
 
 
-def _register_device(key: str, kernel: str) -> None:
-    def run_forward(q, k, v, support, zero_logit, scale):
-        return _kernel(kernel).forward(q, k, v, Support.from_code(support), zero_logit, scale)
+def _register_device(device: str) -> None:
+    def run_forward(q, k, v, support, masking, scale):
+        return _kernel(device).forward(q, k, v, Support.from_code(support), masking, scale)
 
-    def run_backward(d_out, q, k, v, out, lse, support, zero_logit, scale):
-        support = Support.from_code(support)
-        return _kernel(kernel).backward(d_out, q, k, v, out, lse, support, zero_logit, scale)
+    def run_backward(d_out, q, k, v, out, lse, support, masking, scale):
+        return _kernel(device).backward(d_out, q, k, v, out, lse, Support.from_code(support), masking, scale)
 
-    _library.impl("sparse_attention", run_forward, key)
-    _library.impl("sparse_attention_backward", run_backward, key)
+    _library.impl("sparse_attention", run_forward, device)
+    _library.impl("sparse_attention_backward", run_backward, device)
 
 
-_register_device("CPU", "cpu")
-_register_device("CUDA", "triton")
+_register_device("CPU")
+_register_device("CUDA")
 
 
 # shapes
 
 
-def _rows_like(x: Tensor) -> Tensor:
-    """(B, H, P+N, D) that lies in memory as (B, P+N, H, D)."""
-    batch, heads, total, dim = x.shape
-    return x.new_empty(batch, total, heads, dim).transpose(1, 2)
-
-
 @torch.library.register_fake(NAME, lib=_library)
-def _(q, k, v, support, zero_logit, scale):
+def _(q, k, v, support, masking, scale):
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return _rows_like(q), q.new_empty(q.shape[:3], dtype=dtype)
+    return rows_like(q), q.new_empty(q.shape[:3], dtype=dtype)
 
 
 @torch.library.register_fake(f"{NAME}_backward", lib=_library)
-def _(d_out, q, k, v, out, lse, support, zero_logit, scale):
-    return _rows_like(q), _rows_like(q), _rows_like(q)
+def _(d_out, q, k, v, out, lse, support, masking, scale):
+    return rows_like(q), rows_like(q), rows_like(q)
 
 
 # gradient
 
 
-def _keep(ctx, inputs, output):
+def _save_for_backward(ctx, inputs, output):
     q, k, v, *options = inputs
     ctx.save_for_backward(q, k, v, *output)
     ctx.options = options
@@ -87,31 +94,31 @@ def _differentiate(ctx, d_out, _):
     return *gradients, None, None, None
 
 
-def _refuse_second(ctx, *gradients):
+def _reject_second_derivative(ctx, *gradients):
     raise RuntimeError(
         "sparse attention has first derivatives only; for second ones use sparse_attention(..., backend='reference')"
     )
 
 
-torch.library.register_autograd(NAME, _differentiate, setup_context=_keep, lib=_library)
-torch.library.register_autograd(f"{NAME}_backward", _refuse_second, lib=_library)
+torch.library.register_autograd(NAME, _differentiate, setup_context=_save_for_backward, lib=_library)
+torch.library.register_autograd(f"{NAME}_backward", _reject_second_derivative, lib=_library)
 
 
 # autocast, vmap, FLOPs
 
 
 def autocast(device: str, *tensors: Tensor) -> list[Tensor]:
-    """As torch's own attention has them: under autocast, 32-bit tensors become what it works in."""
+    """The tensors as torch's own attention computes with them: under autocast, 32-bit ones are cast to its dtype."""
     if not torch.is_autocast_enabled(device):
         return list(tensors)
     return [x.to(torch.get_autocast_dtype(device)) if x.dtype == torch.float32 else x for x in tensors]
 
 
 def _register_autocast(device: str) -> None:
-    def cast(q, k, v, support, zero_logit, scale):
+    def cast(q, k, v, support, masking, scale):
         q, k, v = autocast(device, q, k, v)
         with torch.autocast(device, enabled=False):
-            return forward(q, k, v, support, zero_logit, scale)
+            return forward(q, k, v, support, masking, scale)
 
     _library.impl("sparse_attention", cast, f"Autocast{device.upper()}")
 
@@ -120,18 +127,19 @@ _register_autocast("cpu")
 _register_autocast("cuda")
 
 
-def _refuse_vmap(info, in_dims, *inputs):
+def _reject_vmap(info, in_dims, *inputs):
     raise NotImplementedError(
         "sparse attention has no rule for torch.vmap; put the mapped dimension into the batch, (B, H, P+N, D)"
     )
 
 
-torch.library.register_vmap(NAME, _refuse_vmap, lib=_library)
-torch.library.register_vmap(f"{NAME}_backward", _refuse_vmap, lib=_library)
+torch.library.register_vmap(NAME, _reject_vmap, lib=_library)
+torch.library.register_vmap(f"{NAME}_backward", _reject_vmap, lib=_library)
 
 
 def multiply_adds(shape: tuple[int, ...], support: Support, products: int) -> int:
-    """Of ``products`` matrix products over the pairs of the support: 2 forward (q · k, weights · v), 5 backward.
+    """Multiply-adds of ``products`` matrix products over the pairs of the support: 2 forward (q · k, weights · v), 5
+    backward.
 
     Args:
         shape: of q, (B, H, P+N, D).

@@ -14,8 +14,8 @@ from fvcore.common.config import CfgNode
 
 from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
-from videofib.report.browse import browse, spread
-from videofib.report.browse_page import write_folder
+from videofib.report.browse.clips import browse, evenly_spaced
+from videofib.report.browse.page import write_folder
 from videofib.run.loaders import build_eval_loader, build_train_loader
 from videofib.run.preflight import check_split, read_class_names
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args.cfg, args.pairs)
         loader = build_train_loader(cfg) if args.split == "train" else build_eval_loader(cfg, args.split)
         check_split(cfg, loader, args.split)
-        videos = browse(loader.dataset, spread(len(loader.dataset.records), args.num), args.draws)
+        videos = browse(loader.dataset, evenly_spaced(len(loader.dataset.records), args.num), args.draws)
         page = write_folder(
             args.out or Path(cfg.OUTPUT_DIR) / f"browse_{args.split}",
             videos,

@@ -107,7 +107,7 @@ class Meter:
         """The share of this process's time that went into waiting for data: near 0 where the loader keeps up."""
         return self.waited / self._elapsed()
 
-    def recent(self) -> dict:
+    def recent_figures(self) -> dict:
         """A line of figures of the batches since the last one."""
         (loss,) = processes.mean([_ratio(self.recent_loss, self.recent_batches)])
         self.recent_loss, self.recent_batches = 0.0, 0
@@ -127,7 +127,7 @@ class Meter:
             "eta": str(timedelta(seconds=round(seconds))),
         }
 
-    def whole_epoch(self) -> dict:
+    def epoch_figures(self) -> dict:
         """The line of figures of the epoch; videos that were replaced are told in the log, each once a run."""
         (loss,) = processes.mean([_ratio(self.loss, self.batches)])
         stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": self.lr, "loss": loss}

@@ -34,6 +34,16 @@ class SharedBatches:
     def __len__(self) -> int:
         return len(self.loader)
 
+    def close(self) -> None:
+        """End the loader's workers; iterating starts new ones."""
+        self.loader.close()
+
+    def __enter__(self) -> SharedBatches:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def __iter__(self) -> Iterator[dict]:
         group = self.mesh.get_group("context")
         source = dist.get_global_rank(group, 0)

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from videofib.distributed.fsdp import whole
+from videofib.distributed.fsdp import full_tensor
 from videofib.engine.distill import Distillation
 from videofib.metrics.accuracy import topk_correct
 
@@ -64,7 +64,7 @@ def optimizer_step(model: nn.Module, optimizer: torch.optim.Optimizer, recipe: R
     """
     if recipe.scaler:
         recipe.scaler.unscale_(optimizer)
-    grad_norm = whole(nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)).item()
+    grad_norm = full_tensor(nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf)).item()
     if recipe.scaler:
         recipe.scaler.step(optimizer)  # leaves out a step whose float16 gradients overflowed, and scales less
         recipe.scaler.update()

@@ -1,14 +1,15 @@
-"""Training, as a story: epochs, steps, and what is said about them.
+"""Training, as a story: epochs, steps, and the figures that are logged.
 
-B clips of a batch (one process's share, V views of each of its videos), C T H W channels, frames, height, width;
+B clips of a batch (of one process: V views of each of its videos), C T H W channels, frames, height, width;
 K classes.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NoReturn, Protocol
 
 import torch
 from einops import rearrange
@@ -16,11 +17,11 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from tqdm import tqdm
 
-from videofib.checkpoint.retention import BestKeeper
+from videofib.checkpoint.file import START, Position
 from videofib.distributed import processes
 from videofib.distributed.fsdp import gradients_averaged
 from videofib.distributed.mesh import data_rank, data_size, one_per_data_rank
-from videofib.engine.freezing import learning_mode
+from videofib.engine.freezing import set_train_mode
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter, peak_memory_gib
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
@@ -31,23 +32,45 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which epoch and step, and why."""
+    """Training cannot continue; the message says at which epoch and step, and why."""
 
 
 @dataclass(frozen=True)
-class Position:
-    """How far a run has come.
+class Schedule:
+    """How long a run lasts, and what happens when.
 
     Attributes:
-        epoch: epochs done.
-        step: batches done of the next epoch, by each process.
-        states: where step is not 0, by rank: what a process needs to go on within the epoch. Processes that share
-            clips need the same, and count as one.
+        epochs: of the run.
+        seed: all randomness of an epoch follows from (seed, epoch, data rank).
+        log_period: steps between lines of figures.
+        eval_period: epochs between validations; the last epoch is validated in any case.
+        checkpoint_period: epochs between checkpoints; the last epoch is saved in any case.
+        checkpoint_steps: batches between checkpoints within an epoch, as far as the accumulation of gradients allows;
+            0: none.
     """
 
-    epoch: int = 0
-    step: int = 0
-    states: Sequence[dict] = ()
+    epochs: int
+    seed: int = 0
+    log_period: int = 10
+    eval_period: int = 1
+    checkpoint_period: int = 1
+    checkpoint_steps: int = 0
+
+    def validates_after(self, epochs_done: int) -> bool:
+        return epochs_done % self.eval_period == 0 or epochs_done == self.epochs
+
+    def saves_after(self, epochs_done: int) -> bool:
+        return epochs_done % self.checkpoint_period == 0 or epochs_done == self.epochs
+
+
+class Checkpoints(Protocol):
+    """What training asks of ``checkpoint.manager``; all processes call it."""
+
+    def save(self, position: Position) -> None: ...
+
+    def awaits_validation(self, epoch: int) -> bool: ...
+
+    def validated(self, epoch: int, figures: dict) -> None: ...
 
 
 def train(
@@ -55,38 +78,27 @@ def train(
     loader: Iterable[dict],
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    schedule: Schedule,
     *,
-    epochs: int,
-    start: Position = Position(),
-    seed: int = 0,
-    log_period: int = 10,
-    save: Callable[[Position], None],
-    checkpoint_period: int = 1,
-    checkpoint_steps: int = 0,
+    checkpoints: Checkpoints,
     validate: Callable[[], dict],
-    eval_period: int = 1,
-    best: BestKeeper | None = None,
+    start: Position = START,
     stop: Callable[[], bool] = lambda: False,
     mesh: DeviceMesh | None = None,
 ) -> None:
-    """Train ``model`` in place, from ``start`` up to ``epochs``.
+    """Train ``model`` in place, from ``start`` up to ``schedule.epochs``.
 
-    A run that goes on from any position that was saved reaches the weights that it would have reached.
+    A run resumed from any position that was saved reaches the weights that it would have reached undisturbed.
 
     Args:
-        model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process, or their shares of
-            them (``sharding.shard``).
-        loader: batches of this process, with ``sampler.set_epoch(epoch, step)``; equally many in every process.
-        seed: all randomness of an epoch follows from (seed, epoch, rank); processes that share clips draw alike.
-        save: called in all processes, at the end of an epoch before validation (which may fail).
-        checkpoint_period: epochs from save to save.
-        checkpoint_steps: batches from save to save within an epoch, as far as the accumulation of gradients allows;
-            0: none.
+        model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process, or their shards
+            (``distributed.fsdp``).
+        loader: batches of this process, with ``sampler.set_epoch(epoch, step)`` and ``close()``; equally many in every
+            process.
+        checkpoints: saves the run at the end of an epoch before validation (which may fail), and is given what
+            validation found.
         validate: called in all processes, returns figures to log.
-        log_period: steps between lines of figures.
-        best: in rank 0 alone, if at all; told of each validation. An epoch that is the best is saved in any case, and
-            one that a run was ended before is validated when it goes on.
-        stop: asked after each optimizer step; once it says so in any process, the run is saved and ends.
+        stop: asked after each optimizer step; once it is true in any process, the run is saved and ends.
         mesh: of the processes (``distributed.mesh``), as the model and the loader have it.
 
     Raises:
@@ -95,37 +107,26 @@ def train(
     """
     replica = processes.replicate(model)
     meter = None
-    is_unseen = processes.any_process(best is not None and not best.has_seen(start.epoch))
-    if is_unseen and start.epoch and not start.step and _is_due(start.epoch - 1, eval_period, epochs):
-        _validate(start.epoch, epochs, validate, best)
-    for epoch in range(start.epoch, epochs):
-        place = start if epoch == start.epoch else Position(epoch)
-        loader.sampler.set_epoch(epoch, place.step)  # first, since epochs may differ in length
-        meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter, mesh)
-        train_epoch(
-            model,
-            replica,
-            loader,
-            optimizer,
-            recipe,
-            meter,
-            log_period=log_period,
-            save=save,
-            checkpoint_steps=checkpoint_steps,
-            stop=stop,
-        )
-        stats = meter.whole_epoch()
+    at_epoch_end = start.epoch and not start.step and schedule.validates_after(start.epoch)
+    if at_epoch_end and checkpoints.awaits_validation(start.epoch):  # the run ended after saving, before validating
+        _validate(start.epoch, schedule, validate, checkpoints)
+    for epoch in range(start.epoch, schedule.epochs):
+        position = start if epoch == start.epoch else Position(epoch)
+        loader.sampler.set_epoch(epoch, position.step)  # first, since epochs may differ in length
+        meter = _start_epoch(epoch, schedule, len(loader), position, meter, mesh)
+        train_epoch(model, replica, loader, optimizer, recipe, schedule, meter, checkpoints, stop)
+        if epoch + 1 == schedule.epochs:
+            loader.close()  # its workers have nothing to do in the last validation
+        stats = meter.epoch_figures()
         if processes.is_main():
             log_stats({"_type": "train_epoch", **stats})
-        stopping = processes.any_process(stop()) and epoch + 1 < epochs
-        saving = stopping or _is_due(epoch, checkpoint_period, epochs)
-        if saving:
-            save(Position(epoch + 1))
+        stopping = processes.any_process(stop()) and epoch + 1 < schedule.epochs
+        if stopping or schedule.saves_after(epoch + 1):
+            checkpoints.save(Position(epoch + 1))
         if stopping:
-            processes.barrier()  # the first to end makes the launcher end all, and rank 0 is saving
-            raise InterruptedRun(f"stopped on request after epoch {epoch + 1}")
-        if _is_due(epoch, eval_period, epochs):
-            _validate(epoch + 1, epochs, validate, best, save=None if saving else save)
+            _interrupt(f"epoch {epoch + 1}")
+        if schedule.validates_after(epoch + 1):
+            _validate(epoch + 1, schedule, validate, checkpoints)
 
 
 def train_epoch(
@@ -134,18 +135,16 @@ def train_epoch(
     loader: Iterable[dict],
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    schedule: Schedule,
     meter: Meter,
-    *,
-    log_period: int,
-    save: Callable[[Position], None],
-    checkpoint_steps: int,
+    checkpoints: Checkpoints,
     stop: Callable[[], bool],
 ) -> None:
-    """The batches of an epoch that are left, counted by ``meter``.
+    """Train on the batches of an epoch that are left, counted by ``meter``.
 
     ``replica`` is ``model``, wrapped where several processes share the work and each has all weights.
     """
-    learning_mode(model)
+    set_train_mode(model)
     device = next(model.parameters()).device
     saved = meter.step
     progress = tqdm(
@@ -155,7 +154,7 @@ def train_epoch(
         initial=meter.step,
         unit="batch",
         leave=False,
-        disable=None if processes.is_main() else True,  # None: quiet where the output is no terminal
+        disable=None if processes.is_main() else True,  # None: where the output is not a terminal
     )
     for step, batch in enumerate(progress, start=meter.step):
         clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w").to(device, non_blocking=True)
@@ -178,7 +177,7 @@ def train_epoch(
                 if recipe.distillation:
                     teacher_loss = recipe.distillation.loss(clips, logits)
                     meter.add_teacher_loss(teacher_loss)
-                    loss = recipe.distillation.mix(loss, teacher_loss)
+                    loss = recipe.distillation.combine(loss, teacher_loss)
             loss_value = loss.item()
             scaled = recipe.scaler.scale(loss / group) if recipe.scaler else loss / group
             scaled.backward()
@@ -192,7 +191,7 @@ def train_epoch(
             if meter.skipped_in_row == recipe.max_skipped:
                 raise TrainingError(
                     f"the gradient was not finite in {meter.skipped_in_row} step(s) in a row, up to {where} (loss "
-                    f"{loss_value:.3g}, learning rate {meter.lr:.3g}); {_MEND}"
+                    f"{loss_value:.3g}, learning rate {meter.lr:.3g}); {_ADVICE}"
                 )
         progress.set_postfix(
             lr=f"{meter.lr:.2e}",
@@ -201,82 +200,61 @@ def train_epoch(
             wait=f"{meter.data_wait():.0%}",
             gib=f"{peak_memory_gib():.1f}",
         )
-        if (step + 1) % log_period == 0:
-            stats = meter.recent()
+        if (step + 1) % schedule.log_period == 0:
+            stats = meter.recent_figures()
             if processes.is_main():
                 log_stats({"_type": "train_iter", **stats})
         if not completes_group or step + 1 == meter.steps:
             continue
         stopping = processes.any_process(stop())
-        if stopping or (checkpoint_steps and step + 1 - saved >= checkpoint_steps):
+        if stopping or (schedule.checkpoint_steps and step + 1 - saved >= schedule.checkpoint_steps):
             state = {"generators": generator_states(), "meter": meter.state()}
             states = one_per_data_rank(processes.all_gather(state), meter.mesh)
             saved = step + 1
-            save(Position(meter.epoch, saved, states))
+            checkpoints.save(Position(meter.epoch, saved, states))
         if stopping:
-            processes.barrier()  # likewise
-            raise InterruptedRun(f"stopped on request after {where}")
+            _interrupt(where)
 
 
-_MEND = "the weights are as before. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
+_ADVICE = "the weights are as before. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
 
 
-def _enter_epoch(
-    epoch: int,
-    epochs: int,
-    steps: int,
-    start: Position,
-    seed: int,
-    before: Meter | None,
-    mesh: DeviceMesh | None,
+def _start_epoch(
+    epoch: int, schedule: Schedule, steps: int, start: Position, before: Meter | None, mesh: DeviceMesh | None
 ) -> Meter:
-    """Set this process's generators, and give the meter, as they are at ``start`` of an epoch."""
+    """Set this process's random state as it is at ``start`` of an epoch, and return the meter as it is there."""
     rank, world = data_rank(mesh), data_size(mesh)
-    meter = Meter(steps, start.step, epochs, epoch, before, mesh)
+    meter = Meter(steps, start.step, schedule.epochs, epoch, before, mesh)
     if start.step >= steps:
         raise TrainingError(
-            f"the checkpoint is from step {start.step} of an epoch that now has {steps}; go on with the batch size and "
-            "the list of videos it was written with, or remove it"
+            f"the checkpoint is from step {start.step} of an epoch that now has {steps}; resume with the batch size "
+            "and the list of videos it was written with, or remove it"
         )
     if start.step and len(start.states) == world:
         try:
             restore_generators(start.states[rank]["generators"])
             meter.restore(start.states[rank]["meter"])
         except (KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"the checkpoint cannot be gone on from within an epoch: {error}") from error
+            raise TrainingError(f"the checkpoint cannot be resumed from within an epoch: {error}") from error
     else:
         if start.step and processes.is_main():
             logger.warning(
                 "the checkpoint within an epoch is of %d process(es), this run of %d: the videos that are left are the "
-                "same, but other chance is drawn, and the epoch's figures begin here",
+                "same, but they are augmented from another random state, and the epoch's figures start here",
                 len(start.states),
                 world,
             )
-        seed_everything(seed, epoch, rank, *([start.step] if start.step else []))
+        seed_everything(schedule.seed, epoch, rank, *([start.step] if start.step else []))
     return meter
 
 
-def _validate(
-    epoch: int,
-    epochs: int,
-    validate: Callable[[], dict],
-    best: BestKeeper | None,
-    save: Callable[[Position], None] | None = None,
-) -> None:
-    """Validate after so many epochs, log it, and note whether that is the best so far.
-
-    Args:
-        save: where this epoch has no checkpoint, writes one if it is the best.
-    """
+def _validate(epochs_done: int, schedule: Schedule, validate: Callable[[], dict], checkpoints: Checkpoints) -> None:
     figures = validate()
-    only_as_best = processes.any_process(best is not None and save is not None and best.improves(figures))
     if processes.is_main():
-        log_stats({"_type": "val_epoch", "epoch": epoch, "epochs": epochs, **figures})
-    if only_as_best:
-        save(Position(epoch))
-    if best:
-        best.note(epoch, figures, only_as_best=only_as_best)
+        log_stats({"_type": "val_epoch", "epoch": epochs_done, "epochs": schedule.epochs, **figures})
+    checkpoints.validated(epochs_done, figures)
 
 
-def _is_due(epoch: int, period: int, epochs: int) -> bool:
-    return (epoch + 1) % period == 0 or epoch + 1 == epochs
+def _interrupt(where: str) -> NoReturn:
+    processes.barrier()  # the launcher ends all processes when the first one ends, and rank 0 may still be saving
+    raise InterruptedRun(f"stopped on request after {where}")

@@ -1,4 +1,4 @@
-"""The parts that both stages make of the config: a model, weights brought into it, its evaluation."""
+"""The parts that both stages make from the config: a model, its weights, its evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SAME_FOR_TEACHER = (
 
 
 def model_from_config(cfg: CfgNode, mesh: DeviceMesh | None = None) -> nn.Module:
-    """The model the config describes, with its first weights; processes of ``mesh`` share its clips."""
+    """The model that the config describes, with random weights; processes of ``mesh`` may share its clips."""
     try:
         model = build_model(cfg)
         if context_size(mesh) > 1:
@@ -49,7 +49,7 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     """The model that DISTILL names, with its weights, frozen and in evaluation mode; None where it names none.
 
     Raises:
-        ConfigError: it takes other clips than the model that learns from it, or knows other classes.
+        ConfigError: it takes other clips than the model that is trained, or has other classes.
         CheckpointError: the checkpoint lacks some of its weights.
     """
     if not cfg.DISTILL.CONFIG:
@@ -58,11 +58,11 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     for key in _SAME_FOR_TEACHER:
         if value_of(own, key) != value_of(cfg, key):
             raise ConfigError(
-                f"the teacher gets the clips of the model that learns from it, but {key} is {value_of(own, key)} in "
+                f"the teacher is given the clips of the model that is trained, but {key} is {value_of(own, key)} in "
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
     teacher = model_from_config(own)
-    report = bring_weights(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT))
+    report = load_into_model(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT))
     if report.untrained:
         raise CheckpointError(
             f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
@@ -71,8 +71,8 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     return teacher.eval().requires_grad_(False)
 
 
-def bring_weights(cfg: CfgNode, model: nn.Module, source: Weights) -> LoadReport:
-    """Bring weights into the model, and log what became of them."""
+def load_into_model(cfg: CfgNode, model: nn.Module, source: Weights) -> LoadReport:
+    """Load weights into the model, and log which were used, resized or left out."""
     report = load_pretrained(
         model,
         source,

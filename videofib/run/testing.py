@@ -12,8 +12,8 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 import videofib
-from videofib.checkpoint.file import CheckpointError, latest_checkpoint, load_checkpoint
-from videofib.checkpoint.retention import best_checkpoint
+from videofib.checkpoint.file import CheckpointError, load_checkpoint
+from videofib.checkpoint.manager import best_checkpoint, latest_checkpoint
 from videofib.distributed import processes
 from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.evaluate import write_results
@@ -21,7 +21,7 @@ from videofib.engine.resume_cache import ResumeCache, describe
 from videofib.engine.shared_batches import shared
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.loaders import build_eval_loader
-from videofib.run.parts import MODEL_SECTIONS, bring_weights, evaluate_from_config, model_from_config
+from videofib.run.parts import MODEL_SECTIONS, evaluate_from_config, load_into_model, model_from_config
 from videofib.run.preflight import check_split, read_class_names
 from videofib.tracking.log import log_stats
 
@@ -59,7 +59,7 @@ def evaluate_run(cfg: CfgNode) -> dict:
         if cache:
             cache.remove()
         log_stats({"_type": "test_final", **results})
-        logger.info("results are in %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
+        logger.info("wrote the results to %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
     return results
 
 
@@ -87,7 +87,7 @@ def _load_all(cfg: CfgNode, model: nn.Module, source: Weights) -> None:
     Raises:
         CheckpointError: some of the model's are missing.
     """
-    report = bring_weights(cfg, model, source)
+    report = load_into_model(cfg, model, source)
     if report.untrained:
         raise CheckpointError(f"{source.name} lacks weights of the model to test: {', '.join(report.untrained)}")
 

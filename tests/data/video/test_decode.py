@@ -46,7 +46,7 @@ def test_frames_come_in_the_order_asked(video, backend, random_access, indices):
 @pytest.mark.parametrize("backend", ["auto", "decord", "pyav"])
 @pytest.mark.parametrize("random_access", [False, True])
 def test_a_frame_beyond_the_end_says_how_many_there_are(video, backend, random_access):
-    with pytest.raises(FrameIndexError, match="frame 30 was asked for") as caught:
+    with pytest.raises(FrameIndexError, match="frame 30 was requested") as caught:
         read_frames(video, [0, 30], random_access=random_access, backend=backend)
     assert caught.value.num_frames == COUNT
     assert pickle.loads(pickle.dumps(caught.value)).num_frames == COUNT  # as it travels between processes

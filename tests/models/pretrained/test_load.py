@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.models.pretrained.published import PUBLISHED, official
-from videofib.checkpoint.file import CheckpointError, save_checkpoint
+from videofib.checkpoint.file import CheckpointError, ModelDescription, Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
@@ -210,7 +211,8 @@ def test_the_moving_average_in_our_own_checkpoints_is_loaded(tmp_path, randomize
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     ema = randomize(TimeSformer(**PUBLISHED), seed=1)
     for average in (None, ema):
-        file = save_checkpoint(tmp_path, 3, model, optimizer, ema=average, config="MODEL: {NUM_CLASSES: 5}")
+        state = TrainingState(model, optimizer, ema=average)
+        file = CheckpointManager(tmp_path, state, ModelDescription("MODEL: {NUM_CLASSES: 5}")).save(Position(3))
         weights = read_weights(file)
         assert (weights.epoch, weights.settings) == (3, "MODEL: {NUM_CLASSES: 5}")
         ours = TimeSformer(**PUBLISHED)

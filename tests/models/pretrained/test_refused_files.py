@@ -28,7 +28,7 @@ def truncated(folder, model):
 
 def bomb(folder, model):
     torch.save(official(model) | {"bomb": Bomb()}, folder / "bomb.pyth")
-    return folder / "bomb.pyth", r"bomb.pyth asks to run (posix|nt)\.system"
+    return folder / "bomb.pyth", r"bomb.pyth holds code, (posix|nt)\.system"
 
 
 def wider(folder, model):

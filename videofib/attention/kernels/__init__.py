@@ -1,1 +1,18 @@
-"""Backends of ``sparse_attention``: one signature, ``attend(q, k, v, support, masking, scale, dropout_p)``."""
+"""The implementations of sparse attention, in one vocabulary: tensors (B, H, P+N, D), a support, a masking, a scale.
+
+Those in plain PyTorch, which autograd differentiates (``reference``, ``gather``, ``dense``):
+
+    attend(q, k, v, support, masking, scale, dropout_p) -> out
+
+Those that are compiled, which :mod:`videofib.attention.op` makes one operator (``cpu``, ``triton``); lse is the log of
+the softmax's denominators, (B, H, P+N):
+
+    forward(q, k, v, support, masking, scale) -> out, lse
+    backward(d_out, q, k, v, out, lse, support, masking, scale) -> dq, dk, dv
+
+:mod:`videofib.attention.backends` says what each needs and offers, and chooses.
+"""
+
+import torch
+
+TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)

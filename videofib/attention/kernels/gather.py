@@ -21,11 +21,6 @@ from videofib.attention.support import Segment, Support
 
 def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float) -> Tensor:
     """See :func:`videofib.attention.sparse_attention`; 16-bit inputs are computed in 32 bits."""
-    if dropout_p and masking == "zero_logit":
-        raise ValueError(
-            f"backend 'gather' has no dropout under masking 'zero_logit' (got dropout_p={dropout_p}), whose masked "
-            "keys share one weight; use backend 'reference' or dropout_p=0"
-        )
     work = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
     with torch.autocast(q.device.type, enabled=False):
         p = support.num_prefix_tokens

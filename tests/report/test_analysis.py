@@ -1,33 +1,33 @@
-"""What is said of scores, against counting by hand."""
+"""The analysis of scores, against counting by hand."""
 
 import math
 
 import numpy as np
 import pytest
 
-from videofib.report.analyse import (
-    Judged,
+from videofib.report.analysis import (
+    confident_mistakes,
     confusion,
+    correct,
     intervals,
     paired,
-    right,
     sign_test,
-    surest_mistakes,
 )
+from videofib.report.scored_videos import ScoredVideos
 
 NAMES = ("a", "b", "c")
 
 
-def judged(labels, scores, *, ids=None, several=False):
+def scored(labels, scores, *, ids=None, multi_label=False):
     truth = np.zeros((len(labels), 3), bool)
     for row, own in zip(truth, labels, strict=True):
         row[own] = True
     ids = ids or [f"video {n}" for n in range(len(labels))]
-    return Judged(ids, ids, truth, np.array(scores, np.float32), NAMES, several, True)
+    return ScoredVideos(ids, ids, truth, np.array(scores, np.float32), NAMES, multi_label, True)
 
 
 NAN = [math.nan] * 3
-FOUND = judged(
+FOUND = scored(
     [0, 0, 1, 1, 2, 2],
     [[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.05, 0.05, 0.9], [0.4, 0.4, 0.2], NAN, [0.6, 0.1, 0.3]],
 )
@@ -39,23 +39,23 @@ def test_confusion_counts_what_could_be_read():
 
 
 def test_a_tie_and_an_unreadable_video_are_wrong():
-    assert right(FOUND).tolist() == [True, False, False, False, False, False]
+    assert correct(FOUND).tolist() == [True, False, False, False, False, False]
 
 
-def test_surest_mistakes_come_first_and_unreadable_videos_not_at_all():
-    found = surest_mistakes(FOUND, 10)
-    assert [(mistake.position, mistake.said) for mistake in found] == [(2, 2), (1, 1), (5, 0), (3, 0)]
+def test_the_most_confident_mistakes_come_first_and_unreadable_videos_not_at_all():
+    found = confident_mistakes(FOUND, 10)
+    assert [(mistake.index, mistake.predicted) for mistake in found] == [(2, 2), (1, 1), (5, 0), (3, 0)]
     assert found[0].score == pytest.approx(0.9)
-    assert len(surest_mistakes(FOUND, 2)) == 2
+    assert len(confident_mistakes(FOUND, 2)) == 2
 
 
-def test_of_several_classes_a_mistake_is_a_class_that_is_not_there():
-    found = judged([[0, 1], [2]], [[0.99, 0.98, 0.7], [0.8, 0.1, 0.9]], several=True)
-    assert [(mistake.position, mistake.said) for mistake in surest_mistakes(found, 5)] == [(1, 0), (0, 2)]
+def test_with_several_classes_a_mistake_is_a_class_that_the_video_does_not_have():
+    found = scored([[0, 1], [2]], [[0.99, 0.98, 0.7], [0.8, 0.1, 0.9]], multi_label=True)
+    assert [(mistake.index, mistake.predicted) for mistake in confident_mistakes(found, 5)] == [(1, 0), (0, 2)]
     assert intervals(found, {}) == {}
 
 
-def test_top5_interval_leaves_out_what_the_results_leave_out():
+def test_the_top5_interval_leaves_out_what_the_results_leave_out():
     assert intervals(FOUND, {"num_videos": 5})["top5_acc_interval"] == [100.0, 100.0]
     low, high = intervals(FOUND, {"num_videos": 6})["top5_acc_interval"]
     assert low < 100 * 5 / 6 <= high
@@ -64,19 +64,19 @@ def test_top5_interval_leaves_out_what_the_results_leave_out():
 def test_pairs_are_made_by_name_in_any_order():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60).tolist()
-    one, other = (judged(labels, rng.random((60, 3))) for _ in range(2))
+    one, other = (scored(labels, rng.random((60, 3))) for _ in range(2))
     order = rng.permutation(60)[:50]
-    shuffled = judged([labels[n] for n in order], other.scores[order], ids=[other.ids[n] for n in order])
+    shuffled = scored([labels[n] for n in order], other.scores[order], ids=[other.ids[n] for n in order])
     found = paired(one, shuffled)
-    first, second = right(one)[order], right(other)[order]
+    first, second = correct(one)[order], correct(other)[order]
     assert found["videos"] == 50
     assert found["first_only"] == sum(a and not b for a, b in zip(first, second, strict=True))
     assert found["second_only"] == sum(b and not a for a, b in zip(first, second, strict=True))
     assert found["difference"] == pytest.approx(2 * (int(second.sum()) - int(first.sum())))
-    draws = rng.integers(0, 50, (10_000, 50))  # the paired bootstrap as it is told, video by video
+    draws = rng.integers(0, 50, (10_000, 50))  # the paired bootstrap by definition, video by video
     differences = 100 * (second[draws].mean(1) - first[draws].mean(1))
     np.testing.assert_allclose(found["interval"], np.percentile(differences, [2.5, 97.5]), atol=2.1)
-    assert paired(one, judged([0], [[1, 0, 0]], ids=["elsewhere"])) == {"videos": 0}
+    assert paired(one, scored([0], [[1, 0, 0]], ids=["elsewhere"])) == {"videos": 0}
 
 
 @pytest.mark.parametrize(("one", "other"), [(0, 0), (1, 0), (3, 9), (9, 3), (7, 7), (40, 61)])

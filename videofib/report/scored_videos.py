@@ -1,21 +1,49 @@
-"""The scores of a test as the report needs them."""
+"""The scores of a test as its report needs them. N videos, K classes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from videofib.data.source import ByteRange, Source
 from videofib.metrics.scores import SCORES_NAME, ScoresError, read_scores
-from videofib.report.analyse import Judged
 
 
-def read_judged(folder: str | Path, missing: list[str]) -> Judged | None:
-    """What a folder's file of scores says, or None; why it cannot be read is added to ``missing``.
+@dataclass(frozen=True)
+class ScoredVideos:
+    """The videos of a test with their classes and scores.
 
-    Averaged logits of videos of one class are told as probabilities, by softmax.
+    Attributes:
+        ids, paths: names and files of the videos (N).
+        truth: bool (N, K), the classes of each video.
+        scores: float32 (N, K); nan for a video that could not be read.
+        class_names: K names.
+        multi_label: a video may have several classes.
+        probabilities: the scores are probabilities, and so may be shown in percent.
+    """
+
+    ids: Sequence[str]
+    paths: Sequence[str]
+    truth: np.ndarray
+    scores: np.ndarray
+    class_names: Sequence[str]
+    multi_label: bool
+    probabilities: bool
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Which videos could be read, bool (N)."""
+        return np.isfinite(self.scores).all(axis=1)
+
+
+def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos | None:
+    """The videos in a folder's file of scores; None where there is none, or it cannot be read: ``missing`` says why.
+
+    Averaged logits of videos of one class become probabilities, by softmax.
     """
     file = Path(folder) / SCORES_NAME
     if not file.is_file():
@@ -30,13 +58,13 @@ def read_judged(folder: str | Path, missing: list[str]) -> Judged | None:
     if found.kind == "logit" and not found.multi_label:
         scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         scores /= scores.sum(axis=1, keepdims=True)
-    return Judged(
+    return ScoredVideos(
         ids=found.ids,
         paths=found.paths,
         truth=labels > 0 if found.multi_label else labels[:, None] == np.arange(classes),
         scores=scores,
         class_names=found.class_names or [f"class {label}" for label in range(classes)],
-        several=found.multi_label,
+        multi_label=found.multi_label,
         probabilities=found.kind != "logit" or not found.multi_label,
     )
 

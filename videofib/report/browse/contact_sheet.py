@@ -1,4 +1,4 @@
-"""Clips as still and moving pictures: contact sheets, outlined frames, animations. Arrays in, Pillow images out."""
+"""Clips as still and moving pictures: contact sheets, outlined frames, animations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from videofib.files import printable
 
-_SIDE = 128  # pixels of a picture on the sheet, where it is larger
-_SMALL = 64  # pixels below which a picture is enlarged
+_SIDE = 128  # height in pixels to which larger pictures are reduced
+_SMALL = 64  # height in pixels below which pictures are enlarged
 _GAP = 6
 _LINE = 18
 _ACROSS = 8  # frames side by side
 _INK, _PALE, _PAPER, _ALARM = "#1a1a1a", "#555555", "#ffffff", "#a40000"
-_OUTLINE = ("#000000", "#ffd400")  # dark beside bright shows on any picture
+_OUTLINE = ("#000000", "#ffd400")  # dark beside bright is visible on any picture
 _PLAY_MS = 200  # for each frame of an animation
 
 
@@ -30,7 +30,7 @@ class Row:
         title, note: lines of text above the pictures.
         pictures: (H, W, C) uint8 each.
         captions: of each picture.
-        alarm: text in red in place of pictures, such as why there are none.
+        alarm: text in red where there are no pictures, such as the reason.
     """
 
     title: str
@@ -41,9 +41,9 @@ class Row:
 
 
 def contact_sheet(rows: Sequence[Row]) -> Image.Image:
-    """One row of pictures below another, eight across (and the first, alone, in front), each with its caption.
+    """Rows of pictures with captions, eight across after the first, which stands alone at the left.
 
-    Pillow's own font writes them, the same everywhere; letters beyond ASCII are boxes there.
+    The font is Pillow's own, the same everywhere; letters beyond ASCII appear as boxes.
     """
     pictures = [[_thumbnail(picture) for picture in row.pictures] for row in rows]
     width = max([800, *(_width(row) for row in pictures)]) + 2 * _GAP
@@ -76,7 +76,7 @@ def outlined(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
 
 
 def save_animation(file: Path, frames: np.ndarray) -> None:
-    """Write frames (T, H, W, C) uint8 as a WebP picture that repeats, five frames a second."""
+    """Write frames (T, H, W, C) uint8 as a WebP animation that repeats, at five frames per second."""
     first, *rest = map(Image.fromarray, frames)
     first.save(file, format="WEBP", save_all=True, append_images=rest, duration=_PLAY_MS, loop=0, quality=85)
 
@@ -94,7 +94,7 @@ def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, y: int, row: Row, i
             sheet.paste(image, (x, y))
             draw.text((x, y + image.height), _fitted(next(captions, ""), image.width), _PALE, _font())
             x += image.width + _GAP
-        start = _GAP + images[0].width + _GAP  # below the second picture: the first stands alone
+        start = _GAP + images[0].width + _GAP  # below the second picture, since the first stands alone
         y += _line_height(line)
 
 

@@ -1,4 +1,4 @@
-"""A folder to look at: contact sheets, the clips as animations, and a page of HTML that shows them.
+"""A folder to look at: contact sheets, the clips as animations, and an HTML page that shows them.
 
 The page needs nothing but the files beside it: no network, no script.
 """
@@ -12,10 +12,10 @@ from pathlib import Path
 from PIL import Image
 
 from videofib.files import printable
-from videofib.report.browse import BrowsedVideo, Clip
-from videofib.report.contact_sheet import Row, contact_sheet, outlined, save_animation
+from videofib.report.browse.clips import BrowsedVideo, Clip
+from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined, save_animation
 
-_SHEET_ROWS = 30  # of one contact sheet; more make another
+_SHEET_ROWS = 30  # of one contact sheet
 
 
 def write_folder(
@@ -26,7 +26,7 @@ def write_folder(
     Args:
         title: heading of the page.
         notes: paragraphs below it, as plain text.
-        class_names: by label; the numbers stand for themselves by default.
+        class_names: by label; by default ``class 3``.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -40,11 +40,11 @@ def write_folder(
     sections = []
     for number, video in enumerate(videos, 1):
         figures = []
-        for place, clip in enumerate(video.clips, 1):
-            name = f"clips/video{number:03d}_clip{place:02d}"  # never named after what may be a hostile name
+        for rank, clip in enumerate(video.clips, 1):
+            name = f"clips/video{number:03d}_clip{rank:02d}"  # not the video's own name, which may be hostile
             save_animation(folder / f"{name}.webp", clip.frames)
             Image.fromarray(clip.frames[0]).save(folder / f"{name}_still.webp", quality=85)
-            Image.fromarray(outlined(clip.whole, clip.box)).save(folder / f"{name}_whole.webp", quality=85)
+            Image.fromarray(outlined(clip.full_frame, clip.box)).save(folder / f"{name}_whole.webp", quality=85)
             figures.append(_figure(name, clip, class_name(video, class_names)))
         sections.append(_section(number, video, class_name(video, class_names), figures))
     page = folder / "index.html"
@@ -53,22 +53,22 @@ def write_folder(
 
 
 def class_name(video: BrowsedVideo, class_names: Sequence[str] | None) -> str:
-    """What the class of a video is called, or its classes."""
+    """The name of the class of a video, or of its classes."""
     return ", ".join(class_names[label] if class_names else f"class {label}" for label in video.record.classes)
 
 
 def frames_text(clip: Clip) -> str:
-    """Which frames a clip has: ``frames 3 7 11 of 95``; many are told by the first and the last."""
+    """The frames of a clip: ``frames 3 7 11 of 95``; of many, the first and the last."""
     indices = list(map(str, clip.indices))
     listed = " ".join(indices) if len(indices) <= 16 else f"{indices[0]} to {indices[-1]} ({len(indices)} frames)"
     return f"frames {listed} of {clip.video_length}"
 
 
 def crop_text(clip: Clip) -> str:
-    """What was cut out: ``crop 112 x 112 at (20, 8) of 170 x 128, mirrored``; width x height, from the left and top."""
+    """The crop: ``crop 112 x 112 at (20, 8) of 170 x 128, mirrored``; width x height, from the left and top."""
     top, left, height, width = clip.box
-    whole = f"{clip.whole.shape[1]} x {clip.whole.shape[0]}"
-    return f"crop {width} x {height} at ({left}, {top}) of {whole}" + (", mirrored" if clip.mirrored else "")
+    full = f"{clip.full_frame.shape[1]} x {clip.full_frame.shape[0]}"
+    return f"crop {width} x {height} at ({left}, {top}) of {full}" + (", mirrored" if clip.mirrored else "")
 
 
 def _rows(video: BrowsedVideo, class_names: Sequence[str] | None) -> list[Row]:
@@ -79,8 +79,8 @@ def _rows(video: BrowsedVideo, class_names: Sequence[str] | None) -> list[Row]:
         Row(
             name,
             f"{clip.title}: {crop_text(clip)}",
-            [outlined(clip.whole, clip.box), *clip.frames],
-            [f"frame {clip.indices[0]}, whole", *(f"frame {index}" for index in clip.indices)],
+            [outlined(clip.full_frame, clip.box), *clip.frames],
+            [f"frame {clip.indices[0]}, full", *(f"frame {index}" for index in clip.indices)],
         )
         for clip in video.clips
     ]
@@ -89,12 +89,12 @@ def _rows(video: BrowsedVideo, class_names: Sequence[str] | None) -> list[Row]:
 def _figure(name: str, clip: Clip, label: str) -> str:
     height, width = clip.frames.shape[1:3]
     about = escape(printable(f"{label}, {clip.title}"))
-    whole_height, whole_width = clip.whole.shape[:2]
+    full_height, full_width = clip.full_frame.shape[:2]
     return f"""<li><figure>
 <img class="moving" src="{name}.webp" width="{width}" height="{height}" loading="lazy" alt="{about}, moving">
 <img class="still" src="{name}_still.webp" width="{width}" height="{height}" loading="lazy" alt="{about}, first frame">
-<img src="{name}_whole.webp" width="{whole_width}" height="{whole_height}" loading="lazy"
- alt="{about}, the whole first frame with the crop outlined">
+<img src="{name}_whole.webp" width="{full_width}" height="{full_height}" loading="lazy"
+ alt="{about}, full first frame with the crop outlined">
 <figcaption><strong>{escape(clip.title)}</strong><br>{escape(frames_text(clip))}<br>{escape(crop_text(clip))}</figcaption>
 </figure></li>"""
 
@@ -137,10 +137,10 @@ def _page(
 <main>
 <h1>{escape(printable(title))}</h1>
 {paragraphs}
-<p>As contact sheets: {links}</p>
+<p>Contact sheets: {links}</p>
 <fieldset>
 <legend>Clips</legend>
-<label><input type="radio" name="motion" checked> as the system prefers</label>
+<label><input type="radio" name="motion" checked> system setting</label>
 <label><input type="radio" name="motion" id="moving"> moving</label>
 <label><input type="radio" name="motion" id="still"> still</label>
 </fieldset>
