@@ -31,7 +31,7 @@ def _product(axes: tuple[Iterable, ...], together: int) -> list:
         missing -= covers[best]
     return [
         pytest.param(
-            *(axis[i] for axis, i in zip(values, combo, strict=True)), marks=[pytest.mark.slow][combo in fast :]
+            *(axis[i] for axis, i in zip(values, combo, strict=True)), marks=() if combo in fast else pytest.mark.slow
         )
         for combo in combos
     ]
