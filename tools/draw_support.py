@@ -8,6 +8,7 @@ patch attends to. Needs matplotlib (extra [dev]).
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -105,14 +106,14 @@ def _figure(width: float, height: float):
     return figure
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num-heads", type=int, default=12)
     parser.add_argument("--num-tokens", type=int, default=196, help="without the class token")
     parser.add_argument("--variant", choices=VARIANTS, default="wythoff")
     parser.add_argument("--idea", action="store_true", help="draw the README's picture, whose sizes are fixed")
     parser.add_argument("--out", type=Path, required=True, help="the picture, .png or .svg")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.idea:
         draw_idea(args.out)
     else:

@@ -130,5 +130,6 @@ def test_every_key_is_read_somewhere():
     files = [*(ROOT / "videofib").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
     users = [file for file in files if file.parent.name != "config"]
     read = {key for file in users for key in keys_read(file.read_text(encoding="utf-8"))}
+    read |= {f"{name}.{option}".upper() for name, mixer in MIXERS.items() for option in mixer.options}
     unread = [key for key in known_keys() if key not in read]
     assert not unread, f"nothing reads {unread}"

@@ -161,8 +161,9 @@ def check_overflow():
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     scaler.scale(torch.ones(()))
     before = weights(model)
-    norm = optimizer_step(model, optimizer, replace(recipe, scaler=scaler))
-    return {"norm": norm, "same": torch.equal(before, weights(model)), "scale": scaler.get_scale()}
+    norm, skipped = optimizer_step(model, optimizer, replace(recipe, scaler=scaler), torch.tensor(False))
+    assert skipped
+    return {"norm": norm.item(), "same": torch.equal(before, weights(model)), "scale": scaler.get_scale()}
 
 
 def check_waiting():

@@ -263,7 +263,7 @@ def test_a_run_that_is_asked_to_end_saves_where_it_is(asked, saved_at):
     parts, saved, steps = make_run(drop=0.5), SavedPositions(), []
     parts[0].register_forward_hook(lambda *args: steps.append(1))
     with pytest.raises(InterruptedRun, match="stopped on request after epoch"):
-        run_train(*parts, epochs=3, checkpoints=saved, stop=lambda: len(steps) >= asked)
+        run_train(*parts, epochs=3, checkpoints=saved, log_period=1, stop=lambda: len(steps) >= asked)
     assert len(steps) == asked
     assert (saved.positions[-1].epoch, saved.positions[-1].step) == saved_at
     run_train(*parts, epochs=3, start=saved.positions[-1])

@@ -15,7 +15,7 @@ from videofib.files import printable
 from videofib.prep.encode import write_video
 from videofib.report.browse.clips import BrowsedVideo, Clip, browse, evenly_spaced
 from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined
-from videofib.report.browse.page import class_name, frames_text, write_folder
+from videofib.report.browse.gallery import class_name, frames_text, write_folder
 
 PIXELS = {"mean": [0.45, 0.4, 0.5], "std": [0.225, 0.2, 0.25]}
 SPEC = ClipSpec(num_frames=4, sampling_rate=3, target_fps=25)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.engine.evaluate import write_results
-from videofib.metrics.ensemble import average
+from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 
