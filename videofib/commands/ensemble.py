@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append({"file": str(file), "weight": weight, **figures})
         print(line(str(file), figures))
     figures = task.summarize(mean, unreadable=args.unreadable, details=True)
-    print(line("together", figures))
+    print(line("ensemble", figures))
     if args.out:
         write_results(args.out, {**figures, "members": rows}, mean)
 
