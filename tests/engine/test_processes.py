@@ -58,7 +58,7 @@ def tiny_transformer(drop_path=0.0, seed=0):
         drop_path_rate=drop_path,
         attention_type="joint_space_time",
         joint_attention="fibottention",
-        fibottention={"w_min": 2},
+        mixer_options={"fibottention": {"w_min": 2}},
         attention_backend="gather",
     ).double()
 

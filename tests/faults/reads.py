@@ -30,7 +30,7 @@ from videofib.checkpoint.manager import NoCheckpoints
 from videofib.data.clips.dataset import ClipDataset, ClipSpec
 from videofib.data.clips.transforms import TrainTransform
 from videofib.data.errors import DecodeError
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.video.decode import probe

@@ -42,7 +42,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(experiment, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "it is saved, and the same command goes on" in said
+    assert "and saved; run the same command to resume" in said
     assert len(list((asked / "checkpoints").glob("*.pyth"))) == 1
     assert not (asked / "checkpoints" / f"checkpoint_epoch_{EPOCHS:05d}.pyth").exists()
 

@@ -94,7 +94,7 @@ def test_pairs_are_those_of_a_plain_loop_and_the_nearest_are_named(monkeypatch):
     assert near_pairs([], held_out, 20, 5) == near_pairs(train, [], 20, 5) == (0, [])
 
 
-def test_a_copy_in_the_other_split_is_in_the_report_and_told_by_the_command(shared_data, tmp_path):
+def test_a_copy_in_the_other_split_is_in_the_report_and_printed_by_the_command(shared_data, tmp_path):
     source = shared_data / "ucf101_5/Lunges"
     for part, name in (("train", "v_Lunges_g01_c01"), ("train", "v_Lunges_g08_c01"), ("val", "v_Lunges_g02_c01")):
         (tmp_path / f"raw/{part}/Lunges").mkdir(parents=True, exist_ok=True)
@@ -110,14 +110,14 @@ def test_a_copy_in_the_other_split_is_in_the_report_and_told_by_the_command(shar
     (group,) = report["leaks_by_name"]
     assert group.startswith("v_Lunges_g01 (within a class): 1 for training")
     assert f"  {copy}" in prepared.stdout
-    told = subprocess.run([*command, "leaks", str(tmp_path / "out"), "--near", "0"], capture_output=True, text=True)
-    assert (told.returncode, told.stdout.splitlines()[:2]) == (0, [group, copy])
-    assert told.stdout.endswith("1 pairs of middle frames that differ in at most 0 of 64 bits\n")
+    printed = subprocess.run([*command, "leaks", str(tmp_path / "out"), "--near", "0"], capture_output=True, text=True)
+    assert (printed.returncode, printed.stdout.splitlines()[:2]) == (0, [group, copy])
+    assert printed.stdout.endswith("1 pairs of middle frames that differ in at most 0 of 64 bits\n")
     wrong = subprocess.run([*command, "leaks", str(tmp_path)], capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
 
 
-def test_more_leaks_than_head_wants_to_see_end_quietly(tmp_path):
+def test_output_that_head_cuts_short_ends_without_an_error(tmp_path):
     rows = [row(f"{number}", "train" if number % 2 else "test", "00000000000000ff") for number in range(60)]
     write_manifest(tmp_path / "manifest.parquet", rows)
     command = f"{sys.executable} -m videofib.cli prep leaks {shlex.quote(str(tmp_path))} | head -1"

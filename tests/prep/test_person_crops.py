@@ -28,16 +28,16 @@ from videofib.prep.transcode import Encoding, pixel_crop, transcode
         ((-5.0, 3, 3, 5), (0, 3, 4, 5)),
     ],
 )
-def test_whole_even_pixels_within_the_frame(box, expected):
+def test_crops_have_even_integer_sides_within_the_frame(box, expected):
     assert pixel_crop(box, 40, 20) == expected
 
 
-def test_a_frame_of_odd_size_cut_to_its_whole_loses_a_line():
+def test_a_crop_of_an_entire_frame_of_odd_size_loses_a_line():
     assert pixel_crop((0, 0, 99, 99), 41, 21) == (0, 0, 40, 20)
     assert pixel_crop((0, 0, 99, 99), 1, 1) == (0, 0, 1, 1)
 
 
-def test_a_box_outside_is_told():
+def test_a_box_outside_is_refused():
     with pytest.raises(DecodeError, match=r"\[50, 0, 60, 10\] lies outside of the frame, which is 40x20"):
         pixel_crop((50, 0, 60, 10), 40, 20)
 
@@ -58,14 +58,14 @@ def test_one_box_and_the_union_of_many(tmp_path):
         ({"v": [[0, 1, 2, 3, 4], [1, 2, 3, 4]]}, r"'v': box 2: expected \[frame, x0, y0, x1, y1\]"),
         ({"v": [1, 2, "3", 4]}, r"'v': expected"),
         ({"v": [1, 2, True, 4]}, r"'v': expected"),
-        ({"v": [5, 2, 5, 4]}, r"'v': \[5, 2, 5, 4\] is no box: x0 must be below x1"),
-        ({"v": [0, 0, float("nan"), 4]}, r"'v': .* is no box"),
-        ({"v": [0, 0, float("inf"), 4]}, r"'v': .* is no box"),
-        ({"v": [[-1, 0, 0, 5, 5]]}, r"'v': box 1: frame -1 is no number of a frame"),
-        ({"v": [[float("nan"), 0, 0, 5, 5]]}, r"'v': box 1: frame nan is no number of a frame"),
+        ({"v": [5, 2, 5, 4]}, r"'v': \[5, 2, 5, 4\] is not a box: x0 must be below x1"),
+        ({"v": [0, 0, float("nan"), 4]}, r"'v': .* is not a box"),
+        ({"v": [0, 0, float("inf"), 4]}, r"'v': .* is not a box"),
+        ({"v": [[-1, 0, 0, 5, 5]]}, r"'v': box 1: frame -1 is not a frame number"),
+        ({"v": [[float("nan"), 0, 0, 5, 5]]}, r"'v': box 1: frame nan is not a frame number"),
     ],
 )
-def test_what_is_no_box_is_named_with_video_and_key(tmp_path, content, message):
+def test_invalid_boxes_are_reported_with_video_and_key(tmp_path, content, message):
     (tmp_path / "b.json").write_text(json.dumps(content))
     with pytest.raises(PrepareError, match=message):
         read_boxes(tmp_path / "b.json")
@@ -75,13 +75,13 @@ def items(*names):
     return [Item(name, 0, ("train",), Path(name)) for name in names]
 
 
-def test_videos_are_found_by_name_and_the_rest_is_noted(tmp_path):
+def test_videos_are_found_by_name_and_the_others_are_reported(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"a": [0, 0, 1, 1], "y/b.avi": [0, 0, 2, 2], "gone": [0, 0, 3, 3]}))
     cut, notes = cut_to_persons(items("x/a.avi", "x/b.avi", "y/b.avi"), tmp_path / "b.json")
     assert [item.crop for item in cut] == [(0, 0, 1, 1), None, (0, 0, 2, 2)]
     assert notes == {"without_person_crop": ["x/b.avi"], "person_crops_of_no_video": ["gone"]}
     (tmp_path / "b.json").write_text(json.dumps({"b": [0, 0, 1, 1]}))
-    with pytest.raises(PrepareError, match=r"'b' fits x/b\.avi and y/b\.avi; name the video as one of these"):
+    with pytest.raises(PrepareError, match=r"'b' matches x/b\.avi and y/b\.avi; use one of these as the key"):
         cut_to_persons(items("x/b.avi", "y/b.avi"), tmp_path / "b.json")
     (tmp_path / "b.json").write_text(json.dumps({"b": [0, 0, 1, 1], "x/b.avi": [0, 0, 1, 1]}))
     with pytest.raises(PrepareError, match=r"'x/b\.avi' is x/b\.avi, which has a box already"):
@@ -112,7 +112,7 @@ def test_the_command_cuts_to_the_box_and_a_changed_box_is_done_again(tmp_path):
     report = (tmp_path / "out/report.json").read_text()
     assert "c/v.mp4: the box [500.0, 0.0, 510.0, 10.0] lies outside of the frame, which is 120x80" in report
     result = subprocess.run([*command, "--codec", "copy"], capture_output=True, text=True)
-    assert "--person-crops does not go with --codec copy" in result.stderr
+    assert "--person-crops cannot be used with --codec copy" in result.stderr
 
 
 def test_boxes_are_those_of_the_upright_picture(shared_data, tmp_path):

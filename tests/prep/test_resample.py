@@ -1,4 +1,4 @@
-"""Constant rates: which frame is on the screen, whatever the source's times are."""
+"""Constant rates: the frame that is on the screen, whatever the source's times are."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def test_frames_that_claim_to_stay_for_days_are_refused_before_they_are_repeated
         resampled([0, 0.04, 1e5], 25, 25)
 
 
-def test_no_frames_are_told():
+def test_no_frames_are_an_error():
     with pytest.raises(DecodeError, match="no frames"):
         resampled([], 25, 25)
 
@@ -91,7 +91,7 @@ def test_a_variable_rate_becomes_constant_by_time(tmp_path):
     assert keys == list(range(0, info.num_frames, 3))
 
 
-def test_impossible_rates_are_told(tmp_path):
+def test_impossible_rates_are_refused(tmp_path):
     (tmp_path / "raw").mkdir()
     script = Path(__file__).parents[2] / "data_prep/folder.py"
     command = [sys.executable, str(script), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]

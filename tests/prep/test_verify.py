@@ -1,4 +1,4 @@
-"""Whatever happens to a prepared folder, verify names the file."""
+"""verify names every file of a prepared folder that has changed."""
 
 import os
 import re
@@ -91,7 +91,7 @@ def test_each_kind_of_damage_is_named_with_the_file(out, damage, problem):
     assert re.search(problem, "\n".join(problems))
 
 
-def test_without_a_manifest_and_while_it_is_written_it_says_so(out):
+def test_without_a_manifest_and_while_it_is_written_verify_refuses(out):
     with (out / ".lock").open("w") as lock:
         flock(lock, LOCK_EX)
         with pytest.raises(ManifestError, match="a preparation is writing to"):

@@ -10,12 +10,12 @@ from PIL import Image
 
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform, cut, normalize, to_tensor
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.files import printable
 from videofib.prep.encode import write_video
 from videofib.report.browse.clips import BrowsedVideo, Clip, browse, evenly_spaced
 from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined
-from videofib.report.browse.page import class_name, frames_text, write_folder
+from videofib.report.browse.gallery import class_name, frames_text, write_folder
 
 PIXELS = {"mean": [0.45, 0.4, 0.5], "std": [0.225, 0.2, 0.25]}
 SPEC = ClipSpec(num_frames=4, sampling_rate=3, target_fps=25)

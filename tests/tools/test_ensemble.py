@@ -81,7 +81,7 @@ def test_the_weighted_mean_of_runs_in_any_order(ensemble, tmp_path):
     assert [(member["weight"], member["top1_acc"]) for member in results["members"]] == [(1.0, 50.0), (3.0, 50.0)]
     lines = done.out.splitlines()
     assert len(lines) == 3
-    assert lines[-1].startswith("together: top1_acc 50.00 [")
+    assert lines[-1].startswith("ensemble: top1_acc 50.00 [")
 
 
 def test_a_video_that_one_run_could_not_read_has_the_others_scores(ensemble, tmp_path):
@@ -103,7 +103,7 @@ def test_runs_of_several_classes(ensemble):
     several = {"labels": torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 1]]), "kind": "sigmoid"}
     done = ensemble(replace(ONE, **several), replace(TWO, **several))
     assert done.code == 0
-    assert "together: mAP " in done.out
+    assert "ensemble: mAP " in done.out
 
 
 @pytest.mark.parametrize(

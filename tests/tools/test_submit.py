@@ -53,7 +53,7 @@ def test_a_job_that_must_make_room_saves_and_goes_on(experiment, tmp_path, monke
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert f"its output is in {out}/job/" in said
-    assert "it is saved, and the same command goes on" in log.read_text()
+    assert "and saved; run the same command to resume" in log.read_text()
     assert "resuming from" in log.read_text()
     assert "2 process(es)" in log.read_text()
 

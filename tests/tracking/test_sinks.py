@@ -9,7 +9,7 @@ import time
 import pytest
 
 from videofib.config import load_config
-from videofib.run.sinks import attach_sinks
+from videofib.run.main import attach_sinks
 from videofib.tracking import sinks
 from videofib.tracking.log import close_logging, log_stats, setup_logging
 

@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.report.browse.clips import browse, evenly_spaced
-from videofib.report.browse.page import write_folder
+from videofib.report.browse.gallery import write_folder
 from videofib.run.loaders import build_eval_loader, build_train_loader
 from videofib.run.preflight import check_split, read_class_names
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.engine.evaluate import write_results
-from videofib.metrics.ensemble import average
+from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append({"file": str(file), "weight": weight, **figures})
         print(line(str(file), figures))
     figures = task.summarize(mean, unreadable=args.unreadable, details=True)
-    print(line("together", figures))
+    print(line("ensemble", figures))
     if args.out:
         write_results(args.out, {**figures, "members": rows}, mean)
 

@@ -9,6 +9,7 @@ model runs twice on the CPU, on one clip of TEST_CROP_SIZE.
 from collections.abc import Sequence
 
 from videofib.models.profiling import Cost, cost
+from videofib.report.html import amount
 from videofib.run.main import config_from_command_line
 from videofib.run.models import build_model
 
@@ -20,21 +21,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     except ValueError as error:  # a ConfigError, or sizes that describe no model
         raise SystemExit(f"error: {error}") from None
     size = cfg.DATA.TEST_CROP_SIZE
-    print(
-        table(
-            cost(model, (3, cfg.DATA.NUM_FRAMES, size, size)), cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS
-        )
-    )
+    found = cost(model, (3, cfg.DATA.NUM_FRAMES, size, size))
+    print(table(found, views=cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS))
 
 
 def table(found: Cost, views: int) -> str:
     """The cost of one clip, and of a video of ``views`` views, as lines to print."""
-    lines = [
-        f"parameters                        {found.parameters / 1e6:12.2f} M",
-        f"multiply-adds of a clip           {found.multiply_adds / 1e9:12.2f} G",
-        *(f"  {name:31} {count / 1e9:12.2f} G" for name, count in found.by_operator.items() if count),
-        f"multiply-adds of a video, {views:2} views {found.multiply_adds * views / 1e9:10.2f} G",
-        f"activations of a clip             {found.activations / 1e6:12.2f} M",
-        f"not counted: {', '.join(sorted(found.uncounted)) or 'nothing'}",
+    rows = [
+        ("parameters", found.parameters),
+        ("multiply-adds of a clip", found.multiply_adds),
+        *((f"  {name}", count) for name, count in found.by_operator.items() if count),
+        (f"multiply-adds of a video, {views} views", found.multiply_adds * views),
+        ("activations of a clip", found.activations),
     ]
+    lines = [f"{name:36} {amount(value):>10}" for name, value in rows]
+    lines.append(f"not counted: {', '.join(sorted(found.uncounted)) or 'nothing'}")
     return "\n".join(lines)

@@ -25,7 +25,7 @@ _C.GLOBAL_BATCH_SIZE = integer(
 )
 
 _C.TRAIN = Section("Training.")
-_C.TRAIN.ENABLE = switch(True, about="whether run_net trains")
+_C.TRAIN.ENABLE = switch(True, about="whether videofib run trains")
 _C.TRAIN.BATCH_SIZE = integer(
     8, above=0, unit="videos", about="videos in a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips"
 )
@@ -69,7 +69,7 @@ _C.CHECKPOINT.METRIC = one_of(
 )
 
 _C.TEST = Section("Multi-view testing.")
-_C.TEST.ENABLE = switch(True, about="whether run_net tests")
+_C.TEST.ENABLE = switch(True, about="whether videofib run tests")
 _C.TEST.BATCH_SIZE = integer(8, above=0, unit="views", about="views in a forward pass, over all processes")
 _C.TEST.NUM_ENSEMBLE_VIEWS = integer(10, above=0, unit="clips", about="temporal clips of each video")
 _C.TEST.NUM_SPATIAL_CROPS = one_of(1, 3, default=3, about="crops of each clip: the centre; or left, centre and right")

@@ -13,7 +13,7 @@ PROTOCOLS = "file,subfile"
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A video stored, as it is, within another file: ``size`` bytes of ``path`` from byte ``start``, counted from 0.
+    """A video stored unchanged within another file: ``size`` bytes of ``path`` from byte ``start``, counted from 0.
 
     For a tar these are ``TarInfo.offset_data`` and ``TarInfo.size``. Compressed archives cannot be read in parts.
     """

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import SPLITS, VideoRecord, has_several_classes, load_split
+from videofib.data.lists.manifest import SPLITS, has_several_classes, load_split
 from videofib.data.lists.parquet import write_columns
+from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.remote import file_system, is_remote, one_line
 from videofib.data.lists.shard_index import COLUMNS, LABELS
 from videofib.data.samplers import shuffled
@@ -30,15 +31,15 @@ SHARD_BYTES = 1 << 30
 def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, shard_bytes: int = SHARD_BYTES) -> int:
     """Pack videos into ``out/{split}-000000.tar`` and so on, then write ``out/{split}.parquet``.
 
-    The order of the videos is shuffled once, so that each shard has many classes; the same records give the same bytes.
-    The index is written last. What an earlier run has left in a folder is removed first; behind a URL it stays.
+    The videos are shuffled once, so that each shard has many classes; the same records give the same bytes. The index
+    is written last. Shards of an earlier run are removed from a folder first; behind a URL they stay.
 
     Args:
         out: a folder or a URL.
-        shard_bytes: a shard ends with the video that fills it to so many.
+        shard_bytes: a shard ends with the video that brings it to this size.
 
     Returns:
-        How many shards there are.
+        The number of shards.
 
     Raises:
         ManifestError: no records, or a record without a local file of its own.
@@ -73,7 +74,7 @@ def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, sh
 
 def _pack(tar: tarfile.TarFile, key: str, record: VideoRecord, size: int, multi_label: bool) -> int:
     """Add a video, its label (or labels) and its facts; returns the offset of the video's bytes."""
-    info = tarfile.TarInfo(key + Path(record.path).suffix.lower())  # mode, owner and time stay the same everywhere
+    info = tarfile.TarInfo(key + Path(record.path).suffix.lower())  # mode, owner and time are the same on every machine
     info.size = size
     start = tar.offset + tarfile.BLOCKSIZE
     with Path(record.path).open("rb") as file:
@@ -92,12 +93,12 @@ def _pack(tar: tarfile.TarFile, key: str, record: VideoRecord, size: int, multi_
 
 def _size(record: VideoRecord) -> int:
     if isinstance(record.path, ByteRange) or is_remote(record.path):
-        raise ManifestError(f"{record.path} is within a shard or behind a URL; pack the files themselves")
+        raise ManifestError(f"{record.path} is in a shard or behind a URL; only local video files can be packed")
     return Path(record.path).stat().st_size
 
 
 def _writing(out: str | Path, name: str):
-    """A local file to write, which then appears as ``out/name``, whole."""
+    """A local file to write, which then appears as ``out/name``, completely or not at all."""
     return _uploading(f"{out}/{name}") if is_remote(out) else replacing(Path(out) / name)
 
 
@@ -121,9 +122,11 @@ def _upload(file: Path, url: str) -> None:
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Pack the splits of a prepared folder."""
     parser = argparse.ArgumentParser(prog, description="Pack the videos of list files into WebDataset tar shards.")
-    parser.add_argument("folder", type=Path, help="with train.csv, val.csv, test.csv, as preparation writes it")
+    parser.add_argument("folder", type=Path, help="a prepared folder, with train.csv, val.csv, test.csv")
     parser.add_argument("--out", required=True, help="a folder, or a URL that fsspec can write to")
-    parser.add_argument("--shard-bytes", type=int, default=SHARD_BYTES, help="about so many a shard (%(default)s)")
+    parser.add_argument(
+        "--shard-bytes", type=int, default=SHARD_BYTES, help="approximate size of a shard (default %(default)s)"
+    )
     args = parser.parse_args(arguments)
     try:
         splits = [split for split in SPLITS if (args.folder / f"{split}.csv").is_file()]

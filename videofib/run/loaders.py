@@ -13,7 +13,8 @@ from torch import Tensor
 from videofib.config import ConfigError
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
-from videofib.data.lists.manifest import ManifestError, VideoRecord, load_split
+from videofib.data.lists.manifest import ManifestError, load_split
+from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.shard_index import has_shards, read_shards
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import MultigridLoader, MultigridStage, long_cycle

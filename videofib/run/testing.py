@@ -30,14 +30,14 @@ logger = logging.getLogger(__name__)
 
 def evaluate_run(cfg: CfgNode) -> dict:
     """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures."""
-    source = _checkpoint(cfg)
+    weights = _checkpoint(cfg)
     mesh = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
     with build_eval_loader(cfg, "test", data_rank(mesh), data_size(mesh)) as loader:
         records, class_names = loader.dataset.records, read_class_names(cfg)
         check_split(cfg, loader, "test")
         model = model_from_config(cfg, mesh)
-        _load_all(cfg, model, source)
-        logger.info("testing %s (epoch %s) on %d videos", source.name, source.epoch, len(records))
+        _load_all(cfg, model, weights)
+        logger.info("testing %s (epoch %s) on %d videos", weights.name, weights.epoch, len(records))
         cache = _resume_cache(cfg, model, records) if cfg.TEST.RESUME else None
         if cache and cache.indices:
             loader.restrict([index for index in range(len(records)) if index not in cache.indices])
@@ -53,7 +53,7 @@ def evaluate_run(cfg: CfgNode) -> dict:
             cache=cache,
             mesh=mesh,
         )
-    results = {**figures, "checkpoint": source.name, "epoch": source.epoch}
+    results = {**figures, "checkpoint": weights.name, "epoch": weights.epoch}
     if processes.is_main():
         write_results(cfg.OUTPUT_DIR, results, scores)
         if cache:
@@ -81,15 +81,15 @@ def _checkpoint(cfg: CfgNode) -> Weights:
     raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
 
 
-def _load_all(cfg: CfgNode, model: nn.Module, source: Weights) -> None:
+def _load_all(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
     """Load the weights.
 
     Raises:
         CheckpointError: some of the model's are missing.
     """
-    report = load_into_model(cfg, model, source)
+    report = load_into_model(cfg, model, weights)
     if report.untrained:
-        raise CheckpointError(f"{source.name} lacks weights of the model to test: {', '.join(report.untrained)}")
+        raise CheckpointError(f"{weights.name} lacks weights of the model to test: {', '.join(report.untrained)}")
 
 
 def _resume_cache(cfg: CfgNode, model: nn.Module, records: Sequence) -> ResumeCache:

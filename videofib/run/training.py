@@ -37,7 +37,7 @@ from videofib.run.loaders import build_eval_loader, build_train_loader, multigri
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
 from videofib.run.preflight import (
     check_compiler,
-    check_shares,
+    check_sharded_checkpoints,
     check_split,
     choose_amp_dtype,
     read_class_names,
@@ -52,7 +52,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     device, mesh = processes.device(), make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
     amp_dtype = choose_amp_dtype(cfg, device)
     check_compiler(cfg, device)
-    check_shares(cfg)
+    check_sharded_checkpoints(cfg)
     part = (data_rank(mesh), data_size(mesh))
     with (
         shared(build_train_loader(cfg, *part), mesh) as train_loader,

@@ -17,10 +17,10 @@ from videofib.data.lists.manifest import (
     read_folder,
     read_list,
     read_manifest,
-    verified,
     write_list,
     write_manifest,
 )
+from videofib.data.lists.record import verified
 from videofib.files import from_utf8, to_utf8
 
 AWKWARD = ["a b/c d.mp4", "quote's,comma;semi.mp4", "(1)+!.avi", "ünï.mp4", " leading.mp4", "#hash.mp4"]

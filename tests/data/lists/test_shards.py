@@ -193,7 +193,7 @@ def test_labels_of_an_index_that_contradict_each_other_are_refused(shards, tmp_p
         read_shards(tmp_path, "train", multi_label=True)
 
 
-def test_what_is_not_there_is_named(files, tmp_path, capsys):
+def test_missing_files_and_unknown_protocols_are_reported(files, tmp_path, capsys):
     with pytest.raises(
         ManifestError, match=r"no index of shards: file://.*/train\.parquet cannot be fetched: FileNotFound"
     ):

@@ -1,4 +1,4 @@
-"""The loader's promises: order, no sample lost to a broken one, memory that is used again."""
+"""The loader: batches in order, no sample lost to a broken video, memory that is reused."""
 
 import gc
 import logging
@@ -19,7 +19,7 @@ from videofib.data.loading.workers import WorkerError
 
 @pytest.fixture
 def make_loader():
-    """Loaders with two workers, which are ended with the test."""
+    """Loaders with two workers, which are closed after the test."""
     loaders = []
 
     def make(dataset, keys=None, batch_size=3, **options):
@@ -37,7 +37,7 @@ def labels(batches):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
-def test_batches_come_in_the_order_of_the_keys_whoever_is_slow(make_loader, num_workers):
+def test_batches_come_in_the_order_of_the_keys_even_if_a_read_is_slow(make_loader, num_workers):
     loader = make_loader(Videos("slow", *["good"] * 6), num_workers=num_workers)
     for _ in range(2):
         found = [(batch["labels"].tolist(), batch["views"][:, 0, 0, 0, 0, 0].tolist()) for batch in loader]
@@ -60,16 +60,16 @@ def test_a_hanging_read_costs_its_worker_and_nothing_else(make_loader, caplog):
     assert caplog.text.count("hang 1") == 1
 
 
-def test_a_crash_is_forgiven_once(make_loader, tmp_path, caplog):
-    deed = f"crash-once 1 {tmp_path / 'crashed'}"
-    batches = list(make_loader(Videos("good", deed, "crash", "good")))
+def test_a_read_that_crashes_once_is_tried_again(make_loader, tmp_path, caplog):
+    action = f"crash-once 1 {tmp_path / 'crashed'}"
+    batches = list(make_loader(Videos("good", action, "crash", "good")))
     assert labels(batches) == [[0, 1, 3], [3]]
     assert batches[0]["failures"] == [("v2", "crash 2: the process that read it died twice (signal SIGSEGV)")]
     assert "crash 2" in caplog.text
     assert "crash-once" not in caplog.text
 
 
-def test_a_worker_that_somebody_kills_loses_no_sample(make_loader):
+def test_a_killed_worker_loses_no_sample(make_loader):
     loader = make_loader(Videos(*["slow"] * 8), batch_size=4)
     batches = iter(loader)
     next(batches)
@@ -79,7 +79,7 @@ def test_a_worker_that_somebody_kills_loses_no_sample(make_loader):
 
 
 def test_a_stopped_worker_is_replaced(make_loader):
-    """SIGSTOP is as near as a test comes to a decoder that hangs in the kernel: no code of the worker runs."""
+    """SIGSTOP is the closest a test gets to a decoder that hangs in the kernel: no code of the worker runs."""
     loader = make_loader(Videos(*["slow"] * 4), batch_size=1, num_workers=1, time_limit=1.0)
     batches = iter(loader)
     next(batches)
@@ -89,7 +89,7 @@ def test_a_stopped_worker_is_replaced(make_loader):
     assert loader._workers._workers[0].process.pid != worker
 
 
-def test_what_cannot_be_read_is_replaced_and_named_in_its_batch(make_loader):
+def test_unreadable_videos_are_replaced_and_named_in_their_batch(make_loader):
     batches = list(make_loader(Videos("good", "bad", "good", "bad", "good"), batch_size=2))
     assert labels(batches) == [[0, 2], [2, 4], [4]]
     assert [batch["failures"] for batch in batches] == [
@@ -101,8 +101,8 @@ def test_what_cannot_be_read_is_replaced_and_named_in_its_batch(make_loader):
         list(make_loader(Videos("bad", "bad")))
 
 
-def test_a_mistake_in_the_code_is_not_taken_for_a_bad_video(make_loader):
-    with pytest.raises(WorkerError, match=r"(?s)bug 1.*KeyError: 'a mistake in the code'"):
+def test_an_error_in_the_code_is_not_taken_for_a_bad_video(make_loader):
+    with pytest.raises(WorkerError, match=r"(?s)bug 1.*KeyError: 'an error in the code'"):
         list(make_loader(Videos("good", "bug")))
 
 
@@ -131,13 +131,13 @@ def test_two_passes_at_once_do_not_disturb_each_other(make_loader):
     assert [batch["labels"][0].item() for batch in second] == [100, 200, 300, 400]
 
 
-def test_a_batch_stays_as_it_is_while_anybody_holds_a_part_of_it(make_loader):
+def test_a_batch_is_not_overwritten_while_a_view_of_it_exists(make_loader):
     loader = make_loader(Videos(*["good"] * 12), batch_size=2)
     kept = [batch["views"][1, 0, 0] for _ in range(3) for batch in loader]  # views of views
     assert [part.unique().tolist() for part in kept] == [[i] for i in range(1, 12, 2)] * 3
 
 
-def test_memory_is_used_again(make_loader):
+def test_memory_is_reused(make_loader):
     loader = make_loader(Videos(*["good"] * 12), batch_size=2)
     for _ in range(5):
         for batch in loader:  # noqa: B007
@@ -179,6 +179,6 @@ def test_closing_a_loader_ends_its_workers_and_a_later_pass_starts_new_ones():
     assert alive(pids) == []
 
 
-def test_a_sampler_without_length_is_refused():
+def test_a_sampler_without_a_length_is_refused():
     with pytest.raises(TypeError, match="generator"):
         VideoLoader(Videos("good"), (i for i in range(3)), 1)

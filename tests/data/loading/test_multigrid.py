@@ -1,4 +1,4 @@
-"""The long cycle: which epochs get which clips, that workers follow, and that a run goes on within a stage."""
+"""The long cycle: the clips of each epoch, workers that follow it, and resuming within a stage."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_stages_by_hand():
         ([], 3, "pairs"),
     ],
 )
-def test_factors_that_cannot_be_are_named(factors, epochs, message):
+def test_impossible_factors_are_refused(factors, epochs, message):
     with pytest.raises(ValueError, match=message):
         long_cycle(factors, epochs, 8, 224)
 
@@ -62,7 +62,7 @@ def read(loader, epoch, step=0):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_clips_and_batches_follow_the_epoch_and_any_step_can_be_gone_on_from(files, workers):  # noqa: F811
+def test_clips_and_batches_follow_the_epoch_and_any_step_can_be_resumed(files, workers):  # noqa: F811
     loader = build_train_loader(config(files, **{"DATA_LOADER.NUM_WORKERS": workers}))
     epochs = [read(loader, epoch) for epoch in range(4)]
     small, full = (8, 1, 3, 2, 24, 24), (2, 1, 3, 4, 32, 32)  # 1 / (0.5 · 0.75²) = 3.6, so four times the batch
@@ -92,7 +92,7 @@ def test_learning_rates_follow_the_batches(files):  # noqa: F811
     assert [lr_at(epoch) for epoch in (0, 1, 1.999, 2, 3)] == pytest.approx([0.4, 0.3, 0.2001, 0.05, 0.025])
 
 
-def test_what_does_not_go_with_it_is_named(files):  # noqa: F811
+def test_incompatible_settings_are_refused(files):  # noqa: F811
     with pytest.raises(ConfigError, match="needs a model that takes clips of any size, and X3D_S does not"):
         config(files, **{"MODEL.MODEL_NAME": "X3D_S"})
     with pytest.raises(ConfigError, match="the teacher of DISTILL takes clips of one size"):

@@ -65,7 +65,7 @@ def test_hugging_face_to_ours_to_hugging_face(attention_type, tmp_path, randomiz
 
 def test_an_export_notes_sparse_attention_and_loading_reports_the_difference(tmp_path, randomize):
     options = dict(TINY, attention_type="joint_space_time")
-    sparse = dict(joint_attention="fibottention", fibottention={"variant": "modified"})
+    sparse = dict(joint_attention="fibottention", mixer_options={"fibottention": {"variant": "modified"}})
     model = randomize(TimeSformer(**options, **sparse))
     save_hugging_face(model, tmp_path / "hf")
     save_official(model, tmp_path / "official.pyth")

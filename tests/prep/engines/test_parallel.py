@@ -1,4 +1,4 @@
-"""A pool of processes that loses nothing but what a dying process held."""
+"""A pool of processes that loses nothing but the item of a dying process."""
 
 import pytest
 

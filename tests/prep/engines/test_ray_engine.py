@@ -28,22 +28,22 @@ def local_ray():
     ray.shutdown()
 
 
-def test_what_cannot_be_is_told_in_one_line(tmp_path):
+def test_an_address_without_ray_is_refused_in_one_line(tmp_path):
     (tmp_path / "raw/c").mkdir(parents=True)
     (tmp_path / "raw/c/a.mp4").write_bytes(b"x")
     command = [sys.executable, str(SCRIPT), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     result = subprocess.run([*command, "--address", "auto"], capture_output=True, text=True)
-    assert (result.returncode, result.stderr) == (1, "folder.py: --address auto is for --engine ray\n")
+    assert (result.returncode, result.stderr) == (1, "folder.py: --address auto needs --engine ray\n")
 
 
-def test_without_a_cluster_auto_is_told_in_one_line(tmp_path):
+def test_auto_without_a_cluster_is_reported_in_one_line(tmp_path):
     (tmp_path / "raw/c").mkdir(parents=True)
     (tmp_path / "raw/c/a.mp4").write_bytes(b"x")
     command = [sys.executable, str(SCRIPT), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     command += ["--engine", "ray", "--address", "auto"]
     result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "RAY_ADDRESS": ""})
     if "not one of 1 videos could be read" in result.stderr:
-        pytest.skip("somebody's Ray runs on this machine, and auto has found it")
+        pytest.skip("another Ray runs on this machine, and auto has found it")
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "Could not find any running Ray instance" in result.stderr
 
@@ -61,7 +61,7 @@ def test_results_exceptions_and_lost_workers(tmp_path):
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_only_so_many_items_are_with_ray_at_once():
+def test_only_as_many_items_as_jobs_are_with_ray_at_once():
     item = "[__import__('time').time(), __import__('time').sleep(0.1), __import__('time').time()]"
     spans = sorted(result for _, result in run_on_ray(eval, [item] * 5, 1))
     assert all(before[2] <= after[0] for before, after in pairwise(spans))

@@ -45,7 +45,7 @@ def test_all_splits_together(shared_data):
     )  # of 6766 files, some of which no split uses
 
 
-def test_splits_that_contradict_each_other_are_told(tmp_path):
+def test_splits_that_contradict_each_other_are_refused(tmp_path):
     for number in (1, 2, 3):
         (tmp_path / f"wave_test_split{number}.txt").write_text("a.avi 1\n")
     (tmp_path / "run_test_split1.txt").write_text("b.avi 1\n")
@@ -54,7 +54,7 @@ def test_splits_that_contradict_each_other_are_told(tmp_path):
 
 
 def test_names_with_brackets_and_signs_are_found_and_prepared(shared_data, tmp_path):
-    """These files are also the ones in which decord, after a seek, returns other frames than asked for."""
+    """These files are also the ones in which decord, after a seek, returns wrong frames."""
     annotations = tmp_path / "annotations"
     annotations.mkdir()
     raw = shared_data / "samples/hmdb51"

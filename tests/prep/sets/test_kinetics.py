@@ -27,13 +27,13 @@ def test_official_counts(shared_data):
     assert listing.notes == {"unlabelled_lists": [], "listed_twice": []}
 
 
-def test_both_naming_habits_and_all_kinds_of_folders(shared_data, tmp_path):
+def test_both_naming_schemes_and_all_kinds_of_folders(shared_data, tmp_path):
     source, raw = shared_data / "hostile/short_7frame.mp4", tmp_path / "raw"
-    places = ["air_drumming/aaaaaaaaaaa.mp4", "air drumming/bbbbbbbbbbb_000010_000020.mkv", "-ccccccccc0.mp4"]
-    places += ["train/yoga/ddddddddddd_000001_000011.mp4", "yoga/eeeeeeeeeee.mp4"]
-    for place in places:
-        (raw / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, raw / place)
+    names = ["air_drumming/aaaaaaaaaaa.mp4", "air drumming/bbbbbbbbbbb_000010_000020.mkv", "-ccccccccc0.mp4"]
+    names += ["train/yoga/ddddddddddd_000001_000011.mp4", "yoga/eeeeeeeeeee.mp4"]
+    for name in names:
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, raw / name)
     annotations = tmp_path / "annotations"
     annotations.mkdir()
     rows = ["air drumming,aaaaaaaaaaa,3,13,train", "air drumming,bbbbbbbbbbb,10,20,validate"]

@@ -1,4 +1,4 @@
-"""UCF101's official annotations, and the whole script on real clips."""
+"""UCF101's official annotations, and the full command on real clips."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_all_splits_are_listed_over_one_set_of_videos(shared_data):
     assert read_splits(ucf101.read_annotations, folder, "2") == ucf101.read_annotations(folder, 2)
 
 
-def test_the_lists_of_all_splits_find_the_videos_and_what_is_known_of_them(shared_data, tmp_path):
+def test_the_lists_of_all_splits_find_the_videos_and_their_facts(shared_data, tmp_path):
     for name in ("Lunges/v_Lunges_g01_c01.avi", "Lunges/v_Lunges_g08_c01.avi"):
         (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "raw" / name).symlink_to(shared_data / "ucf101_5" / name)
@@ -133,7 +133,7 @@ def test_hostile_names_are_refused_in_one_line(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_folders_are_told_in_one_line(tmp_path):
+def test_wrong_folders_are_reported_in_one_line(tmp_path):
     write_annotations(tmp_path / "annotations")
     assert "is not a folder" in run(tmp_path, check=False).stderr
     (tmp_path / "raw").mkdir()

@@ -39,7 +39,7 @@ def build_auto_augment(spec: str, mean: Sequence[float]) -> AutoAugment:
     (arXiv 2103.10158); ``augmix``: AugMix (arXiv 1912.02781), its mixed picture without the consistency loss.
 
     Raises:
-        ValueError: another text.
+        ValueError: an unknown augmentation.
     """
     settings = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": [255 * value for value in mean]}
     if spec == "trivial":

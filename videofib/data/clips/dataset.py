@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from videofib.data.clips.transforms import CHANNELS, TrainTransform, ViewTransform
 from videofib.data.errors import DecodeError, FrameIndexError
-from videofib.data.lists.manifest import VideoRecord, verified
+from videofib.data.lists.record import VideoRecord, verified
 from videofib.data.lists.remote import fetched
 from videofib.data.sampling import (
     clip_indices,
@@ -40,7 +40,7 @@ class ClipSpec:
     Frames whose shorter side is longer than ``short_side`` pixels are scaled down to it while they are read; 0: never.
 
     Raises:
-        ValueError: another ``sampling``.
+        ValueError: an unknown ``sampling``.
     """
 
     num_frames: int
@@ -160,7 +160,7 @@ class ViewDataset(Dataset):
 
 @dataclass(frozen=True)
 class ReadClips:
-    """Reads a training sample; small enough to be sent to workers, which so need no copy of all records."""
+    """Reads a training sample; small enough to send to workers, which need no copy of all records."""
 
     spec: ClipSpec
     transform: TrainTransform

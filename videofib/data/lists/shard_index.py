@@ -17,8 +17,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import SEVERAL_CLASSES_HINT, VideoRecord, class_indices
+from videofib.data.lists.manifest import SEVERAL_CLASSES_HINT, class_indices
 from videofib.data.lists.parquet import read_columns
+from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.remote import fetched_file, is_remote
 from videofib.data.source import ByteRange
 

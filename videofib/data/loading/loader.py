@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from videofib.data.clips.dataset import ClipDataset, ViewDataset, load_sample
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.shared_memory import BatchBuffers
 from videofib.data.loading.workers import ReadRequest, WorkerPool
 

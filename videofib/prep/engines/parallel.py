@@ -1,4 +1,4 @@
-"""Doing many independent things in a pool of processes that outlives the death of a worker."""
+"""Calls a function for many items in a pool of local processes; a process that dies costs the item it worked on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from videofib.data.errors import describe_exit
 
 
 class WorkerDied(RuntimeError):
-    """The process that worked on an item ended before it answered (a crash in a decoder, out of memory, kill -9)."""
+    """The process that worked on an item ended without a result (a crash in a decoder, out of memory, kill -9)."""
 
 
 def run_parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -> Iterator[tuple[int, Any]]:
     """Call ``function(item)`` for every item in ``jobs`` processes; yield ``(index, result)`` as they finish.
 
     Where the call raised, the result is the exception; where its process died, a ``WorkerDied``, and a new process
-    takes over the items that are left. Nothing else is lost, since every process holds one item at a time.
+    takes over. Nothing else is lost, since every process has one item at a time.
 
     Args:
-        function: a function at the top of a module (it is sent by name).
-        items: what to call it with; sent by pickle.
+        function: a function at module level (it is sent by name).
+        items: its arguments; sent by pickle.
         jobs: processes at once.
 
     Raises:
@@ -64,20 +64,20 @@ def run_parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int
 
 class _Worker:
     def __init__(self, function: Callable[[Any], Any]):
-        # spawn: a forked copy of a process that has decoded videos inherits the locks of its threads and may hang
+        # spawn: a fork of a process that has decoded videos inherits the locks of its threads and may hang
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(function, theirs), daemon=True)
         self.process.start()
-        theirs.close()  # theirs is now open in the worker alone, so that its death closes the pipe
+        theirs.close()  # now open only in the worker, so that the pipe closes when the worker ends
 
     def give(self, index: int, item: Any) -> None:
         self.index = index
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: the next recv says so
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: the next recv will notice
             self.connection.send(item)
 
     def end(self) -> str:
-        """Close the pipe, wait for the process and say how it ended."""
+        """Close the pipe, wait for the process and return how it ended."""
         self.connection.close()
         self.process.join()
         return describe_exit(self.process.exitcode)

@@ -1,8 +1,8 @@
 """``run_parallel`` on Ray: the same call, on this machine or on a cluster. Ray is imported only when it is used.
 
-Items must be idempotent, since one whose worker is lost is done again elsewhere, perhaps while the first still writes.
-Preparation's are: a video is written under another name and then renamed, and it always gets the same bytes.
-On a cluster all machines must see the folders of videos and output under the same paths.
+Items must be idempotent, since an item whose worker is lost is done again by another one, perhaps while the first still
+writes. A preparation's are: a video is written under a temporary name and then renamed, and always has the same bytes.
+On a cluster, the folders of videos and output must have the same paths on all nodes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from videofib.prep.engines.parallel import WorkerDied
 
-_ATTEMPTS = 4  # an item whose worker is lost so often is the likely cause itself
+_ATTEMPTS = 4  # an item whose worker is lost this often is probably the cause
 _LOG = logging.getLogger(__name__)
 
 
@@ -25,15 +25,15 @@ def run_on_ray(
 ) -> Iterator[tuple[int, Any]]:
     """Call ``function(item)`` for every item in Ray's workers; yield ``(index, result)`` as they finish.
 
-    As ``run_parallel``, but an item whose worker is lost (killed, out of memory, its machine gone) is done again, and
-    only after the fourth time its result is a ``WorkerDied``.
+    As ``run_parallel``, but an item whose worker is lost (killed, out of memory, its node gone) is done again, up to
+    three times; then its result is a ``WorkerDied``.
 
     Args:
-        function: a function at the top of a module that the workers can import.
-        items: what to call it with; sent by pickle.
-        jobs: items that Ray holds at once, one core each; and the cores of a Ray that is started here.
-        address: of a running cluster, as ``ray.init`` takes it (``auto``, ``host:6379``); None: a Ray of this process,
-            the one that is running in it already or one that is started for the call.
+        function: a function at module level that the workers can import.
+        items: its arguments; sent by pickle.
+        jobs: items submitted to Ray at once, one core each; and the cores of a Ray that is started here.
+        address: of a running cluster, as ``ray.init`` takes it (``auto``, ``host:6379``); None: the Ray that already
+            runs in this process, or one that is started for the call.
 
     Raises:
         ValueError: ``jobs`` below 1.
@@ -64,7 +64,7 @@ def run_on_ray(
                 reason = type(error).__name__
                 if lost[index] < _ATTEMPTS:
                     _LOG.warning("a Ray worker was lost (%s); its item %d is done again", reason, index)
-                    waiting.append((index, items[index]))  # last: what happened to the worker may be over by then
+                    waiting.append((index, items[index]))  # last: the cause may be over by then
                     continue
                 result = WorkerDied(f"its Ray worker was lost {_ATTEMPTS} times ({reason})")
             yield index, result
@@ -72,13 +72,13 @@ def run_on_ray(
 
 @contextmanager
 def _ray(jobs: int, address: str | None) -> Iterator[None]:
-    """Ray, for the time of the block; one that was running in this process before goes on."""
+    """Ray for the duration of the block; a Ray that this process has started earlier keeps running."""
     import ray
 
     if ray.is_initialized():
         yield
         return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a preparation reports to nobody
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a preparation sends no usage statistics
     here = {"num_cpus": jobs, "include_dashboard": False, "object_store_memory": 128 * 2**20}  # results are small
     options = {"address": address} if address else {"address": "local", **here}
     ray.init(**options, log_to_driver=False, logging_level="ERROR")

@@ -14,7 +14,7 @@ from torch import Tensor
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform, denormalize
 from videofib.data.errors import DecodeError
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def _rows(video: BrowsedVideo, class_names: Sequence[str] | None) -> list[Row]:
             name,
             f"{clip.title}: {crop_text(clip)}",
             [outlined(clip.full_frame, clip.box), *clip.frames],
-            [f"frame {clip.indices[0]}, full", *(f"frame {index}" for index in clip.indices)],
+            ["full frame", *(f"frame {index}" for index in clip.indices)],
         )
         for clip in video.clips
     ]

@@ -1,4 +1,4 @@
-"""Decoded frames -> RGB arrays, in the size asked for."""
+"""Decoded frames -> RGB arrays of the requested size."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from videofib.data.sampling import limited_size
 class ToRGB:
     """Converts and scales in one step, bicubic with antialiasing, as preparation does.
 
-    One for a video: it keeps its tables from frame to frame. One thread: with several, rows at the borders of their
-    slices differ from run to run.
+    Use one for all frames of a video, since it keeps its tables. It has one thread: with several, rows at the borders
+    of their slices differ from run to run.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class ToRGB:
 
 
 def scaled_down(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """RGB frames (T, H, W, 3) with a shorter side of at most ``short_side``; for backends that do not scale alike."""
+    """RGB frames (T, H, W, 3) with a shorter side of at most ``short_side``; for backends whose own scaling differs."""
     size, convert = limited_size(*frames.shape[1:3], short_side), ToRGB()
     if size == frames.shape[1:3]:
         return frames
