@@ -268,7 +268,7 @@ def test_frames_that_do_not_divide_are_shown():
         ("MViT_B DATA.NUM_FRAMES 15", "got T=15, crop size 224"),
         ("MViT_B DATA.TRAIN_CROP_SIZE 90 DATA.TEST_CROP_SIZE 90", "got T=8, crop size 90"),
         ("MViT_B DATA.TEST_CROP_SIZE 256", "they are 224 and 256"),
-        ("X3D", "unknown MODEL.MODEL_NAME 'X3D'; known: TimeSformer, SlowFast_R50, X3D_S"),
+        ("X3D", "MODEL.MODEL_NAME is X3D on the command line; it must be one of TimeSformer, SlowFast_R50, X3D_S"),
     ],
 )
 def test_configs_that_describe_no_model_are_refused(overrides, message):

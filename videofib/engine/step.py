@@ -75,7 +75,11 @@ def optimizer_step(
         recipe.scaler.unscale_(optimizer)
     grad_norm = full_tensor(nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or math.inf))
     skipped = ~grad_norm.isfinite() | has_failed
-    if not skipped.item():
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = skipped.float()
+        optimizer.step()  # decides on the device, by found_inf
+        del optimizer.found_inf
+    elif not skipped.item():  # the host waits for the device
         optimizer.step()
     if recipe.scaler:
         recipe.scaler.update()  # scales less after float16 gradients that overflowed

@@ -24,6 +24,7 @@ from videofib.distributed.mesh import data_rank, data_size, one_per_data_rank
 from videofib.engine.freezing import set_train_mode
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter
+from videofib.engine.optim import start_momentum
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
 from videofib.engine.step import Recipe, mix_clips, optimizer_step, set_lr
 from videofib.tracking.log import log_stats
@@ -107,6 +108,7 @@ def train(
         InterruptedRun: ``stop`` said so.
     """
     replica = processes.replicate(model)
+    start_momentum(optimizer)
     meter = None
     at_epoch_end = start.epoch and not start.step and schedule.validates_after(start.epoch)
     if at_epoch_end and checkpoints.awaits_validation(start.epoch):  # the run ended after saving, before validating
@@ -228,10 +230,10 @@ def _save_within_epoch(
     Raises:
         InterruptedRun: it was asked to stop.
     """
-    _check_gradients(meter, recipe)
     stopping = processes.any_process(stop())
     if not stopping and not saving:
         return None
+    _check_gradients(meter, recipe)
     state = {"generators": generator_states(), "meter": meter.state()}
     states = one_per_data_rank(processes.all_gather(state), meter.mesh)
     checkpoints.save(Position(meter.epoch, meter.step, states))
