@@ -120,18 +120,17 @@ def test_state_goes_through_recomputation(attention_type, randomize):
     assert not torch.allclose(alone["blocks.0.attn.gain"], expected["blocks.0.attn.gain"], rtol=1e-3)  # through state
 
 
-@pytest.mark.parametrize("attention_type", TYPES)
-def test_state_goes_through_compilation(attention_type, randomize):
-    model = randomize(TimeSformer(**TINY, **ECHO, attention_type=attention_type)).train()
+@pytest.mark.parametrize("attention_type", ["divided_space_time", "joint_space_time"])
+@pytest.mark.parametrize("recompute", [None, "block"])
+def test_state_goes_through_compilation(attention_type, recompute, randomize):
+    model = randomize(TimeSformer(**TINY | {"depth": 2}, **ECHO, attention_type=attention_type)).train()
     video = torch.randn(CLIP)
     expected = gradients(model, video)
-    for recompute in (None, "block"):
-        m = copy.deepcopy(model)
-        m.blocks.recompute = recompute
-        m.zero_grad()
-        torch.compile(m, backend="aot_eager", fullgraph=True)(video).square().sum().backward()
-        for name, p in m.named_parameters():
-            torch.testing.assert_close(p.grad, expected[name], atol=1e-5, rtol=1e-4)
+    model.blocks.recompute = recompute
+    model.zero_grad()
+    torch.compile(model, backend="aot_eager", fullgraph=True)(video).square().sum().backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], atol=1e-5, rtol=1e-4)
 
 
 def test_a_mixer_sets_its_own_initial_weights_and_what_does_not_decay():

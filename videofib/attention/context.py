@@ -137,7 +137,8 @@ def split_heads(support: Support, processes: int) -> tuple[range, ...]:
     count = support.num_heads
     check_heads(count, processes)
     pairs = list(accumulate((support.for_heads(range(h, h + 1)).num_pairs() for h in range(count)), initial=0))
-    best = {0: (0, (0,))}  # heads assigned so far -> the most pairs of a process, and the edges between processes
+    # heads assigned so far -> the most pairs of a process, and the edges between processes
+    best: dict[int, tuple[int, tuple[int, ...]]] = {0: (0, (0,))}
     for rank in range(processes):
         best = {
             stop: min(

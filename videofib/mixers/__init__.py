@@ -4,7 +4,7 @@
 """
 
 from videofib.mixers.build import MixerChoice
-from videofib.mixers.mixer import LayerSpec, Mixer, check_name
+from videofib.mixers.mixer import Grid, LayerSpec, Mixer, check_name
 from videofib.mixers.table import MIXERS
 
-__all__ = ["MIXERS", "LayerSpec", "Mixer", "MixerChoice", "check_name"]
+__all__ = ["MIXERS", "Grid", "LayerSpec", "Mixer", "MixerChoice", "check_name"]

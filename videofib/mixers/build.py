@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from videofib.mixers.mixer import LayerSpec, check_name, suggestion
+from videofib.mixers.mixer import Grid, LayerSpec, check_name, suggestion
 from videofib.mixers.table import MIXERS
 
 
@@ -61,7 +61,7 @@ class MixerChoice:
         }
         return {**self.names, **options} if others else {}
 
-    def check_grid(self, built: tuple[int, int, int], grid: tuple[int, int, int]) -> None:
+    def check_grid(self, built: Grid, grid: Grid) -> None:
         """Raise ValueError where clips have another (t, h, w) than the one that a mixer's parameters are made for."""
         for kind, name in self.names.items():
             if grid != built and "fixed_tokens" in MIXERS[name].needs:

@@ -26,6 +26,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+Grid = tuple[int, int, int]  # t, h, w
+
 NEEDS = ("grid", "prefix", "fixed_tokens", "state")
 SERVES = ("class_token", "slices")
 
@@ -52,7 +54,7 @@ class LayerSpec:
     dim: int
     num_heads: int
     num_prefix_tokens: int
-    grid: tuple[int, int, int]
+    grid: Grid
     order: str = "h w t"
     index: int = 0
     depth: int = 1
@@ -72,7 +74,7 @@ class Mixer:
         build: ``build(layer, **options)`` returns the module for a :class:`LayerSpec`; its keyword-only parameters are
             the mixer's options.
         paper: where the mechanism is published.
-        multiply_adds: of one sequence of tokens, from the module and the grid.
+        multiply_adds: ``multiply_adds(module, grid)`` of one sequence of tokens.
         needs: a subset of ``NEEDS``. ``grid``: the output depends on (t, h, w), not on N alone; ``prefix``: tokens
             exchange information through prefix tokens, so there must be one; ``fixed_tokens``: parameters are made for
             the N of ``LayerSpec.grid``; ``state``: it reads or writes what blocks hand on.
@@ -82,7 +84,7 @@ class Mixer:
 
     build: Callable[..., nn.Module]
     paper: str
-    multiply_adds: Callable[[nn.Module, tuple[int, int, int]], int]
+    multiply_adds: Callable[..., int]
     needs: frozenset[str] = frozenset()
     serves: frozenset[str] = frozenset()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from videofib.attention import ContextGroup, SelfAttention, Support, check_heads
-from videofib.mixers.mixer import LayerSpec
+from videofib.mixers.mixer import Grid, LayerSpec
 
 
 class SupportAttention(SelfAttention):
@@ -50,14 +51,14 @@ class SupportAttention(SelfAttention):
         check_heads(self.num_heads, context.size)
         self.context = context
 
-    def forward(self, x: Tensor, grid: tuple[int, int, int], state: object = None) -> tuple[Tensor, object]:
+    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:  # type: ignore[override]
         """(B, P+N, D) -> (B, P+N, D), or (B, n, D) -> (B, n, D) for the n local tokens; the state is not used."""
         tokens = None
         if self.context is not None:
             tokens = self.context.slice(self.num_prefix_tokens + math.prod(grid))
         return super().forward(x, tokens), state
 
-    def multiply_adds(self, grid: tuple[int, int, int]) -> int:
+    def multiply_adds(self, grid: Grid) -> int:
         """Of one sequence: four products of N tokens with D x D weights, and two over the pairs of each head."""
         dim, num_patches = self.proj.in_features, math.prod(grid)
         pairs = self.support_for(num_patches).num_pairs()

@@ -8,14 +8,14 @@ or "t h w" (frame after frame).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from einops import rearrange, reduce, repeat
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
+from videofib.mixers import Grid
 from videofib.models.embed import join_prefix
-
-Grid = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Block(nn.Module):
         """The mixers of this block, under their names as submodules."""
         return {"attn": self.attn}
 
-    def forward(self, x: Tensor, grid: Grid, state: object = None) -> tuple[Tensor, object]:
+    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
         """(b, p+N, d) -> (b, p+N, d), and the mixer's state; N = t·h·w for ``grid`` = (t, h, w).
 
         With context parallelism x holds the local tokens only.
@@ -108,7 +108,7 @@ class DividedBlock(Block):
     def mixers(self) -> dict[str, nn.Module]:
         return {"attn": self.attn, "temporal_attn": self.temporal_attn}
 
-    def forward(self, x: Tensor, grid: Grid, state: object = None) -> tuple[Tensor, object]:
+    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
         """(b, p+N, d) -> (b, p+N, d), and the states of both mixers, the temporal one's first."""
         axes = dict(zip("thw", grid, strict=True), b=x.shape[0])
         temporal_state, spatial_state = (None, None) if state is None else state

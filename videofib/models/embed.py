@@ -5,12 +5,12 @@ Axes: B batch, C channels, T frames, H W image, t h w grid of patches or tubelet
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from videofib.mixers import Grid
 
 
 class PatchEmbed(nn.Module):
@@ -31,13 +31,14 @@ class PatchEmbed(nn.Module):
         check_divisible(img_size, patch_size)
         self.patch_size, self.tubelet_size, self.in_chans = patch_size, tubelet_size, in_chans
         self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
+        self.proj: nn.Conv2d | nn.Conv3d
         if tubelet_size == 1:
             self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
         else:
             tubelet = (tubelet_size, patch_size, patch_size)
             self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=tubelet, stride=tubelet)
 
-    def grid_of(self, video: Tensor) -> tuple[int, int, int]:
+    def grid_of(self, video: Tensor) -> Grid:
         """(t, h, w): the number of tokens of a clip (B, C, T, H, W) along each axis.
 
         Raises:
@@ -82,6 +83,8 @@ class ClipEmbedding(nn.Module):
         ValueError: sizes that do not divide.
     """
 
+    positions: Tensor  # of the fixed table
+
     def __init__(
         self,
         img_size: int | tuple[int, int],
@@ -99,8 +102,8 @@ class ClipEmbedding(nn.Module):
         drop_rate: float,
     ):
         super().__init__()
-        size = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-        self.patch_embed = PatchEmbed(size, patch_size, in_chans, embed_dim, tubelet_size)
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.patch_embed = PatchEmbed((height, width), patch_size, in_chans, embed_dim, tubelet_size)
         check_tubelets(num_frames, tubelet_size)
         self.grid = (num_frames // tubelet_size, *self.patch_embed.grid_size)
         self.order, self.single_frames = order, single_frames
@@ -138,30 +141,27 @@ class ClipEmbedding(nn.Module):
 
     def _add_positions(self, patches: Tensor) -> Tensor:
         """(B, t, h, w, D) -> the same, with the embeddings of each token's position and time added."""
-        length, *grid = patches.shape[1:4]
+        length, height, width = patches.shape[1:4]
         if self.pos_embed is None:
-            return self.pos_drop(patches + self._sinusoids((length, *grid)).unflatten(1, (length, *grid)))
-        positions = rearrange(self._learned_positions(*grid), "1 (h w) d -> 1 1 h w d", h=grid[0])
-        patches = self.pos_drop(patches + positions)
+            table = self._sinusoids(length * height * width)
+            return self.pos_drop(patches + table.unflatten(1, (length, height, width)))
+        embed = self.pos_embed[:, 0 if self.cls_token is None else 1 :]
+        embed = resize_grid(embed, self.patch_embed.grid_size, (height, width))
+        patches = self.pos_drop(patches + rearrange(embed, "1 (h w) d -> 1 1 h w d", h=height))
         if self.time_embed is None:
             return patches
         return self.time_drop(patches + resize_time(self.time_embed, length)[:, :, None, None])
 
-    def _sinusoids(self, grid: tuple[int, int, int]) -> Tensor:
-        """The fixed position table (1, t·h·w, D), frame after frame."""
-        table, count = self.positions, math.prod(grid)
-        if table.shape[1] == count:
+    def _sinusoids(self, num_tokens: int) -> Tensor:
+        """The fixed position table (1, N, D), frame after frame."""
+        table = self.positions
+        if table.shape[1] == num_tokens:
             return table
-        return sinusoid_positions(count, table.shape[2], table.device).to(table.dtype)
-
-    def _learned_positions(self, height: int, width: int) -> Tensor:
-        """The learned position embedding of the patches of a frame: (1, h·w, D)."""
-        embed = self.pos_embed[:, 0 if self.cls_token is None else 1 :]
-        return resize_grid(embed, self.patch_embed.grid_size, (height, width))
+        return sinusoid_positions(num_tokens, table.shape[2], table.device).to(table.dtype)
 
     def _add_prefix(self, patches: Tensor) -> Tensor:
         """(B, N, D) -> (B, P+N, D): the class token with its position, then the registers, then the patches."""
-        tokens = [] if self.reg_token is None else [self.reg_token]
+        tokens: list[Tensor] = [] if self.reg_token is None else [self.reg_token]
         if self.cls_token is not None:
             tokens.insert(0, self.cls_token if self.pos_embed is None else self.cls_token + self.pos_embed[:, :1])
         if not tokens:

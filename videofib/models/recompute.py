@@ -36,5 +36,7 @@ def recomputed(function: Callable[..., Any], *args: object, recompute: str) -> A
 
     Tensors may be nested in tuples, lists and dicts in the arguments and the result; gradients pass through all.
     """
-    options = {"context_fn": partial(create_selective_checkpoint_contexts, _COSTLY)} if recompute == "cheap" else {}
+    options: dict[str, Any] = {}
+    if recompute == "cheap":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _COSTLY)
     return checkpoint(function, *args, use_reentrant=False, **options)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, nn
 
+from videofib.mixers import Grid
+from videofib.models.blocks import Block
 from videofib.models.recompute import recomputed
 
 
 class Stack(nn.ModuleList):
-    """Blocks, each called as ``block(x, grid, state) -> (x, state)``.
+    """Blocks, of which each takes the tokens and the state that the one before returned.
 
     Args:
         blocks: in order.
@@ -18,11 +21,16 @@ class Stack(nn.ModuleList):
         recompute_every: n, to recompute every n-th block only.
     """
 
-    def __init__(self, blocks: Iterable[nn.Module] = (), recompute: str | None = None, recompute_every: int = 1):
+    def __init__(self, blocks: Iterable[Block] = (), recompute: str | None = None, recompute_every: int = 1):
         super().__init__(blocks)
         self.recompute, self.recompute_every = recompute, recompute_every
 
-    def forward(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def mixers(self) -> dict[str, Any]:
+        """The mixers of all blocks, under their names as submodules, such as ``0.attn``."""
+        blocks = [block for block in self if isinstance(block, Block)]
+        return {f"{i}.{name}": mixer for i, block in enumerate(blocks) for name, mixer in block.mixers().items()}
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, P+N, D) -> (B, P+N, D) with N = t·h·w for ``grid`` = (t, h, w)."""
         state = None
         for index, block in enumerate(self):

@@ -188,8 +188,9 @@ class TimeSformer(ClipEmbedding):
         if self.attention_type == "space_only":
             return Block(spatial, spec, drop_path)
         temporal = self.mixers.build("time", replace(layer, grid=(length, 1, 1), num_prefix_tokens=0))
-        order = dict(order=self.order, num_prefix_tokens=self.num_prefix_tokens)
-        return DividedBlock(spatial, temporal, spec, drop_path, **order)
+        return DividedBlock(
+            spatial, temporal, spec, drop_path, order=self.order, num_prefix_tokens=self.num_prefix_tokens
+        )
 
     def reset_parameters(self) -> None:
         """Initialise as the published code does, with temporal attention silent (``temporal_fc`` zero).
@@ -205,11 +206,11 @@ class TimeSformer(ClipEmbedding):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for block in self.blocks:
-            for mixer in block.mixers().values():
-                if hasattr(mixer, "reset_parameters"):
-                    mixer.reset_parameters()
-            if self.attention_type == "divided_space_time":
+            if isinstance(block, DividedBlock):
                 nn.init.zeros_(block.temporal_fc.weight)
+        for mixer in self.blocks.mixers().values():
+            if hasattr(mixer, "reset_parameters"):
+                mixer.reset_parameters()
 
     def attention_settings(self) -> dict[str, object]:
         """The mixers and their options as given; empty where all attention is dense."""
@@ -221,10 +222,9 @@ class TimeSformer(ClipEmbedding):
     def no_weight_decay(self) -> set[str]:
         """Parameters an optimizer should not decay, besides the one-dimensional ones."""
         names = {"cls_token", "reg_token", "pos_embed", "time_embed"}
-        for index, block in enumerate(self.blocks):
-            for part, mixer in block.mixers().items():
-                if hasattr(mixer, "no_weight_decay"):
-                    names |= {f"blocks.{index}.{part}.{name}" for name in mixer.no_weight_decay()}
+        for prefix, mixer in self.blocks.mixers().items():
+            if hasattr(mixer, "no_weight_decay"):
+                names |= {f"blocks.{prefix}.{name}" for name in mixer.no_weight_decay()}
         return names
 
     @property
@@ -250,9 +250,8 @@ class TimeSformer(ClipEmbedding):
                 processes.
         """
         check_slicing(self.attention_type, self.mixers, self.drop_rates)
-        for block in self.blocks:
-            for mixer in block.mixers().values():
-                mixer.share_tokens(context)
+        for mixer in self.blocks.mixers().values():
+            mixer.share_tokens(context)
         self.tokens = SlicedTokens(context, self.num_prefix_tokens, self.pooling)
 
     def forward(self, video: Tensor) -> Tensor:
