@@ -177,5 +177,5 @@ def test_a_support_is_written_and_read(support):
 
 
 def test_text_that_is_not_a_support_is_rejected():
-    with pytest.raises(ValueError, match="no support is written so: 'x'"):
+    with pytest.raises(ValueError, match="not the code of a support: 'x'"):
         Support.from_code("x")

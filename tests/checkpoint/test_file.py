@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from videofib.checkpoint.file import (
     restore,
     write_checkpoint,
 )
+from videofib.engine.optim import build_optimizer
 
 
 def run_parts(width=3, classes=2):
@@ -212,3 +214,34 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
     torch.save(content, path)
     content = load_checkpoint(path)
     assert (content["classes"], content["input"], content["step"], content["states"]) == (None, None, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("method", "plain_kind"),
+    [("adamw", torch.optim.AdamW), ("sgd", partial(torch.optim.SGD, momentum=0.9, nesterov=True))],
+)
+def test_moments_of_plain_optimizers_are_loaded_into_fused_ones(tmp_path, method, plain_kind):
+    """Checkpoints of earlier versions are of plain ones, which keep the number of steps on the CPU."""
+    (plain_model, _), (fused_model, _) = run_parts(), run_parts()
+    plain = plain_model, plain_kind(plain_model.parameters(), lr=0.1)
+    fused = fused_model, build_optimizer([{"params": list(fused_model.parameters())}], method, lr=0.1)
+    take_step(*plain)
+    path = write(tmp_path / "run.pyth", *plain)
+    assert load_checkpoint(path)["optimizer_state"]["param_groups"][0]["fused"] is None
+    restore(load_checkpoint(path), path, TrainingState(*fused))
+    assert fused[1].param_groups[0]["fused"]
+    for parts in (plain, fused):
+        take_step(*parts)
+    for one, other in zip(plain[0].parameters(), fused[0].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_options_of_an_optimizer_are_known_when_its_moments_are_loaded(tmp_path, monkeypatch):
+    """Fused ones keep the number of steps on the device; torch asks the options that it is given which they are."""
+    model, optimizer = run_parts()
+    take_step(model, optimizer)
+    path = write(tmp_path / "run.pyth", model, optimizer)
+    fused, seen = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True), []
+    monkeypatch.setattr(fused, "load_state_dict", seen.append)
+    restore(load_checkpoint(path), path, TrainingState(model, fused))
+    assert seen[0]["param_groups"][0]["fused"] is True

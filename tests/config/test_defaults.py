@@ -1,4 +1,4 @@
-"""Every key is declared once, read somewhere, and in the reference page; its choices are those of the code."""
+"""Every key is declared once, read somewhere, and on the page of keys; its choices are those of the code."""
 
 import ast
 import runpy
@@ -11,7 +11,7 @@ from videofib.attention.functional import BACKENDS, MASKINGS
 from videofib.attention.support import HEAD_ORDERS
 from videofib.attention.wythoff import VARIANTS
 from videofib.config import KEYS, SECTIONS, default_config, known_keys, load_config, value_of
-from videofib.config.reference import reference_page
+from videofib.config.keys_page import keys_page
 from videofib.data.clips.augment import ERASE_MODES
 from videofib.data.clips.dataset import ClipSpec
 from videofib.data.clips.transforms import TrainTransform
@@ -84,22 +84,23 @@ def test_code_accepts_the_choices_and_no_other(name):
         ACCEPTED[name](2 if isinstance(KEYS[name].default, int) else "another")
 
 
-def test_the_reference_page_is_that_of_the_declarations():
+def test_the_page_is_that_of_the_declarations():
     page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
-    assert page == reference_page(), "run: python -m videofib.config > docs/config.md"
+    assert page == keys_page(), "run: python -m videofib.config.keys_page > docs/config.md"
 
 
-def test_the_reference_page_has_every_section_and_key():
-    page = reference_page()
+def test_the_page_has_every_section_and_key():
+    page = keys_page()
     assert all(f"| `{name}` | " in page for name in KEYS)
     assert all(f"## {name}\n" in page for name in SECTIONS if name)
     assert "| `DATA.PATH_LABEL_SEPARATOR` | `' '` | text that is not empty |  | " in page
     assert "| `GLOBAL_BATCH_SIZE` | `0` | an integer above 0, or 0 (as TRAIN.BATCH_SIZE) | videos | " in page
 
 
-def test_the_package_prints_the_reference_page(capsys):
-    runpy.run_module("videofib.config", run_name="__main__")
-    assert capsys.readouterr().out == reference_page()
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_module_prints_the_page(capsys):
+    runpy.run_module("videofib.config.keys_page", run_name="__main__")
+    assert capsys.readouterr().out == keys_page()
 
 
 def keys_read(source):
@@ -130,5 +131,6 @@ def test_every_key_is_read_somewhere():
     files = [*(ROOT / "videofib").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
     users = [file for file in files if file.parent.name != "config"]
     read = {key for file in users for key in keys_read(file.read_text(encoding="utf-8"))}
+    read |= {f"{name}.{option}".upper() for name, mixer in MIXERS.items() for option in mixer.options}
     unread = [key for key in known_keys() if key not in read]
     assert not unread, f"nothing reads {unread}"

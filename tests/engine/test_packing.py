@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.pairs import every_pair
 from videofib.engine.packing import logits_by_batch
 
 
@@ -27,10 +28,14 @@ def run(counts, num_views, size, **options):
     return found, videos, sizes
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 5, 7, 15, 16, 100])
-@pytest.mark.parametrize(("counts", "num_views"), [([1], 1), ([3, 3, 2], 1), ([1, 1, 1, 1], 5), ([2, 1, 3], 4)])
-@pytest.mark.parametrize("fill_last", [False, True])
-def test_each_video_has_its_own_logits_in_order(counts, num_views, size, fill_last):
+@pytest.mark.parametrize(
+    ("size", "batches", "fill_last"),
+    every_pair(
+        [1, 2, 4, 5, 7, 15, 16, 100], [([1], 1), ([3, 3, 2], 1), ([1, 1, 1, 1], 5), ([2, 1, 3], 4)], [False, True]
+    ),
+)
+def test_each_video_has_its_own_logits_in_order(size, batches, fill_last):
+    counts, num_views = batches
     found, videos, sizes = run(counts, num_views, size, fill_last=fill_last)
     assert [len(indices) for indices, _ in found] == counts
     for indices, logits in found:

@@ -38,8 +38,8 @@ def in_four_processes(folder):
     loader.sampler.set_epoch(0, 1)
     assert len(list(loader)) == len(own) // 2 - 1
 
-    meter = Meter(2, 0, 1, 0, None, mesh)
-    meter.add(1.0, None, [(f"group {data_rank(mesh)}", "")], 4)
+    meter = Meter(2, 0, 1, 0, torch.device("cpu"), mesh=mesh)
+    meter.add(torch.tensor(1.0), None, [(f"group {data_rank(mesh)}", "")], 4)
     assert meter.clips_per_second() * meter._elapsed() == pytest.approx(8, rel=0.1)
     assert meter.epoch_figures()["replaced_videos"] == 2
     (folder / f"rank {rank} is done").touch()

@@ -21,7 +21,7 @@ from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
-from videofib.engine.optim import lr_at
+from videofib.engine.optim import build_optimizer, lr_at
 from videofib.engine.step import Recipe, mix_clips
 from videofib.engine.train import Schedule, TrainingError, train
 from videofib.tracking.log import close_logging, setup_logging
@@ -31,11 +31,12 @@ def constant_lr(epoch, lr=0.05):
     return lr
 
 
-def make_run(batch_size=4, videos=12, views=1, drop=0.0, shuffle=True, failures=None, **options):
+def make_run(batch_size=4, videos=12, views=1, drop=0.0, shuffle=True, failures=None, method="sgd", **options):
     """A model, a loader, an optimizer and a recipe."""
     model = TinyNet(drop=drop)
     loader = Loader(*make_videos(videos, views), range(videos), batch_size, shuffle=shuffle, failures=failures)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    groups = [{"params": list(model.parameters())}]
+    optimizer = build_optimizer(groups, method, lr=0.0, momentum=0.9, nesterov=False)
     recipe = Recipe(**{"lr_at": constant_lr, "criterion": nn.CrossEntropyLoss(), **options})
     return model, loader, optimizer, recipe
 
@@ -216,17 +217,22 @@ def test_a_scaler_leaves_out_a_step_that_overflowed():
     assert scaler.get_scale() == 2.0**126
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(log):
-    model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False)
+EVERY_OPTIMIZER = pytest.mark.parametrize("method", ["sgd", "adamw", "lamb", "lion"])
+
+
+@EVERY_OPTIMIZER
+@pytest.mark.parametrize("batch", [0, 1])  # the very first, too, when there are no moments yet
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(log, method, batch):
+    model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False, method=method)
     recipe = replace(recipe, ema=ModelEmaV3(model, decay=0.5))
-    loader.views[5].fill_(math.nan)  # one video of the second of three batches
+    loader.views[4 * batch + 1].fill_(math.nan)  # one video of one of three batches
     run_train(model, loader, optimizer, recipe, epochs=12)
     lines = [line for line in read_stats(log) if line["_type"] == "train_epoch"]
     assert [line["skipped_steps"] for line in lines] == [1] * 12  # more than max_skipped, but never in a row
     assert all(math.isfinite(line["loss"]) for line in lines)
 
-    expected = make_run(batch_size=4, shuffle=False)
-    expected[1].order = [0, 1, 2, 3, 8, 9, 10, 11]
+    expected = make_run(batch_size=4, shuffle=False, method=method)
+    expected[1].order = [video for video in range(12) if video // 4 != batch]
     ema = ModelEmaV3(expected[0], decay=0.5)
     assert torch.equal(run_train(*expected[:3], replace(expected[3], ema=ema), epochs=12), weights(model))
     assert torch.equal(weights(recipe.ema.module), weights(ema.module))  # as if the batch had not been
@@ -241,6 +247,36 @@ def test_too_many_of_them_in_a_row_stop_the_run_and_say_where():
         run_train(model, loader, optimizer, recipe, epochs=5, checkpoints=saved)
     assert saved.positions == [Position(1), Position(2)]
     assert weights(model).isfinite().all()
+
+
+def fp16_scaler():
+    return torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+
+@EVERY_OPTIMIZER
+@pytest.mark.parametrize("make_scaler", [lambda: None, fp16_scaler])
+def test_after_too_many_no_step_changes_anything_until_the_run_notices(method, make_scaler):
+    def parts(order):
+        model, loader, optimizer, recipe = make_run(batch_size=1, shuffle=False, method=method, max_skipped=3)
+        loader.order = order
+        return model, loader, optimizer, replace(recipe, ema=ModelEmaV3(model, decay=0.5), scaler=make_scaler())
+
+    run = parts(list(range(12)))
+    run[1].views[2:5].fill_(math.nan)  # and the batches after these are good ones
+    message = r"in 3 step\(s\) in a row, up to epoch 1, step 5 of 12 \(loss nan, learning rate 0\.05\)"
+    with pytest.raises(TrainingError, match=message):
+        run_train(*run, epochs=1, log_period=12)
+    expected = parts([0, 1])
+    assert torch.equal(weights(run[0]), run_train(*expected, epochs=1))
+    assert torch.equal(weights(run[3].ema.module), weights(expected[3].ema.module))
+
+
+def test_a_run_that_has_failed_is_not_saved():
+    run, saved = make_run(batch_size=1, shuffle=False, max_skipped=3), SavedPositions()
+    run[1].views[2:5].fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"step 5 of 12"):
+        run_train(*run, epochs=1, log_period=12, checkpoint_steps=2, checkpoints=saved)
+    assert [(position.epoch, position.step) for position in saved.positions] == [(0, 2), (0, 4)]
 
 
 class InfiniteSlope(nn.Module):
@@ -263,11 +299,25 @@ def test_a_run_that_is_asked_to_end_saves_where_it_is(asked, saved_at):
     parts, saved, steps = make_run(drop=0.5), SavedPositions(), []
     parts[0].register_forward_hook(lambda *args: steps.append(1))
     with pytest.raises(InterruptedRun, match="stopped on request after epoch"):
-        run_train(*parts, epochs=3, checkpoints=saved, stop=lambda: len(steps) >= asked)
+        run_train(*parts, epochs=3, checkpoints=saved, log_period=1, stop=lambda: len(steps) >= asked)
     assert len(steps) == asked
     assert (saved.positions[-1].epoch, saved.positions[-1].step) == saved_at
     run_train(*parts, epochs=3, start=saved.positions[-1])
     assert torch.equal(weights(parts[0]), weights(undisturbed[0]))
+
+
+def test_a_run_asked_to_end_between_optimizer_steps_ends_after_the_next_one():
+    saved = SavedPositions()
+    with pytest.raises(InterruptedRun, match="after epoch 1, step 4 of 6"):
+        run_train(*make_run(batch_size=2, accumulation=2), log_period=3, checkpoints=saved, stop=lambda: True)
+    assert [(position.epoch, position.step) for position in saved.positions] == [(0, 4)]
+
+
+def test_workers_end_before_the_last_validation():
+    run, closed = make_run(), []
+    run[1].closed = False
+    run_train(*run, epochs=2, validate=lambda: closed.append(run[1].closed) or {})
+    assert closed == [False, True]
 
 
 def test_saving_and_validating_keep_their_periods_and_come_at_the_end():

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pytorchvideo.models.slowfast import create_slowfast
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
+from tests.pairs import every_value
 from videofib.config import load_config
 from videofib.engine.optim import parameter_groups
 from videofib.models import baselines
@@ -26,7 +28,12 @@ K = 5
 
 
 def tiny(name):
-    """A baseline for clips of 8 frames of 64 pixels, in which every part speaks: as built, residual branches are 0."""
+    """A baseline for clips of 8 frames of 64 pixels, in which every part matters: as built, residual branches are 0."""
+    return copy.deepcopy(_tiny(name))
+
+
+@cache
+def _tiny(name):
     torch.manual_seed(0)
     model = {
         "SlowFast_R50": lambda: baselines.slowfast_r50(K, num_frames=8, crop_size=64),
@@ -120,7 +127,11 @@ def sized(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [*((name, size) for name in CONV_NETS for size in (64, 80, 96)), ("MViT_B", 64)]
+    ("name", "size"),
+    [
+        *((name, 64) for name in NAMES),
+        *(pytest.param(name, size, marks=pytest.mark.slow) for name in CONV_NETS for size in (80, 96)),
+    ],
 )
 @torch.no_grad()
 def test_logits_are_those_of_pytorchvideo(name, size):
@@ -150,8 +161,7 @@ def test_logits_are_raw(name):
         torch.testing.assert_close(outputs[1], 3 * outputs[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", CONV_NETS)
-@pytest.mark.parametrize("size", [(32, 32), (50, 96), (100, 70)])
+@pytest.mark.parametrize(("name", "size"), every_value(CONV_NETS, [(32, 32), (50, 96), (100, 70)]))
 @torch.no_grad()
 def test_convolutional_ones_take_any_crop(name, size):
     model = tiny(name)
@@ -229,8 +239,9 @@ def test_every_frame_matters_to_slowfast():
     assert ((model(changed) - model(video)).abs().amax(1) > 0.01).all()
 
 
-@pytest.mark.parametrize("name", CONV_NETS)
-@pytest.mark.parametrize("shape", [(1, 3, 8, 31, 64), (1, 3, 8, 64, 16), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
+@pytest.mark.parametrize(
+    ("name", "shape"), every_value(CONV_NETS, [(1, 3, 8, 31, 64), (1, 3, 8, 64, 16), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
+)
 def test_wrong_clips_are_shown(name, shape):
     with pytest.raises(ValueError, match=r"H and W at least 32 pixels, got " + re.escape(str(shape))):
         tiny(name)(torch.zeros(shape))
@@ -257,7 +268,7 @@ def test_frames_that_do_not_divide_are_shown():
         ("MViT_B DATA.NUM_FRAMES 15", "got T=15, crop size 224"),
         ("MViT_B DATA.TRAIN_CROP_SIZE 90 DATA.TEST_CROP_SIZE 90", "got T=8, crop size 90"),
         ("MViT_B DATA.TEST_CROP_SIZE 256", "they are 224 and 256"),
-        ("X3D", "unknown MODEL.MODEL_NAME 'X3D'; known: TimeSformer, SlowFast_R50, X3D_S"),
+        ("X3D", "MODEL.MODEL_NAME is X3D on the command line; it must be one of TimeSformer, SlowFast_R50, X3D_S"),
     ],
 )
 def test_configs_that_describe_no_model_are_refused(overrides, message):

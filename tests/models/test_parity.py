@@ -10,6 +10,7 @@ from transformers import (
     VideoMAEForVideoClassification,
 )
 
+from tests.pairs import every_pair
 from videofib.checkpoint.file import CheckpointError
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import load_pretrained
@@ -42,10 +43,9 @@ def random_clip(frames, size, seed=1):
     return torch.randn(2, 3, frames, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("token_order", ["hwt", "thw"])
-@pytest.mark.parametrize("num_frames", [4, 3, 7])
-@pytest.mark.parametrize("attention_type", TYPES)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "attention_type", "num_frames", "token_order"), every_pair(SIZES, TYPES, [4, 3, 7], ["hwt", "thw"])
+)
 def test_dense_logits_are_those_of_transformers(size, attention_type, num_frames, token_order, randomize):
     theirs = randomize(hugging_face(size, attention_type))
     ours = TimeSformer(**SIZES[size], attention_type=attention_type, token_order=token_order).eval()

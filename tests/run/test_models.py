@@ -1,10 +1,11 @@
-"""The config's sections of mixers are their options."""
+"""From the config to a model: sections of mixers, and models whose clips processes cannot share."""
 
+import pytest
 from torch import nn
 
 from videofib.config import default_config
 from videofib.mixers import MIXERS, Mixer
-from videofib.run.models import mixer_options
+from videofib.run.models import mixer_options, share_tokens
 
 
 def test_a_mixers_section_has_its_options_and_their_defaults():
@@ -22,3 +23,8 @@ def test_zero_is_none_only_where_none_is_the_default(monkeypatch):
     cfg = default_config()
     cfg.ECHO = type(cfg)({"WIDTH": 0, "POWER": 0, "KIND": "max", "TYPO": 0})
     assert mixer_options(cfg, "echo") == {"width": None, "power": 0, "kind": "max", "typo": 0}
+
+
+def test_processes_share_the_clips_of_a_timesformer_only():
+    with pytest.raises(ValueError, match=r"a TimeSformer only, this model is Linear; set TRAIN\.CONTEXT_PARALLEL 1"):
+        share_tokens(nn.Linear(2, 2), None)

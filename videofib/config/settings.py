@@ -114,7 +114,7 @@ def _file_settings(path: Path, inheriting: Sequence[Path] = ()) -> list[list[Set
     chain = [*inheriting, path.resolve()]
     files, own = [], []
     try:
-        for key, written, line in read_entries(path.read_bytes().decode("utf-8-sig")):
+        for key, written, line in read_entries(path.read_bytes().decode()):
             if key == BASE:
                 for base in _bases(path, written, line):
                     if base.resolve() in chain:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
+import torch
 from timm.optim import Lamb, Lion
 from torch import nn, optim
+from torch.distributed.tensor import DTensor
 
 
 def parameter_groups(
@@ -50,15 +53,32 @@ def build_optimizer(
     nesterov: bool = True,
     betas: Sequence[float] = (0.9, 0.999),
 ) -> optim.Optimizer:
-    """SGD (``momentum``, ``nesterov``), or AdamW, LAMB (arXiv 1904.00962) or Lion (arXiv 2302.06675) with ``betas``."""
+    """SGD (``momentum``, ``nesterov``), or AdamW, LAMB (arXiv 1904.00962) or Lion (arXiv 2302.06675) with ``betas``.
+
+    SGD and AdamW are fused: they can skip a step on the device, see ``step.optimizer_step``. SGD is not where the
+    parameters are sharded, which torch's fused one does not take.
+    """
     if method == "sgd":
-        return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+        is_sharded = any(isinstance(parameter, DTensor) for group in groups for parameter in group["params"])
+        return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=not is_sharded)
     if method not in _WITH_BETAS:
         raise ValueError(f"method must be one of sgd, {', '.join(_WITH_BETAS)}, got {method!r}")
     return _WITH_BETAS[method](groups, lr=lr, betas=tuple(betas))
 
 
-_WITH_BETAS = {"adamw": optim.AdamW, "lamb": Lamb, "lion": Lion}
+_WITH_BETAS = {"adamw": partial(optim.AdamW, fused=True), "lamb": Lamb, "lion": Lion}
+
+
+def start_momentum(optimizer: optim.Optimizer) -> None:
+    """Let SGD's momentum start from 0 where it has none yet.
+
+    The fused SGD allocates momentum in its first step, and leaves it uninitialised if that step is skipped.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("momentum") else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def lr_at(

@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol
 
 import torch
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from tqdm import tqdm
 
@@ -23,7 +23,8 @@ from videofib.distributed.fsdp import gradients_averaged
 from videofib.distributed.mesh import data_rank, data_size, one_per_data_rank
 from videofib.engine.freezing import set_train_mode
 from videofib.engine.interrupt import InterruptedRun
-from videofib.engine.meter import Meter, peak_memory_gib
+from videofib.engine.meter import Meter
+from videofib.engine.optim import start_momentum
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
 from videofib.engine.step import Recipe, mix_clips, optimizer_step, set_lr
 from videofib.tracking.log import log_stats
@@ -98,7 +99,8 @@ def train(
         checkpoints: saves the run at the end of an epoch before validation (which may fail), and is given what
             validation found.
         validate: called in all processes, returns figures to log.
-        stop: asked after each optimizer step; once it is true in any process, the run is saved and ends.
+        stop: asked where figures are logged or the run is saved, and at the end of an epoch; once it is true in any
+            process, the run is saved and ends.
         mesh: of the processes (``distributed.mesh``), as the model and the loader have it.
 
     Raises:
@@ -106,6 +108,7 @@ def train(
         InterruptedRun: ``stop`` said so.
     """
     replica = processes.replicate(model)
+    start_momentum(optimizer)
     meter = None
     at_epoch_end = start.epoch and not start.step and schedule.validates_after(start.epoch)
     if at_epoch_end and checkpoints.awaits_validation(start.epoch):  # the run ended after saving, before validating
@@ -113,10 +116,11 @@ def train(
     for epoch in range(start.epoch, schedule.epochs):
         position = start if epoch == start.epoch else Position(epoch)
         loader.sampler.set_epoch(epoch, position.step)  # first, since epochs may differ in length
-        meter = _start_epoch(epoch, schedule, len(loader), position, meter, mesh)
+        meter = _start_epoch(model, schedule, len(loader), position, meter, mesh)
         train_epoch(model, replica, loader, optimizer, recipe, schedule, meter, checkpoints, stop)
         if epoch + 1 == schedule.epochs:
             loader.close()  # its workers have nothing to do in the last validation
+        _check_gradients(meter, recipe)
         stats = meter.epoch_figures()
         if processes.is_main():
             log_stats({"_type": "train_epoch", **stats})
@@ -142,11 +146,12 @@ def train_epoch(
 ) -> None:
     """Train on the batches of an epoch that are left, counted by ``meter``.
 
-    ``replica`` is ``model``, wrapped where several processes share the work and each has all weights.
+    The host waits for the device only where figures are logged and where the run is saved, and asks there whether to
+    stop. ``replica`` is ``model``, wrapped where several processes share the work and each has all weights.
     """
     set_train_mode(model)
     device = next(model.parameters()).device
-    saved = meter.step
+    saved, asking = meter.step, False
     progress = tqdm(
         meter.timed(loader),
         desc=f"epoch {meter.epoch + 1}/{meter.epochs}",
@@ -157,17 +162,16 @@ def train_epoch(
         disable=None if processes.is_main() else True,  # None: where the output is not a terminal
     )
     for step, batch in enumerate(progress, start=meter.step):
-        clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w").to(device, non_blocking=True)
-        labels = batch["labels"].repeat_interleave(batch["views"].shape[1], dim=0).to(device, non_blocking=True)
+        clips, labels = _to_device(batch, device)
         targets = labels
         if recipe.mix:
             clips, targets = mix_clips(recipe.mix, clips, labels)
 
         # the last group of batches is smaller where accumulation does not divide their number: no clip is dropped
-        position = step % recipe.accumulation
-        group = min(recipe.accumulation, meter.steps - step + position)
-        completes_group = position == group - 1
-        if position == 0:
+        index = step % recipe.accumulation
+        group = min(recipe.accumulation, meter.steps - step + index)
+        completes_group = index == group - 1
+        if index == 0:
             meter.lr = set_lr(optimizer, recipe.lr_at(meter.epoch + step / meter.steps))
 
         with gradients_averaged(replica, now=completes_group):
@@ -178,53 +182,87 @@ def train_epoch(
                     teacher_loss = recipe.distillation.loss(clips, logits)
                     meter.add_teacher_loss(teacher_loss)
                     loss = recipe.distillation.combine(loss, teacher_loss)
-            loss_value = loss.item()
             scaled = recipe.scaler.scale(loss / group) if recipe.scaler else loss / group
             scaled.backward()
 
         judged = recipe.judge and not recipe.mix  # mixed clips have no one class
         correct = recipe.judge(logits.detach(), labels) if judged else None
-        meter.add(loss_value, correct, batch["failures"], len(clips))
+        meter.add(loss, correct, batch["failures"], len(clips))
         if completes_group:
-            meter.add_step(optimizer_step(model, optimizer, recipe))
-            where = f"epoch {meter.epoch + 1}, step {step + 1} of {meter.steps}"
-            if meter.skipped_in_row == recipe.max_skipped:
-                raise TrainingError(
-                    f"the gradient was not finite in {meter.skipped_in_row} step(s) in a row, up to {where} (loss "
-                    f"{loss_value:.3g}, learning rate {meter.lr:.3g}); {_ADVICE}"
-                )
-        progress.set_postfix(
-            lr=f"{meter.lr:.2e}",
-            loss=f"{loss_value:.3f}",
-            clips_s=f"{meter.clips_per_second():.1f}",
-            wait=f"{meter.data_wait():.0%}",
-            gib=f"{peak_memory_gib():.1f}",
-        )
+            meter.add_step(*optimizer_step(model, optimizer, recipe, meter.has_failed), loss, recipe.max_skipped)
         if (step + 1) % schedule.log_period == 0:
-            stats = meter.recent_figures()
-            if processes.is_main():
-                log_stats({"_type": "train_iter", **stats})
-        if not completes_group or step + 1 == meter.steps:
-            continue
-        stopping = processes.any_process(stop())
-        if stopping or (schedule.checkpoint_steps and step + 1 - saved >= schedule.checkpoint_steps):
-            state = {"generators": generator_states(), "meter": meter.state()}
-            states = one_per_data_rank(processes.all_gather(state), meter.mesh)
-            saved = step + 1
-            checkpoints.save(Position(meter.epoch, saved, states))
-        if stopping:
-            _interrupt(where)
+            _log_recent(meter, recipe, progress)
+            asking = True
+        saving = schedule.checkpoint_steps and step + 1 - saved >= schedule.checkpoint_steps
+        if completes_group and step + 1 < meter.steps and (asking or saving):
+            saved = _save_within_epoch(meter, recipe, checkpoints, stop, saving=saving) or saved
+            asking = False
 
 
-_ADVICE = "the weights are as before. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
+def _to_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Clips (B, C, T, H, W) and labels (B, ...) of all views of a batch."""
+    clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w")
+    labels = batch["labels"].repeat_interleave(batch["views"].shape[1], dim=0)
+    if device.type == "cuda":
+        labels = labels.pin_memory()  # copies from pageable memory wait for the device
+    return clips.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def _log_recent(meter: Meter, recipe: Recipe, progress: tqdm) -> None:
+    _check_gradients(meter, recipe)
+    stats = meter.recent_figures()
+    progress.set_postfix(
+        lr=f"{stats['lr']:.2e}",
+        loss=f"{stats['loss']:.3f}",
+        clips_s=f"{stats['clips_per_second']:.1f}",
+        wait=f"{stats['data_wait']:.0%}",
+        gib=f"{stats['memory_gib']:.1f}",
+    )
+    if processes.is_main():
+        log_stats({"_type": "train_iter", **stats})
+
+
+def _save_within_epoch(
+    meter: Meter, recipe: Recipe, checkpoints: Checkpoints, stop: Callable[[], bool], *, saving: bool
+) -> int | None:
+    """Save the run if ``saving``, or if it is asked to stop; returns the batches done if it was saved.
+
+    Raises:
+        InterruptedRun: it was asked to stop.
+    """
+    stopping = processes.any_process(stop())
+    if not stopping and not saving:
+        return None
+    _check_gradients(meter, recipe)
+    state = {"generators": generator_states(), "meter": meter.state()}
+    states = one_per_data_rank(processes.all_gather(state), meter.mesh)
+    checkpoints.save(Position(meter.epoch, meter.step, states))
+    if stopping:
+        _interrupt(f"epoch {meter.epoch + 1}, step {meter.step} of {meter.steps}")
+    return meter.step
+
+
+def _check_gradients(meter: Meter, recipe: Recipe) -> None:
+    """Raise TrainingError where too many gradients in a row were not finite."""
+    if (failure := meter.failure()) is None:
+        return
+    step, loss = failure
+    group_start = (step - 1) - (step - 1) % recipe.accumulation
+    raise TrainingError(
+        f"the gradient was not finite in {recipe.max_skipped} step(s) in a row, up to epoch {meter.epoch + 1}, step "
+        f"{step} of {meter.steps} (loss {loss:.3g}, learning rate "
+        f"{recipe.lr_at(meter.epoch + group_start / meter.steps):.3g}); the weights are as before. Lower "
+        "SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
+    )
 
 
 def _start_epoch(
-    epoch: int, schedule: Schedule, steps: int, start: Position, before: Meter | None, mesh: DeviceMesh | None
+    model: nn.Module, schedule: Schedule, steps: int, start: Position, before: Meter | None, mesh: DeviceMesh | None
 ) -> Meter:
     """Set this process's random state as it is at ``start`` of an epoch, and return the meter as it is there."""
     rank, world = data_rank(mesh), data_size(mesh)
-    meter = Meter(steps, start.step, schedule.epochs, epoch, before, mesh)
+    device = next(model.parameters()).device
+    meter = Meter(steps, start.step, schedule.epochs, start.epoch, device, before=before, mesh=mesh)
     if start.step >= steps:
         raise TrainingError(
             f"the checkpoint is from step {start.step} of an epoch that now has {steps}; resume with the batch size "
@@ -244,7 +282,7 @@ def _start_epoch(
                 len(start.states),
                 world,
             )
-        seed_everything(schedule.seed, epoch, rank, *([start.step] if start.step else []))
+        seed_everything(schedule.seed, start.epoch, rank, *([start.step] if start.step else []))
     return meter
 
 

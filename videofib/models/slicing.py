@@ -75,7 +75,8 @@ def check_slicing(attention_type: str, mixers: MixerChoice, drop_rates: tuple[fl
     """
     if attention_type != "joint_space_time":
         raise ValueError(
-            f"processes can share the tokens of joint_space_time attention only, got attention_type={attention_type}"
+            "processes can share the tokens of joint_space_time attention only, got "
+            f"attention_type={attention_type}; set joint_space_time, or let one process compute each clip"
         )
     mixers.check_slices()
     if any(drop_rates):

@@ -166,7 +166,5 @@ def _fail(error: Exception) -> NoReturn:
     raise SystemExit(2)
 
 
-if __name__ == "__main__":
-    from videofib.run.main import main as run_from_command_line  # by its name, by which new processes import it
-
-    run_from_command_line(prog="python -m videofib.run.main")
+if __name__ == "__main__":  # processes that it starts would import this module a second time
+    raise SystemExit("error: this module is not a command; run: python -m videofib run --cfg FILE [KEY VALUE ...]")

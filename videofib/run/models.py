@@ -3,6 +3,7 @@
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from videofib.attention import ContextGroup
 from videofib.mixers import MIXERS
 from videofib.models.timesformer import SIZES, TimeSformer
 
@@ -116,3 +117,17 @@ def build_model(cfg: CfgNode) -> nn.Module:
     if cfg.MODEL.MODEL_NAME not in MODELS:
         raise ValueError(f"unknown MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME!r}; known: {', '.join(MODELS)}")
     return MODELS[cfg.MODEL.MODEL_NAME](cfg)
+
+
+def share_tokens(model: nn.Module, context: ContextGroup) -> None:
+    """From now on each process of ``context`` computes its slice of the tokens of every clip.
+
+    Raises:
+        ValueError: a model whose tokens processes cannot share; the message says why.
+    """
+    if not isinstance(model, TimeSformer):
+        raise ValueError(
+            f"processes can share the clips of a TimeSformer only, this model is {type(model).__name__}; set "
+            "TRAIN.CONTEXT_PARALLEL 1"
+        )
+    model.share_tokens(context)

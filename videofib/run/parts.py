@@ -21,7 +21,7 @@ from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.pretrained.load import LoadReport, load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
-from videofib.run.models import build_model
+from videofib.run.models import build_model, share_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def model_from_config(cfg: CfgNode, mesh: DeviceMesh | None = None) -> nn.Module
     try:
         model = build_model(cfg)
         if context_size(mesh) > 1:
-            model.share_tokens(ContextGroup(mesh.get_group("context")))
+            share_tokens(model, ContextGroup(mesh.get_group("context")))
         return model
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error

@@ -30,7 +30,7 @@ class SubmittedRun:
         Raises:
             SystemExit: with the run's exit code, unless that is 0.
         """
-        process = subprocess.Popen([sys.executable, "-m", "videofib.run.main", *self.words, *self._task_settings()])
+        process = subprocess.Popen([sys.executable, "-m", "videofib", "run", *self.words, *self._task_settings()])
         self.pid = process.pid
         while process.poll() is None:  # a blocking wait would hold a lock that the signal handler needs
             time.sleep(0.5)

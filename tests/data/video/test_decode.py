@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.pairs import every_pair, every_value
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.video import decord_reader
 from videofib.data.video.decode import Estimate, estimate, probe, random_access_is_right, read_frames
@@ -33,9 +34,14 @@ def values(frames):
     return np.round(frames.mean((1, 2, 3)) / 8).astype(int).tolist()
 
 
-@pytest.mark.parametrize("backend", ["auto", "decord", "pyav"])
-@pytest.mark.parametrize("random_access", [False, True])
-@pytest.mark.parametrize("indices", [[0], [29], [3, 1, 2], [5, 5, 5], [29, 0, 29, 14], range(30), np.array([7, 2])])
+@pytest.mark.parametrize(
+    ("backend", "random_access", "indices"),
+    every_pair(
+        ["auto", "decord", "pyav"],
+        [False, True],
+        [[0], [29], [3, 1, 2], [5, 5, 5], [29, 0, 29, 14], range(30), np.array([7, 2])],
+    ),
+)
 def test_frames_come_in_the_order_asked(video, backend, random_access, indices):
     frames = read_frames(video, indices, random_access=random_access, backend=backend)
     assert frames.dtype == np.uint8
@@ -176,19 +182,19 @@ def test_rates_that_containers_misstate_are_measured(shared_data):
     assert probe(hostile / "fps_1.mp4").fps == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda path: None, "no such file"),
-        (lambda path: path.mkdir(), "a directory"),
-        (lambda path: path.touch(), "the file is empty"),
-        (lambda path: path.write_text("<html>404</html>" * 40), "cannot be opened as video|not a video"),
-        (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)), "cannot be opened as video|not a video"),
-        (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n"), "cannot be opened|not a video"),
-    ],
-)
-@pytest.mark.parametrize("name", ["a.mp4", "a.txt", "a.m3u8", "file:a.mp4", "a.jpg"])
-def test_what_is_no_video_is_refused_with_a_reason(tmp_path, make, reason, name):
+NOT_VIDEOS = [  # how the file is made, and the reason that the error gives
+    (lambda path: None, "no such file"),
+    (lambda path: path.mkdir(), "a directory"),
+    (lambda path: path.touch(), "the file is empty"),
+    (lambda path: path.write_text("<html>404</html>" * 40), "cannot be opened as video|not a video"),
+    (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)), "cannot be opened as video|not a video"),
+    (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n"), "cannot be opened|not a video"),
+]
+
+
+@pytest.mark.parametrize(("file", "name"), every_value(NOT_VIDEOS, ["a.mp4", "a.txt", "a.m3u8", "file:a.mp4", "a.jpg"]))
+def test_what_is_not_a_video_is_refused_with_a_reason(tmp_path, file, name):
+    make, reason = file
     make(tmp_path / name)
     for read in (probe, estimate, random_access_is_right, lambda path: read_frames(path, [0])):
         with pytest.raises(DecodeError, match=reason) as caught:

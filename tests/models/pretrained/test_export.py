@@ -69,7 +69,7 @@ def test_an_export_notes_sparse_attention_and_loading_reports_the_difference(tmp
     model = randomize(TimeSformer(**options, **sparse))
     save_hugging_face(model, tmp_path / "hf")
     save_official(model, tmp_path / "official.pyth")
-    settings = {"joint": "fibottention", "token_order": "hwt", "variant": "modified"}
+    settings = {"joint": "fibottention", "variant": "modified", "token_order": "hwt"}
     note = json.loads((tmp_path / "hf" / "config.json").read_text())["videofib"]
     assert note["attention"] == settings
     assert "sparse" in note["note"]

@@ -1,4 +1,4 @@
-"""The reference page of all keys, ``docs/config.md``, made from their declarations."""
+"""The page of all keys, ``docs/config.md``: ``python -m videofib.config.keys_page`` prints it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _INTRO = f"""\
 # Configuration keys
 
 Made from the declarations in [videofib/config/defaults.py](../videofib/config/defaults.py) by
-`python -m videofib.config > docs/config.md`; a test compares the two.
+`python -m videofib.config.keys_page > docs/config.md`; a test compares the two.
 
 A run's config is the defaults below, changed by its YAML file (`--cfg FILE`) and then by `KEY VALUE` or `KEY=VALUE` on
 the command line. `_BASE_: other.yaml`, or a list of such files, names files that a file changes in turn; the paths
@@ -38,7 +38,7 @@ The message names the key, the file and line, and what is accepted.
 """
 
 
-def reference_page() -> str:
+def keys_page() -> str:
     """The page, in Markdown."""
     return "\n".join([_INTRO, *(line for name in SECTIONS for line in _section(name))])
 
@@ -59,3 +59,7 @@ def _section(name: str) -> Iterator[str]:
 def _default(key: Key) -> str:
     value = key.default
     return value if isinstance(value, str) and value.strip() else repr(value)
+
+
+if __name__ == "__main__":
+    print(keys_page(), end="")
