@@ -59,7 +59,7 @@ def run(model, start=START, epochs=2):
     return torch.cat([value.flatten() for value in model.state_dict().values()])
 
 
-def train_part(folder):
+def train_process(folder):
     torch.set_num_threads(1)
     torch.save(run(make_model("aot_eager")), folder / f"{processes.rank()}.pt")
 
@@ -72,7 +72,7 @@ def test_compiled_training_reaches_the_same_weights_in_one_process_and_in_two(tm
     expected = run(plain)
     assert (expected - run(make_model(), epochs=0)).norm() > 0.1
     torch.testing.assert_close(run(compiled), expected, rtol=0, atol=1e-6)
-    launch(train_part, (tmp_path,), processes=2)
+    launch(train_process, (tmp_path,), processes=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert torch.equal(one, other)
     torch.testing.assert_close(one, expected, rtol=0, atol=1e-6)

@@ -3,7 +3,7 @@
     python -m tests.faults.checkpoints --data DIR --times 20 --workers 2
 
 trains a tiny model on the videos that DIR/train.csv lists, undisturbed, and then again and again while something real
-is broken; every run that goes on has to end with the undisturbed run's weights, bit by bit.
+is broken; every run that resumes must end with the weights of the undisturbed one, bit by bit.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EPOCHS, BATCH, STEPS_TO_SAVE = 2, 4, 3
 
 
 class Disturbed:
-    """A loader that does something to a batch, or to the world, when it comes to some (epoch, step)."""
+    """A loader that calls a function with the batch, which may also change files, at some (epoch, step)."""
 
     def __init__(self, loader, at: Mapping[tuple[int, int], Callable[[dict], None]]):
         self.loader, self.at, self.dataset, self.sampler = loader, at, loader.dataset, self
@@ -90,8 +90,8 @@ def go(data: Path, out: Path, workers: int, at=None, manager=CheckpointManager) 
 
 
 def full_disks(data: Path, out: Path, workers: int, times: int, calm: torch.Tensor, rng: random.Random) -> dict:
-    """The system refuses to write on in the middle of a random checkpoint; later it does not, and the run goes on."""
-    told, kept, whole, same = Counter(), [], [], []
+    """The disk is full in the middle of a random checkpoint; later it has space again, and the run resumes."""
+    reported, kept, complete, same = Counter(), [], [], []
     for turn in range(times):
         folder, countdown = out / f"full_{turn}", rng.randrange(1, 4)
 
@@ -112,27 +112,28 @@ def full_disks(data: Path, out: Path, workers: int, times: int, calm: torch.Tens
         try:
             go(data, folder, workers, manager=OnFullDisk)
         except CheckpointError as error:
-            told[re.sub(r"\S*/checkpoint_\S+pyth", "FILE", str(error))] += 1
+            reported[re.sub(r"\S*/checkpoint_\S+pyth", "FILE", str(error))] += 1
         left = list((folder / "checkpoints").iterdir())
         kept.append(len(left) == min(before, 2))  # no partial file either; within an epoch the newest two stay
-        whole.append(all(load_checkpoint(path) for path in left))
+        complete.append(all(load_checkpoint(path) for path in left))
         same.append(torch.equal(go(data, folder, workers), calm))
-    return {"times": times, "told": told, "old_ones_stay_alone": all(kept) and all(whole), "same_weights": all(same)}
+    unharmed = all(kept) and all(complete)
+    return {"times": times, "reported": reported, "old_ones_are_unharmed": unharmed, "same_weights": all(same)}
 
 
 def damages(data: Path, out: Path, workers: int, times: int, calm: torch.Tensor, rng: random.Random) -> dict:
-    """The newest checkpoint of a finished run is damaged; the run goes on from the one before."""
-    folder, ways, passed_over, told, same = out / "calm", Counter(), 0, 0, []
+    """The newest checkpoint of a finished run is damaged; the run resumes from the one before."""
+    folder, ways, skipped, reported, same = out / "calm", Counter(), 0, 0, []
     for _ in range(times):
         newest = find_checkpoints(folder / "checkpoints")[-1]
         way = rng.choice([truncate, flip, zero])
         ways[way.__name__] += 1
         newest.write_bytes(way(newest.read_bytes(), rng))
-        passed_over += latest_checkpoint(folder / "checkpoints")[0] != newest
+        skipped += latest_checkpoint(folder / "checkpoints")[0] != newest
         (folder / "log.txt").unlink()
         same.append(torch.equal(go(data, folder, workers), calm))
-        told += f"{newest.name} is damaged" in (folder / "log.txt").read_text()
-    return {"times": times, "ways": ways, "passed_over": passed_over, "told": told, "same_weights": all(same)}
+        reported += f"{newest.name} is damaged" in (folder / "log.txt").read_text()
+    return {"times": times, "ways": ways, "skipped": skipped, "reported": reported, "same_weights": all(same)}
 
 
 def truncate(content: bytes, rng: random.Random) -> bytes:
@@ -140,17 +141,17 @@ def truncate(content: bytes, rng: random.Random) -> bytes:
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
-    place = rng.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+    byte = rng.randrange(len(content))
+    return content[:byte] + bytes([content[byte] ^ 1 << rng.randrange(8)]) + content[byte + 1 :]
 
 
 def zero(content: bytes, rng: random.Random) -> bytes:
-    place = rng.randrange(len(content) - 512)
-    return content[:place] + bytes(512) + content[place + 512 :]
+    start = rng.randrange(len(content) - 512)
+    return content[:start] + bytes(512) + content[start + 512 :]
 
 
 def breaking_video(data: Path, out: Path, workers: int) -> dict:
-    """A video loses its second half while the first epoch is under way; it is replaced, and named once."""
+    """A video is cut short during the first epoch; it is replaced, and named once."""
     records = load_split(data, "train")
     victim = out / f"victim{Path(records[0].path).suffix}"
     shutil.copy(records[0].path, victim)

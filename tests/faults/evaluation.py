@@ -1,4 +1,4 @@
-"""The drill of a test that is killed and goes on.
+"""The drill of a test that is killed and resumes.
 
     python -m tests.faults.evaluation --data DIR --kills 12
 
@@ -86,14 +86,14 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
 
     rng = random.Random(seed)
     died = []
-    whole = 0  # tests that came to their end before the kill
+    not_killed = 0  # tests that ended before the kill
     while len(died) < kills:
         processes = rng.choice((2, 3))
         victim, delay = rng.randrange(processes), rng.uniform(0, longest_delay)
         arguments = (settings, killed, victim, len(parts(killed)) + rng.randrange(3), delay)
         try:
             launch(run_process, arguments, processes=processes)
-            whole += 1
+            not_killed += 1
         except torch.multiprocessing.ProcessExitedException:
             died.append([processes, victim, len(parts(killed))])
     launch(run_process, (settings, killed, -1, 0, 0.0), processes=3)
@@ -101,8 +101,8 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
     return {
         "videos": json.loads((calm / "test_results.json").read_text())["num_videos"],
         "kills": died,  # processes, the one that was killed, parts on the disk then
-        "whole": whole,
-        "went_on_from": [int(number) for number in re.findall(r"an earlier start has finished (\d+)", log)],
+        "not_killed": not_killed,
+        "resumed_from": [int(number) for number in re.findall(r"an earlier start has finished (\d+)", log)],
         "same_scores": same(calm, killed, "test_scores.parquet"),
         "same_results": same(calm, killed, "test_results.json"),
         "parts_left": (killed / "test_parts").exists(),

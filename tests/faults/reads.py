@@ -3,7 +3,7 @@
     python -m tests.faults.reads --good DIR --hostile DIR --reads 10000 --workers 2 --limit 3
 
 trains a tiny model on clips of all videos below two folders, and of one that takes longer to decode than the limit
-allows, while workers are stopped and killed at random. It then says how memory grew, how long a batch took at most,
+allows, while workers are stopped and killed at random. It then prints how memory grew, how long a batch took at most,
 whether any readable video was lost, and how often each unreadable one was named in the log.
 """
 
@@ -44,7 +44,7 @@ SLOW = "slow.mp4"
 
 
 class Watched:
-    """A loader that looks at what it gives: memory, time, and whether a video was replaced that could be read."""
+    """A loader that records memory, time, and whether a readable video was replaced."""
 
     def __init__(self, loader, readable, reads, disturb_every):
         self.loader, self.readable, self.disturb_every = loader, readable, disturb_every
@@ -62,9 +62,9 @@ class Watched:
         for batch in self.loader:
             self.longest = max(self.longest, time.perf_counter() - start)
             for index in batch["indices"].tolist():
-                asked = keys.pop(0)
-                if asked in self.readable and index != asked:
-                    self.lost.append(self.dataset.records[asked].video_id)
+                requested = keys.pop(0)
+                if requested in self.readable and index != requested:
+                    self.lost.append(self.dataset.records[requested].video_id)
             self.reads += len(batch["labels"])
             if self.reads // self.weigh_every != (self.reads - len(batch["labels"])) // self.weigh_every:
                 self.memory.append((self.reads, self._resident()))
@@ -112,15 +112,15 @@ def drill(videos: list[Path], out: Path, reads: int, workers: int, limit: float,
     loader.close()
     close_logging()
     text = (out / "log.txt").read_text()
-    told = {record.video_id: text.count(f"{record.video_id} (") for record in records}
+    named = {record.video_id: text.count(f"{record.video_id} (") for record in records}
     start = next(memory for done, memory in watched.memory if done >= reads // 10)
     return {
         "reads": watched.reads,
         "videos": len(records),
         "unreadable": len(records) - len(readable),
         "good_videos_lost": sorted(set(watched.lost)),
-        "unreadable_named_once": sum(told[records[i].video_id] == 1 for i in range(len(records)) if i not in readable),
-        "readable_named": [records[i].video_id for i in readable if told[records[i].video_id]],
+        "unreadable_named_once": sum(named[records[i].video_id] == 1 for i in range(len(records)) if i not in readable),
+        "readable_named": [records[i].video_id for i in readable if named[records[i].video_id]],
         "longest_batch_s": round(watched.longest, 2),
         "memory_mb": [round(memory) for _, memory in watched.memory],
         "growth_mb": round(max(memory for _, memory in watched.memory[-3:]) - start, 1),
@@ -137,7 +137,7 @@ def is_readable(path: str) -> bool:
 
 
 def write_slow_video(path: Path) -> None:
-    """One keyframe and then 400 large frames of change: to reach the last means to decode all."""
+    """One keyframe and then 400 large frames of change: to reach the last, a decoder must decode all."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 1080, 1920, 3), dtype=np.uint8)
     write_video(path, (noise[i % 8] for i in range(400)), 25, gop=400, preset="ultrafast")
 

@@ -1,4 +1,4 @@
-"""The drill of a run that is killed in the middle of an epoch and goes on.
+"""The drill of a run that is killed in the middle of an epoch and resumes.
 
     python -m tests.faults.resume --data DIR --kills 20 --processes 2 --workers 2
 
@@ -33,7 +33,7 @@ EPOCHS = 2
 
 
 class Recorded:
-    """A loader that writes down what it gives: (epoch, step) and the videos' indices, one JSON line a batch."""
+    """A loader that records its batches: (epoch, step) and the videos' indices, one JSON line a batch."""
 
     def __init__(self, loader, file, kill_at):
         self.loader, self.file, self.kill_at = loader, file, kill_at
@@ -56,7 +56,7 @@ class Recorded:
 
 
 def run_process(data, out, workers, kill_rank, kill_at):
-    """One process of a run, which goes on from the newest checkpoint; as tools/train_net.py does."""
+    """One process of a run, which resumes from the newest checkpoint, as tools/train_net.py does."""
     settings = {
         "DATA.PATH_TO_DATA_DIR": data,
         "DATA.NUM_FRAMES": 2,

@@ -1,4 +1,4 @@
-"""A scheduler's SIGTERM: the run saves, says so, ends with 143, and the same command reaches the same weights."""
+"""A scheduler's SIGTERM: the run saves, logs that, ends with 143, and the same command reaches the same weights."""
 
 import signal
 import subprocess
@@ -29,11 +29,11 @@ def wait_for(file: Path, text: str, process: subprocess.Popen) -> None:
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    raise AssertionError(f"{text!r} never came")
+    raise AssertionError(f"waited in vain for {text!r}")
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_the_same_command_goes_on(experiment, tmp_path):
+def test_sigterm_saves_and_the_same_command_resumes(experiment, tmp_path):
     calm, asked = tmp_path / "calm", tmp_path / "asked"
     subprocess.run(command(experiment, calm), check=True, capture_output=True)
 

@@ -46,7 +46,7 @@ def _tiny(name):
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.0)
         norm.momentum = 1.0
-    if norms:  # their statistics, without which signals die out from layer to layer
+    if norms:  # their statistics, without which activations vanish from layer to layer
         with torch.no_grad():
             model(torch.randn(4, 3, 8, 64, 64))
     return model.eval()
@@ -163,7 +163,7 @@ def test_logits_are_raw(name):
 
 @pytest.mark.parametrize(("name", "size"), every_value(CONV_NETS, [(32, 32), (50, 96), (100, 70)]))
 @torch.no_grad()
-def test_convolutional_ones_take_any_crop(name, size):
+def test_convolutional_nets_take_any_crop(name, size):
     model = tiny(name)
     for mode in (False, True):
         assert model.train(mode)(clips(*size)).isfinite().all()
@@ -171,7 +171,7 @@ def test_convolutional_ones_take_any_crop(name, size):
 
 @pytest.mark.parametrize("name", CONV_NETS)
 @torch.no_grad()
-def test_convolutional_ones_take_other_clip_lengths(name):
+def test_convolutional_nets_take_other_clip_lengths(name):
     assert tiny(name)(clips(frames=12)).shape == (2, K)
 
 
@@ -188,8 +188,8 @@ def test_clips_of_a_batch_do_not_see_each_other(name):
 def test_gradients_reach_every_parameter(name):
     model = tiny(name).train()
     nn.functional.cross_entropy(model(clips()), torch.tensor([0, 1])).backward()
-    still = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert still == []
+    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -242,18 +242,18 @@ def test_every_frame_matters_to_slowfast():
 @pytest.mark.parametrize(
     ("name", "shape"), every_value(CONV_NETS, [(1, 3, 8, 31, 64), (1, 3, 8, 64, 16), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
 )
-def test_wrong_clips_are_shown(name, shape):
+def test_wrong_clips_are_refused_with_their_shape(name, shape):
     with pytest.raises(ValueError, match=r"H and W at least 32 pixels, got " + re.escape(str(shape))):
         tiny(name)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 96, 96), (1, 3, 4, 64, 64), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
-def test_mvit_shows_the_clips_it_was_built_for(shape):
+def test_mvit_refuses_other_clips_than_it_was_built_for(shape):
     with pytest.raises(ValueError, match=re.escape(f"built for clips (B, 3, 8, 64, 64), got {shape}")):
         tiny("MViT_B")(torch.zeros(shape))
 
 
-def test_frames_that_do_not_divide_are_shown():
+def test_frames_that_alpha_does_not_divide_are_refused():
     with pytest.raises(ValueError, match="got T=10, alpha=4"):
         tiny("SlowFast_R50")(clips(frames=10))
 
@@ -271,7 +271,7 @@ def test_frames_that_do_not_divide_are_shown():
         ("X3D", "MODEL.MODEL_NAME is X3D on the command line; it must be one of TimeSformer, SlowFast_R50, X3D_S"),
     ],
 )
-def test_configs_that_describe_no_model_are_refused(overrides, message):
+def test_configs_without_a_possible_model_are_refused(overrides, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         build_model(load_config(None, ["MODEL.MODEL_NAME", *overrides.split()]))
 

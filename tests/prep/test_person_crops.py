@@ -1,13 +1,13 @@
 """Person crops: the right pixels, and errors that name video and key."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.errors import DecodeError
 from videofib.data.lists.manifest import read_manifest
 from videofib.data.video.decode import read_frames
@@ -97,21 +97,20 @@ def quarters(path):
 
 def test_the_command_cuts_to_the_box_and_a_changed_box_is_done_again(tmp_path):
     quarters(tmp_path / "raw/c/v.mp4")
-    script = Path(__file__).parents[2] / "data_prep/folder.py"
-    command = [sys.executable, str(script), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
-    command += ["--jobs", "1", "--person-crops", str(tmp_path / "b.json")]
+    words = ["folder", "--videos", tmp_path / "raw", "--out", tmp_path / "out", "--jobs", "1"]
+    words += ["--person-crops", tmp_path / "b.json"]
     for box, size, grey in (([0, 41, 59, 79], (60, 38), 160), ([[3, 61, 0, 80, 20], [4, 70, 5, 99, 39]], (38, 40), 90)):
         (tmp_path / "b.json").write_text(json.dumps({"v": box}))
-        subprocess.run(command, check=True, capture_output=True)
+        call(main, words, check=True)
         (row,) = read_manifest(tmp_path / "out/manifest.parquet")
         assert (row.width, row.height) == size
         assert np.abs(read_frames(tmp_path / "out" / row.path, range(5)).astype(int) - grey).max() < 8
     (tmp_path / "b.json").write_text(json.dumps({"v": [500, 0, 510, 10]}))
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = call(main, words)
     assert result.returncode == 1
     report = (tmp_path / "out/report.json").read_text()
     assert "c/v.mp4: the box [500.0, 0.0, 510.0, 10.0] lies outside of the frame, which is 120x80" in report
-    result = subprocess.run([*command, "--codec", "copy"], capture_output=True, text=True)
+    result = call(main, [*words, "--codec", "copy"])
     assert "--person-crops cannot be used with --codec copy" in result.stderr
 
 

@@ -3,14 +3,14 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from fcntl import LOCK_EX, flock
 
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import read_manifest, write_manifest
 from videofib.prep.encode import write_video
@@ -102,16 +102,16 @@ def test_without_a_manifest_and_while_it_is_written_verify_refuses(out):
 
 
 def test_the_command_names_every_problem_and_ends_with_1(out):
-    command = [sys.executable, "-m", "videofib.cli", "prep", "verify", str(out), "--jobs", "2"]
-    calm = subprocess.run(command, capture_output=True, text=True)
+    words = ["verify", out, "--jobs", "2"]
+    calm = call(main, words)
     assert (calm.returncode, calm.stdout) == (0, f"{out}: 2 videos read, no problems\n")
     (out / A).unlink()
     flip_a_bit(out)
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = call(main, words)
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [A, B, str(out)]
     assert lines[2].endswith("2 videos read, 2 problems")
-    result = subprocess.run([*command[:-3], str(out / "nowhere")], capture_output=True, text=True)
+    result = call(main, ["verify", out / "nowhere"])
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "no manifest at" in result.stderr

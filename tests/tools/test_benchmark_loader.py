@@ -1,4 +1,4 @@
-"""The loader's benchmark runs all contenders on real files and says what it measured."""
+"""The loader's benchmark runs all contenders on real files and reports its measurements."""
 
 import json
 

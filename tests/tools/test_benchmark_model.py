@@ -1,4 +1,4 @@
-"""Whole models are timed and weighed, each in a process of its own."""
+"""Time and memory of complete models, each in a process of its own."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The tool on real clips: what it writes, and what it says of what it cannot read."""
+"""The tool on real clips: what it writes, and how it reports what it cannot read."""
 
 import runpy
 from pathlib import Path

@@ -46,7 +46,7 @@ def reordered(scores, order):
 
 @pytest.fixture
 def ensemble(tmp_path, capsys, monkeypatch):
-    """Runs the tool on members; returns its exit code, and what it said on stdout and stderr."""
+    """Runs the tool on members; returns its exit code, and what it printed to stdout and stderr."""
 
     def run(*members, words=()):
         files = []
@@ -117,14 +117,14 @@ def test_runs_of_several_classes(ensemble):
         (replace(TWO, labels=torch.tensor([0, 1, 1, 1])), "run 2 has other labels than run 1"),
     ],
 )
-def test_runs_that_do_not_fit_are_told_in_one_line(ensemble, other, message):
+def test_runs_that_do_not_fit_are_one_line(ensemble, other, message):
     done = ensemble(replace(ONE, class_names=["run", "jump"]), other)
     assert done.code.startswith("error: ")
     assert message in done.code
     assert "\n" not in done.code
 
 
-def test_wrong_words_are_refused(ensemble, tmp_path):
+def test_wrong_options_are_refused(ensemble, tmp_path):
     for words, message in [
         (["--weights", "1"], "a weight above 0 for each"),
         (["--weights", "1", "-1"], "a weight above 0 for each"),

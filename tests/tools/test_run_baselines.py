@@ -71,7 +71,7 @@ def test_baseline_trains_and_tests(file, data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_change_that_the_weights_do_not_show_is_named(data, tmp_path, capsys):
+def test_a_change_that_weights_do_not_show_is_named(data, tmp_path, capsys):
     file = ROOT / "configs" / "Kinetics" / "SlowFast_R50_8x8_224.yaml"
     cfg = load_config(file, ["MODEL.NUM_CLASSES", "3"])
     model = build_model(cfg)
@@ -82,7 +82,7 @@ def test_a_change_that_the_weights_do_not_show_is_named(data, tmp_path, capsys):
     assert "SLOWFAST.ALPHA 4 -> 2" in "".join(capsys.readouterr())
 
 
-def test_what_does_not_fit_is_said_in_one_line(data, tmp_path, capsys):
+def test_settings_that_do_not_fit_are_one_line(data, tmp_path, capsys):
     file = ROOT / "configs" / "Kinetics" / "SlowFast_R50_8x8_224.yaml"
     with pytest.raises(SystemExit) as caught:
         run(file, data, tmp_path, **{"DATA.NUM_FRAMES": 10})

@@ -1,4 +1,4 @@
-"""The tools, end to end on real encoded clips: train, resume, test, in one process and in several."""
+"""Runs from end to end on encoded clips: train, resume, test, convert, in one process and in several."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def fails(capsys, experiment, out, *overrides, stages=None):
-    """Run something that must fail; returns the one line that is said about it."""
+    """Run something that must fail; returns the one line of its error."""
     with pytest.raises(SystemExit) as caught:
         run(experiment, out, *overrides, stages=stages)
     assert caught.value.code == 2
@@ -30,7 +30,7 @@ def fails(capsys, experiment, out, *overrides, stages=None):
     return line
 
 
-def test_a_run_trains_tests_and_writes_everything_down(trained):
+def test_a_run_trains_tests_and_records_everything(trained):
     assert sorted(file.name for file in (trained / "checkpoints").iterdir()) == [
         "best.json",
         "checkpoint_epoch_00001.pyth",
@@ -39,7 +39,7 @@ def test_a_run_trains_tests_and_writes_everything_down(trained):
     assert yaml.safe_load((trained / "config.yaml").read_text())["SOLVER"]["BASE_LR"] == 0.03
     kinds = [line["_type"] for line in stats(trained)]
     assert kinds == ["train_iter", "train_epoch", "val_epoch"] * 2 + ["test_final"]
-    assert "going on" not in (trained / "log.txt").read_text()
+    assert "resuming from" not in (trained / "log.txt").read_text()
 
 
 def test_the_test_names_the_unreadable_video_and_counts_it_as_wrong(experiment, trained):
@@ -64,17 +64,17 @@ def test_the_test_names_the_unreadable_video_and_counts_it_as_wrong(experiment, 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(experiment, trained, tmp_path):
     random_parts = ["TIMESFORMER.DROP_PATH_RATE", "0.3", "AUG.ENABLE", "True", "MIXUP.ENABLE", "True"]
-    run(experiment, tmp_path / "whole", *random_parts, "TRAIN.EMA_DECAY", "0.9", stages=["train"])
+    run(experiment, tmp_path / "undisturbed", *random_parts, "TRAIN.EMA_DECAY", "0.9", stages=["train"])
     (tmp_path / "cut" / "checkpoints").mkdir(parents=True)
     first = "checkpoints/checkpoint_epoch_00001.pyth"
-    shutil.copy(tmp_path / "whole" / first, tmp_path / "cut" / first)
+    shutil.copy(tmp_path / "undisturbed" / first, tmp_path / "cut" / first)
     (tmp_path / "cut" / "checkpoints" / "checkpoint_epoch_00002.pyth").write_bytes(b"half a file")
     workers = ["DATA_LOADER.NUM_WORKERS", "2"]  # and what a sample is does not depend on who prepares it
     run(experiment, tmp_path / "cut", *random_parts, *workers, "TRAIN.EMA_DECAY", "0.9", stages=["train"])
     log = (tmp_path / "cut" / "log.txt").read_text()
     assert "checkpoint_epoch_00002.pyth is damaged" in log
     assert "1 of 2 epochs are done" in log
-    assert torch.equal(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+    assert torch.equal(weights(tmp_path / "cut"), weights(tmp_path / "undisturbed"))
     assert not torch.equal(weights(tmp_path / "cut"), weights(trained))
 
 
@@ -87,7 +87,7 @@ def trained_by_two(experiment, tmp_path_factory):
     done = subprocess.run([*command, "--opts", "OUTPUT_DIR", out, *more], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "json_stats: {" in done.stdout
-    assert "wait=" not in done.stderr + done.stdout  # no progress bar where nobody watches
+    assert "wait=" not in done.stderr + done.stdout  # no progress bar outside a terminal
     return out
 
 
@@ -113,7 +113,7 @@ def test_a_run_ends_with_a_report_which_cannot_make_it_fail(experiment, trained,
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_the_record_has_the_command_also_where_processes_are_spawned(trained, trained_by_two):
+def test_the_record_names_the_command_also_of_several_processes(trained, trained_by_two):
     found = json.loads((trained_by_two / "environment.json").read_text())
     assert "train_net.py --cfg" in found["command"]
     assert found["processes"] == 2
@@ -131,7 +131,7 @@ def test_torchrun_trains_to_the_same(experiment, trained_by_two, tmp_path):
     assert "2 process(es)" in (tmp_path / "log.txt").read_text()
 
 
-def test_sharded_weights_train_test_and_go_on_as_whole_ones(experiment, trained, tmp_path):
+def test_sharded_weights_train_test_and_resume_as_full_ones(experiment, trained, tmp_path):
     sharded = ["TRAIN.STRATEGY", "fsdp", "TRAIN.SHARDED_CHECKPOINTS", "True", "NUM_GPUS", "2"]
     run(experiment, tmp_path, *sharded)
     kept = tmp_path / "checkpoints"
@@ -164,7 +164,7 @@ def test_three_processes_test_to_what_one_does(experiment, trained, tmp_path):
     np.testing.assert_allclose(one.scores, three.scores, atol=1e-5)
 
 
-def test_leaving_the_unreadable_video_out_changes_the_denominator(experiment, trained, tmp_path):
+def test_excluding_the_unreadable_video_changes_the_denominator(experiment, trained, tmp_path):
     source = trained / "checkpoints" / "checkpoint_epoch_00001.pyth"
     run(experiment, tmp_path, "TEST.CHECKPOINT_FILE_PATH", str(source), "TEST.UNREADABLE", "exclude", stages=["test"])
     found = results(tmp_path)
@@ -215,18 +215,18 @@ def test_a_run_learns_from_a_teacher(experiment, trained, tmp_path, capsys):
         assert message in fails(capsys, experiment, tmp_path / "out", *small, *change, stages=["train"])
 
 
-def test_a_run_whose_clips_grow_goes_on_from_within_an_epoch(experiment, tmp_path):
+def test_a_run_whose_clips_grow_resumes_within_an_epoch(experiment, tmp_path):
     cycle = ["MULTIGRID.LONG_CYCLE", "True", "MULTIGRID.LONG_CYCLE_FACTORS", "[[0.5, 1.0], [1.0, 1.0]]"]
     options = [*cycle, "TRAIN.CHECKPOINT_STEPS", "1", "TIMESFORMER.DROP_RATE", "0.2", "LOG_PERIOD", "1"]
-    run(experiment, tmp_path / "whole", *options, stages=["train"])
-    lines = stats(tmp_path / "whole", "train_iter")
+    run(experiment, tmp_path / "undisturbed", *options, stages=["train"])
+    lines = stats(tmp_path / "undisturbed", "train_iter")
     steps = [(line["epoch"], line["step"], line["steps"]) for line in lines]
     assert steps == [(1, 1, 1), (2, 1, 3), (2, 2, 3), (2, 3, 3)]  # of 12 videos: 8 in a batch, then 4
     for left in ("checkpoint_epoch_00001_step_000002.pyth", "checkpoint_epoch_00001.pyth"):
         (tmp_path / left / "checkpoints").mkdir(parents=True)
-        shutil.copy(tmp_path / "whole" / "checkpoints" / left, tmp_path / left / "checkpoints" / left)
+        shutil.copy(tmp_path / "undisturbed" / "checkpoints" / left, tmp_path / left / "checkpoints" / left)
         run(experiment, tmp_path / left, *options, stages=["train"])
-        assert torch.equal(weights(tmp_path / left), weights(tmp_path / "whole"))
+        assert torch.equal(weights(tmp_path / left), weights(tmp_path / "undisturbed"))
 
 
 def test_each_stage_can_be_turned_off(experiment, tmp_path, capsys):
@@ -235,7 +235,7 @@ def test_each_stage_can_be_turned_off(experiment, tmp_path, capsys):
     assert "no checkpoint in" in fails(capsys, experiment, tmp_path, "TRAIN.ENABLE", "False")
 
 
-def test_what_a_user_can_mend_is_said_in_one_line(experiment, trained, tmp_path, capsys):
+def test_what_users_can_correct_is_one_line(experiment, trained, tmp_path, capsys):
     (tmp_path / "a file").touch()
     bad = tmp_path / "bad.pyth"
     bad.write_bytes(b"no checkpoint")
@@ -298,7 +298,7 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
     assert "newly initialised: head.weight: 3x24, initial values kept" in (tmp_path / "out" / "log.txt").read_text()
 
 
-def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tmp_path):
+def test_an_impossible_conversion_is_reported_in_one_line(experiment, trained, tmp_path):
     for source, overrides, message in [
         (tmp_path / "gone.pyth", [], "no checkpoint at"),
         (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "cannot hold a model with registers"),
@@ -310,7 +310,7 @@ def test_a_conversion_that_cannot_be_is_told_in_one_line(experiment, trained, tm
     assert not (tmp_path / "out.pyth").exists()
 
 
-def test_labels_beyond_the_number_of_classes_are_named(experiment, tmp_path, capsys):
+def test_labels_above_the_number_of_classes_are_named(experiment, tmp_path, capsys):
     (tmp_path / "train.csv").write_text("".join(f"train {i}.mp4 {i}\n" for i in range(5)))
     shutil.copy(experiment / "val.csv", tmp_path)
     where = ["DATA.PATH_TO_DATA_DIR", str(tmp_path), "DATA.PATH_PREFIX", str(experiment)]
@@ -318,12 +318,12 @@ def test_labels_beyond_the_number_of_classes_are_named(experiment, tmp_path, cap
     assert "the train split has label 4 (train 4.mp4), so MODEL.NUM_CLASSES must be at least 5; it is 3" in said
 
 
-def test_lists_that_name_no_real_files_are_found_at_once(experiment, tmp_path, capsys):
+def test_lists_of_files_that_do_not_exist_are_noticed_at_once(experiment, tmp_path, capsys):
     said = fails(capsys, experiment, tmp_path / "out", "DATA.PATH_PREFIX", str(tmp_path), stages=["train"])
     assert f"none of the first 12 videos of the train split exist, such as {tmp_path}/train 0.mp4" in said
 
 
-def test_an_error_in_every_process_is_said_once(experiment, tmp_path):
+def test_an_error_in_every_process_is_printed_once(experiment, tmp_path):
     command = [sys.executable, ROOT / "tools" / "test_net.py", "--cfg", experiment / "config.yaml", "--num_shards", "1"]
     done = subprocess.run(
         [*command, "OUTPUT_DIR", tmp_path, "NUM_GPUS", "2"], capture_output=True, text=True, timeout=300
@@ -333,7 +333,7 @@ def test_an_error_in_every_process_is_said_once(experiment, tmp_path):
     assert said == [f"error: no checkpoint in {tmp_path}/checkpoints; train first, or set TEST.CHECKPOINT_FILE_PATH"]
 
 
-def test_flips_of_classes_that_are_mirror_images_are_warned_of(experiment, tmp_path, capsys):
+def test_classes_that_flips_would_swap_are_warned_of(experiment, tmp_path, capsys):
     for split in ("train", "val"):
         shutil.copy(experiment / f"{split}.csv", tmp_path)
     (tmp_path / "classes.txt").write_text("go left\ngo right\nstay\n")
@@ -344,7 +344,7 @@ def test_flips_of_classes_that_are_mirror_images_are_warned_of(experiment, tmp_p
 
 
 def test_videos_of_several_classes(experiment, tmp_path, capsys):
-    """Every other video is of class 3 beside its colour, which training, validation and testing take in."""
+    """Every other video has class 3 besides its colour, in training, validation and testing."""
     for split in ("train", "val", "test"):
         rows = [line.rpartition(" ") for line in (experiment / f"{split}.csv").read_text().splitlines()]
         lines = [f"{path} {label},3\n" if i % 2 else f"{path} {label}\n" for i, (path, _, label) in enumerate(rows)]

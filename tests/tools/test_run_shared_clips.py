@@ -97,11 +97,11 @@ def test_two_processes_sharing_clips_train_and_test_as_one_does(shared_clips, al
     torch.testing.assert_close(weights(out), weights(alone), rtol=0, atol=1e-5)
     assert_same_test(out, alone)
     (within,) = (out / "checkpoints").glob("checkpoint_epoch_00001_step_*.pyth")
-    assert len(load_checkpoint(within)["states"]) == 1  # the two need the same
+    assert len(load_checkpoint(within)["states"]) == 1  # both need the same
     assert sum(line["replaced_videos"] for line in stats(alone, "train_epoch")) > 0
 
 
-def test_a_run_of_one_process_goes_on_within_an_epoch_as_two_that_share_clips(shared_clips, alone, tmp_path):
+def test_two_processes_that_share_clips_resume_a_run_of_one_within_an_epoch(shared_clips, alone, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (within,) = (alone / "checkpoints").glob("checkpoint_epoch_00001_step_*.pyth")
     shutil.copy(within, tmp_path / "checkpoints")

@@ -1,4 +1,4 @@
-"""Submitting a run: a real job of submitit's local kind, asked to make room in the middle, goes on in its next turn."""
+"""Submitting a run: a real local job of submitit that is told to stop saves, is queued again, and resumes."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ def wait_for(condition, process):
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    raise AssertionError("it never came")
+    raise AssertionError("waited in vain")
 
 
 def task_of(pid):
@@ -41,7 +41,7 @@ def task_of(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc, which only Linux has")
-def test_a_job_that_must_make_room_saves_and_goes_on(experiment, tmp_path, monkeypatch):
+def test_a_preempted_job_saves_and_resumes(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     epochs = ["SOLVER.MAX_EPOCH", "12", "TRAIN.EVAL_PERIOD", "100", "TRAIN.CHECKPOINT_PERIOD", "100"]
     out = tmp_path / "job run"

@@ -1,4 +1,4 @@
-"""Reading frames: what is promised beyond the frames being the right ones (see test_frame_truth.py)."""
+"""Reading frames: everything besides which frames they are (see test_frame_truth.py)."""
 
 import pickle
 import shutil
@@ -42,7 +42,7 @@ def values(frames):
         [[0], [29], [3, 1, 2], [5, 5, 5], [29, 0, 29, 14], range(30), np.array([7, 2])],
     ),
 )
-def test_frames_come_in_the_order_asked(video, backend, random_access, indices):
+def test_frames_come_in_the_requested_order(video, backend, random_access, indices):
     frames = read_frames(video, indices, random_access=random_access, backend=backend)
     assert frames.dtype == np.uint8
     assert frames.shape == (len(indices), 48, 64, 3)
@@ -51,7 +51,7 @@ def test_frames_come_in_the_order_asked(video, backend, random_access, indices):
 
 @pytest.mark.parametrize("backend", ["auto", "decord", "pyav"])
 @pytest.mark.parametrize("random_access", [False, True])
-def test_a_frame_beyond_the_end_says_how_many_there_are(video, backend, random_access):
+def test_the_error_of_a_frame_beyond_the_end_has_the_number_of_frames(video, backend, random_access):
     with pytest.raises(FrameIndexError, match="frame 30 was requested") as caught:
         read_frames(video, [0, 30], random_access=random_access, backend=backend)
     assert caught.value.num_frames == COUNT
@@ -72,7 +72,7 @@ def test_bad_arguments_are_refused(video, indices, options, message):
         read_frames(video, indices, **options)
 
 
-def test_probe_tells_what_was_written(video):
+def test_probe_finds_what_was_written(video):
     info = probe(video)
     assert (info.num_frames, info.width, info.height, info.codec, info.rotation) == (COUNT, 64, 48, "h264", 0)
     assert (info.fps, info.duration, info.damaged) == (pytest.approx(25), pytest.approx(1.2), "")
@@ -202,14 +202,14 @@ def test_what_is_not_a_video_is_refused_with_a_reason(tmp_path, file, name):
         assert name in str(caught.value)
 
 
-def test_real_images_and_text_art_are_no_videos(tmp_path):
+def test_images_and_text_are_not_videos(tmp_path):
     from PIL import Image
 
     for name in ("a.jpg", "jpeg_as.mp4", "a.png"):
         Image.new("RGB", (64, 48)).save(tmp_path / name, format="PNG" if name.endswith("png") else "JPEG")
         with pytest.raises(DecodeError, match="not a video"):
             probe(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("plain text\n" * 200)  # FFmpeg would show it as a film of letters
+    (tmp_path / "notes.txt").write_text("plain text\n" * 200)  # FFmpeg would decode it as a video of letters
     with pytest.raises(DecodeError, match=r"not a video|cannot be opened"):
         probe(tmp_path / "notes.txt")
 

@@ -1,13 +1,12 @@
 """The motion data set: the movement is right, and nothing but the movement depends on the class."""
 
 import hashlib
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.video.decode import probe
 from videofib.prep.sets import motion
 from videofib.prep.sets.motion import (
@@ -21,8 +20,6 @@ from videofib.prep.sets.motion import (
     render,
     write_motion,
 )
-
-SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 SMALL = MotionSet(train_per_class=2, test_per_class=1, size=32)
 X, Y, ANGLE, SIZE = range(4)
@@ -197,8 +194,7 @@ def test_annotations_are_like_the_official_ones(tmp_path):
 
 def test_other_settings_do_not_mix_into_a_folder(tmp_path):
     write_motion(tmp_path, SMALL, jobs=1)
-    command = [sys.executable, str(SCRIPTS / "motion.py"), "--out", str(tmp_path), "--size", "34"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = call(main, ["motion", "--out", tmp_path, "--size", "34"])
     assert result.returncode == 1
     assert "choose another --out" in result.stderr
     assert "Traceback" not in result.stderr
