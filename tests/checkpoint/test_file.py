@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, and bad ones are refused by name."""
+"""Checkpoints are read as they were written, and bad ones are refused by name."""
 
 import os
 import random

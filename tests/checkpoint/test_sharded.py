@@ -1,4 +1,4 @@
-"""Checkpoint folders come back as they were, and damaged, hostile and half-written ones are refused by name."""
+"""Checkpoint folders are read as they were written; damaged, hostile and half-written ones are refused by name."""
 
 import json
 import logging
@@ -175,7 +175,7 @@ def test_code_in_a_folder_is_not_run(tmp_path, name, write):
     assert not (tmp_path / "owned").exists()
 
 
-def test_what_a_killed_write_left_is_no_checkpoint_and_is_replaced(tmp_path):
+def test_what_a_killed_process_left_is_not_a_checkpoint_and_is_replaced(tmp_path):
     folder = save(tmp_path, 1)
     folder.rename(tmp_path / f".{folder.name}.partial")
     assert find_checkpoints(tmp_path) == []

@@ -59,7 +59,7 @@ def run(model, start=START, epochs=2):
     return torch.cat([value.flatten() for value in model.state_dict().values()])
 
 
-def train_share(folder):
+def train_part(folder):
     torch.set_num_threads(1)
     torch.save(run(make_model("aot_eager")), folder / f"{processes.rank()}.pt")
 
@@ -72,7 +72,7 @@ def test_compiled_training_reaches_the_same_weights_in_one_process_and_in_two(tm
     expected = run(plain)
     assert (expected - run(make_model(), epochs=0)).norm() > 0.1
     torch.testing.assert_close(run(compiled), expected, rtol=0, atol=1e-6)
-    launch(train_share, (tmp_path,), processes=2)
+    launch(train_part, (tmp_path,), processes=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert torch.equal(one, other)
     torch.testing.assert_close(one, expected, rtol=0, atol=1e-6)
@@ -80,17 +80,17 @@ def test_compiled_training_reaches_the_same_weights_in_one_process_and_in_two(tm
 
 @needs_compiler
 @pytest.mark.slow
-def test_a_compiled_run_that_goes_on_draws_the_same_chance():
-    whole, cut = TinyNet(drop=0.5), TinyNet(drop=0.5)
-    whole.compile()
+def test_a_resumed_compiled_run_draws_the_same_random_numbers():
+    undisturbed, cut = TinyNet(drop=0.5), TinyNet(drop=0.5)
+    undisturbed.compile()
     cut.compile()
-    expected = run(whole)
+    expected = run(undisturbed)
     run(cut, epochs=1)
     torch.rand(3)
     assert torch.equal(run(cut, start=Position(1)), expected)
 
 
-def test_a_missing_compiler_is_told_before_anything_is_read(monkeypatch):
+def test_a_missing_compiler_is_reported_before_anything_is_read(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     cfg = load_config(None, ["TRAIN.COMPILE", "True"])
     with pytest.raises(ConfigError, match=r"TRAIN\.COMPILE True needs a C\+\+ compiler, .* no no-such-compiler"):

@@ -1,4 +1,4 @@
-"""A frozen part keeps its values, draws no chance, and everything around it goes on as usual."""
+"""Frozen parts keep their values and draw no random numbers; everything around them is trained as usual."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_nothing_frozen_is_plain_training():
     assert in_training(model) == {name for name, _ in model.named_modules()}
 
 
-def test_a_linear_probe_sees_the_model_without_its_chance():
+def test_a_linear_probe_sees_the_model_without_dropout():
     model = make_model()
     freeze_all_but(model, classifier_names(model))
     set_train_mode(model)
@@ -58,7 +58,7 @@ def test_a_linear_probe_sees_the_model_without_its_chance():
     assert model.forward_features(torch.randn(1, 3, 2, 4, 4)).grad_fn is None  # nothing is kept for a backward pass
 
 
-def test_a_frozen_front_keeps_still_and_what_comes_after_it_does_not():
+def test_frozen_first_blocks_are_in_evaluation_mode_and_later_ones_are_not():
     model = make_model()
     freeze(model, ["cls_token", "pos_embed", "time_embed", "patch_embed.*", "blocks.0.*"])
     set_train_mode(model)
@@ -95,7 +95,7 @@ def probe(folder):
     torch.save(run(model), folder / f"{processes.world_size()}_{processes.rank()}.pt")
 
 
-def test_several_processes_and_a_moving_average_take_frozen_parts(tmp_path):
+def test_several_processes_and_a_moving_average_work_with_frozen_parts(tmp_path):
     probe(tmp_path)
     launch(probe, (tmp_path,), processes=2)
     one, two = (torch.load(tmp_path / name) for name in ("1_0.pt", "2_1.pt"))
@@ -113,7 +113,7 @@ def test_several_processes_and_a_moving_average_take_frozen_parts(tmp_path):
     assert {name for name in before if not torch.equal(before[name], averaged[name])} == changed
 
 
-def test_patterns_that_cannot_be_meant_are_named():
+def test_patterns_that_match_nothing_or_everything_are_refused():
     with pytest.raises(ValueError, match=r"'block\.\*' matches no parameter; they are cls_token, pos_embed"):
         freeze(make_model(), ["patch_embed.*", "block.*"])
     with pytest.raises(ValueError, match=r"no parameter is left to train: '\*' match all \d+ parameters"):

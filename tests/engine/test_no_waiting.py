@@ -85,7 +85,7 @@ class _Methods(TorchFunctionMode):
 
 
 class Counted(Loader):
-    """Tells the watch at which step the trainer is; what the loader itself does is on the host anyway."""
+    """Sets the step of the watch, and turns it off while the loader itself works, which is on the host anyway."""
 
     watch: Watch
 

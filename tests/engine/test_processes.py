@@ -1,7 +1,7 @@
-"""One, two and four processes, with whole or with sharded weights, do one and the same thing.
+"""One, two and four processes, with full or sharded weights, do the same.
 
-In float64, where what is left of a difference is the order of sums. Each group of processes is started once, does all
-runs, and writes down what came out; the tests compare.
+In float64, where the order of sums makes the only difference. Each group of processes is started once, does all runs,
+and writes its results to a file; the tests compare them.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def resumed(run, path):
 
 
 def check_dropped_paths(folder):
-    """With chance in it: stopped within an epoch and gone on from either format, to the very same bits."""
+    """With stochastic depth: stopped within an epoch and resumed from either format, to the same bits."""
     make = partial(make_run, "fsdp", method="adamw", accumulation=2, ema=0.9, drop_path=0.5)
     calm = run_train(*make())
     found = {}
@@ -154,7 +154,7 @@ def check_dropped_paths(folder):
 
 
 def check_overflow():
-    """An infinite gradient in the share of one process alone makes all of them leave out the step."""
+    """An infinite gradient in the shard of a single process makes all of them skip the step."""
     model, _, optimizer, recipe = make_run("fsdp")
     model(torch.zeros(1, 3, 2, 4, 4, dtype=torch.float64)).sum().backward()
     if processes.rank() == processes.world_size() - 1:
@@ -168,7 +168,7 @@ def check_overflow():
 
 
 def check_waiting():
-    """Whether gradients are kept back while more are to come, and summed over processes once they are in."""
+    """Whether gradients stay local while more are to be added, and are summed over processes with the last ones."""
     model = make_run("fsdp")[0]
     there = []
     for now in (False, True):
@@ -262,7 +262,7 @@ def test_training_is_that_of_one_process(found, case, processes, strategy):
     assert_same(found[processes, strategy, case], found[1, "ddp", case])
 
 
-def test_every_case_trains_in_a_way_of_its_own(found):
+def test_no_two_cases_train_the_same_way(found):
     alone = [found[1, "ddp", case] for case in CASES]
     assert [len(one["losses"]) for one in alone] == [6] * len(CASES)
     for i, one in enumerate(alone):
@@ -282,21 +282,21 @@ def test_evaluation_is_that_of_one_process_and_counts_each_video_once(found, pro
 
 @pytest.mark.parametrize("saved", SAVED)
 @pytest.mark.parametrize(("processes", "strategy"), [(1, "ddp"), (2, "ddp"), (2, "fsdp"), (4, "ddp"), (4, "fsdp")])
-def test_any_number_of_processes_goes_on_from_any_checkpoint(found, saved, processes, strategy):
+def test_any_number_of_processes_resumes_from_any_checkpoint(found, saved, processes, strategy):
     calm, outcome = found[1, "ddp", "adamw"], found[processes, strategy, saved]
     assert_same(outcome, {**calm, "losses": calm["losses"][4:]}, atol=1e-10)
 
 
-def test_a_sharded_run_with_chance_in_it_goes_on_bit_by_bit(found):
+def test_a_sharded_run_with_stochastic_depth_resumes_to_the_same_bits(found):
     same = {"weights": True, "losses": True, "ema": True}
     assert found["bits"] == {"file": same, "folder": same}
 
 
-def test_an_overflow_in_one_share_leaves_out_the_step_in_all(found):
+def test_an_overflow_in_one_shard_skips_the_step_in_all_processes(found):
     assert found["overflow"] == {"norm": math.inf, "same": True, "scale": 2.0}
 
 
-def test_sharded_gradients_wait_until_all_are_in(found):
+def test_sharded_gradients_are_averaged_once_all_are_added(found):
     assert found["waiting"] == [False, True]
 
 

@@ -50,6 +50,6 @@ def test_the_first_process_reads_for_all_that_share_clips(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_process_alone_keeps_its_loader():
+def test_a_single_process_keeps_its_loader():
     loader = Loader(*make_videos(4), range(4), 2)
     assert shared(loader, make_mesh(1)) is loader

@@ -1,4 +1,4 @@
-"""Training: what a step is, what a run says, and that an interrupted run ends where it would have ended."""
+"""Training: what a step does, what a run logs, and that an interrupted run reaches the same weights."""
 
 import json
 import logging
@@ -89,7 +89,7 @@ def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, check
             if (position.epoch, position.step) == self.until:
                 raise InterruptedError
 
-    def go_on(parts, until=None):
+    def run(parts, until=None):
         model, loader, optimizer, recipe, ema = parts
         checkpoints = Killed(tmp_path / "kept", TrainingState(model, optimizer, ema=ema.module))
         checkpoints.until = until
@@ -100,19 +100,19 @@ def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, check
         return (start.epoch, start.step)
 
     undisturbed = parts()
-    go_on(undisturbed)
+    run(undisturbed)
     expected = read_stats(log)
     shutil.rmtree(tmp_path / "kept")
     until = (2, {0: 0, 1: 3, 2: 2}[checkpoint_steps])
     with pytest.raises(InterruptedError):
-        go_on(parts(), until)
-    torch.rand(3)  # what happens in between does not matter
+        run(parts(), until)
+    torch.rand(3)  # random numbers drawn in between do not matter
 
     resumed = parts()
-    assert go_on(resumed) == until
+    assert run(resumed) == until
     assert torch.equal(weights(resumed[0]), weights(undisturbed[0]))
     assert torch.equal(weights(resumed[4].module), weights(undisturbed[4].module))
-    for found, line in zip(read_stats(log)[-7:], expected[-7:], strict=True):  # the figures of epochs go on, too
+    for found, line in zip(read_stats(log)[-7:], expected[-7:], strict=True):  # the figures of epochs continue, too
         assert all(
             found[key] == line[key]
             for key in line
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_does_not_fit_the_epoch_is_refused():
         run_train(*make_run(), start=Position(0, 2, [{}]))
 
 
-def test_another_number_of_processes_goes_on_with_the_same_videos(caplog):
+def test_another_number_of_processes_resumes_with_the_same_videos(caplog):
     seen = []
     model, loader, optimizer, recipe = make_run(batch_size=2)
     loader.shuffle = False
@@ -140,7 +140,7 @@ def test_another_number_of_processes_goes_on_with_the_same_videos(caplog):
     assert "is of 2 process(es), this run of 1" in caplog.text
 
 
-def test_accumulated_batches_make_the_step_of_one_large_batch():
+def test_accumulated_batches_take_the_step_of_one_large_batch():
     # 10 clips: four batches of two, then one more, against a batch of eight and one of two
     accumulated = run_train(*make_run(batch_size=2, videos=10, accumulation=4))
     at_once = run_train(*make_run(batch_size=8, videos=10))
@@ -204,12 +204,12 @@ def test_bf16_runs_the_model_in_bf16_and_keeps_float32_weights():
     torch.testing.assert_close(after, run_train(*make_run()), rtol=0, atol=0.05)
 
 
-def test_loss_scaling_leaves_the_step_as_it_is():
+def test_loss_scaling_does_not_change_the_step():
     scaled = run_train(*make_run(scaler=torch.amp.GradScaler("cpu", init_scale=1024.0), clip_grad_norm=0.1))
     torch.testing.assert_close(scaled, run_train(*make_run(clip_grad_norm=0.1)), rtol=0, atol=1e-6)
 
 
-def test_a_scaler_leaves_out_a_step_that_overflowed():
+def test_a_step_whose_gradients_overflow_is_skipped_and_the_scale_lowered():
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     model, loader, optimizer, recipe = make_run(batch_size=12, scaler=scaler)
     before = weights(model)
@@ -221,7 +221,7 @@ EVERY_OPTIMIZER = pytest.mark.parametrize("method", ["sgd", "adamw", "lamb", "li
 
 
 @EVERY_OPTIMIZER
-@pytest.mark.parametrize("batch", [0, 1])  # the very first, too, when there are no moments yet
+@pytest.mark.parametrize("batch", [0, 1])  # also the first of all, when there are no moments yet
 def test_a_gradient_that_is_not_finite_is_skipped_and_counted(log, method, batch):
     model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False, method=method)
     recipe = replace(recipe, ema=ModelEmaV3(model, decay=0.5))
@@ -238,7 +238,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_counted(log, method, batch
     assert torch.equal(weights(recipe.ema.module), weights(ema.module))  # as if the batch had not been
 
 
-def test_too_many_of_them_in_a_row_stop_the_run_and_say_where():
+def test_too_many_skipped_steps_in_a_row_end_the_run_and_are_located():
     model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False, max_skipped=5)
     saved = SavedPositions()
     loader.set_epoch = lambda epoch, step: loader.views.fill_(math.nan) if epoch == 1 else None
@@ -255,7 +255,7 @@ def fp16_scaler():
 
 @EVERY_OPTIMIZER
 @pytest.mark.parametrize("make_scaler", [lambda: None, fp16_scaler])
-def test_after_too_many_no_step_changes_anything_until_the_run_notices(method, make_scaler):
+def test_after_too_many_skipped_steps_nothing_changes_until_the_run_notices(method, make_scaler):
     def parts(order):
         model, loader, optimizer, recipe = make_run(batch_size=1, shuffle=False, method=method, max_skipped=3)
         loader.order = order
@@ -293,7 +293,7 @@ def test_a_finite_loss_may_have_a_gradient_that_is_not():
 
 
 @pytest.mark.parametrize(("asked", "saved_at"), [(2, (0, 2)), (3, (1, 0)), (4, (1, 1))])
-def test_a_run_that_is_asked_to_end_saves_where_it_is(asked, saved_at):
+def test_a_run_that_is_asked_to_stop_saves_its_position(asked, saved_at):
     undisturbed = make_run(drop=0.5)
     run_train(*undisturbed, epochs=3)
     parts, saved, steps = make_run(drop=0.5), SavedPositions(), []
@@ -306,7 +306,7 @@ def test_a_run_that_is_asked_to_end_saves_where_it_is(asked, saved_at):
     assert torch.equal(weights(parts[0]), weights(undisturbed[0]))
 
 
-def test_a_run_asked_to_end_between_optimizer_steps_ends_after_the_next_one():
+def test_a_run_asked_to_stop_between_optimizer_steps_stops_after_the_next_one():
     saved = SavedPositions()
     with pytest.raises(InterruptedRun, match="after epoch 1, step 4 of 6"):
         run_train(*make_run(batch_size=2, accumulation=2), log_period=3, checkpoints=saved, stop=lambda: True)
@@ -320,7 +320,7 @@ def test_workers_end_before_the_last_validation():
     assert closed == [False, True]
 
 
-def test_saving_and_validating_keep_their_periods_and_come_at_the_end():
+def test_saving_and_validating_follow_their_periods_and_the_last_epoch():
     saved, validated = SavedPositions(), []
     run_train(
         *make_run(),
@@ -361,7 +361,7 @@ def test_the_best_epoch_is_kept_whatever_the_period(tmp_path):
     assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00005.pyth"
 
 
-def test_a_validation_that_a_run_was_ended_before_is_made_up_for(tmp_path, log):
+def test_a_validation_that_was_cut_off_is_done_first_by_the_resumed_run(tmp_path, log):
     parts = make_run()
     with pytest.raises(StopIteration):
         run_with_best(tmp_path, parts, [10.0, 90.0], epochs=4)  # ends in the validation after epoch 3
@@ -396,7 +396,7 @@ class SlowToCome(Loader):
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [(Loader, 0, 0.3), (SlowToCome, 0.4, 1)])
-def test_the_time_spent_on_waiting_for_data_is_told(log, kind, low, high):
+def test_the_time_spent_waiting_for_data_is_logged(log, kind, low, high):
     model, loader, optimizer, recipe = make_run()
     loader.__class__ = kind
     model.register_forward_hook(lambda *args: time.sleep(0.05))
@@ -417,7 +417,7 @@ def test_replaced_videos_are_counted_and_named(log):
     assert text.count("v3.mp4") == text.count("v5.mp4") == 1
 
 
-def test_mixing_treats_all_frames_of_a_clip_alike():
+def test_mixing_treats_all_frames_of_a_clip_the_same_way():
     zeros_and_ones = torch.tensor([0.0, 1.0])[:, None, None, None, None].expand(2, 3, 5, 8, 8)
     labels = torch.tensor([0, 2])
     torch.manual_seed(0)
@@ -427,9 +427,9 @@ def test_mixing_treats_all_frames_of_a_clip_alike():
         clips, soft = mix_clips(cutmix, zeros_and_ones.clone(), labels)
         assert clips.shape == zeros_and_ones.shape
         assert (clips == clips[:, :1, :1]).all()  # the same box in every channel and frame
-        share = clips[0, 0, 0].mean()
-        torch.testing.assert_close(soft[0], torch.stack([1 - share, torch.tensor(0.0), share]))
-        seen.add(round(share.item(), 3))
+        mixed = clips[0, 0, 0].mean()
+        torch.testing.assert_close(soft[0], torch.stack([1 - mixed, torch.tensor(0.0), mixed]))
+        seen.add(round(mixed.item(), 3))
     assert len(seen) > 3
 
 
@@ -438,7 +438,7 @@ def test_mixing_an_odd_number_of_clips_is_refused():
         mix_clips(Mixup(num_classes=NUM_CLASSES), torch.zeros(3, 3, 2, 4, 4), torch.tensor([0, 1, 2]))
 
 
-def train_share(folder):
+def train_part(folder):
     """Six steps whose batches of four, over all processes, are the same for any number of them."""
     setup_logging(folder, processes.rank())
     rank, world = processes.rank(), processes.world_size()
@@ -450,10 +450,10 @@ def train_share(folder):
     logging.shutdown()
 
 
-def test_two_processes_tell_the_figures_of_one(tmp_path):
+def test_two_processes_log_the_figures_of_one(tmp_path):
     for count in (1, 2):
         (tmp_path / str(count)).mkdir()
-        launch(train_share, (tmp_path / str(count),), processes=count)
+        launch(train_part, (tmp_path / str(count),), processes=count)
     close_logging()
     alone, together = (read_stats(tmp_path / name)[-2] for name in ("1", "2"))
     for key in ("epoch", "loss", "clip_top1_acc", "replaced_videos"):

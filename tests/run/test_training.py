@@ -1,8 +1,13 @@
-"""From the config to the parts of a training."""
+"""From the config to the parts of a training run."""
+
+import multiprocessing
 
 import pytest
 
+from tests.experiment import CLASSES, newest, run
+from videofib.checkpoint.file import load_checkpoint
 from videofib.config import load_config
+from videofib.run import training
 from videofib.run.training import recipe_from_config
 
 
@@ -24,3 +29,33 @@ def test_learning_rates_scale_with_the_batch(batches, scale, caplog):
     middle = 0.01 + (0.8 - 0.01) / 2
     assert lr_at(5) == pytest.approx(scale * middle)
     assert ("SOLVER.BASE_LR comes to" in caplog.text) == ("BASE_LR_BATCH_SIZE" in batches)
+
+
+def test_a_checkpoint_describes_classes_and_input_and_no_worker_outlives_its_use(experiment, tmp_path, monkeypatch):
+    def workers():
+        return sum(process.name.startswith("video-reader") for process in multiprocessing.active_children())
+
+    def validated(*args, **options):
+        before = workers()
+        found = evaluate(*args, **options)
+        seen.append((before, workers() - before))
+        return found
+
+    seen, evaluate = [], training.evaluate_from_config
+    monkeypatch.setattr(training, "evaluate_from_config", validated)
+    run(experiment, tmp_path, "DATA_LOADER.NUM_WORKERS", "1", "REPORT.ENABLE", "False", stages=["train"])
+    assert seen == [(1, 1), (0, 1)]  # before: training's, gone with the last epoch; during: validation's, each time new
+    assert workers() == 0
+
+    checkpoint = load_checkpoint(newest(tmp_path))
+    assert checkpoint["classes"] == CLASSES
+    assert checkpoint["input"] == {
+        "num_frames": 2,
+        "sampling": "dense",
+        "sampling_rate": 4,
+        "target_fps": 30,
+        "short_side": 36,
+        "crop_size": 32,
+        "mean": [0.45, 0.45, 0.45],
+        "std": [0.225, 0.225, 0.225],
+    }

@@ -98,7 +98,7 @@ def test_two_processes_train_to_what_one_does(trained, trained_by_two):
 
 
 def test_a_run_ends_with_a_report_which_cannot_make_it_fail(experiment, trained, trained_by_two, tmp_path, capsys):
-    page = (trained / "report.html").read_text()
+    page = (trained / "report.html").read_text().replace("<wbr>", "")
     assert "broken.mp4" in page
     assert "Multiply-adds per view" in page
     assert "Learning" in (trained_by_two / "report.html").read_text()
@@ -113,7 +113,7 @@ def test_a_run_ends_with_a_report_which_cannot_make_it_fail(experiment, trained,
     assert not (tmp_path / "out" / "report.html").exists()
 
 
-def test_the_record_tells_the_command_also_where_processes_were_spawned(trained, trained_by_two):
+def test_the_record_has_the_command_also_where_processes_are_spawned(trained, trained_by_two):
     found = json.loads((trained_by_two / "environment.json").read_text())
     assert "train_net.py --cfg" in found["command"]
     assert found["processes"] == 2

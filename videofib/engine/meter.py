@@ -214,7 +214,7 @@ class Meter:
 
 
 def peak_memory_gib() -> float:
-    """The most that this process has held: on a GPU by its tensors, else in all."""
+    """The peak memory of this process: of its tensors on a GPU, else of everything."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes

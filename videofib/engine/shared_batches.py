@@ -1,4 +1,4 @@
-"""One process of those that share each clip reads it; all of them get it."""
+"""Of the processes that share each clip, one reads it and sends it to the others."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Recipe:
         judge: (logits (B, K), labels) -> which clips are right, bool (B,); None where that cannot be said.
         accumulation: batches whose gradients make one optimizer step.
         clip_grad_norm: largest L2 norm of the gradient; 0 leaves it as it is.
-        max_skipped: so many steps in a row whose gradient is not finite end the run; each is skipped and counted.
+        max_skipped: this many steps in a row whose gradient is not finite end the run; each is skipped and counted.
         amp_dtype: bfloat16 or float16 for mixed precision, None for full precision.
         scaler: keeps float16 gradients from vanishing; needed with float16 only.
         mix: mixup or cutmix, (images (B, C, H, W), labels (B,)) -> (images, soft labels (B, K)), as timm's Mixup.
@@ -63,7 +63,7 @@ def optimizer_step(
     """Clip, check and apply the gradients.
 
     Where their norm is not finite, or the run has failed, weights, moments and moving average stay as they are. With
-    several processes it is the same in all, since their gradients have been averaged.
+    several processes it is the same in all of them, since their gradients have been averaged.
 
     Args:
         has_failed: bool on the device: leave out this step in any case.
@@ -79,7 +79,7 @@ def optimizer_step(
         optimizer.found_inf = skipped.float()
         optimizer.step()  # decides on the device, by found_inf
         del optimizer.found_inf
-    elif not skipped.item():  # the host waits for the device
+    elif not skipped.item():  # which the host waits for
         optimizer.step()
     if recipe.scaler:
         recipe.scaler.update()  # scales less after float16 gradients that overflowed

@@ -105,7 +105,7 @@ def train(
 
     Raises:
         TrainingError: too many gradients in a row are not finite, or ``start`` holds no usable state.
-        InterruptedRun: ``stop`` said so.
+        InterruptedRun: ``stop`` was true.
     """
     replica = processes.replicate(model)
     start_momentum(optimizer)

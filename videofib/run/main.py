@@ -19,7 +19,7 @@ from videofib.checkpoint.file import CheckpointError
 from videofib.config import ConfigError, known_keys, load_config, value_of
 from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
-from videofib.distributed.launch import launch, leave_cores_to, let_main_speak_first, torchrun_processes
+from videofib.distributed.launch import delay_unless_main, launch, limit_threads, torchrun_processes
 from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
 from videofib.engine.train import TrainingError
@@ -69,8 +69,8 @@ def main(
         run,
         (cfg, stages),
         processes=cfg.NUM_GPUS,
-        machines=cfg.NUM_SHARDS,
-        machine=cfg.SHARD_ID,
+        nodes=cfg.NUM_SHARDS,
+        node=cfg.SHARD_ID,
         init_method=cfg.INIT_METHOD,
     )
 
@@ -110,7 +110,7 @@ def config_from_command_line(
 
 def run(cfg: CfgNode, stages: Sequence[str]) -> None:
     """Run the stages in this process, which is one of the run's."""
-    leave_cores_to(cfg.DATA_LOADER.NUM_WORKERS)
+    limit_threads(cfg.DATA_LOADER.NUM_WORKERS)
     try:
         _open_output_dir(cfg, stages)
         if "train" in stages:
@@ -161,7 +161,7 @@ def attach_sinks(cfg: CfgNode) -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    let_main_speak_first()
+    delay_unless_main()
     logger.error("error: %s", error)
     raise SystemExit(2)
 

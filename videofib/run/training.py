@@ -265,7 +265,7 @@ def recipe_from_config(
 
 
 def _lr_of_stage(policy: Callable[[float], float], stages: Sequence[MultigridStage], epoch: float) -> float:
-    """The learning rate, larger where batches are."""
+    """The learning rate, larger by as much as the batches of the stage are."""
     return policy(epoch) * stages[stage_at(stages, epoch)].batch_factor
 
 
@@ -276,7 +276,7 @@ def lr_scale(cfg: CfgNode) -> float:
         return 1.0
     if processes.is_main():
         logger.info(
-            "learning rates are for %d videos a step, and are multiplied by %g for %d: SOLVER.BASE_LR comes to %g",
+            "learning rates are given for %d videos a step and multiplied by %g for %d: SOLVER.BASE_LR comes to %g",
             meant,
             actual / meant,
             actual,
