@@ -128,6 +128,6 @@ def share_tokens(model: nn.Module, context: ContextGroup) -> None:
     if not isinstance(model, TimeSformer):
         raise ValueError(
             f"processes can share the clips of a TimeSformer only, this model is {type(model).__name__}; set "
-            "TRAIN.CONTEXT_PARALLEL 1"
+            "MODEL.MODEL_NAME TimeSformer, or TRAIN.CONTEXT_PARALLEL 1"
         )
     model.share_tokens(context)
