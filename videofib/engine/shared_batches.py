@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,26 @@ from torch.utils.data import Sampler
 from videofib.distributed.mesh import context_size, reads_clips
 
 
+class Loader(Protocol):
+    """What training asks of a loader, such as ``data.loading.loader.VideoLoader``: the batches of this process."""
+
+    @property
+    def dataset(self) -> Any: ...
+
+    @property
+    def sampler(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[dict]: ...
+
+    def __enter__(self) -> Loader: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class SharedBatches:
     """The batches of the first process's loader, in every process that shares clips with it.
 
@@ -19,11 +40,11 @@ class SharedBatches:
     memory.
 
     Args:
-        loader: as of ``data.loading.loader.VideoLoader``, the same in every process; only the first's is read.
+        loader: the same in every process; only the first's is read.
         mesh: of the processes, several of which share a clip.
     """
 
-    def __init__(self, loader: Iterable[dict], mesh: DeviceMesh):
+    def __init__(self, loader: Loader, mesh: DeviceMesh):
         self.loader, self.mesh = loader, mesh
         self.dataset = loader.dataset
 
@@ -62,6 +83,6 @@ class SharedBatches:
             yield {**received[0], "views": views}
 
 
-def shared(loader: Iterable[dict], mesh: DeviceMesh | None) -> Iterable[dict]:
+def shared(loader: Loader, mesh: DeviceMesh | None) -> Loader:
     """The loader itself, or its batches for all processes that share clips."""
-    return loader if context_size(mesh) == 1 else SharedBatches(loader, mesh)
+    return loader if mesh is None or context_size(mesh) == 1 else SharedBatches(loader, mesh)
