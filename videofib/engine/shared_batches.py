@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
-from torch.utils.data import Sampler
 
 from videofib.distributed.mesh import context_size, reads_clips
+
+
+class BatchLoader(Protocol):
+    """What the engine asks of a loader of batches; ``data.loading.loader.VideoLoader`` is one."""
+
+    dataset: Any
+
+    @property
+    def sampler(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[dict]: ...
+
+    def __enter__(self) -> BatchLoader: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class SharedBatches:
@@ -23,12 +42,12 @@ class SharedBatches:
         mesh: of the processes, several of which share a clip.
     """
 
-    def __init__(self, loader: Iterable[dict], mesh: DeviceMesh):
+    def __init__(self, loader: BatchLoader, mesh: DeviceMesh):
         self.loader, self.mesh = loader, mesh
         self.dataset = loader.dataset
 
     @property
-    def sampler(self) -> Sampler:
+    def sampler(self) -> Any:
         return self.loader.sampler
 
     def __len__(self) -> int:
@@ -62,6 +81,6 @@ class SharedBatches:
             yield {**received[0], "views": views}
 
 
-def shared(loader: Iterable[dict], mesh: DeviceMesh | None) -> Iterable[dict]:
+def shared(loader: BatchLoader, mesh: DeviceMesh | None) -> BatchLoader:
     """The loader itself, or its batches for all processes that share clips."""
     return loader if context_size(mesh) == 1 else SharedBatches(loader, mesh)
