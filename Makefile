@@ -1,14 +1,18 @@
-# make install   a virtual environment in .venv with the tested versions (nothing is done twice)
-# make demo      the main job on the embedded motion data set, results in runs/demo
-# make test      the whole test suite
-# make lint      ruff
+# make install    a virtual environment in .venv with the tested versions; does nothing if nothing has changed
+# make demo       train and test on the motion data set, which it makes; results in runs/demo
+# make test       the fast tests, a few minutes on two cores
+# make test-all   the fast tests, then the slow ones
+# make lint       ruff, mypy and codespell
+# make coverage   the fast tests, with the lines of videofib that they run
 
-PYTHON ?= python3
-VENV   := .venv
-PY     := $(VENV)/bin/python
-STAMP  := $(VENV)/.installed
+PYTHON  ?= python3
+WORKERS ?= 2
+VENV    := .venv
+PY      := $(VENV)/bin/python
+PYTEST  := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+STAMP   := $(VENV)/.installed
 
-.PHONY: install demo test lint
+.PHONY: install demo test test-all lint coverage
 
 install: $(STAMP)
 
@@ -27,7 +31,16 @@ demo: install
 	@echo "Done. Open runs/demo/report.html. Results: runs/demo/test_results.json; scores of every video: runs/demo/test_scores.parquet"
 
 test: install
-	$(PY) -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: test
+	$(PYTEST) -m slow
 
 lint: install
-	$(VENV)/bin/ruff check .
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m codespell_lib
+
+coverage: install
+	$(PYTEST) -m "not slow" --cov --cov-report term:skip-covered

@@ -1,4 +1,4 @@
-"""The same as ``videofib prep diving48``; --help tells the options.
+"""The same as ``videofib prep diving48``; --help lists its options.
 
 python data_prep/diving48.py --out data/diving48 ...
 """

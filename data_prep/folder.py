@@ -1,4 +1,4 @@
-"""The same as ``videofib prep folder``; --help tells the options.
+"""The same as ``videofib prep folder``; --help lists its options.
 
 python data_prep/folder.py --out data/folder ...
 """

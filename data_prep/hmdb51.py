@@ -1,4 +1,4 @@
-"""The same as ``videofib prep hmdb51``; --help tells the options.
+"""The same as ``videofib prep hmdb51``; --help lists its options.
 
 python data_prep/hmdb51.py --out data/hmdb51 ...
 """

@@ -1,4 +1,4 @@
-"""The same as ``videofib prep howto100m``; --help tells the options.
+"""The same as ``videofib prep howto100m``; --help lists its options.
 
 python data_prep/howto100m.py --out data/howto100m ...
 """

@@ -1,4 +1,4 @@
-"""The same as ``videofib prep kinetics``; --help tells the options.
+"""The same as ``videofib prep kinetics``; --help lists its options.
 
 python data_prep/kinetics.py --out data/kinetics ...
 """

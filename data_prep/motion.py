@@ -1,4 +1,4 @@
-"""The same as ``videofib prep motion``; --help tells the options.
+"""The same as ``videofib prep motion``; --help lists its options.
 
 python data_prep/motion.py --out data/motion ...
 """

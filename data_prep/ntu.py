@@ -1,4 +1,4 @@
-"""The same as ``videofib prep ntu``; --help tells the options.
+"""The same as ``videofib prep ntu``; --help lists its options.
 
 python data_prep/ntu.py --out data/ntu ...
 """

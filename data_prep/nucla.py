@@ -1,4 +1,4 @@
-"""The same as ``videofib prep nucla``; --help tells the options.
+"""The same as ``videofib prep nucla``; --help lists its options.
 
 python data_prep/nucla.py --out data/nucla ...
 """

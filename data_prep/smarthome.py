@@ -1,4 +1,4 @@
-"""The same as ``videofib prep smarthome``; --help tells the options.
+"""The same as ``videofib prep smarthome``; --help lists its options.
 
 python data_prep/smarthome.py --out data/smarthome ...
 """

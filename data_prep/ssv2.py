@@ -1,4 +1,4 @@
-"""The same as ``videofib prep ssv2``; --help tells the options.
+"""The same as ``videofib prep ssv2``; --help lists its options.
 
 python data_prep/ssv2.py --out data/ssv2 ...
 """

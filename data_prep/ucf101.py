@@ -1,4 +1,4 @@
-"""The same as ``videofib prep ucf101``; --help tells the options.
+"""The same as ``videofib prep ucf101``; --help lists its options.
 
 python data_prep/ucf101.py --out data/ucf101 ...
 """

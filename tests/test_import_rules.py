@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "videofib"
 # room -> the other rooms of videofib that it may import; every room may import the package itself, for its version
 ALLOWED = {
     "attention": set(),
-    "models": {"attention", "checkpoint", "files"},
+    "mixers": {"attention"},
+    "models": {"attention", "checkpoint", "files", "mixers"},
     "data": {"files"},
     "prep": {"data", "files"},
     "metrics": {"files"},
@@ -23,13 +24,15 @@ ALLOWED = {
     "report": {"data", "files", "metrics"},
     "config": set(),
     "run": {
-        *("attention", "checkpoint", "config", "data", "distributed", "engine", "files", "metrics", "models"),
-        *("report", "tracking"),
+        *("attention", "checkpoint", "config", "data", "distributed", "engine", "files", "metrics", "mixers"),
+        *("models", "report", "tracking"),
     },
     "files": set(),
-    "cli": {"data", "prep"},
+    "cli": set(),  # imports the command that it is asked for by its name
+    "__main__": {"cli"},
 }
-READS_THE_CONFIG = {"report/read.py"}  # beside run
+EVERYTHING = set(ALLOWED)  # which commands may import
+READS_THE_CONFIG = {"report/read.py"}  # beside run and commands
 ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "backends", "functional", "context", "module"]
 
 
@@ -60,7 +63,8 @@ FILES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
 def test_imports_go_one_way(file):
     own = Path(file).parts[0].removesuffix(".py")
     used = {part(name) for name in imports(PACKAGE / file)} - {own, "."}
-    assert used <= ALLOWED[own] | ({"config"} if file in READS_THE_CONFIG else set())
+    allowed = EVERYTHING if own == "commands" else ALLOWED[own]
+    assert used <= allowed | ({"config"} if file in READS_THE_CONFIG else set())
 
 
 def test_attention_reads_in_order():
@@ -87,6 +91,33 @@ def test_importing_the_package_loads_nothing_heavy():
     script = f"import sys, videofib; print(videofib.__version__, [m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert out.split(maxsplit=1)[1].strip() == "[]"
+
+
+def test_attention_mixers_and_models_need_torch_timm_and_einops_only():
+    """Any other import from videofib's code fails, numba is missing, warnings are errors; sparse attention works."""
+    script = """
+import builtins, sys, warnings
+plain = builtins.__import__
+def only_three(name, globals=None, locals=None, fromlist=(), level=0):
+    importer, root = (globals or {}).get("__name__", ""), name.partition(".")[0]
+    allowed = {*sys.stdlib_module_names, "torch", "timm", "einops", "videofib"}
+    if importer.startswith("videofib") and root not in allowed:
+        raise ImportError(f"{importer} imports {name}")
+    return plain(name, globals, locals, fromlist, level)
+builtins.__import__ = only_three
+for name in ("numba", "fvcore", "av", "transformers", "pytorchvideo", "pyarrow"):
+    sys.modules[name] = None  # as if it were not installed
+import videofib, videofib.attention, videofib.mixers, videofib.models
+import torch
+from videofib.attention import SelfAttention, Support
+warnings.simplefilter("always")
+with warnings.catch_warnings(record=True) as caught:
+    SelfAttention(8, 2, Support.fibottention(2, 9))(torch.zeros(1, 10, 8))
+print([str(warning.message) for warning in caught])
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "numba is not installed" in done.stdout
 
 
 def test_no_path_hacks():

@@ -2,11 +2,11 @@
 
     python tools/benchmark_attention.py --tokens 196 784 1568 --backward --json out.json --plot out.png
 
-Contenders take turns, so that a slow moment of the machine falls on all of them; in its turn each is called again and
-again for some milliseconds. Figures are medians over turns, and ratios are to torch's fused dense attention (sdpa) in
-the same run. Peak memory is what a call needs beyond its inputs, output included; on the CPU it is that of the first
-call in a process of its own. Copy share is the time to read q, k, v and write the output once at this machine's copying
-speed, over the time taken.
+Contenders take turns, so that a slow moment of the machine affects all of them; in a turn each is called repeatedly for
+some milliseconds. Figures are medians over turns, and ratios are to torch's fused dense attention (sdpa) in the same
+run. Peak memory is what a call needs beyond its inputs, output included; on the CPU it is measured in the first call of
+a separate process. Copy share is the time to read q, k, v and write the output once at this machine's copying speed,
+divided by the time of the call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import multiprocessing
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,12 +30,12 @@ from videofib.attention import Support, sparse_attention
 from videofib.files import replacing
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
-MASK_LIMIT = 4096  # tokens; above it contenders that hold an N x N mask are left out
-DENSE_LIMIT = 20_000  # above it, dense attention on the CPU
+MASK_LIMIT = 4096  # tokens, above which contenders with an N x N mask are left out
+DENSE_LIMIT = 20_000  # tokens, above which dense attention on the CPU is left out
 
 
 def index_gather(support: Support) -> Callable[..., Tensor]:
-    """The baseline of earlier code: fetch every query's keys by an index table, padded to the widest head."""
+    """The baseline of earlier code: gather the keys of each query by an index table, padded to the largest support."""
     n, p = support.num_tokens, support.num_prefix_tokens
     deltas = [sorted({s for o in row for s in (o, -o)}) for row in support.offsets]
     width = max(map(len, deltas))
@@ -58,7 +58,7 @@ def index_gather(support: Support) -> Callable[..., Tensor]:
 
 
 def flex(mask: Tensor) -> Callable[..., Tensor]:
-    """torch's FlexAttention with the same mask: compiled on a GPU, as it is meant; on the CPU its plain version."""
+    """torch's FlexAttention with the same mask: compiled on a GPU, eager on the CPU."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     heads, total, _ = mask.shape
@@ -67,7 +67,7 @@ def flex(mask: Tensor) -> Callable[..., Tensor]:
 
 
 def contenders(args: argparse.Namespace, support: Support) -> dict[str, Callable[[], Callable[..., Tensor]]]:
-    """What makes each of them ready: its tables, its masks."""
+    """By name, the function that prepares a contender (its tables and masks) and returns it."""
     found: dict[str, Callable[[], Callable[..., Tensor]]] = {}
     total = support.num_tokens + support.num_prefix_tokens
     if args.device != "cpu" or total <= DENSE_LIMIT:
@@ -85,7 +85,7 @@ def contenders(args: argparse.Namespace, support: Support) -> dict[str, Callable
 
 
 def inputs(args: argparse.Namespace, num_tokens: int) -> list[Tensor]:
-    """q, k, v (B, H, 1+N, D), each on its own or as slices of a packed projection, as a model has them."""
+    """q, k, v (B, H, 1+N, D), separate or as slices of one packed projection, as in a model."""
     packed = torch.randn(args.batch, num_tokens + 1, 3, args.heads, args.head_dim, device=args.device)
     qkv = packed.to(DTYPES[args.dtype]).permute(2, 0, 3, 1, 4)
     qkv = qkv.contiguous() if args.layout == "separate" else qkv
@@ -101,7 +101,7 @@ def call(attend: Callable[..., Tensor], qkv: list[Tensor], gradient: Tensor, bac
 
 
 def seconds(function: Callable[[], object], device: str, at_least: float = 0.0) -> float:
-    """Of one call, on average over as many as take ``at_least`` seconds."""
+    """Mean seconds of a call, over as many calls as take ``at_least`` seconds."""
     if device == "cuda":
         torch.cuda.synchronize()
     start, calls = time.perf_counter(), 0
@@ -116,7 +116,7 @@ def seconds(function: Callable[[], object], device: str, at_least: float = 0.0) 
 
 
 def peak_bytes(args: argparse.Namespace, num_tokens: int, name: str) -> int | None:
-    """Memory the call needs at its worst moment beyond its inputs; None where it cannot be told."""
+    """Peak memory of the call beyond its inputs; None where the system does not report it."""
     if args.device == "cuda":
         return _peak(args, num_tokens, name)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -136,7 +136,7 @@ def _peak(args: argparse.Namespace, num_tokens: int, name: str) -> int | None:
         function()
         return torch.cuda.max_memory_allocated() - before
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the peak back to the present
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the current memory
     except OSError:
         return None
     before = _resident("VmRSS")
@@ -150,7 +150,7 @@ def _resident(field: str) -> int:
 
 
 def copy_speed(device: str) -> float:
-    """Bytes read and written a second by torch's own copying of 256 MiB."""
+    """Bytes per second, read and written, of copying 256 MiB with torch."""
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
     return 2 * 4 * 2**26 / min(seconds(lambda: target.copy_(source), device) for _ in range(7))
@@ -189,7 +189,7 @@ def measure(args: argparse.Namespace, num_tokens: int, speed: float) -> list[dic
 
 
 def slope(rows: list[dict], contender: str) -> float | None:
-    """Exponent of time in the number of tokens, fitted to 1568 tokens and more; about 1.1 for N log N, 2 for dense."""
+    """The exponent of time over tokens, fitted from 1568 tokens on; about 1.1 for N log N, 2 for dense attention."""
     points = [(row["tokens"], row["ms"]) for row in rows if row["contender"] == contender and row["tokens"] >= 1568]
     return float(np.polyfit(*np.log(np.array(points).T), 1)[0]) if len(points) > 1 else None
 
@@ -224,15 +224,15 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time sparse attention against dense attention.")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--tokens", type=int, nargs="+", default=[196, 784, 1568, 6272, 18816])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
-    parser.add_argument("--backends", nargs="*", help="ours; by default gather and the compiled one")
+    parser.add_argument("--backends", nargs="*", help="of sparse_attention (default: gather and the compiled one)")
     parser.add_argument("--backward", action="store_true", help="time forward and backward, not forward alone")
     parser.add_argument(
         "--layout",
@@ -241,11 +241,11 @@ def main() -> None:
         help="q, k, v as slices of one projection, or each contiguous",
     )
     parser.add_argument("--repeats", type=int, default=9, help="turns of each contender")
-    parser.add_argument("--turn-ms", type=float, default=20.0, help="length of a turn; at least one call")
-    parser.add_argument("--no-memory", dest="memory", action="store_false", help="leave peak memory out")
+    parser.add_argument("--turn-ms", type=float, default=20.0, help="milliseconds of a turn, at least one call")
+    parser.add_argument("--no-memory", dest="memory", action="store_false", help="do not measure peak memory")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--plot", type=Path, help="file for a picture of time against tokens")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.backends is None:
         args.backends = ["gather", "cpu" if args.device == "cpu" else "triton"]
     torch.manual_seed(0)
@@ -266,7 +266,7 @@ def main() -> None:
     slopes = {name: slope(rows, name) for name in dict.fromkeys(row["contender"] for row in rows)}
     for name, fitted in slopes.items():
         if fitted is not None:
-            print(f"{name}: time grows as tokens ^ {fitted:.2f} from 1568 tokens on")
+            print(f"{name}: time grows as tokens ^ {fitted:.2f}, from 1568 tokens on")
     if args.json:
         with replacing(args.json) as unfinished:
             unfinished.write_text(json.dumps({"setting": title, "rows": rows, "slopes": slopes}, indent=1) + "\n")

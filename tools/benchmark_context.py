@@ -1,15 +1,15 @@
-"""Processes that share the tokens of a clip against one process: differences, memory and time, in one run.
+"""Context parallelism against one process: differences of results, memory and time, in one run.
 
     python tools/benchmark_context.py --processes 1 2 4 --frames 32 --size base --depth 4
 
-Each number of processes starts afresh and makes training steps of the same joint space-time TimeSformer on the same
-clip, in float32: forward, backward, gradients averaged as in training. On a machine without GPUs the processes share
-its cores, so times say what the exchange costs and not what more machines would gain.
+For each number of processes, new ones make training steps of the same joint space-time TimeSformer on the same clip, in
+float32: forward, backward, gradients averaged as in training. Without GPUs the processes share the cores of the
+machine, so times show the cost of communication and not the gain from more machines.
 
-``before``   what a process holds before the first step: imports, weights, gradients and the buckets of their averaging,
+``before``   memory of a process before the first step: imports, weights, gradients and the buckets of their averaging,
              the clip, the compiled kernels
-``more``     the most it holds during the first step beyond that: activations, and what the exchange needs
-Both are resident memory (Linux), or a GPU's allocated memory; the largest of the processes.
+``more``     the most memory beyond that during the first step: activations and communication buffers
+Both are resident memory (Linux) or a GPU's allocated memory; the maximum over processes.
 ``logits`` and ``gradients`` are the largest differences from the first number of processes.
 """
 
@@ -22,6 +22,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ from videofib.distributed.launch import launch
 from videofib.models.timesformer import SIZES, TimeSformer
 
 CLASSES = 400
-_M_MMAP_THRESHOLD = -3  # of the C library's mallopt: what is larger has pages of its own
+_M_MMAP_THRESHOLD = -3  # of the C library's mallopt: larger allocations get pages of their own
 
 
 def resident(what: str) -> int:
@@ -42,19 +43,19 @@ def resident(what: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{what}:"):
             return int(line.split()[1]) * 1024
-    raise OSError(f"this system does not tell {what}")
+    raise OSError(f"/proc/self/status has no {what}")
 
 
 class PeakMemory:
-    """What this process holds at its making, and the most it holds after."""
+    """The memory of this process at construction, and the peak since."""
 
     def __init__(self):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
             self.before = torch.cuda.memory_allocated()
         else:
-            ctypes.CDLL(None).malloc_trim(0)  # what is free already must not hide what comes
-            Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+            ctypes.CDLL(None).malloc_trim(0)  # memory that is free already would hide new allocations
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak
             self.before = resident("VmRSS")
 
     def more(self) -> int:
@@ -63,7 +64,7 @@ class PeakMemory:
 
 
 def build(args: argparse.Namespace) -> nn.Module:
-    """The model, which shares its clips with all processes there are."""
+    """The model; all processes share its clips."""
     torch.manual_seed(0)
     model = TimeSformer(
         **{**SIZES[args.size], "depth": args.depth or SIZES[args.size]["depth"]},
@@ -79,19 +80,19 @@ def build(args: argparse.Namespace) -> nn.Module:
     if processes.world_size() > 1:
         model.share_tokens(ContextGroup())
     for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter).zero_()  # written to, so that the memory is there
+        parameter.grad = torch.ones_like(parameter).zero_()  # written to, so that its pages are resident
     return model
 
 
 def compile_kernels() -> None:
-    """So that no compiler counts as memory of the step."""
+    """Compile now, so that the compiler does not count as memory of the step."""
     q = torch.randn(1, 2, 9, 64, device=processes.device(), requires_grad=True)
     sparse_attention(q, q, q, Support.fibottention(2, 8)).sum().backward()
 
 
 def work(args: argparse.Namespace, folder: Path) -> None:
-    """Steps of one process; writes its figures, and the first of all also logits and gradients."""
-    if not torch.cuda.is_available():  # freed tensors go back to the system, and do not count as held
+    """Steps of one process; writes its figures, and the main process also logits and gradients."""
+    if not torch.cuda.is_available():  # freed tensors are returned to the system and do not count
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
     compile_kernels()
     model = build(args)
@@ -142,22 +143,22 @@ def row(processes: int, first: int, folder: Path) -> dict:
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--frames", type=int, default=32, help="N = frames x (crop size / 16) squared tokens")
     parser.add_argument("--crop-size", type=int, default=224)
     parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--depth", type=int, default=0, help="blocks; 0: as the size says")
+    parser.add_argument("--depth", type=int, default=0, help="blocks; 0 (default): those of the size")
     parser.add_argument("--batch", type=int, default=1, help="clips")
     parser.add_argument("--attention", choices=("fibottention", "dense"), default="fibottention")
     parser.add_argument("--checkpointing", action="store_true", help="recompute blocks in the backward pass")
-    parser.add_argument("--repeats", type=int, default=2, help="steps that are timed, after the one that is not")
-    args = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=2, help="timed steps, after one that is not timed")
+    args = parser.parse_args(argv)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for processes in args.processes:
-            # not this process, whose memory would bear the marks of the number before
+            # a new process, since this one's memory would depend on the runs before
             started = multiprocessing.get_context("spawn").Process(target=start, args=(args, processes, Path(folder)))
             started.start()
             started.join()

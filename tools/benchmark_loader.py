@@ -1,16 +1,16 @@
-"""Clips a second of the training loader, against bare decord and a loader that decodes whole videos, in one run.
+"""Clips per second of the training loader, bare decord, and a loader that decodes whole videos, in one run.
 
     python tools/benchmark_loader.py --data data/ucf101 --size 112 224 --workers 1 2 --plot loader.png
 
 ``bare decord``     as many processes as workers read the same frames of the same videos with ``get_batch``, one
-                    decord thread each, and throw them away: no transforms, no batches
-``whole video``     a loader as PySlowFast's: PyAV decodes the whole video, the frames are picked, normalised, scaled,
-                    cropped and flipped as float tensors; torch's DataLoader brings them
-``videofib auto``   videofib's own loader, and so on for each backend
+                    decord thread each, and discard them: no transforms, no batches
+``whole video``     a loader like PySlowFast's: PyAV decodes the whole video; the frames are chosen, normalised, scaled,
+                    cropped and flipped as float tensors in workers of torch's DataLoader
+``videofib auto``   videofib's own loader, with each of the backends
 
-Each turn is a pass over the same clips, from asking for the first batch to having the last. Contenders take turns, so
-that a slow moment of the machine falls on all of them; figures are medians over turns, after one that does not count.
-Shares are of the time of all workers: decoding, transforms, and the rest: handing over, waiting and idling.
+A turn is a pass over the same clips, from the request of the first batch to the arrival of the last. Contenders take
+turns, so that a slow moment of the machine affects all of them; figures are medians over turns, without the first.
+Shares are of the workers' time: decoding, transforms, and the rest (transfer, waiting, idling).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ReadClips
 from videofib.data.clips.transforms import TrainTransform
-from videofib.data.lists.manifest import VideoRecord, load_split
+from videofib.data.lists.manifest import load_split
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.files import replacing
@@ -53,7 +54,7 @@ class Turn:
 
 
 class TimedTransform(TrainTransform):
-    """Leaves the moment at which the frames were there, and the seconds since, in the first values of the view."""
+    """Writes the seconds of the transform into the second value of the view."""
 
     def __call__(self, frames: np.ndarray, rng: random.Random, out: Tensor | None = None) -> Tensor:
         start = time.perf_counter()
@@ -63,11 +64,11 @@ class TimedTransform(TrainTransform):
 
 
 class TimedRead(ReadClips):
-    """Leaves the seconds of decoding in the first value of the view."""
+    """Writes the seconds of decoding into the first value of the view."""
 
-    def __call__(self, record: VideoRecord, chance: str, out: Tensor) -> None:
+    def __call__(self, record: VideoRecord, seed: str, out: Tensor) -> None:
         start = time.perf_counter()
-        super().__call__(record, chance, out)
+        super().__call__(record, seed, out)
         out.view(-1)[0] = time.perf_counter() - start - out.view(-1)[1].item()
 
 
@@ -96,7 +97,7 @@ def bare_decord(records: Sequence[VideoRecord], args, size: int, workers: int) -
     for index in order:
         record = records[index]
         if record.num_frames is None:
-            raise SystemExit(f"{args.data} has no manifest; prepare it, so that all contenders know the frames to read")
+            raise SystemExit(f"{args.data} has no manifest, which has the numbers of frames; prepare the data set")
         (clip,) = spec.train_clips(record.num_frames, record.fps, 1, random.Random(f"0/0/{index}"))
         work.append((record.path, clip))
     pool = multiprocessing.get_context("forkserver").Pool(workers, torch.set_num_threads, (1,))
@@ -110,7 +111,7 @@ def bare_decord(records: Sequence[VideoRecord], args, size: int, workers: int) -
 
 
 def get_batch(work: tuple[str, list[int]]) -> float:
-    """Seconds of reading frames as decord's own example does."""
+    """Seconds of reading frames as in decord's own example."""
     import decord
 
     start = time.perf_counter()
@@ -120,7 +121,7 @@ def get_batch(work: tuple[str, list[int]]) -> float:
 
 
 class WholeVideos(Dataset):
-    """Decode everything, then choose: the usual first data loader."""
+    """Decode every frame, then choose: the simplest data loader."""
 
     def __init__(self, records: Sequence[VideoRecord], args, size: int):
         self.records, self.frames, self.rate, self.size = records, args.frames, args.rate, size
@@ -176,12 +177,12 @@ def one_thread(worker_id: int) -> None:
 
 
 def jitter(size: int) -> tuple[int, int]:
-    """The short sides between which the usual recipe draws: 256 to 320 for views of 224 pixels."""
+    """The range of short sides of the usual recipe: 256 to 320 for views of 224 pixels."""
     return round(size * 256 / 224), round(size * 320 / 224)
 
 
 def measure(records: Sequence[VideoRecord], args, size: int, workers: int) -> list[dict]:
-    """A row a contender."""
+    """One row for each contender."""
     contenders = {
         "bare decord": bare_decord(records, args, size, workers),
         "whole video": whole_videos(records, args, size, workers),
@@ -222,7 +223,7 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def draw(rows: Sequence[dict], file: Path) -> None:
-    """Bars of clips a second; those whose shares are known are cut by them."""
+    """Bars of clips per second, divided by shares where these are known."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -231,12 +232,12 @@ def draw(rows: Sequence[dict], file: Path) -> None:
     names = list(dict.fromkeys(row["loader"] for row in rows))
     figure = Figure(figsize=(8, 0.6 + len(panels) * (0.5 + 0.3 * len(names))), layout="constrained")
     FigureCanvasAgg(figure)
-    colours = {"decoding": "#4472a8", "transforms": "#e0a030", "the rest, or not known": "#b9b9b9"}
+    colours = {"decoding": "#4472a8", "transforms": "#e0a030", "rest or not measured": "#b9b9b9"}
     for ax, panel in zip(figure.subplots(len(panels), 1, sharex=True, squeeze=False).ravel(), panels, strict=True):
         for row in (row for row in rows if (row["size"], row["workers"]) == panel):
             left = 0.0
             shares = {name: row[name] for name in ("decoding", "transforms") if name in row}
-            for name, share in {**shares, "the rest, or not known": 1 - sum(shares.values())}.items():
+            for name, share in {**shares, "rest or not measured": 1 - sum(shares.values())}.items():
                 ax.barh(row["loader"], share * row["clips_per_second"], left=left, color=colours[name])
                 left += share * row["clips_per_second"]
             ax.text(left, row["loader"], f" {row['clips_per_second']:.0f}", va="center", fontsize=8)
@@ -244,25 +245,25 @@ def draw(rows: Sequence[dict], file: Path) -> None:
         ax.set_title(f"{panel[0]} pixels, {panel[1]} worker(s)", fontsize=9, loc="left")
         ax.spines[["top", "right"]].set_visible(False)
         ax.tick_params(labelsize=8)
-    ax.set_xlabel("clips a second; colours: shares of the workers' time", fontsize=8)
+    ax.set_xlabel("clips per second; colours: shares of the workers' time", fontsize=8)
     handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     figure.savefig(file, dpi=120)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a prepared data set; its train split is read")
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--rate", type=int, default=32, help="frames from one frame of a clip to the next, at 30 fps")
+    parser.add_argument("--rate", type=int, default=32, help="distance of a clip's frames, in frames at 30 fps")
     parser.add_argument("--size", type=int, nargs="+", default=[112, 224], help="pixels of the views")
     parser.add_argument("--workers", type=int, nargs="+", default=[2], help="processes")
     parser.add_argument("--backends", nargs="+", default=["auto"], help="of videofib's loader")
-    parser.add_argument("--clips", type=int, default=160, help="a turn")
+    parser.add_argument("--clips", type=int, default=160, help="clips of a turn")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write the rows into this file, too")
-    parser.add_argument("--plot", type=Path, help="draw them into this .png or .svg (needs matplotlib)")
-    args = parser.parse_args()
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--plot", type=Path, help="file for a picture, .png or .svg (needs matplotlib)")
+    args = parser.parse_args(argv)
     records = load_split(args.data, "train")
     records = random.Random(0).sample(records, min(args.clips, len(records)))
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, {len(records)} videos\n")

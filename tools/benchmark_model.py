@@ -1,12 +1,12 @@
-"""Speed and memory of whole models: attention types against each other, in one run.
+"""Speed and memory of models with different attention types, in one run.
 
     python tools/benchmark_model.py --frames 8 32 --attention joint joint_fibottention
     python tools/benchmark_model.py --frames 96 --attention joint_fibottention --train --checkpointing
 
-The model is TimeSformer-B at 224 pixels unless told otherwise. Every contender lives in a process of its own; they take
-turns of one step, so that a slow moment of the machine falls on all of them. Figures are medians over turns, the first
-step left out. Ratios are to the first attention type named. Peak memory is all that the process ever held (on CUDA,
-that its tensors did): parameters, activations and, in training, gradients and AdamW's two moments.
+The model is TimeSformer-B at 224 pixels by default. Every contender runs in a process of its own; they take turns of
+one step, so that a slow moment of the machine affects all of them. Figures are medians over turns, without the first
+step. Ratios are to the first attention type. Peak memory is the most that the process held (on CUDA, its tensors):
+parameters, activations and, in training, gradients and AdamW's two moments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -42,7 +42,7 @@ ATTENTIONS = {
 
 
 def step(args: argparse.Namespace, attention: str, frames: int) -> Callable[[], None]:
-    """One step of a model that begins with random weights, on random clips."""
+    """One step of a model with random weights, on random clips."""
     torch.manual_seed(0)
     model = TimeSformer(
         img_size=args.size,
@@ -76,7 +76,7 @@ def step(args: argparse.Namespace, attention: str, frames: int) -> Callable[[], 
 
 
 def work(connection, args: argparse.Namespace, attention: str, frames: int) -> None:
-    """Answers True with the seconds of a step, anything else with the peak memory in bytes."""
+    """Answer each True with the seconds of a step, and anything else with the peak memory in bytes."""
     run = step(args, attention, frames)
     while connection.recv() is True:
         start = time.perf_counter()
@@ -98,7 +98,7 @@ def measure(args: argparse.Namespace, frames: int) -> list[dict]:
     for attention in args.attention:
         ours, theirs = context.Pipe()
         context.Process(target=work, args=(theirs, args, attention, frames), daemon=True).start()
-        theirs.close()  # so that a worker that dies is noticed
+        theirs.close()  # so that reading fails when the worker dies
         workers[attention] = ours
 
     def ask(attention: str, message: object) -> float:
@@ -106,7 +106,7 @@ def measure(args: argparse.Namespace, frames: int) -> list[dict]:
             workers[attention].send(message)
             return workers[attention].recv()
         except (EOFError, OSError):
-            raise SystemExit(f"{attention}, {frames} frames: its process died, by lack of memory perhaps") from None
+            raise SystemExit(f"{attention}, {frames} frames: its process died, possibly out of memory") from None
 
     times = {attention: [] for attention in args.attention}
     for turn in range(args.warmup + args.repeats):
@@ -154,8 +154,8 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Time whole models and take their peak memory.")
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--attention", choices=ATTENTIONS, nargs="+", default=["joint", "joint_fibottention"])
@@ -165,15 +165,15 @@ def main() -> None:
     parser.add_argument("--heads", type=int, default=12)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--bfloat16", action="store_true", help="autocast to bfloat16")
-    parser.add_argument("--train", action="store_true", help="steps of training, not of inference")
+    parser.add_argument("--train", action="store_true", help="training steps instead of inference")
     parser.add_argument(
         "--checkpointing", nargs="?", const="block", choices=RECOMPUTE, help="activation checkpointing in training"
     )
-    parser.add_argument("--warmup", type=int, default=1, help="steps left out")
+    parser.add_argument("--warmup", type=int, default=1, help="steps that are not counted")
     parser.add_argument("--repeats", type=int, default=5, help="steps of each contender")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--plot", type=Path, help="file for a picture of time and memory against frames")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     machine = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     what = "train step" if args.train else "inference"
     title = (

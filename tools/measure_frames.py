@@ -1,15 +1,16 @@
-"""Compare what the video backends make of all videos below a folder, against PyAV reading in order.
+"""Compare the frames of each video backend, for all videos below a folder, with those of PyAV reading in order.
 
     python tools/measure_frames.py DIR [--frames 32] [--ways auto torchcodec]
 
-For each way of reading the table says how many videos it reads, of how many it counts another number of frames, how
-many of the frames asked for are wrong (a mean absolute difference above 2 of 255, or another size), and the largest
-mean absolute difference of a video, over its frames asked for. Below it stands every video that is not as the
-reference has it, with what was found.
+For each way of reading, the table lists how many videos it reads, for how many it finds another number of frames, how
+many of the requested frames are wrong (a mean absolute difference above 2 of 255, or another size), and the largest
+mean absolute difference of a video over its requested frames. Below it, every video that differs from the reference is
+listed with the differences.
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +24,8 @@ REFERENCE = {"backend": "pyav"}
 WAYS = {
     "auto": {"backend": "auto"},
     "decord in order": {"backend": "decord"},
-    "decord seeking": {"backend": "decord", "random_access": True},  # which it may do only in proven files
-    "torchcodec": {"backend": "torchcodec"},  # cannot share a process with decord
+    "decord seeking": {"backend": "decord", "random_access": True},  # which the loader allows only in verified files
+    "torchcodec": {"backend": "torchcodec"},  # cannot run in the same process as decord
 }
 WRONG = 2.0  # mean absolute difference, of 255
 BEYOND = 1 << 30  # no video has so many frames
@@ -32,7 +33,7 @@ BEYOND = 1 << 30  # no video has so many frames
 
 @dataclass
 class Findings:
-    """What one way of reading made of the videos."""
+    """The result of one way of reading, over all videos."""
 
     read: int = 0
     other_count: int = 0
@@ -42,17 +43,17 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--frames", type=int, default=32, help="frames of each video, spread over it; 0: every frame")
+    parser.add_argument("--frames", type=int, default=32, help="frames of each video, evenly spaced; 0: every frame")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=[way for way in WAYS if way != "torchcodec"])
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     if not options.folder.is_dir():
-        sys.exit(f"{options.folder}: no such folder")
+        sys.exit(f"error: {options.folder} is not a folder")
     videos = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file())
     findings, unreadable = compare(videos, options.frames, options.ways)
-    print(f"{len(videos)} files, {len(videos) - len(unreadable)} of them read in order by PyAV")
+    print(f"{len(videos)} files, of which PyAV reads {len(videos) - len(unreadable)} in order")
     print(f"{'':16} {'read':>6} {'other count':>12} {'frames':>8} {'wrong':>6} {'largest difference':>19}")
     for way, found in findings.items():
         counts = f"{found.read:6} {found.other_count:12} {found.frames:8} {found.wrong:6}"
@@ -63,7 +64,7 @@ def main() -> None:
 
 
 def compare(videos: list[Path], spread: int, ways: list[str]) -> tuple[dict[str, Findings], list[str]]:
-    """Findings of each way over the videos, and the reasons why the reference cannot read some."""
+    """The findings of each way, and why the reference cannot read some videos."""
     findings, unreadable = {way: Findings() for way in ways}, []
     for path in videos:
         try:
@@ -79,7 +80,7 @@ def compare(videos: list[Path], spread: int, ways: list[str]) -> tuple[dict[str,
 
 
 def examine(path: Path, count: int, truth: dict[int, np.ndarray], way: dict, found: Findings) -> None:
-    """Add to ``found`` how ``path``, of ``count`` frames, some of which are ``truth``, comes out when read that way."""
+    """Add to ``found`` how one way of reading ``path`` differs from ``truth``, some of its ``count`` frames."""
     try:
         other = num_frames(path, way)
         indices = [i for i in truth if i < other]
@@ -101,7 +102,7 @@ def examine(path: Path, count: int, truth: dict[int, np.ndarray], way: dict, fou
 
 
 def num_frames(path: Path, way: dict) -> int:
-    """How many frames there are for this way of reading."""
+    """The number of frames by this way of reading."""
     try:
         read_frames(path, [BEYOND], **way)
     except FrameIndexError as error:
@@ -110,7 +111,7 @@ def num_frames(path: Path, way: dict) -> int:
 
 
 def chosen(count: int, spread: int) -> list[int]:
-    """All indices below ``count``, or at most ``spread`` of them from first to last."""
+    """All indices below ``count``, or ``spread`` of them from the first to the last."""
     if not 0 < spread < count:
         return list(range(count))
     return [i * (count - 1) // max(spread - 1, 1) for i in range(spread)]

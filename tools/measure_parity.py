@@ -1,8 +1,8 @@
-"""How far logits here are from those of transformers and timm at full size, with the same random weights.
+"""The largest difference of logits from those of transformers and timm, at full size and with the same random weights.
 
 python tools/measure_parity.py
 
-Needs the test extra (transformers). What stands in docs/fidelity.md; the tests compare small models.
+Needs the test extra (transformers). For the figures of docs/fidelity.md; the tests compare small models.
 """
 
 import timm
@@ -19,7 +19,7 @@ from videofib.models import TimeSformer
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.timesformer import SIZES
 
-IMAGE_MODELS = {  # timm's name -> size, and what the model here needs to be the same
+IMAGE_MODELS = {  # timm's name -> size, and the options that make the model the same
     "vit_tiny_patch16_224": ("tiny", {}),
     "vit_small_patch16_224": ("small", {}),
     "vit_base_patch16_224": ("base", {}),
@@ -33,8 +33,8 @@ IMAGE_MODELS = {  # timm's name -> size, and what the model here needs to be the
 }
 
 
-def unsettled(model: nn.Module) -> nn.Module:
-    """With biases, scales and what starts at zero moved, so that all of it counts."""
+def perturbed(model: nn.Module) -> nn.Module:
+    """The model with biases, scales and parameters that start at zero perturbed, so that all of them matter."""
     for p in model.parameters():
         if p.ndim == 1 or not p.any():
             p.add_(0.02 * torch.randn(p.shape))
@@ -50,9 +50,9 @@ def timesformers() -> None:
     for attention_type in ("divided_space_time", "joint_space_time", "space_only"):
         for size, frames in ((224, 8), (224, 5), (224, 7), *([(448, 3)] if attention_type.startswith("div") else [])):
             config = TimesformerConfig(image_size=size, attention_type=attention_type, num_labels=400)
-            theirs = unsettled(TimesformerForVideoClassification(config))
+            theirs = perturbed(TimesformerForVideoClassification(config))
             ours = TimeSformer(img_size=size, attention_type=attention_type).eval()
-            load_pretrained(ours, theirs, strict=True, verbose=False)
+            load_pretrained(ours, theirs, strict=True)
             config.num_frames = frames  # their divided block takes T from here, not from its input
             clip = torch.randn(1, frames, 3, size, size)
             if attention_type == "space_only":  # theirs leaves out the published mean over frames
@@ -65,22 +65,22 @@ def timesformers() -> None:
 
 def image_models() -> None:
     for name, (size, options) in IMAGE_MODELS.items():
-        theirs = unsettled(timm.create_model(name, num_classes=400, img_size=224))
+        theirs = perturbed(timm.create_model(name, num_classes=400, img_size=224))
         image = torch.randn(1, 3, 224, 224)
         for attention_type in ("space_only", "divided_space_time"):
             ours = TimeSformer(**SIZES[size], num_frames=2, attention_type=attention_type, **options).eval()
-            load_pretrained(ours, theirs, verbose=False)
+            load_pretrained(ours, theirs)
             still = image[:, :, None].expand(-1, -1, 2, -1, -1)
             report(f"{name} {attention_type}, still clip", ours(still), theirs(image))
 
 
 def videomae() -> None:
-    theirs = unsettled(VideoMAEForVideoClassification(VideoMAEConfig(num_labels=400)))
+    theirs = perturbed(VideoMAEForVideoClassification(VideoMAEConfig(num_labels=400)))
     ours = TimeSformer(
         num_frames=16, tubelet_size=2, class_token=False, pooling="mean", position="sinusoid",
         attention_type="joint_space_time", norm_eps=1e-12,
     ).eval()  # fmt: skip
-    load_pretrained(ours, theirs, strict=True, verbose=False)
+    load_pretrained(ours, theirs, strict=True)
     clip = torch.randn(1, 3, 16, 224, 224)
     expected = theirs(clip.transpose(1, 2)).logits
     report("VideoMAE-B, 16 x 224", ours(clip), expected)

@@ -1,9 +1,9 @@
-"""Train and then test, as the config's TRAIN.ENABLE and TEST.ENABLE say.
+"""The same as ``videofib run``: train and then test, as TRAIN.ENABLE and TEST.ENABLE say.
 
 python tools/run_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine NUM_GPUS 2
 """
 
-from videofib.run.main import main
+from videofib.commands.run import main
 
 if __name__ == "__main__":
     main()

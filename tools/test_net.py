@@ -1,9 +1,9 @@
-"""Test only: multi-view accuracy of the newest checkpoint in OUTPUT_DIR, or of TEST.CHECKPOINT_FILE_PATH.
+"""The same as ``videofib test``: multi-view accuracy of a checkpoint.
 
 python tools/test_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
 """
 
-from videofib.run.main import main
+from videofib.commands.test import main
 
 if __name__ == "__main__":
-    main(stages=("test",))
+    main()

@@ -1,10 +1,10 @@
-"""Train only.
+"""The same as ``videofib train``: train.
 
 python tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
 torchrun --nproc-per-node 2 tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
 """
 
-from videofib.run.main import main
+from videofib.commands.train import main
 
 if __name__ == "__main__":
-    main(stages=("train",))
+    main()

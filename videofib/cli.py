@@ -1,62 +1,75 @@
 """The ``videofib`` command.
 
 videofib prep ucf101 --videos UCF-101 --annotations ucfTrainTestlist --out data/ucf101
-videofib prep verify data/ucf101
+videofib run --cfg configs/UCF101/TimeSformer_joint_fibottention_8x8_224.yaml OUTPUT_DIR runs/mine
+videofib report runs/mine
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-# name -> what it does; the module of that name in videofib.prep.sets has its main
-DATA_SETS = {
-    "ucf101": "UCF101",
-    "hmdb51": "HMDB51",
-    "kinetics": "Kinetics-400, -600 or -700",
-    "ssv2": "Something-Something v2",
-    "diving48": "Diving48",
-    "ntu": "NTU RGB+D 60 or 120",
-    "smarthome": "Toyota Smarthome, trimmed",
-    "nucla": "Northwestern-UCLA",
-    "howto100m": "HowTo100M, by category",
-    "folder": "your own folder of classes",
-    "motion": "writes the motion data set of the demo",
-}
-# the same for what is done with a prepared folder; modules of videofib.data
-AFTERWARDS = {
-    "verify": "is a prepared folder still what its manifest says?",
-    "shards": "packs a prepared folder into tar files",
-    "leaks": "recordings and pictures that are in both training and test",
+from videofib import __version__
+
+# name -> what it does; the module of that name in videofib.commands has its main
+COMMANDS = {
+    "prep": "prepare a data set, or check or pack a prepared one",
+    "browse": "show clips as a config reads, crops and augments them",
+    "profile": "count a model's parameters, multiply-adds and activations",
+    "train": "train",
+    "test": "measure multi-view accuracy",
+    "run": "train, then test",
+    "submit": "submit a run to a Slurm cluster",
+    "report": "write the page of a run",
+    "compare": "compare runs: figures, curves, settings, paired tests",
+    "ensemble": "average the test scores of several runs",
+    "convert": "convert weights to another project's layout",
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run ``videofib prep <name> ...``; ``arguments`` are those of the command line by default."""
-    names = "".join(f"  {name:<10}{what}\n" for name, what in (DATA_SETS | AFTERWARDS).items())
-    parser = argparse.ArgumentParser(
-        "videofib",
-        usage="videofib prep NAME [options]; videofib prep NAME --help tells them",
-        description="Prepare a data set (checked, resized, seekable videos, list files, a manifest), or check one.",
-        epilog=f"names:\n{names}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("command", choices=("prep",), help="prepare a data set or check one")
-    parser.add_argument("name", choices=DATA_SETS | AFTERWARDS, metavar="NAME", help="which one; see below")
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="its own options")
-    args = parser.parse_args(arguments)
-    package = {"shards": "videofib.data.lists"}.get(args.name, "videofib.prep")
-    package = "videofib.prep.sets" if args.name in DATA_SETS else package
-    module = importlib.import_module(f"{package}.{args.name}")  # one alone, so that --help is quick
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``videofib COMMAND ...``; ``argv`` is the command line without the program's name."""
+    description = "Train and test video transformers with sparse attention, and prepare their data."
+    name, options = choose("videofib", description, COMMANDS, argv)
+    command = importlib.import_module(f"videofib.commands.{name}")  # only this one, so that --help is quick
     try:
-        module.main(args.options, f"videofib prep {args.name}")
+        command.main(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads, such as head, has seen enough; nothing more may go there, at exit either
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe; nothing may be flushed into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def choose(
+    prog: str, description: str, choices: Mapping[str, str], argv: Sequence[str] | None
+) -> tuple[str, list[str]]:
+    """The name that ``argv`` begins with, one of ``choices`` (name -> what it does), and the words after it.
+
+    Raises:
+        SystemExit: 0 after --help, 2 after an unknown name, which is reported with the nearest known one.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    width = max(map(len, choices)) + 2
+    parser = argparse.ArgumentParser(
+        prog,
+        usage=f"{prog} NAME ...; {prog} NAME --help lists its options",
+        description=description,
+        epilog="\n".join(["names:", *(f"  {name:<{width}}{what}" for name, what in choices.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"videofib {__version__}")
+    parser.add_argument("name", metavar="NAME", help="one of the names below")
+    name = parser.parse_args(words[:1]).name
+    if name not in choices:
+        nearest = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+        advice = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {', '.join(choices)}"
+        parser.error(f"unknown name {name!r}; {advice}")
+    return name, words[1:]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Attention shared by several processes: what one process computes, forward and gradient, on awkward sizes."""
+"""Attention over slices of tokens in several processes equals that of one: forward and gradient, awkward sizes."""
 
 import copy
 
@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from videofib.attention import ContextGroup, SelfAttention, Support, context_parallel_attention, sparse_attention
-from videofib.attention.context import share_heads
+from videofib.attention.context import split_heads
 from videofib.distributed.launch import launch
 
 SUPPORTS = {
@@ -30,7 +30,7 @@ CASES = [  # masking, backend, dtype, tolerance
 
 
 def qkv(support, dtype, dim=6, batch=2):
-    """Three (B, H, P+N, D) leaves, alike in every process."""
+    """Three (B, H, P+N, D) leaves, the same in every process."""
     total = support.num_prefix_tokens + support.num_tokens
     generator = torch.Generator().manual_seed(0)
     packed = torch.randn(batch, total, 3, support.num_heads, dim, dtype=torch.float64, generator=generator)
@@ -38,7 +38,7 @@ def qkv(support, dtype, dim=6, batch=2):
 
 
 def compare_attention():
-    """In every process: its slice of the output, and of the gradients, is that of the whole sequence."""
+    """In every process: its slice of the output and of the gradients is that of the full sequence."""
     context = ContextGroup()
     for name, support in SUPPORTS.items():
         if support.num_heads < context.size:
@@ -49,20 +49,20 @@ def compare_attention():
             probe = torch.randn(out.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).to(dtype)
             expected = [out, *torch.autograd.grad((out * probe).sum(), inputs)]
 
-            shard = context.shard(out.shape[2])
-            own = slice(shard.own.start, shard.own.stop)
-            slices = [x.detach()[:, :, own].requires_grad_() for x in inputs]
-            out = context_parallel_attention(*slices, support, shard, masking=masking, backend=backend)
-            found = [out, *torch.autograd.grad((out * probe[:, :, own]).sum(), slices)]
+            tokens = context.slice(out.shape[2])
+            local = slice(tokens.positions.start, tokens.positions.stop)
+            slices = [x.detach()[:, :, local].requires_grad_() for x in inputs]
+            out = context_parallel_attention(*slices, support, tokens, masking=masking, backend=backend)
+            found = [out, *torch.autograd.grad((out * probe[:, :, local]).sum(), slices)]
             for a, b in zip(found, expected, strict=True):
                 try:
-                    torch.testing.assert_close(a, b[:, :, own], atol=tolerance, rtol=tolerance)
+                    torch.testing.assert_close(a, b[:, :, local], atol=tolerance, rtol=tolerance)
                 except AssertionError as error:
                     raise AssertionError(f"{name}, {masking}, {backend}: {error}") from None
 
 
 class Norm32(nn.LayerNorm):
-    """A layer norm that gives 32 bits, as all do under CUDA's autocast."""
+    """A layer norm that returns 32 bits, as all do under CUDA's autocast."""
 
     def forward(self, x):
         with torch.autocast("cpu", enabled=False):
@@ -76,14 +76,14 @@ def shared_layer():
     layer = SelfAttention(12, 3, lambda n: Support.fibottention(3, n), qk_norm=1e-6)
     layer.q_norm, layer.k_norm = Norm32(4), Norm32(4)
     x = torch.randn(2, 1 + 16, 12)
-    shard = context.shard(17)
-    own = slice(shard.own.start, shard.own.stop)
+    tokens = context.slice(17)
+    local = slice(tokens.positions.start, tokens.positions.stop)
     with torch.autocast("cpu", torch.bfloat16):
-        expected, found = layer(x), layer(x[:, own], shard)
+        expected, found = layer(x), layer(x[:, local], tokens)
     assert found.dtype == expected.dtype == torch.bfloat16
-    torch.testing.assert_close(found, expected[:, own], atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(found, expected[:, local], atol=2e-2, rtol=2e-2)
     layer.attn_drop = 0.5
-    assert torch.isfinite(layer(x[:, own], shard)).all()
+    assert torch.isfinite(layer(x[:, local], tokens)).all()
 
 
 def refusals():
@@ -91,16 +91,16 @@ def refusals():
     assert copy.deepcopy(context) is context  # as a moving average of the weights copies its model
     q = torch.zeros(1, 1, 4, 2)
     with pytest.raises(ValueError, match="2 processes cannot share the 1 heads"):
-        context_parallel_attention(q, q, q, Support.dense(1, 7), context.shard(8))
+        context_parallel_attention(q, q, q, Support.dense(1, 7), context.slice(8))
     with pytest.raises(ValueError, match="holds 4 of 8 tokens, and the support has 2 heads; got q of shape"):
-        context_parallel_attention(q, q, q, Support.dense(2, 7), context.shard(8))
+        context_parallel_attention(q, q, q, Support.dense(2, 7), context.slice(8))
     q = torch.zeros(1, 2, 4, 2)
-    with pytest.raises(ValueError, match=r"the support is for 1 \+ 9 tokens; shared are 8"):
-        context_parallel_attention(q, q, q, Support.dense(2, 9), context.shard(8))
+    with pytest.raises(ValueError, match=r"the support is for 1 \+ 9 tokens; the processes share 8"):
+        context_parallel_attention(q, q, q, Support.dense(2, 9), context.slice(8))
     with pytest.raises(ValueError, match="one shape"):
-        context_parallel_attention(q, q, q.double(), Support.dense(2, 7), context.shard(8))
+        context_parallel_attention(q, q, q.double(), Support.dense(2, 7), context.slice(8))
     with pytest.raises(ValueError, match="1 tokens cannot be shared by 2 processes"):
-        context.shard(1)
+        context.slice(1)
 
 
 def in_two_processes(folder):
@@ -134,19 +134,19 @@ def test_four_processes_compute_what_one_does():
     launch(in_four_processes, processes=4)
 
 
-def test_heads_are_dealt_by_their_pairs():
-    assert share_heads(Support.dense(3, 10), 2) in {(range(0, 1), range(1, 3)), (range(0, 2), range(2, 3))}
-    assert share_heads(Support.dense(12, 10), 4) == tuple(range(h, h + 3) for h in range(0, 12, 3))
+def test_heads_are_divided_by_their_pairs():
+    assert split_heads(Support.dense(3, 10), 2) in {(range(0, 1), range(1, 3)), (range(0, 2), range(2, 3))}
+    assert split_heads(Support.dense(12, 10), 4) == tuple(range(h, h + 3) for h in range(0, 12, 3))
     uneven = Support(((1, 2, 3, 4, 5), (1,), (1,), (1,), (1,)), 100, 0)  # the first head has as much to do as four
-    assert share_heads(uneven, 2) == (range(0, 1), range(1, 5))
+    assert split_heads(uneven, 2) == (range(0, 1), range(1, 5))
     for ranks in (2, 3, 5, 7, 12):
-        shares = share_heads(Support.fibottention(12, 196), ranks)
-        assert [head for share in shares for head in share] == list(range(12))
-        assert len(shares) == ranks
-        assert min(map(len, shares)) >= 1
+        parts = split_heads(Support.fibottention(12, 196), ranks)
+        assert [head for part in parts for head in part] == list(range(12))
+        assert len(parts) == ranks
+        assert min(map(len, parts)) >= 1
 
 
 def test_the_support_of_some_heads():
-    whole = Support.fibottention(6, 40, num_prefix_tokens=2)
-    assert torch.equal(whole.for_heads(range(2, 5)).to_mask(), whole.to_mask()[2:5])
+    support = Support.fibottention(6, 40, num_prefix_tokens=2)
+    assert torch.equal(support.for_heads(range(2, 5)).to_mask(), support.to_mask()[2:5])
     assert Support.dense(4, 9).for_heads(range(1, 2)).is_dense

@@ -68,7 +68,7 @@ def same(found, expected):
     [
         {},
         dict(attention_type="divided_space_time"),
-        dict(fibottention=dict(head_order="per_layer", variant="modified")),
+        dict(mixer_options={"fibottention": dict(head_order="per_layer", variant="modified")}),
         dict(joint_attention="dense"),
         dict(gradient_checkpointing=True),
     ],
@@ -177,5 +177,5 @@ def test_a_support_is_written_and_read(support):
 
 
 def test_text_that_is_not_a_support_is_rejected():
-    with pytest.raises(ValueError, match="no support is written so: 'x'"):
+    with pytest.raises(ValueError, match="not the code of a support: 'x'"):
         Support.from_code("x")

@@ -24,7 +24,7 @@ def test_one_layer_serves_any_number_of_tokens():
         assert layer.support_for(n) == Support.fibottention(2, n)
 
 
-def test_repr_tells_the_support():
+def test_repr_shows_the_support():
     shown = repr(SelfAttention(16, 2, Support.fibottention(2, 50)))
     assert "num_heads=2" in shown
     assert "density=" in shown

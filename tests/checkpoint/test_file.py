@@ -1,11 +1,11 @@
-"""Checkpoints come back as they were, and bad ones are refused by name."""
+"""Checkpoints are read as they were written, and bad ones are refused by name."""
 
-import logging
 import os
 import random
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,13 +15,15 @@ from torch import nn
 
 from videofib.checkpoint.file import (
     CheckpointError,
-    find_checkpoints,
-    latest_checkpoint,
+    ModelDescription,
+    Position,
+    TrainingState,
     load_checkpoint,
     load_weights,
-    resume,
-    save_checkpoint,
+    restore,
+    write_checkpoint,
 )
+from videofib.engine.optim import build_optimizer
 
 
 def run_parts(width=3, classes=2):
@@ -31,87 +33,53 @@ def run_parts(width=3, classes=2):
     return model, optimizer
 
 
+def write(path, model, optimizer, **description):
+    write_checkpoint(path, TrainingState(model, optimizer), Position(1), ModelDescription(**description))
+    return path
+
+
 def take_step(model, optimizer):
     model(torch.ones(2, 4)).square().sum().backward()
     optimizer.step()
     optimizer.zero_grad()
 
 
-def test_a_run_goes_on_as_if_never_interrupted(tmp_path):
+def test_a_restored_run_continues_as_if_never_interrupted(tmp_path):
     model, optimizer = run_parts()
     ema = ModelEmaV3(model, decay=0.5)
     take_step(model, optimizer)
     ema.update(model)
-    path = save_checkpoint(tmp_path, 3, model, optimizer, ema=ema.module, config="RNG_SEED: 0\n")
-    assert path.name == "checkpoint_epoch_00003.pyth"
+    path, state = tmp_path / "run.pyth", TrainingState(model, optimizer, ema=ema.module)
+    write_checkpoint(path, state, Position(3, 5, [{"meter": {"loss": 0.5}}]), ModelDescription("RNG_SEED: 0\n"))
 
     other, other_optimizer = run_parts()
     other_ema = ModelEmaV3(other, decay=0.5)
     checkpoint = load_checkpoint(path)
     assert checkpoint["config"] == "RNG_SEED: 0\n"
-    assert resume(checkpoint, path, other, other_optimizer, ema=other_ema.module) == 3
+    assert (checkpoint["epoch"], checkpoint["step"], checkpoint["states"]) == (3, 5, [{"meter": {"loss": 0.5}}])
+    restore(checkpoint, path, TrainingState(other, other_optimizer, ema=other_ema.module))
     take_step(model, optimizer)
     take_step(other, other_optimizer)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(ema.module.parameters(), other_ema.module.parameters(), strict=True))
 
 
-def test_checkpoints_within_an_epoch_are_kept_until_newer_ones_are_there(tmp_path):
-    model, optimizer = run_parts()
-    for epoch, step in [(0, 5), (0, 10), (1, 0), (1, 5), (1, 10), (1, 15), (2, 0)]:
-        save_checkpoint(tmp_path, epoch, model, optimizer, step=step, states=[{"meter": {"loss": 0.5}}])
-        newest, content = latest_checkpoint(tmp_path)
-        assert (content["epoch"], content["step"]) == (epoch, step)
-    assert [path.name for path in find_checkpoints(tmp_path)] == [
-        "checkpoint_epoch_00001.pyth",
-        "checkpoint_epoch_00001_step_000015.pyth",
-        "checkpoint_epoch_00002.pyth",
-    ]
-    assert load_checkpoint(newest)["states"] == [{"meter": {"loss": 0.5}}]
-
-
 def test_resuming_keeps_the_optimizers_own_options(tmp_path):
     model, optimizer = run_parts()
     take_step(model, optimizer)
-    path = save_checkpoint(tmp_path, 1, model, optimizer)
+    path = write(tmp_path / "run.pyth", model, optimizer)
     changed = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.7)
-    resume(load_checkpoint(path), path, model, changed)
+    restore(load_checkpoint(path), path, TrainingState(model, changed))
     assert changed.param_groups[0]["weight_decay"] == 0.7
     assert changed.state_dict()["state"][0]["step"] == 1
 
 
 def test_another_optimizer_is_refused(tmp_path):
     model, optimizer = run_parts()
-    path = save_checkpoint(tmp_path, 1, model, optimizer)
+    path = write(tmp_path / "run.pyth", model, optimizer)
     groups = torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=0.1)
     with pytest.raises(CheckpointError, match="another optimizer"):
-        resume(load_checkpoint(path), path, model, groups)
-
-
-def test_the_newest_epoch_is_the_latest_whatever_the_file_times_say(tmp_path):
-    model, optimizer = run_parts()
-    for epoch in (2, 100000, 99999):
-        save_checkpoint(tmp_path, epoch, model, optimizer)
-    names = [path.name for path in find_checkpoints(tmp_path)]
-    assert names == [f"checkpoint_epoch_{epoch}.pyth" for epoch in ("00002", "99999", "100000")]
-    assert latest_checkpoint(tmp_path)[1]["epoch"] == 100000
-    assert latest_checkpoint(tmp_path / "none") is None
-
-
-def test_a_damaged_newest_file_is_reported_and_the_one_before_it_used(tmp_path, caplog, monkeypatch):
-    model, optimizer = run_parts()
-    save_checkpoint(tmp_path, 1, model, optimizer)
-    newest = save_checkpoint(tmp_path, 2, model, optimizer)
-    newest.write_bytes(newest.read_bytes()[:-300])
-    monkeypatch.setattr(logging.getLogger("videofib"), "propagate", True)  # to where caplog listens
-    path, checkpoint = latest_checkpoint(tmp_path)
-    assert checkpoint["epoch"] == 1
-    assert path.name == "checkpoint_epoch_00001.pyth"
-    assert "checkpoint_epoch_00002.pyth is damaged" in caplog.text
-
-    path.write_bytes(b"")
-    with pytest.raises(CheckpointError, match="none of the 2 checkpoints"):
-        latest_checkpoint(tmp_path)
+        restore(load_checkpoint(path), path, TrainingState(model, groups))
 
 
 def same(one, other):
@@ -125,7 +93,7 @@ def same(one, other):
 def test_no_flipped_bit_goes_unnoticed(tmp_path):
     model, optimizer = run_parts()
     take_step(model, optimizer)
-    path = save_checkpoint(tmp_path, 1, model, optimizer, config="RNG_SEED: 0\n" * 50)
+    path = write(tmp_path / "run.pyth", model, optimizer, config="RNG_SEED: 0\n" * 50)
     written, content, rng, refused = path.read_bytes(), load_checkpoint(path), random.Random(0), []
     for _ in range(300):
         damaged = bytearray(written)
@@ -140,20 +108,22 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
     offset = written.index(model[0].weight.detach().numpy().tobytes())
     path.write_bytes(written[:offset] + b"\0" * 8 + written[offset + 8 :])
     torch.load(path)  # takes it
-    with pytest.raises(CheckpointError, match=r"00001\.pyth is damaged: \S+ is not what was written"):
+    with pytest.raises(CheckpointError, match=r"run\.pyth is damaged: \S+ is not what was written"):
         load_checkpoint(path)
 
 
 FILL = """
 import resource, sys
 from tests.checkpoint.test_file import run_parts
-from videofib.checkpoint.file import CheckpointError, save_checkpoint
+from videofib.checkpoint.file import CheckpointError, Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
 
 if sys.argv[2] == "limit":
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 try:
     for epoch in range(1, 10):
-        save_checkpoint(sys.argv[1], epoch, *run_parts(width=10 if epoch < 3 else 500_000))
+        state = TrainingState(*run_parts(width=10 if epoch < 3 else 500_000))
+        CheckpointManager(sys.argv[1], state).save(Position(epoch))
 except CheckpointError as error:
     print(error)
 print(sorted(path.name for path in __import__("pathlib").Path(sys.argv[1]).iterdir()))
@@ -161,7 +131,7 @@ print(sorted(path.name for path in __import__("pathlib").Path(sys.argv[1]).iterd
 
 
 @pytest.mark.parametrize("full", ["limit", "tmpfs"])
-def test_a_full_disk_is_told_in_one_line_and_leaves_the_old_ones(tmp_path, full):
+def test_a_full_disk_is_reported_in_one_line_and_leaves_the_old_ones(tmp_path, full):
     """A process may not write larger files; and, where one may mount it, a real file system of one megabyte."""
     command = [sys.executable, "-c", FILL, tmp_path, full]
     if full == "tmpfs":
@@ -194,7 +164,7 @@ def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path):
 @pytest.mark.parametrize("content", [[1, 2], {"state_dict": {}}])
 def test_a_file_of_another_kind_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "other.pyth")
-    with pytest.raises(CheckpointError, match="no videofib checkpoint"):
+    with pytest.raises(CheckpointError, match="not a videofib checkpoint"):
         load_checkpoint(tmp_path / "other.pyth")
 
 
@@ -225,4 +195,53 @@ def test_a_failed_write_says_so_and_leaves_nothing(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
-        save_checkpoint(blocked, 1, model, optimizer)
+        write(blocked / "run.pyth", model, optimizer)
+
+
+def test_a_checkpoint_carries_what_using_its_model_takes(tmp_path):
+    about = {"classes": ("walk", "wave"), "input": {"num_frames": 8, "target_fps": 30.0, "mean": [0.45, 0.45, 0.45]}}
+    content = load_checkpoint(write(tmp_path / "run.pyth", *run_parts(), config="RNG_SEED: 0\n", **about))
+    assert content["classes"] == ["walk", "wave"]
+    assert content["input"] == about["input"]
+    assert content["versions"].keys() == {"videofib", "torch"}
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
+    path = write(tmp_path / "run.pyth", *run_parts())
+    content = torch.load(path)
+    for key in ("classes", "input", "step", "states"):
+        del content[key]
+    torch.save(content, path)
+    content = load_checkpoint(path)
+    assert (content["classes"], content["input"], content["step"], content["states"]) == (None, None, 0, [])
+
+
+@pytest.mark.parametrize(
+    ("method", "plain_kind"),
+    [("adamw", torch.optim.AdamW), ("sgd", partial(torch.optim.SGD, momentum=0.9, nesterov=True))],
+)
+def test_moments_of_plain_optimizers_are_loaded_into_fused_ones(tmp_path, method, plain_kind):
+    """Checkpoints of earlier versions are of plain ones, which keep the number of steps on the CPU."""
+    (plain_model, _), (fused_model, _) = run_parts(), run_parts()
+    plain = plain_model, plain_kind(plain_model.parameters(), lr=0.1)
+    fused = fused_model, build_optimizer([{"params": list(fused_model.parameters())}], method, lr=0.1)
+    take_step(*plain)
+    path = write(tmp_path / "run.pyth", *plain)
+    assert load_checkpoint(path)["optimizer_state"]["param_groups"][0]["fused"] is None
+    restore(load_checkpoint(path), path, TrainingState(*fused))
+    assert fused[1].param_groups[0]["fused"]
+    for parts in (plain, fused):
+        take_step(*parts)
+    for one, other in zip(plain[0].parameters(), fused[0].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_options_of_an_optimizer_are_known_when_its_moments_are_loaded(tmp_path, monkeypatch):
+    """Fused ones keep the number of steps on the device; torch asks the options that it is given which they are."""
+    model, optimizer = run_parts()
+    take_step(model, optimizer)
+    path = write(tmp_path / "run.pyth", model, optimizer)
+    fused, seen = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True), []
+    monkeypatch.setattr(fused, "load_state_dict", seen.append)
+    restore(load_checkpoint(path), path, TrainingState(model, fused))
+    assert seen[0]["param_groups"][0]["fused"] is True

@@ -1,4 +1,4 @@
-"""Checkpoint folders come back as they were, and damaged, hostile and half-written ones are refused by name."""
+"""Checkpoint folders are read as they were written; damaged, hostile and half-written ones are refused by name."""
 
 import json
 import logging
@@ -15,12 +15,13 @@ from torch import nn
 
 from videofib.checkpoint.file import (
     CheckpointError,
-    find_checkpoints,
-    latest_checkpoint,
+    ModelDescription,
+    Position,
+    TrainingState,
     load_checkpoint,
-    resume,
-    save_checkpoint,
+    restore,
 )
+from videofib.checkpoint.manager import CheckpointManager, find_checkpoints, latest_checkpoint
 from videofib.distributed.fsdp import shard
 
 
@@ -47,16 +48,18 @@ def take_step(model, optimizer):
     optimizer.zero_grad()
 
 
-def save(folder, epoch, **options):
+def save(folder, epoch, step=0, states=(), sharded=True):
     model, optimizer = run_parts()
     take_step(model, optimizer)
-    return save_checkpoint(folder, epoch, model, optimizer, **{"in_shares": True, "config": "RNG_SEED: 0\n", **options})
+    description = ModelDescription("RNG_SEED: 0\n", ["walk", "wave"], {"num_frames": 8})
+    manager = CheckpointManager(folder, TrainingState(model, optimizer), description, sharded=sharded)
+    return manager.save(Position(epoch, step, states))
 
 
 def test_a_folder_holds_what_a_file_holds(tmp_path):
     states = [{"generators": (1, (2, 3)), "meter": {"loss": 0.5}, "cpu": torch.arange(3)}]
     options = {"step": 7, "states": states}
-    folder, file = save(tmp_path, 3, **options), save(tmp_path, 3, in_shares=False, **options)
+    folder, file = save(tmp_path, 3, **options), save(tmp_path, 3, sharded=False, **options)
     assert [path.name for path in (folder, file)] == [
         "checkpoint_epoch_00003_step_000007.dcp",
         "checkpoint_epoch_00003_step_000007.pyth",
@@ -66,23 +69,24 @@ def test_a_folder_holds_what_a_file_holds(tmp_path):
     assert found.keys() == expected.keys()
     for key in ("model_state", "optimizer_state", "states"):
         torch.testing.assert_close(found[key], expected[key], rtol=0, atol=0)
-    for key in ("epoch", "step", "config", "versions", "scaler_state", "ema_state"):
+    for key in ("epoch", "step", "config", "classes", "input", "versions", "scaler_state", "ema_state"):
         assert found[key] == expected[key]
 
-    for sharded in (True, False):  # and both go on as whole and as sharded weights
+    for sharded in (True, False):  # and into sharded and unsharded weights
         model, optimizer = run_parts(sharded)
-        assert resume(found, folder, model, optimizer) == 3
+        restore(found, folder, TrainingState(model, optimizer))
         take_step(model, optimizer)
     assert not list(tmp_path.glob(".*"))
 
 
 def test_a_model_that_is_not_sharded_is_kept_in_a_file(tmp_path):
-    assert save_checkpoint(tmp_path, 1, *run_parts(sharded=False), in_shares=True).name.endswith(".pyth")
+    state = TrainingState(*run_parts(sharded=False))
+    assert CheckpointManager(tmp_path, state, sharded=True).save(Position(1)).name.endswith(".pyth")
 
 
 def cut_off(folder):
-    (share,) = folder.glob("*.safetensors")
-    share.write_bytes(share.read_bytes()[:-8])
+    (shard_file,) = folder.glob("*.safetensors")
+    shard_file.write_bytes(shard_file.read_bytes()[:-8])
 
 
 def lose(folder):
@@ -93,13 +97,13 @@ def lose_content(folder):
     (folder / "content.pyth").unlink()
 
 
-def add_share(folder):
+def add_a_file(folder):
     shutil.copy(next(folder.glob("*.safetensors")), folder / "shard-00009-model-00001-of-00001.safetensors")
 
 
 def flip_a_bit(folder):
-    (share,) = folder.glob("*.safetensors")
-    flip(share, 1)
+    (shard_file,) = folder.glob("*.safetensors")
+    flip(shard_file, 1)
 
 
 def flip_a_bit_of_the_content(folder):
@@ -107,36 +111,36 @@ def flip_a_bit_of_the_content(folder):
     flip(folder / "content.pyth", len(data) - data.index(b"RNG_SEED: 0") - len("RNG_SEED: "))  # 0 becomes 1
 
 
-def flip(file, place):
-    """Flip a bit of the byte so far from the end."""
+def flip(file, distance):
+    """Flip a bit of the byte at this distance from the end."""
     data = bytearray(file.read_bytes())
-    data[-place] ^= 1
+    data[-distance] ^= 1
     file.write_bytes(data)
 
 
-def lie_about_places(folder):
-    """Change the head of a share: a tensor that begins elsewhere leaves a hole in the whole one."""
-    (share,) = folder.glob("*.safetensors")
-    data = share.read_bytes()
+def alter_offsets(folder):
+    """Change the header of a file of shards: a shard that begins elsewhere leaves a hole in the full tensor."""
+    (shard_file,) = folder.glob("*.safetensors")
+    data = shard_file.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     head = json.loads(data[8 : 8 + length])
-    places = json.loads(head["__metadata__"]["DCP_SHARDING_INFO"])
-    places["model_state.0.weight"]["saved_offsets"] = [1, 0]
-    head["__metadata__"]["DCP_SHARDING_INFO"] = json.dumps(places)
+    offsets = json.loads(head["__metadata__"]["DCP_SHARDING_INFO"])
+    offsets["model_state.0.weight"]["saved_offsets"] = [1, 0]
+    head["__metadata__"]["DCP_SHARDING_INFO"] = json.dumps(offsets)
     text = json.dumps(head, separators=(",", ":")).encode()
     assert len(text) <= length
-    share.write_bytes(data[:8] + text.ljust(length) + data[8 + length :])
+    shard_file.write_bytes(data[:8] + text.ljust(length) + data[8 + length :])
     content = torch.load(folder / "content.pyth", weights_only=True)
-    content["files"][share.name] = zlib.crc32(share.read_bytes())
+    content["files"][shard_file.name] = zlib.crc32(shard_file.read_bytes())
     torch.save(content, folder / "content.pyth")
 
 
-DAMAGES = [cut_off, lose, lose_content, add_share, flip_a_bit, flip_a_bit_of_the_content, lie_about_places]
+DAMAGES = [cut_off, lose, lose_content, add_a_file, flip_a_bit, flip_a_bit_of_the_content, alter_offsets]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_folder_is_reported_and_the_one_before_it_used(tmp_path, caplog, monkeypatch, damage):
-    save(tmp_path, 1, in_shares=False)
+    save(tmp_path, 1, sharded=False)
     folder = save(tmp_path, 2)
     load_checkpoint(folder)
     damage(folder)
@@ -146,7 +150,7 @@ def test_a_damaged_folder_is_reported_and_the_one_before_it_used(tmp_path, caplo
     assert "checkpoint_epoch_00002.dcp" in caplog.text
 
     path.write_bytes(b"half a file")
-    assert save(tmp_path, 2) == folder  # the run comes there again, and writes it anew
+    assert save(tmp_path, 2) == folder  # the run gets there again, and replaces it
     assert latest_checkpoint(tmp_path)[0] == folder
 
 
@@ -166,12 +170,12 @@ def test_code_in_a_folder_is_not_run(tmp_path, name, write):
     if name == ".metadata":  # which torch.distributed.checkpoint would unpickle, and here nothing reads
         assert load_checkpoint(folder)["epoch"] == 1
     else:
-        with pytest.raises(CheckpointError, match=r"content\.pyth asks to run"):
+        with pytest.raises(CheckpointError, match=r"content\.pyth holds code"):
             load_checkpoint(folder)
     assert not (tmp_path / "owned").exists()
 
 
-def test_what_a_killed_write_left_is_no_checkpoint_and_is_replaced(tmp_path):
+def test_what_a_killed_process_left_is_not_a_checkpoint_and_is_replaced(tmp_path):
     folder = save(tmp_path, 1)
     folder.rename(tmp_path / f".{folder.name}.partial")
     assert find_checkpoints(tmp_path) == []

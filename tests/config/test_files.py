@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.run.models import build_model
 
 ROOT = Path(__file__).parents[2] / "configs"
@@ -25,7 +25,7 @@ def test_there_are_configs_for_every_data_set():
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
 def test_sets_in_which_direction_matters_are_never_flipped(file):
     folder = file.relative_to(ROOT).parts[0]
-    assert folder in DIRECTION_MATTERS | DIRECTION_DOES_NOT_MATTER, "say in which of the two this data set belongs"
+    assert folder in DIRECTION_MATTERS | DIRECTION_DOES_NOT_MATTER, "add this data set to one of the two lists"
     if folder in DIRECTION_MATTERS:
         assert not load_config(file).DATA.RANDOM_FLIP
 
@@ -63,7 +63,7 @@ def test_config_builds_the_baseline_its_name_says(file):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(ROOT).as_posix())
-def test_config_is_a_note(file):
+def test_the_header_names_the_command_the_paper_and_the_result(file):
     header = [line for line in file.read_text().splitlines() if line.startswith("#")]
     note = "\n".join(header)
     assert f"--cfg configs/{file.relative_to(ROOT).as_posix()}" in note

@@ -1,4 +1,4 @@
-"""Orders of videos: what each promises, and that processes share them evenly."""
+"""Orders of videos: the properties of each, and that they are divided evenly over processes."""
 
 from collections import Counter
 
@@ -6,6 +6,7 @@ import pytest
 
 from videofib.data.samplers import (
     EpochSampler,
+    EvalSampler,
     class_balanced,
     length_bucketed,
     shard_by_shard,
@@ -25,26 +26,26 @@ ORDERS = {
 
 @pytest.mark.parametrize("name", ORDERS)
 @pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_processes_share_each_batch_and_go_on_anywhere(name, world_size):
+def test_processes_divide_each_batch_and_resume_at_any_step(name, world_size):
     samplers = [EpochSampler(ORDERS[name], 8, rank=rank, world_size=world_size) for rank in range(world_size)]
-    whole = EpochSampler(ORDERS[name], 8)
+    single = EpochSampler(ORDERS[name], 8)
     local = 8 // world_size
     for epoch in (0, 5):
-        whole.set_epoch(epoch)
+        single.set_epoch(epoch)
         for sampler in samplers:
             sampler.set_epoch(epoch)
-        shares = [list(sampler) for sampler in samplers]
-        assert {len(share) for share in shares} == {len(samplers[0])} == {56 // world_size}
+        parts = [list(sampler) for sampler in samplers]
+        assert {len(part) for part in parts} == {len(samplers[0])} == {56 // world_size}
         for step in range(7):
-            together = [key for share in shares for key in share[step * local : (step + 1) * local]]
-            assert sorted(together) == sorted(list(whole)[step * 8 : (step + 1) * 8])
+            batch = [key for part in parts for key in part[step * local : (step + 1) * local]]
+            assert sorted(batch) == sorted(list(single)[step * 8 : (step + 1) * 8])
         for step in (1, 6, 7):
-            for sampler, share in zip(samplers, shares, strict=True):
+            for sampler, part in zip(samplers, parts, strict=True):
                 sampler.set_epoch(epoch, step)
-                assert list(sampler) == share[step * local :]
-                assert len(sampler) == len(share)
-        assert len(set(whole)) == 56  # a video that comes again is another sample
-        assert {key[0] for key in whole} == {epoch}
+                assert list(sampler) == part[step * local :]
+                assert len(sampler) == len(part)
+        assert len(set(single)) == 56  # a video that repeats is another sample
+        assert {key[0] for key in single} == {epoch}
 
 
 @pytest.mark.parametrize("name", ORDERS)
@@ -63,7 +64,7 @@ def test_orders_differ_by_epoch_and_seed_alone(name):
     assert other_seed(2) != order(2)
 
 
-def test_every_video_is_used_as_often_over_many_epochs():
+def test_every_video_is_used_equally_often_over_many_epochs():
     sampler, seen = EpochSampler(shuffled(11, 0), 4), Counter()
     for epoch in range(200):
         sampler.set_epoch(epoch)
@@ -72,7 +73,7 @@ def test_every_video_is_used_as_often_over_many_epochs():
     assert min(seen.values()) > 110  # 145 expected
 
 
-def test_classes_come_equally_often_and_videos_of_a_class_too():
+def test_classes_occur_equally_often_and_so_do_the_videos_of_a_class():
     for epoch in range(5):
         order = ORDERS["class_balanced"](epoch)
         assert Counter(LABELS[index] for index in order) == {0: 20, 1: 20, 2: 20}
@@ -103,3 +104,14 @@ def test_few_shards_are_open_at_a_time():
     parts = [[SHARDS[index] for index in order[start : start + 20]] for start in (0, 20, 40)]
     assert [len(set(part)) for part in parts] == [2, 2, 2]
     assert any(part != sorted(part) for part in parts)  # and their videos are mixed
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_divides_all_videos_or_the_remaining_ones_over_the_processes(world_size):
+    samplers = [EvalSampler(7, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for expected in ([0, 1, 2, 3, 4, 5, 6], [1, 2, 6]):
+        parts = [list(sampler) for sampler in samplers]
+        assert parts == [expected[rank::world_size] for rank in range(world_size)]
+        assert [len(sampler) for sampler in samplers] == [len(part) for part in parts]
+        for sampler in samplers:
+            sampler.restrict([1, 2, 6])

@@ -164,7 +164,7 @@ def test_random_boxes_keep_to_their_ranges():
     assert {round(w / h) for _, _, h, w in boxes(600, 800, (0.1, 0.2), (3.0, 3.0), 50)} == {3}  # width over height
 
 
-def test_random_boxes_of_one_size_reach_every_place():
+def test_random_boxes_of_one_size_reach_every_position():
     found = Counter((t, x) for t, x, _, _ in boxes(5, 6, (16 / 30, 16 / 30), (1.0, 1.0)))
     assert set(found) == {(t, x) for t in range(2) for x in range(3)}
     assert min(found.values()) > 250  # 333 expected
@@ -242,7 +242,7 @@ def test_frames_of_a_variable_rate_are_those_on_the_screen():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
-def test_a_constant_rate_gives_the_indices_back(count):
+def test_a_constant_rate_returns_the_indices(count):
     for times in ([i * 1001 / 30000 for i in range(count)], [round(i / 29.97, 3) for i in range(count)]):
         assert not is_uneven(times)
         assert frames_shown_at(range(count), times) == list(range(count))

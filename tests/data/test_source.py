@@ -15,7 +15,7 @@ NAMES = ("codec_h264.mp4", "codec_mpeg4_xvid.avi", "codec_vp9.webm", "codec_mpeg
 
 @pytest.fixture(scope="module")
 def shard(shared_data, tmp_path_factory):
-    """A tar of real videos whose name would be a protocol, and where each member lies in it."""
+    """A tar of real videos whose own name looks like a protocol; the byte range of each member."""
     path = tmp_path_factory.mktemp("shard") / "http:,,: a.tar"
     with tarfile.open(path, "w") as tar:
         for name in NAMES:
@@ -43,7 +43,7 @@ def test_errors_name_the_file_and_the_range(shard):
     for backend in ("auto", "pyav", "decord"):
         with pytest.raises(FrameIndexError) as caught:
             read_frames(part, [40], backend=backend)
-        assert str(caught.value).startswith(f"{name}: frame 40 was asked for")
+        assert str(caught.value).startswith(f"{name}: frame 40 was requested")
     with pytest.raises(DecodeError) as caught:
         probe(shard["text.avi"])
     assert str(caught.value).startswith(f"{shard['text.avi']}: cannot be opened as video")

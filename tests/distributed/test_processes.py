@@ -1,4 +1,4 @@
-"""Processes that find each other, exchange values, and do not wait for one that died."""
+"""Processes find each other, exchange values, and do not wait for one that died."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from videofib.distributed import processes
-from videofib.distributed.launch import launch, leave_cores_to, torchrun_processes
+from videofib.distributed.launch import launch, limit_threads, torchrun_processes
 
 
 def test_a_single_process_needs_no_group():
@@ -26,18 +26,18 @@ def test_a_single_process_needs_no_group():
     assert ran == ["here"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="threads are shared out where the model runs on the CPU")
-def test_a_model_on_the_cpu_leaves_cores_to_its_data_workers(monkeypatch):
+@pytest.mark.skipif(torch.cuda.is_available(), reason="threads are limited where the model runs on the CPU")
+def test_a_model_on_the_cpu_leaves_a_core_to_each_data_worker(monkeypatch):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
         monkeypatch.setenv("OMP_NUM_THREADS", "4")  # the user has decided
-        leave_cores_to(3)
+        limit_threads(3)
         assert torch.get_num_threads() == 4
         monkeypatch.delenv("OMP_NUM_THREADS")
-        leave_cores_to(3)
+        limit_threads(3)
         assert torch.get_num_threads() == 1
-        leave_cores_to(3)
+        limit_threads(3)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -76,14 +76,13 @@ def test_two_processes_exchange_values_and_share_the_cores(tmp_path):
     assert said == [f"rank {rank}, {threads} threads" for rank in range(2)]
 
 
-def test_two_machines_meet_at_an_address(tmp_path):
+def test_two_nodes_rendezvous_at_an_address(tmp_path):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"tcp://localhost:{probe.getsockname()[1]}"
-    with ThreadPoolExecutor() as pool:  # two launchers, as if on two machines with one process each
+    with ThreadPoolExecutor() as pool:  # two launchers, as if on two nodes with one process each
         launches = [
-            pool.submit(launch, exchange, (tmp_path,), machines=2, machine=machine, init_method=address)
-            for machine in range(2)
+            pool.submit(launch, exchange, (tmp_path,), nodes=2, node=node, init_method=address) for node in range(2)
         ]
     assert [launched.result() for launched in launches] == [None, None]
     assert [file.name[:6] for file in sorted(tmp_path.iterdir())] == ["rank 0", "rank 1"]
@@ -95,7 +94,7 @@ def one_leaves():
     time.sleep(600)
 
 
-def test_when_one_process_ends_the_other_is_ended_and_its_exit_code_passed_on():
+def test_when_one_process_exits_the_other_is_ended_and_its_exit_code_passed_on():
     started = time.monotonic()
     with pytest.raises(SystemExit) as caught:
         launch(one_leaves, processes=2)

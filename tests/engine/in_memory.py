@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from videofib.checkpoint.manager import NoCheckpoints
+
 NUM_CLASSES = 3
 
 
@@ -26,7 +28,7 @@ class TinyNet(nn.Module):
 
 
 def make_videos(count, num_views=1, seed=0):
-    """Views (N, V, C=3, T=2, H=4, W=4) whose mean tells the class, and labels (N,)."""
+    """Views (N, V, C=3, T=2, H=4, W=4) whose mean depends on the class, and labels (N,)."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % NUM_CLASSES
     views = torch.randn(count, num_views, 3, 2, 4, 4, generator=generator)
@@ -35,7 +37,7 @@ def make_videos(count, num_views=1, seed=0):
 
 
 class Loader:
-    """Batches of some videos; ``epoch`` shuffles them as a sampler does, alike in every process."""
+    """Batches of some videos; ``epoch`` shuffles them as a sampler does, the same in every process."""
 
     def __init__(self, views, labels, indices, batch_size, *, failures=None, shuffle=False):
         self.views, self.labels, self.indices, self.batch_size = views, labels, list(indices), batch_size
@@ -51,6 +53,9 @@ class Loader:
             order = torch.randperm(len(self.indices), generator=torch.Generator().manual_seed(epoch))
             self.order = [self.indices[i] for i in order]
 
+    def close(self):
+        self.closed = True
+
     def __len__(self):
         return -(-len(self.order) // self.batch_size)
 
@@ -64,3 +69,13 @@ class Loader:
                 "indices": chosen,
                 "failures": [(name, self.failures[name]) for name in names if name in self.failures],
             }
+
+
+class SavedPositions(NoCheckpoints):
+    """Remembers where a run was to be saved."""
+
+    def __init__(self):
+        self.positions = []
+
+    def save(self, position):
+        self.positions.append(position)

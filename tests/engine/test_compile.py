@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
-from videofib.config.defaults import ConfigError, load_config
+from videofib.checkpoint.file import START, Position
+from videofib.checkpoint.manager import NoCheckpoints
+from videofib.config import ConfigError, load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.step import Recipe
-from videofib.engine.train import Position, train
+from videofib.engine.train import Schedule, train
 from videofib.models import TimeSformer
 from videofib.run.preflight import check_compiler
 
@@ -39,7 +41,7 @@ def make_model(backend=None):
     return model
 
 
-def run(model, start=Position(), epochs=2, save=lambda position: None):  # noqa: B008, a constant
+def run(model, start=START, epochs=2):
     """Three batches of four an epoch, over all processes, in two accumulated steps."""
     rank, world = processes.rank(), processes.world_size()
     loader = Loader(*make_videos(12), range(12), 4 // world)
@@ -49,16 +51,15 @@ def run(model, start=Position(), epochs=2, save=lambda position: None):  # noqa:
         loader,
         torch.optim.SGD(model.parameters(), lr=0.0),
         Recipe(lr_at=lambda epoch: 0.1, criterion=nn.CrossEntropyLoss(), accumulation=2),
-        epochs=epochs,
-        start=start,
-        save=save,
+        Schedule(epochs, log_period=10**6),
+        checkpoints=NoCheckpoints(),
         validate=dict,
-        log_period=10**6,
+        start=start,
     )
     return torch.cat([value.flatten() for value in model.state_dict().values()])
 
 
-def train_share(folder):
+def train_process(folder):
     torch.set_num_threads(1)
     torch.save(run(make_model("aot_eager")), folder / f"{processes.rank()}.pt")
 
@@ -71,7 +72,7 @@ def test_compiled_training_reaches_the_same_weights_in_one_process_and_in_two(tm
     expected = run(plain)
     assert (expected - run(make_model(), epochs=0)).norm() > 0.1
     torch.testing.assert_close(run(compiled), expected, rtol=0, atol=1e-6)
-    launch(train_share, (tmp_path,), processes=2)
+    launch(train_process, (tmp_path,), processes=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     assert torch.equal(one, other)
     torch.testing.assert_close(one, expected, rtol=0, atol=1e-6)
@@ -79,17 +80,17 @@ def test_compiled_training_reaches_the_same_weights_in_one_process_and_in_two(tm
 
 @needs_compiler
 @pytest.mark.slow
-def test_a_compiled_run_that_goes_on_draws_the_same_chance():
-    whole, cut = TinyNet(drop=0.5), TinyNet(drop=0.5)
-    whole.compile()
+def test_a_resumed_compiled_run_draws_the_same_random_numbers():
+    undisturbed, cut = TinyNet(drop=0.5), TinyNet(drop=0.5)
+    undisturbed.compile()
     cut.compile()
-    expected = run(whole)
+    expected = run(undisturbed)
     run(cut, epochs=1)
     torch.rand(3)
     assert torch.equal(run(cut, start=Position(1)), expected)
 
 
-def test_a_missing_compiler_is_told_before_anything_is_read(monkeypatch):
+def test_a_missing_compiler_is_reported_before_anything_is_read(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     cfg = load_config(None, ["TRAIN.COMPILE", "True"])
     with pytest.raises(ConfigError, match=r"TRAIN\.COMPILE True needs a C\+\+ compiler, .* no no-such-compiler"):

@@ -1,4 +1,4 @@
-"""Learning from a teacher: the loss by hand, its share, and that the teacher itself stays as it is."""
+"""Distillation: the loss by hand, its weight, and that the teacher does not change."""
 
 import json
 
@@ -13,7 +13,7 @@ from videofib.tracking.log import close_logging, setup_logging
 
 
 class Fixed(nn.Module):
-    """Says the same logits of every clip."""
+    """Returns the same logits for every clip."""
 
     def __init__(self, *logits):
         super().__init__()
@@ -33,11 +33,11 @@ def test_the_loss_is_hintons():
     torch.testing.assert_close(loss, by_hand)
     (gradient,) = torch.autograd.grad(loss, logits)
     torch.testing.assert_close(gradient, temperature * (q - p) / 2)  # the paper's equation 2, times T², over B = 2
-    assert distillation.mix(torch.tensor(8.0), torch.tensor(4.0)) == 7.0
+    assert distillation.combine(torch.tensor(8.0), torch.tensor(4.0)) == 7.0
 
 
 @pytest.mark.parametrize("amp_dtype", [None, torch.bfloat16])
-def test_a_student_comes_to_say_what_its_teacher_says(tmp_path, amp_dtype):
+def test_a_student_learns_its_teachers_scores(tmp_path, amp_dtype):
     teacher = TinyNet(seed=5, drop=0.5).eval().requires_grad_(False)
     with torch.no_grad():
         teacher.head.weight *= 5
@@ -47,13 +47,13 @@ def test_a_student_comes_to_say_what_its_teacher_says(tmp_path, amp_dtype):
     setup_logging(tmp_path)
     run_train(model, loader, optimizer, recipe, epochs=10)
     close_logging()
-    told = [line["teacher_loss"] for line in read_stats(tmp_path) if line["_type"] == "train_epoch"]
-    assert told[-1] < 0.2 * told[0]
+    logged = [line["teacher_loss"] for line in read_stats(tmp_path) if line["_type"] == "train_epoch"]
+    assert logged[-1] < 0.2 * logged[0]
     assert torch.equal(weights(teacher), before)
     assert not teacher.training
 
 
-def test_the_teacher_sees_the_very_clips_of_the_student():
+def test_the_teacher_is_given_the_same_clips_as_the_student():
     class Watching(Fixed):
         def forward(self, clips):
             seen.append(clips.clone())
@@ -68,7 +68,7 @@ def test_the_teacher_sees_the_very_clips_of_the_student():
     assert all(torch.equal(one, other) for one, other in zip(seen, shown, strict=True))
 
 
-def test_the_lines_of_figures_say_nothing_of_a_teacher_where_there_is_none(tmp_path):
+def test_no_figure_mentions_a_teacher_where_there_is_none(tmp_path):
     setup_logging(tmp_path)
     run_train(*make_run(), epochs=1)
     close_logging()

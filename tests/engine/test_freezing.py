@@ -1,4 +1,4 @@
-"""A frozen part keeps its values, draws no chance, and everything around it goes on as usual."""
+"""Frozen parts keep their values and draw no random numbers; everything around them is trained as usual."""
 
 import pytest
 import torch
@@ -6,13 +6,14 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, make_videos
-from videofib.config.defaults import load_config
+from videofib.checkpoint.manager import NoCheckpoints
+from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
-from videofib.engine.freezing import freeze, freeze_all_but, learning_mode
+from videofib.engine.freezing import freeze, freeze_all_but, set_train_mode
 from videofib.engine.optim import parameter_groups
 from videofib.engine.step import Recipe
-from videofib.engine.train import train
+from videofib.engine.train import Schedule, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.run.models import build_model
@@ -36,8 +37,8 @@ def run(model, ema=None, epochs=2):
         loader,
         torch.optim.SGD(parameter_groups(model, 0.01), lr=0.0),
         Recipe(lr_at=lambda epoch: 0.1, criterion=nn.CrossEntropyLoss(), clip_grad_norm=1.0, ema=ema),
-        epochs=epochs,
-        save=lambda position: None,
+        Schedule(epochs),
+        checkpoints=NoCheckpoints(),
         validate=dict,
     )
     return {name: value.clone() for name, value in model.state_dict().items()}
@@ -45,29 +46,29 @@ def run(model, ema=None, epochs=2):
 
 def test_nothing_frozen_is_plain_training():
     model = make_model()
-    learning_mode(model)
+    set_train_mode(model)
     assert in_training(model) == {name for name, _ in model.named_modules()}
 
 
-def test_a_linear_probe_sees_the_model_without_its_chance():
+def test_a_linear_probe_sees_the_model_without_dropout():
     model = make_model()
     freeze_all_but(model, classifier_names(model))
-    learning_mode(model)
+    set_train_mode(model)
     assert in_training(model) == {"", "head"}
     assert model.forward_features(torch.randn(1, 3, 2, 4, 4)).grad_fn is None  # nothing is kept for a backward pass
 
 
-def test_a_frozen_front_keeps_still_and_what_comes_after_it_does_not():
+def test_frozen_first_blocks_are_in_evaluation_mode_and_later_ones_are_not():
     model = make_model()
     freeze(model, ["cls_token", "pos_embed", "time_embed", "patch_embed.*", "blocks.0.*"])
-    learning_mode(model)
+    set_train_mode(model)
     still = {name for name, _ in model.named_modules()} - in_training(model)
     assert {"patch_embed", "pos_drop", "blocks.0", "blocks.0.drop_path", "blocks.0.attn", "blocks.0.mlp.drop1"} <= still
     assert not [name for name in still if name.startswith(("blocks.1", "norm.", "head"))]
 
     model = make_model()
     freeze(model, ["blocks.1.*"])
-    learning_mode(model)
+    set_train_mode(model)
     assert {name for name, _ in model.named_modules() if name.startswith("blocks.1")}.isdisjoint(in_training(model))
     assert {"pos_drop", "blocks.0.drop_path", "blocks.0.mlp.drop1", "norm", "head"} <= in_training(model)
 
@@ -77,7 +78,7 @@ def test_batch_norms_of_a_frozen_part_keep_their_statistics():
     model = build_model(load_config(None, [*overrides, "DATA.TEST_CROP_SIZE", "32"]))
     freeze_all_but(model, classifier_names(model))
     before = {name: value.clone() for name, value in model.named_buffers()}
-    learning_mode(model)
+    set_train_mode(model)
     model(torch.randn(2, 3, 4, 32, 32)).sum().backward()
     assert any(name.endswith("running_mean") for name in before)
     assert all(torch.equal(before[name], value) for name, value in model.named_buffers())
@@ -94,7 +95,7 @@ def probe(folder):
     torch.save(run(model), folder / f"{processes.world_size()}_{processes.rank()}.pt")
 
 
-def test_several_processes_and_a_moving_average_take_frozen_parts(tmp_path):
+def test_several_processes_and_a_moving_average_work_with_frozen_parts(tmp_path):
     probe(tmp_path)
     launch(probe, (tmp_path,), processes=2)
     one, two = (torch.load(tmp_path / name) for name in ("1_0.pt", "2_1.pt"))
@@ -112,8 +113,8 @@ def test_several_processes_and_a_moving_average_take_frozen_parts(tmp_path):
     assert {name for name in before if not torch.equal(before[name], averaged[name])} == changed
 
 
-def test_patterns_that_cannot_be_meant_are_named():
+def test_patterns_that_match_nothing_or_everything_are_refused():
     with pytest.raises(ValueError, match=r"'block\.\*' matches no parameter; they are cls_token, pos_embed"):
         freeze(make_model(), ["patch_embed.*", "block.*"])
-    with pytest.raises(ValueError, match=r"nothing is left to learn: '\*' match all \d+ parameters"):
+    with pytest.raises(ValueError, match=r"no parameter is left to train: '\*' match all \d+ parameters"):
         freeze(make_model(), ["*"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.data.video.decode import estimate, read_frames
 from videofib.metrics.accuracy import topk_correct
 from videofib.run.loaders import build_eval_loader
@@ -46,7 +46,7 @@ def model(config):
     torch.manual_seed(0)
     model = model_from_config(config()).eval()
     with torch.no_grad():
-        model.head.weight.normal_(std=0.3)  # so that views differ in what they say
+        model.head.weight.normal_(std=0.3)  # so that the logits of views differ
     return model
 
 
@@ -60,8 +60,8 @@ def view_logits(config, model):
         span = cfg.DATA.SAMPLING_RATE * FRAMES / cfg.DATA.TARGET_FPS * about.fps
         spare = max(about.num_frames - span, 0)
         for clip, crop in itertools.product(range(CLIPS), range(CROPS)):
-            places = [spare * clip / (CLIPS - 1) + (span - 1) * i / (FRAMES - 1) for i in range(FRAMES)]
-            indices = [min(int(place + 1e-6), about.num_frames - 1) for place in places]
+            positions = [spare * clip / (CLIPS - 1) + (span - 1) * i / (FRAMES - 1) for i in range(FRAMES)]
+            indices = [min(int(position + 1e-6), about.num_frames - 1) for position in positions]
             pixels = torch.from_numpy(read_frames(record.path, indices, backend="pyav")).permute(0, 3, 1, 2)
             height, width = pixels.shape[-2:]
             scaled = F.interpolate(pixels, (SIZE, width * SIZE // height), mode="bilinear", align_corners=False)
@@ -78,13 +78,13 @@ def test_scores_are_those_of_a_plain_loop(config, model, view_logits, ensemble, 
     loader = build_eval_loader(cfg, "test")
     figures, scores = evaluate_from_config(cfg, model, loader, None, None, "test", num_crops=CROPS, details=True)
     for video, views in zip(scores.scores, view_logits, strict=True):
-        said = [
+        view_scores = [
             view if raw else torch.tensor([view[k].exp() / view.exp().sum() for k in range(CLASSES)]) for view in views
         ]
         expected = [
-            sum(float(view[k]) for view in said) / len(said)
+            sum(float(view[k]) for view in view_scores) / len(view_scores)
             if ensemble == "sum"
-            else max(float(view[k]) for view in said)
+            else max(float(view[k]) for view in view_scores)
             for k in range(CLASSES)
         ]
         torch.testing.assert_close(video, torch.tensor(expected), rtol=1e-6, atol=1e-6)

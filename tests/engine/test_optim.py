@@ -63,7 +63,7 @@ def test_optimizers_take_their_options():
 
 
 @pytest.mark.parametrize("method", ["sgd", "adamw", "lamb", "lion"])
-def test_every_optimizer_goes_downhill_and_comes_back_from_its_state(method):
+def test_every_optimizer_lowers_the_loss_and_loads_its_own_state(method):
     torch.manual_seed(0)
     model, x = nn.Linear(4, 1), torch.randn(64, 4)
     target = x.sum(1, keepdim=True)
@@ -79,7 +79,7 @@ def test_every_optimizer_goes_downhill_and_comes_back_from_its_state(method):
     optimizer.load_state_dict(optimizer.state_dict())
 
 
-def test_layers_learn_the_more_slowly_the_deeper_they_lie():
+def test_lower_layers_have_lower_learning_rates():
     model = TimeSformer(img_size=16, patch_size=8, embed_dim=8, depth=2, num_heads=2, num_frames=2, num_classes=3)
     groups = parameter_groups(model, 0.1, layer_decay=0.5)
     scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
@@ -92,11 +92,11 @@ def test_layers_learn_the_more_slowly_the_deeper_they_lie():
     assert set_lr(optimizer, 0.4) == 0.4
     assert sorted({group["lr"] for group in optimizer.param_groups}) == [0.05, 0.1, 0.2, 0.4]
     assert {group["weight_decay"] for group in groups} == {0.0, 0.1}
-    with pytest.raises(ValueError, match="WithEmbeddings has none"):
+    with pytest.raises(ValueError, match="WithEmbeddings does not have"):
         parameter_groups(WithEmbeddings(), 0.1, layer_decay=0.5)
 
 
-def test_cosine_goes_from_base_to_end():
+def test_cosine_falls_from_base_to_end():
     lr = partial(lr_at, base_lr=1.0, policy="cosine", max_epoch=10, end_lr=0.2)
     assert lr(0) == pytest.approx(1.0)
     assert lr(2.5) == pytest.approx(0.2 + 0.8 * (1 + 2**-0.5) / 2)

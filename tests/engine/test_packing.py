@@ -4,14 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+from tests.pairs import every_pair
 from videofib.engine.packing import logits_by_batch
 
 
 def make_batches(counts, num_views):
-    """Batches of so many videos; every view is of its own numbers."""
+    """Batches of so many videos; every view has numbers of its own."""
     videos = torch.arange(float(sum(counts) * num_views * 6)).view(-1, num_views, 1, 1, 2, 3)
-    places = torch.arange(len(videos)).split(counts)
-    return [{"views": videos[rows], "indices": rows} for rows in places], videos
+    indices = torch.arange(len(videos)).split(counts)
+    return [{"views": videos[rows], "indices": rows} for rows in indices], videos
 
 
 def run(counts, num_views, size, **options):
@@ -27,10 +28,14 @@ def run(counts, num_views, size, **options):
     return found, videos, sizes
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 5, 7, 15, 16, 100])
-@pytest.mark.parametrize(("counts", "num_views"), [([1], 1), ([3, 3, 2], 1), ([1, 1, 1, 1], 5), ([2, 1, 3], 4)])
-@pytest.mark.parametrize("fill_last", [False, True])
-def test_each_video_has_its_own_logits_in_order(counts, num_views, size, fill_last):
+@pytest.mark.parametrize(
+    ("size", "batches", "fill_last"),
+    every_pair(
+        [1, 2, 4, 5, 7, 15, 16, 100], [([1], 1), ([3, 3, 2], 1), ([1, 1, 1, 1], 5), ([2, 1, 3], 4)], [False, True]
+    ),
+)
+def test_each_video_has_its_own_logits_in_order(size, batches, fill_last):
+    counts, num_views = batches
     found, videos, sizes = run(counts, num_views, size, fill_last=fill_last)
     assert [len(indices) for indices, _ in found] == counts
     for indices, logits in found:
@@ -40,7 +45,7 @@ def test_each_video_has_its_own_logits_in_order(counts, num_views, size, fill_la
     assert sizes == [size] * (total // size) + [size if fill_last else rest] * (rest > 0)
 
 
-def test_a_batch_is_given_as_soon_as_its_views_are_through():
+def test_a_batch_is_returned_as_soon_as_its_views_are_computed():
     """So that little waits: of videos of 5 views in passes of 4, the first comes with the second pass."""
     batches, _ = make_batches([1] * 8, 5)
     read = []
@@ -65,7 +70,7 @@ def test_mean_fill_of_forward_passes():
     assert min(packed[:-1]) == size
 
 
-def test_scores_do_not_depend_on_the_pass_to_1e_6():
+def test_scores_depend_on_the_forward_pass_by_less_than_1e_6():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 64), nn.GELU(), nn.Linear(64, 9)).eval()
     batches = [{"views": torch.randn(2, 5, 1, 1, 2, 3)} for _ in range(4)]

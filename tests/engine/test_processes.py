@@ -1,7 +1,7 @@
-"""One, two and four processes, with whole or with sharded weights, do one and the same thing.
+"""One, two and four processes, with full or sharded weights, do the same.
 
-In float64, where what is left of a difference is the order of sums. Each group of processes is started once, does all
-runs, and writes down what came out; the tests compare.
+In float64, where the order of sums makes the only difference. Each group of processes is started once, does all runs,
+and writes its results to a file; the tests compare them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from tests.engine.in_memory import NUM_CLASSES, Loader, make_videos
-from videofib.checkpoint.file import find_checkpoints, load_checkpoint, resume, save_checkpoint
+from videofib.checkpoint.file import TrainingState, load_checkpoint, restore
+from videofib.checkpoint.manager import CheckpointManager, NoCheckpoints, find_checkpoints
 from videofib.distributed import processes
-from videofib.distributed.fsdp import gradients_averaged, is_sharded, shard, whole, whole_copy
+from videofib.distributed.fsdp import full_tensor, gradients_averaged, is_sharded, shard, unsharded_copy
 from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.optim import build_optimizer, parameter_groups
 from videofib.engine.step import Recipe, optimizer_step
-from videofib.engine.train import Position, train
+from videofib.engine.train import Position, Schedule, train
 from videofib.models import TimeSformer
 
 GROUPS = (2, 4, 1)  # the first one leaves checkpoints for the others
@@ -32,13 +33,14 @@ BATCH = 4  # videos over all processes
 VIDEOS = 24  # six batches an epoch
 EVALUATED = 37
 NOT_FINITE = 13  # this video of the case "nan"
-SAVED = {"ddp file": False, "fsdp file": False, "fsdp shares": True}  # by two processes within the epoch
+SAVED = {"ddp file": False, "fsdp file": False, "fsdp folder": True}  # by two processes within the epoch
 CASES = {  # a recipe's and an optimizer's options; six batches make a step of four and one of two
     "sgd": dict(method="sgd", accumulation=4, clip_grad_norm=0.3),
     "adamw": dict(method="adamw", accumulation=2, clip_grad_norm=0.3, layer_decay=0.8, ema=0.5),
     "lamb": dict(method="lamb", clip_grad_norm=0.3),
     "lion": dict(method="lion"),
     "nan": dict(method="sgd", accumulation=2, ema=0.5),
+    "nan adamw": dict(method="adamw", ema=0.5),  # decided on the device, also where parameters are sharded
 }
 
 
@@ -56,7 +58,7 @@ def tiny_transformer(drop_path=0.0, seed=0):
         drop_path_rate=drop_path,
         attention_type="joint_space_time",
         joint_attention="fibottention",
-        fibottention={"w_min": 2},
+        mixer_options={"fibottention": {"w_min": 2}},
         attention_backend="gather",
     ).double()
 
@@ -91,7 +93,7 @@ def make_run(strategy, method="sgd", layer_decay=1.0, ema=0.0, drop_path=0.0, **
 
 
 def weights(model):
-    return torch.cat([whole(parameter).detach().flatten() for parameter in model.parameters()])
+    return torch.cat([full_tensor(parameter).detach().flatten() for parameter in model.parameters()])
 
 
 def outcome(model, recipe):
@@ -100,63 +102,59 @@ def outcome(model, recipe):
 
 
 def run_train(model, loader, optimizer, recipe, **options):
-    options = {"epochs": 1, "save": lambda position: None, "validate": dict, "seed": 3, **options}
-    train(model, loader, optimizer, recipe, **options)
+    options = {"checkpoints": NoCheckpoints(), "validate": dict, **options}
+    train(model, loader, optimizer, recipe, Schedule(1, seed=3, log_period=1), **options)
     return outcome(model, recipe)
 
 
 def run_case(strategy, case):
     model, loader, optimizer, recipe = make_run(strategy, **CASES[case])
-    if case == "nan":
+    if case.startswith("nan"):
         loader.views[NOT_FINITE] = math.nan
     return run_train(model, loader, optimizer, recipe)
 
 
-def save_to(folder, run, position, **options):
+def state_of(run):
     model, _, optimizer, recipe = run
-    ema = recipe.ema and recipe.ema.module
-    return save_checkpoint(folder, model=model, optimizer=optimizer, ema=ema, config="", **vars(position), **options)
+    return TrainingState(model, optimizer, ema=recipe.ema and recipe.ema.module)
 
 
-def stopped(run, folder, in_shares, after):
-    """Train until ``after`` batches, where SIGTERM comes: what is saved then stands in the folder."""
+def stopped(run, folder, sharded, after):
+    """Train until ``after`` batches, where SIGTERM comes; the run is saved in the folder."""
     seen = run[3].criterion.values
-    save = partial(save_to, folder, run, in_shares=in_shares)
+    checkpoints = CheckpointManager(folder, state_of(run), sharded=sharded)
     try:
-        run_train(*run, save=save, stop=lambda: len(seen) >= after)
+        run_train(*run, checkpoints=checkpoints, stop=lambda: len(seen) >= after)
     except InterruptedRun:
         processes.barrier()  # rank 0 has written all of it
         return seen[:]
     raise AssertionError("the run was not stopped")
 
 
-def gone_on(run, path):
+def resumed(run, path):
     """Train on from a checkpoint."""
-    model, loader, optimizer, recipe = run
     content = load_checkpoint(path)
-    resume(content, path, model, optimizer, ema=recipe.ema and recipe.ema.module)
-    return run_train(
-        model, loader, optimizer, recipe, start=Position(content["epoch"], content["step"], content["states"])
-    )
+    restore(content, path, state_of(run))
+    return run_train(*run, start=Position(content["epoch"], content["step"], content["states"]))
 
 
 def check_dropped_paths(folder):
-    """With chance in it: stopped within an epoch and gone on from either format, to the very same bits."""
+    """With stochastic depth: stopped within an epoch and resumed from either format, to the same bits."""
     make = partial(make_run, "fsdp", method="adamw", accumulation=2, ema=0.9, drop_path=0.5)
     calm = run_train(*make())
     found = {}
-    for in_shares in (False, True):
-        name = "shares" if in_shares else "file"
-        first = stopped(make(), folder / name, in_shares, after=4)
+    for sharded in (False, True):
+        name = "folder" if sharded else "file"
+        first = stopped(make(), folder / name, sharded, after=4)
         (path,) = find_checkpoints(folder / name)
-        rest = gone_on(make(), path)
+        rest = resumed(make(), path)
         rest["losses"] = torch.cat([torch.tensor(first, dtype=torch.float64), rest["losses"]])
         found[name] = {key: torch.equal(rest[key], calm[key]) for key in calm}
     return found
 
 
 def check_overflow():
-    """An infinite gradient in the share of one process alone makes all of them leave out the step."""
+    """An infinite gradient in the shard of a single process makes all of them skip the step."""
     model, _, optimizer, recipe = make_run("fsdp")
     model(torch.zeros(1, 3, 2, 4, 4, dtype=torch.float64)).sum().backward()
     if processes.rank() == processes.world_size() - 1:
@@ -164,12 +162,13 @@ def check_overflow():
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     scaler.scale(torch.ones(()))
     before = weights(model)
-    norm = optimizer_step(model, optimizer, replace(recipe, scaler=scaler))
-    return {"norm": norm, "same": torch.equal(before, weights(model)), "scale": scaler.get_scale()}
+    norm, skipped = optimizer_step(model, optimizer, replace(recipe, scaler=scaler), torch.tensor(False))
+    assert skipped
+    return {"norm": norm.item(), "same": torch.equal(before, weights(model)), "scale": scaler.get_scale()}
 
 
 def check_waiting():
-    """Whether gradients are kept back while more are to come, and summed over processes once they are in."""
+    """Whether gradients stay local while more are to be added, and are summed over processes with the last ones."""
     model = make_run("fsdp")[0]
     there = []
     for now in (False, True):
@@ -202,7 +201,7 @@ def check_evaluation(strategy):
     """37 videos of two views by a model that is not trained; four processes have 10, 9, 9 and 9 of them."""
     model = tiny_transformer()
     if strategy == "fsdp":
-        model = whole_copy(shard(model), lambda: tiny_transformer(seed=1))
+        model = unsharded_copy(shard(model), lambda: tiny_transformer(seed=1))
     assert not is_sharded(model)
     views, labels = make_videos(EVALUATED, num_views=2)
     rank, world = processes.rank(), processes.world_size()
@@ -223,15 +222,15 @@ def work(folder):
         found |= {(strategy, case): run_case(strategy, case) for case in CASES}
         found[strategy, "evaluation"] = check_evaluation(strategy)
     if world == 2:
-        for name, in_shares in SAVED.items():
-            stopped(make_run(name.split()[0], **CASES["adamw"]), folder / name, in_shares, after=4)
+        for name, sharded in SAVED.items():
+            stopped(make_run(name.split()[0], **CASES["adamw"]), folder / name, sharded, after=4)
         found["bits"] = check_dropped_paths(folder)
         found["overflow"], found["bf16"] = check_overflow(), check_bf16()
         found["waiting"] = check_waiting()
     for name in SAVED:
         for strategy in strategies:
             (path,) = find_checkpoints(folder / name)
-            found[strategy, name] = gone_on(make_run(strategy, **CASES["adamw"]), path)
+            found[strategy, name] = resumed(make_run(strategy, **CASES["adamw"]), path)
     if processes.is_main():
         torch.save(found, folder / f"{world}.pt")
 
@@ -263,12 +262,12 @@ def test_training_is_that_of_one_process(found, case, processes, strategy):
     assert_same(found[processes, strategy, case], found[1, "ddp", case])
 
 
-def test_every_case_trains_in_a_way_of_its_own(found):
+def test_no_two_cases_train_the_same_way(found):
     alone = [found[1, "ddp", case] for case in CASES]
     assert [len(one["losses"]) for one in alone] == [6] * len(CASES)
     for i, one in enumerate(alone):
         assert not any(torch.allclose(one["weights"], other["weights"], atol=1e-3) for other in alone[:i])
-    assert found[1, "ddp", "nan"]["losses"].isnan().sum() == 1
+    assert all(found[1, "ddp", case]["losses"].isnan().sum() == 1 for case in ("nan", "nan adamw"))
 
 
 @MANY
@@ -283,21 +282,21 @@ def test_evaluation_is_that_of_one_process_and_counts_each_video_once(found, pro
 
 @pytest.mark.parametrize("saved", SAVED)
 @pytest.mark.parametrize(("processes", "strategy"), [(1, "ddp"), (2, "ddp"), (2, "fsdp"), (4, "ddp"), (4, "fsdp")])
-def test_any_number_of_processes_goes_on_from_any_checkpoint(found, saved, processes, strategy):
-    calm, resumed = found[1, "ddp", "adamw"], found[processes, strategy, saved]
-    assert_same(resumed, {**calm, "losses": calm["losses"][4:]}, atol=1e-10)
+def test_any_number_of_processes_resumes_from_any_checkpoint(found, saved, processes, strategy):
+    calm, outcome = found[1, "ddp", "adamw"], found[processes, strategy, saved]
+    assert_same(outcome, {**calm, "losses": calm["losses"][4:]}, atol=1e-10)
 
 
-def test_a_sharded_run_with_chance_in_it_goes_on_bit_by_bit(found):
+def test_a_sharded_run_with_stochastic_depth_resumes_to_the_same_bits(found):
     same = {"weights": True, "losses": True, "ema": True}
-    assert found["bits"] == {"file": same, "shares": same}
+    assert found["bits"] == {"file": same, "folder": same}
 
 
-def test_an_overflow_in_one_share_leaves_out_the_step_in_all(found):
+def test_an_overflow_in_one_shard_skips_the_step_in_all_processes(found):
     assert found["overflow"] == {"norm": math.inf, "same": True, "scale": 2.0}
 
 
-def test_sharded_gradients_wait_until_all_are_in(found):
+def test_sharded_gradients_are_averaged_once_all_are_added(found):
     assert found["waiting"] == [False, True]
 
 

@@ -6,7 +6,7 @@ import torch
 from tests.engine.in_memory import Loader, make_videos
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
-from videofib.distributed.mesh import share_clips
+from videofib.distributed.mesh import data_rank, data_size, make_mesh, one_per_data_rank, reads_clips
 from videofib.engine.meter import Meter
 from videofib.engine.shared_batches import SharedBatches, shared
 
@@ -17,17 +17,17 @@ class Unread(Loader):
 
 
 def in_four_processes(folder):
-    sharing = share_clips(2)
+    mesh = make_mesh(2)
     rank = processes.rank()
-    assert (sharing.data_rank, sharing.data_world, sharing.is_first) == (rank // 2, 2, rank % 2 == 0)
-    assert sharing.one_each(processes.all_gather(rank)) == [0, 2]
+    assert (data_rank(mesh), data_size(mesh), reads_clips(mesh)) == (rank // 2, 2, rank % 2 == 0)
+    assert one_per_data_rank(processes.all_gather(rank), mesh) == [0, 2]
     with pytest.raises(ValueError, match="4 processes do not divide into groups of 3"):
-        share_clips(3)
+        make_mesh(3)
 
     views, labels = make_videos(6)
-    own = [range(4), range(4, 6)][sharing.data_rank]  # groups may have unlike numbers of batches
-    kind = Loader if sharing.is_first else Unread
-    loader = shared(kind(views, labels, own, 2, failures={"v4.mp4": "damaged"}), sharing)
+    own = [range(4), range(4, 6)][data_rank(mesh)]  # groups may have unlike numbers of batches
+    kind = Loader if reads_clips(mesh) else Unread
+    loader = shared(kind(views, labels, own, 2, failures={"v4.mp4": "damaged"}), mesh)
     assert isinstance(loader, SharedBatches)
     for _ in range(2):  # epochs
         batches = list(loader)
@@ -38,10 +38,10 @@ def in_four_processes(folder):
     loader.sampler.set_epoch(0, 1)
     assert len(list(loader)) == len(own) // 2 - 1
 
-    meter = Meter(2, 0, 1, 0, None, sharing)
-    meter.add(1.0, None, [(f"group {sharing.data_rank}", "")], 4)
+    meter = Meter(2, 0, 1, 0, torch.device("cpu"), mesh=mesh)
+    meter.add(torch.tensor(1.0), None, [(f"group {data_rank(mesh)}", "")], 4)
     assert meter.clips_per_second() * meter._elapsed() == pytest.approx(8, rel=0.1)
-    assert meter.whole_epoch()["replaced_videos"] == 2
+    assert meter.epoch_figures()["replaced_videos"] == 2
     (folder / f"rank {rank} is done").touch()
 
 
@@ -50,6 +50,6 @@ def test_the_first_process_reads_for_all_that_share_clips(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_process_alone_keeps_its_loader():
+def test_a_single_process_keeps_its_loader():
     loader = Loader(*make_videos(4), range(4), 2)
-    assert shared(loader, share_clips(1)) is loader
+    assert shared(loader, make_mesh(1)) is loader

@@ -1,4 +1,4 @@
-"""Training: what a step is, what a run says, and that an interrupted run ends where it would have ended."""
+"""Training: what a step does, what a run logs, and that an interrupted run reaches the same weights."""
 
 import json
 import logging
@@ -14,16 +14,16 @@ from timm.data import Mixup
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from tests.engine.in_memory import NUM_CLASSES, Loader, TinyNet, make_videos
-from videofib.checkpoint.file import find_checkpoints, latest_checkpoint, resume, save_checkpoint
-from videofib.checkpoint.retention import BestKeeper, best_checkpoint
+from tests.engine.in_memory import NUM_CLASSES, Loader, SavedPositions, TinyNet, make_videos
+from videofib.checkpoint.file import START, Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager, NoCheckpoints, best_checkpoint, find_checkpoints
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
-from videofib.engine.optim import lr_at
+from videofib.engine.optim import build_optimizer, lr_at
 from videofib.engine.step import Recipe, mix_clips
-from videofib.engine.train import Position, TrainingError, train
+from videofib.engine.train import Schedule, TrainingError, train
 from videofib.tracking.log import close_logging, setup_logging
 
 
@@ -31,11 +31,12 @@ def constant_lr(epoch, lr=0.05):
     return lr
 
 
-def make_run(batch_size=4, videos=12, views=1, drop=0.0, shuffle=True, failures=None, **options):
+def make_run(batch_size=4, videos=12, views=1, drop=0.0, shuffle=True, failures=None, method="sgd", **options):
     """A model, a loader, an optimizer and a recipe."""
     model = TinyNet(drop=drop)
     loader = Loader(*make_videos(videos, views), range(videos), batch_size, shuffle=shuffle, failures=failures)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
+    groups = [{"params": list(model.parameters())}]
+    optimizer = build_optimizer(groups, method, lr=0.0, momentum=0.9, nesterov=False)
     recipe = Recipe(**{"lr_at": constant_lr, "criterion": nn.CrossEntropyLoss(), **options})
     return model, loader, optimizer, recipe
 
@@ -44,10 +45,11 @@ def weights(model):
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def run_train(model, loader, optimizer, recipe, epochs=2, **options):
-    train(
-        model, loader, optimizer, recipe, epochs=epochs, **{"save": lambda position: None, "validate": dict, **options}
-    )
+def run_train(model, loader, optimizer, recipe, epochs=2, *, checkpoints=None, validate=dict, **options):
+    """Train, and return the weights; options are of ``train`` and of ``Schedule``."""
+    of_train = {name: options.pop(name) for name in ("start", "stop") if name in options}
+    schedule, checkpoints = Schedule(epochs, **options), checkpoints or NoCheckpoints()
+    train(model, loader, optimizer, recipe, schedule, checkpoints=checkpoints, validate=validate, **of_train)
     return weights(model)
 
 
@@ -79,34 +81,38 @@ def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, check
         ema = ModelEmaV3(model, decay=0.9)
         return model, loader, optimizer, replace(recipe, ema=ema), ema
 
-    def go_on(parts, start, until=None):
-        model, loader, optimizer, recipe, ema = parts
+    class Killed(CheckpointManager):
+        until = None
 
-        def save(position):
-            save_checkpoint(tmp_path / "kept", model=model, optimizer=optimizer, ema=ema.module, **vars(position))
-            if (position.epoch, position.step) == until:
+        def save(self, position):
+            super().save(position)
+            if (position.epoch, position.step) == self.until:
                 raise InterruptedError
 
-        options = {"start": start, "save": save, "seed": 7, "checkpoint_steps": checkpoint_steps, "log_period": 2}
-        return run_train(model, loader, optimizer, recipe, epochs=4, **options)
+    def run(parts, until=None):
+        model, loader, optimizer, recipe, ema = parts
+        checkpoints = Killed(tmp_path / "kept", TrainingState(model, optimizer, ema=ema.module))
+        checkpoints.until = until
+        resumed = checkpoints.resume()
+        start = resumed.position if resumed else START
+        options = {"start": start, "seed": 7, "checkpoint_steps": checkpoint_steps, "log_period": 2}
+        run_train(model, loader, optimizer, recipe, epochs=4, checkpoints=checkpoints, **options)
+        return (start.epoch, start.step)
 
     undisturbed = parts()
-    go_on(undisturbed, Position())
+    run(undisturbed)
     expected = read_stats(log)
     shutil.rmtree(tmp_path / "kept")
     until = (2, {0: 0, 1: 3, 2: 2}[checkpoint_steps])
     with pytest.raises(InterruptedError):
-        go_on(parts(), Position(), until)
-    torch.rand(3)  # what happens in between does not matter
+        run(parts(), until)
+    torch.rand(3)  # random numbers drawn in between do not matter
 
     resumed = parts()
-    path, checkpoint = latest_checkpoint(tmp_path / "kept")
-    resume(checkpoint, path, resumed[0], resumed[2], ema=resumed[4].module)
-    assert (checkpoint["epoch"], checkpoint["step"]) == until
-    go_on(resumed, Position(checkpoint["epoch"], checkpoint["step"], checkpoint["states"]))
+    assert run(resumed) == until
     assert torch.equal(weights(resumed[0]), weights(undisturbed[0]))
     assert torch.equal(weights(resumed[4].module), weights(undisturbed[4].module))
-    for found, line in zip(read_stats(log)[-7:], expected[-7:], strict=True):  # the figures of epochs go on, too
+    for found, line in zip(read_stats(log)[-7:], expected[-7:], strict=True):  # the figures of epochs continue, too
         assert all(
             found[key] == line[key]
             for key in line
@@ -118,13 +124,13 @@ def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, check
 
 
 def test_a_checkpoint_that_does_not_fit_the_epoch_is_refused():
-    with pytest.raises(TrainingError, match=r"from step 3 of an epoch that now has 3; go on with the batch size"):
+    with pytest.raises(TrainingError, match=r"from step 3 of an epoch that now has 3; resume with the batch size"):
         run_train(*make_run(), start=Position(0, 3, [{}]))
-    with pytest.raises(TrainingError, match=r"cannot be gone on from within an epoch: .*generators"):
+    with pytest.raises(TrainingError, match=r"cannot be resumed from within an epoch: .*generators"):
         run_train(*make_run(), start=Position(0, 2, [{}]))
 
 
-def test_another_number_of_processes_goes_on_with_the_same_videos(caplog):
+def test_another_number_of_processes_resumes_with_the_same_videos(caplog):
     seen = []
     model, loader, optimizer, recipe = make_run(batch_size=2)
     loader.shuffle = False
@@ -134,7 +140,7 @@ def test_another_number_of_processes_goes_on_with_the_same_videos(caplog):
     assert "is of 2 process(es), this run of 1" in caplog.text
 
 
-def test_accumulated_batches_make_the_step_of_one_large_batch():
+def test_accumulated_batches_take_the_step_of_one_large_batch():
     # 10 clips: four batches of two, then one more, against a batch of eight and one of two
     accumulated = run_train(*make_run(batch_size=2, videos=10, accumulation=4))
     at_once = run_train(*make_run(batch_size=8, videos=10))
@@ -198,12 +204,12 @@ def test_bf16_runs_the_model_in_bf16_and_keeps_float32_weights():
     torch.testing.assert_close(after, run_train(*make_run()), rtol=0, atol=0.05)
 
 
-def test_loss_scaling_leaves_the_step_as_it_is():
+def test_loss_scaling_does_not_change_the_step():
     scaled = run_train(*make_run(scaler=torch.amp.GradScaler("cpu", init_scale=1024.0), clip_grad_norm=0.1))
     torch.testing.assert_close(scaled, run_train(*make_run(clip_grad_norm=0.1)), rtol=0, atol=1e-6)
 
 
-def test_a_scaler_leaves_out_a_step_that_overflowed():
+def test_a_step_whose_gradients_overflow_is_skipped_and_the_scale_lowered():
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
     model, loader, optimizer, recipe = make_run(batch_size=12, scaler=scaler)
     before = weights(model)
@@ -211,31 +217,66 @@ def test_a_scaler_leaves_out_a_step_that_overflowed():
     assert scaler.get_scale() == 2.0**126
 
 
-def test_a_gradient_that_is_not_finite_is_skipped_and_counted(log):
-    model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False)
+EVERY_OPTIMIZER = pytest.mark.parametrize("method", ["sgd", "adamw", "lamb", "lion"])
+
+
+@EVERY_OPTIMIZER
+@pytest.mark.parametrize("batch", [0, 1])  # also the first of all, when there are no moments yet
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(log, method, batch):
+    model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False, method=method)
     recipe = replace(recipe, ema=ModelEmaV3(model, decay=0.5))
-    loader.views[5].fill_(math.nan)  # one video of the second of three batches
+    loader.views[4 * batch + 1].fill_(math.nan)  # one video of one of three batches
     run_train(model, loader, optimizer, recipe, epochs=12)
     lines = [line for line in read_stats(log) if line["_type"] == "train_epoch"]
     assert [line["skipped_steps"] for line in lines] == [1] * 12  # more than max_skipped, but never in a row
     assert all(math.isfinite(line["loss"]) for line in lines)
 
-    expected = make_run(batch_size=4, shuffle=False)
-    expected[1].order = [0, 1, 2, 3, 8, 9, 10, 11]
+    expected = make_run(batch_size=4, shuffle=False, method=method)
+    expected[1].order = [video for video in range(12) if video // 4 != batch]
     ema = ModelEmaV3(expected[0], decay=0.5)
     assert torch.equal(run_train(*expected[:3], replace(expected[3], ema=ema), epochs=12), weights(model))
     assert torch.equal(weights(recipe.ema.module), weights(ema.module))  # as if the batch had not been
 
 
-def test_too_many_of_them_in_a_row_stop_the_run_and_say_where():
+def test_too_many_skipped_steps_in_a_row_end_the_run_and_are_located():
     model, loader, optimizer, recipe = make_run(batch_size=4, shuffle=False, max_skipped=5)
-    saved = []
+    saved = SavedPositions()
     loader.set_epoch = lambda epoch, step: loader.views.fill_(math.nan) if epoch == 1 else None
     message = r"not finite in 5 step\(s\) in a row, up to epoch 3, step 2 of 3 \(loss nan, learning rate 0\.05\)"
     with pytest.raises(TrainingError, match=message):
-        run_train(model, loader, optimizer, recipe, epochs=5, save=saved.append)
-    assert saved == [Position(1), Position(2)]
+        run_train(model, loader, optimizer, recipe, epochs=5, checkpoints=saved)
+    assert saved.positions == [Position(1), Position(2)]
     assert weights(model).isfinite().all()
+
+
+def fp16_scaler():
+    return torch.amp.GradScaler("cpu", init_scale=1024.0)
+
+
+@EVERY_OPTIMIZER
+@pytest.mark.parametrize("make_scaler", [lambda: None, fp16_scaler])
+def test_after_too_many_skipped_steps_nothing_changes_until_the_run_notices(method, make_scaler):
+    def parts(order):
+        model, loader, optimizer, recipe = make_run(batch_size=1, shuffle=False, method=method, max_skipped=3)
+        loader.order = order
+        return model, loader, optimizer, replace(recipe, ema=ModelEmaV3(model, decay=0.5), scaler=make_scaler())
+
+    run = parts(list(range(12)))
+    run[1].views[2:5].fill_(math.nan)  # and the batches after these are good ones
+    message = r"in 3 step\(s\) in a row, up to epoch 1, step 5 of 12 \(loss nan, learning rate 0\.05\)"
+    with pytest.raises(TrainingError, match=message):
+        run_train(*run, epochs=1, log_period=12)
+    expected = parts([0, 1])
+    assert torch.equal(weights(run[0]), run_train(*expected, epochs=1))
+    assert torch.equal(weights(run[3].ema.module), weights(expected[3].ema.module))
+
+
+def test_a_run_that_has_failed_is_not_saved():
+    run, saved = make_run(batch_size=1, shuffle=False, max_skipped=3), SavedPositions()
+    run[1].views[2:5].fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"step 5 of 12"):
+        run_train(*run, epochs=1, log_period=12, checkpoint_steps=2, checkpoints=saved)
+    assert [(position.epoch, position.step) for position in saved.positions] == [(0, 2), (0, 4)]
 
 
 class InfiniteSlope(nn.Module):
@@ -252,40 +293,53 @@ def test_a_finite_loss_may_have_a_gradient_that_is_not():
 
 
 @pytest.mark.parametrize(("asked", "saved_at"), [(2, (0, 2)), (3, (1, 0)), (4, (1, 1))])
-def test_a_run_that_is_asked_to_end_saves_where_it_is(asked, saved_at):
+def test_a_run_that_is_asked_to_stop_saves_its_position(asked, saved_at):
     undisturbed = make_run(drop=0.5)
     run_train(*undisturbed, epochs=3)
-    parts, saved, steps = make_run(drop=0.5), [], []
+    parts, saved, steps = make_run(drop=0.5), SavedPositions(), []
     parts[0].register_forward_hook(lambda *args: steps.append(1))
     with pytest.raises(InterruptedRun, match="stopped on request after epoch"):
-        run_train(*parts, epochs=3, save=saved.append, stop=lambda: len(steps) >= asked)
+        run_train(*parts, epochs=3, checkpoints=saved, log_period=1, stop=lambda: len(steps) >= asked)
     assert len(steps) == asked
-    assert (saved[-1].epoch, saved[-1].step) == saved_at
-    run_train(*parts, epochs=3, start=saved[-1])
+    assert (saved.positions[-1].epoch, saved.positions[-1].step) == saved_at
+    run_train(*parts, epochs=3, start=saved.positions[-1])
     assert torch.equal(weights(parts[0]), weights(undisturbed[0]))
 
 
-def test_saving_and_validating_keep_their_periods_and_come_at_the_end():
-    saved, validated = [], []
+def test_a_run_asked_to_stop_between_optimizer_steps_stops_after_the_next_one():
+    saved = SavedPositions()
+    with pytest.raises(InterruptedRun, match="after epoch 1, step 4 of 6"):
+        run_train(*make_run(batch_size=2, accumulation=2), log_period=3, checkpoints=saved, stop=lambda: True)
+    assert [(position.epoch, position.step) for position in saved.positions] == [(0, 4)]
+
+
+def test_workers_end_before_the_last_validation():
+    run, closed = make_run(), []
+    run[1].closed = False
+    run_train(*run, epochs=2, validate=lambda: closed.append(run[1].closed) or {})
+    assert closed == [False, True]
+
+
+def test_saving_and_validating_follow_their_periods_and_the_last_epoch():
+    saved, validated = SavedPositions(), []
     run_train(
         *make_run(),
         epochs=5,
-        save=saved.append,
+        checkpoints=saved,
         checkpoint_period=2,
-        validate=lambda: validated.append(len(saved)) or {},
+        validate=lambda: validated.append(len(saved.positions)) or {},
         eval_period=3,
     )
-    assert saved == [Position(2), Position(4), Position(5)]
+    assert saved.positions == [Position(2), Position(4), Position(5)]
     assert validated == [1, 3]  # after epochs 3 and 5, each time after saving
 
 
-START = Position()
-
-
-def run_with_best(folder, parts, accuracies, start=START, epochs=None, **options):
-    """Train an epoch for each accuracy, which validation then tells; returns the names of the checkpoints left."""
+def run_with_best(folder, parts, accuracies, epochs=None, **options):
+    """Resume, train an epoch for each accuracy that validation is to find, and return the epochs that stay saved."""
     model, loader, optimizer, recipe = parts
-    best = BestKeeper(folder, "top1_acc", start.epoch)
+    checkpoints = CheckpointManager(folder, TrainingState(model, optimizer), metric="top1_acc")
+    resumed = checkpoints.resume()
+    start = resumed.position if resumed else START
     outcomes = iter(accuracies)
     run_train(
         model,
@@ -294,8 +348,7 @@ def run_with_best(folder, parts, accuracies, start=START, epochs=None, **options
         recipe,
         epochs=epochs or start.epoch + len(accuracies),
         start=start,
-        save=lambda position: save_checkpoint(folder, model=model, optimizer=optimizer, **vars(position)),
-        best=best,
+        checkpoints=checkpoints,
         validate=lambda: {"top1_acc": next(outcomes)},
         **options,
     )
@@ -308,16 +361,16 @@ def test_the_best_epoch_is_kept_whatever_the_period(tmp_path):
     assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00005.pyth"
 
 
-def test_a_validation_that_a_run_was_ended_before_is_made_up_for(tmp_path, log):
+def test_a_validation_that_was_cut_off_is_done_first_by_the_resumed_run(tmp_path, log):
     parts = make_run()
     with pytest.raises(StopIteration):
         run_with_best(tmp_path, parts, [10.0, 90.0], epochs=4)  # ends in the validation after epoch 3
-    left = run_with_best(tmp_path, parts, [95.0, 80.0], start=Position(3), epochs=4)
+    left = run_with_best(tmp_path, parts, [95.0, 80.0], epochs=4)
     assert left == [1, 2, 3, 4]
     assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00003.pyth"
-    told = [(line["epoch"], line["top1_acc"]) for line in read_stats(log) if line["_type"] == "val_epoch"]
-    assert told == [(1, 10), (2, 90), (3, 95), (4, 80)]
-    run_with_best(tmp_path, parts, [], start=Position(4), epochs=4)  # nothing is left to do
+    logged = [(line["epoch"], line["top1_acc"]) for line in read_stats(log) if line["_type"] == "val_epoch"]
+    assert logged == [(1, 10), (2, 90), (3, 95), (4, 80)]
+    run_with_best(tmp_path, parts, [], epochs=4)  # nothing is left to do
     assert read_stats(log)[-1]["epoch"] == 4
     assert len(read_stats(log)) == 8
 
@@ -343,7 +396,7 @@ class SlowToCome(Loader):
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [(Loader, 0, 0.3), (SlowToCome, 0.4, 1)])
-def test_the_time_spent_on_waiting_for_data_is_told(log, kind, low, high):
+def test_the_time_spent_waiting_for_data_is_logged(log, kind, low, high):
     model, loader, optimizer, recipe = make_run()
     loader.__class__ = kind
     model.register_forward_hook(lambda *args: time.sleep(0.05))
@@ -364,7 +417,7 @@ def test_replaced_videos_are_counted_and_named(log):
     assert text.count("v3.mp4") == text.count("v5.mp4") == 1
 
 
-def test_mixing_treats_all_frames_of_a_clip_alike():
+def test_mixing_treats_all_frames_of_a_clip_the_same_way():
     zeros_and_ones = torch.tensor([0.0, 1.0])[:, None, None, None, None].expand(2, 3, 5, 8, 8)
     labels = torch.tensor([0, 2])
     torch.manual_seed(0)
@@ -374,9 +427,9 @@ def test_mixing_treats_all_frames_of_a_clip_alike():
         clips, soft = mix_clips(cutmix, zeros_and_ones.clone(), labels)
         assert clips.shape == zeros_and_ones.shape
         assert (clips == clips[:, :1, :1]).all()  # the same box in every channel and frame
-        share = clips[0, 0, 0].mean()
-        torch.testing.assert_close(soft[0], torch.stack([1 - share, torch.tensor(0.0), share]))
-        seen.add(round(share.item(), 3))
+        mixed = clips[0, 0, 0].mean()
+        torch.testing.assert_close(soft[0], torch.stack([1 - mixed, torch.tensor(0.0), mixed]))
+        seen.add(round(mixed.item(), 3))
     assert len(seen) > 3
 
 
@@ -385,7 +438,7 @@ def test_mixing_an_odd_number_of_clips_is_refused():
         mix_clips(Mixup(num_classes=NUM_CLASSES), torch.zeros(3, 3, 2, 4, 4), torch.tensor([0, 1, 2]))
 
 
-def train_share(folder):
+def train_part(folder):
     """Six steps whose batches of four, over all processes, are the same for any number of them."""
     setup_logging(folder, processes.rank())
     rank, world = processes.rank(), processes.world_size()
@@ -397,10 +450,10 @@ def train_share(folder):
     logging.shutdown()
 
 
-def test_two_processes_tell_the_figures_of_one(tmp_path):
+def test_two_processes_log_the_figures_of_one(tmp_path):
     for count in (1, 2):
         (tmp_path / str(count)).mkdir()
-        launch(train_share, (tmp_path / str(count),), processes=count)
+        launch(train_part, (tmp_path / str(count),), processes=count)
     close_logging()
     alone, together = (read_stats(tmp_path / name)[-2] for name in ("1", "2"))
     for key in ("epoch", "loss", "clip_top1_acc", "replaced_videos"):

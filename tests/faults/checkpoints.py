@@ -3,7 +3,7 @@
     python -m tests.faults.checkpoints --data DIR --times 20 --workers 2
 
 trains a tiny model on the videos that DIR/train.csv lists, undisturbed, and then again and again while something real
-is broken; every run that goes on has to end with the undisturbed run's weights, bit by bit.
+is broken; every run that resumes must end with the weights of the undisturbed one, bit by bit.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 
 from tests.engine.in_memory import TinyNet
-from videofib.checkpoint.file import CheckpointError, find_checkpoints, latest_checkpoint, load_checkpoint, resume
-from videofib.checkpoint.file import save_checkpoint as save
-from videofib.config.defaults import load_config
+from videofib.checkpoint.file import START, CheckpointError, TrainingState, load_checkpoint
+from videofib.checkpoint.manager import CheckpointManager, find_checkpoints, latest_checkpoint
+from videofib.config import load_config
 from videofib.data.lists.manifest import load_split, write_list
 from videofib.engine.step import Recipe
-from videofib.engine.train import Position, TrainingError, train
+from videofib.engine.train import Schedule, TrainingError, train
 from videofib.run.loaders import build_train_loader
 from videofib.tracking.log import close_logging, setup_logging
 
@@ -36,10 +36,11 @@ EPOCHS, BATCH, STEPS_TO_SAVE = 2, 4, 3
 
 
 class Disturbed:
-    """A loader that does something to a batch, or to the world, when it comes to some (epoch, step)."""
+    """A loader that calls a function with the batch, which may also change files, at some (epoch, step)."""
 
     def __init__(self, loader, at: Mapping[tuple[int, int], Callable[[dict], None]]):
         self.loader, self.at, self.dataset, self.sampler = loader, at, loader.dataset, self
+        self.close = loader.close
 
     def __len__(self):
         return len(self.loader)
@@ -54,7 +55,7 @@ class Disturbed:
             yield batch
 
 
-def go(data: Path, out: Path, workers: int, at=None, save=save) -> torch.Tensor:
+def go(data: Path, out: Path, workers: int, at=None, manager=CheckpointManager) -> torch.Tensor:
     """Train from the newest checkpoint in ``out`` to the end, as tools/train_net.py does; returns the weights."""
     settings = {
         "DATA.PATH_TO_DATA_DIR": data,
@@ -68,23 +69,19 @@ def go(data: Path, out: Path, workers: int, at=None, save=save) -> torch.Tensor:
     loader = build_train_loader(load_config(None, [str(part) for item in settings.items() for part in item]))
     model = TinyNet(drop=0.5, classes=1 + max(record.label for record in loader.dataset.records))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    start = Position()
+    checkpoints = manager(out / "checkpoints", TrainingState(model, optimizer))
     setup_logging(out)
     try:
-        if found := latest_checkpoint(out / "checkpoints"):
-            resume(found[1], found[0], model, optimizer)
-            start = Position(found[1]["epoch"], found[1]["step"], found[1]["states"])
+        resumed = checkpoints.resume()
         train(
             model,
             Disturbed(loader, at or {}),
             optimizer,
             Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss(), max_skipped=3),
-            epochs=EPOCHS,
-            start=start,
-            save=lambda position: save(out / "checkpoints", model=model, optimizer=optimizer, **vars(position)),
-            checkpoint_steps=STEPS_TO_SAVE,
+            Schedule(EPOCHS, log_period=10**6, checkpoint_steps=STEPS_TO_SAVE),
+            checkpoints=checkpoints,
             validate=dict,
-            log_period=10**6,
+            start=resumed.position if resumed else START,
         )
     finally:
         loader.close()
@@ -93,48 +90,50 @@ def go(data: Path, out: Path, workers: int, at=None, save=save) -> torch.Tensor:
 
 
 def full_disks(data: Path, out: Path, workers: int, times: int, calm: torch.Tensor, rng: random.Random) -> dict:
-    """The system refuses to write on in the middle of a random checkpoint; later it does not, and the run goes on."""
-    told, kept, whole, same = Counter(), [], [], []
+    """The disk is full in the middle of a random checkpoint; later it has space again, and the run resumes."""
+    reported, kept, complete, same = Counter(), [], [], []
     for turn in range(times):
         folder, countdown = out / f"full_{turn}", rng.randrange(1, 4)
 
-        def save_or_fail(*args, **kwargs):
-            nonlocal countdown
-            countdown -= 1
-            if countdown:
-                return save(*args, **kwargs)
-            before = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (rng.randrange(1, 3000), before[1]))
-            try:
-                return save(*args, **kwargs)
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        class OnFullDisk(CheckpointManager):
+            def save(self, position):
+                nonlocal countdown
+                countdown -= 1
+                if countdown:
+                    return super().save(position)
+                before = resource.getrlimit(resource.RLIMIT_FSIZE)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (rng.randrange(1, 3000), before[1]))
+                try:
+                    return super().save(position)
+                finally:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
         before = countdown - 1
         try:
-            go(data, folder, workers, save=save_or_fail)
+            go(data, folder, workers, manager=OnFullDisk)
         except CheckpointError as error:
-            told[re.sub(r"\S*/checkpoint_\S+pyth", "FILE", str(error))] += 1
+            reported[re.sub(r"\S*/checkpoint_\S+pyth", "FILE", str(error))] += 1
         left = list((folder / "checkpoints").iterdir())
         kept.append(len(left) == min(before, 2))  # no partial file either; within an epoch the newest two stay
-        whole.append(all(load_checkpoint(path) for path in left))
+        complete.append(all(load_checkpoint(path) for path in left))
         same.append(torch.equal(go(data, folder, workers), calm))
-    return {"times": times, "told": told, "old_ones_stay_alone": all(kept) and all(whole), "same_weights": all(same)}
+    unharmed = all(kept) and all(complete)
+    return {"times": times, "reported": reported, "old_ones_are_unharmed": unharmed, "same_weights": all(same)}
 
 
 def damages(data: Path, out: Path, workers: int, times: int, calm: torch.Tensor, rng: random.Random) -> dict:
-    """The newest checkpoint of a finished run is damaged; the run goes on from the one before."""
-    folder, ways, passed_over, told, same = out / "calm", Counter(), 0, 0, []
+    """The newest checkpoint of a finished run is damaged; the run resumes from the one before."""
+    folder, ways, skipped, reported, same = out / "calm", Counter(), 0, 0, []
     for _ in range(times):
         newest = find_checkpoints(folder / "checkpoints")[-1]
         way = rng.choice([truncate, flip, zero])
         ways[way.__name__] += 1
         newest.write_bytes(way(newest.read_bytes(), rng))
-        passed_over += latest_checkpoint(folder / "checkpoints")[0] != newest
+        skipped += latest_checkpoint(folder / "checkpoints")[0] != newest
         (folder / "log.txt").unlink()
         same.append(torch.equal(go(data, folder, workers), calm))
-        told += f"{newest.name} is damaged" in (folder / "log.txt").read_text()
-    return {"times": times, "ways": ways, "passed_over": passed_over, "told": told, "same_weights": all(same)}
+        reported += f"{newest.name} is damaged" in (folder / "log.txt").read_text()
+    return {"times": times, "ways": ways, "skipped": skipped, "reported": reported, "same_weights": all(same)}
 
 
 def truncate(content: bytes, rng: random.Random) -> bytes:
@@ -142,17 +141,17 @@ def truncate(content: bytes, rng: random.Random) -> bytes:
 
 
 def flip(content: bytes, rng: random.Random) -> bytes:
-    place = rng.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+    byte = rng.randrange(len(content))
+    return content[:byte] + bytes([content[byte] ^ 1 << rng.randrange(8)]) + content[byte + 1 :]
 
 
 def zero(content: bytes, rng: random.Random) -> bytes:
-    place = rng.randrange(len(content) - 512)
-    return content[:place] + bytes(512) + content[place + 512 :]
+    start = rng.randrange(len(content) - 512)
+    return content[:start] + bytes(512) + content[start + 512 :]
 
 
 def breaking_video(data: Path, out: Path, workers: int) -> dict:
-    """A video loses its second half while the first epoch is under way; it is replaced, and named once."""
+    """A video is cut short during the first epoch; it is replaced, and named once."""
     records = load_split(data, "train")
     victim = out / f"victim{Path(records[0].path).suffix}"
     shutil.copy(records[0].path, victim)

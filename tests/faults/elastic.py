@@ -1,4 +1,4 @@
-"""The drill of torchrun's restarts: workers are killed (SIGKILL) while they train, and torchrun starts the group anew.
+"""The drill of torchrun's restarts: workers are killed (SIGKILL) while they train, and torchrun restarts the group.
 
     python -m tests.faults.elastic --cfg FILE.yaml --kills 3 TRAIN.STRATEGY fsdp ...
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from videofib.checkpoint.file import latest_checkpoint
+from videofib.checkpoint.manager import latest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,22 +39,22 @@ def workers(torchrun: int) -> list[int]:
     return [int(pid) for pid in text.split()]
 
 
-def steps_told(out: Path) -> int:
-    """How many steps the run has told of, those done twice counted twice."""
+def steps_logged(out: Path) -> int:
+    """How many steps the run has logged; a step done twice counts twice."""
     file = out / "stats.jsonl"
     return file.read_text().count('"train_iter"') if file.exists() else 0
 
 
 def kill_workers(process: subprocess.Popen, out: Path, kills: int, most_steps: int, rng: random.Random) -> list[int]:
-    """Kill a worker, ``kills`` times, each some steps after the one before; returns the steps told by then."""
+    """Kill a worker, ``kills`` times, each some steps after the one before; returns the steps logged by then."""
     killed = []
     while len(killed) < kills:
-        target = steps_told(out) + rng.randint(1, most_steps)
-        while steps_told(out) < target:
+        target = steps_logged(out) + rng.randint(1, most_steps)
+        while steps_logged(out) < target:
             assert process.poll() is None, "the run ended before all kills were done; give it more epochs"
             time.sleep(0.02)
         os.kill(rng.choice(workers(process.pid)), signal.SIGKILL)
-        killed.append(steps_told(out))
+        killed.append(steps_logged(out))
     return killed
 
 
@@ -63,13 +63,13 @@ def drill(
 ) -> dict:
     """Run undisturbed and disturbed; returns what was found."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    with (out / "said.txt").open("w") as said:
-        options = {"env": environment, "stdout": said, "stderr": said}
+    with (out / "output.txt").open("w") as output:
+        options = {"env": environment, "stdout": output, "stderr": output}
         subprocess.run(command(config, out / "calm", processes, 0, overrides), check=True, **options)
         process = subprocess.Popen(command(config, out / "killed", processes, kills, overrides), **options)
         try:
             killed = kill_workers(process, out / "killed", kills, most_steps, random.Random(seed))
-            assert process.wait(timeout=600) == 0, (out / "said.txt").read_text()
+            assert process.wait(timeout=600) == 0, (out / "output.txt").read_text()
         finally:
             process.terminate()  # which ends its workers, too
             process.wait()
@@ -77,8 +77,8 @@ def drill(
     (path, expected), (_, found) = ends
     return {
         "killed_after_steps": killed,
-        "steps": [steps_told(out / name) for name in ("calm", "killed")],
-        "went_on": (out / "killed" / "log.txt").read_text().count("going on from"),
+        "steps": [steps_logged(out / name) for name in ("calm", "killed")],
+        "resumed": (out / "killed" / "log.txt").read_text().count("resuming from"),
         "last": path.name,
         "same_weights": expected["model_state"].keys() == found["model_state"].keys()
         and all(torch.equal(value, found["model_state"][key]) for key, value in expected["model_state"].items()),

@@ -1,4 +1,4 @@
-"""The drill of a test that is killed and goes on.
+"""The drill of a test that is killed and resumes.
 
     python -m tests.faults.evaluation --data DIR --kills 12
 
@@ -22,8 +22,9 @@ from pathlib import Path
 
 import torch
 
-from videofib.checkpoint.file import save_checkpoint
-from videofib.config.defaults import load_config
+from videofib.checkpoint.file import Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
+from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.run.main import run
@@ -74,7 +75,8 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
     settings = {**TINY, "DATA.PATH_TO_DATA_DIR": data, "MODEL.NUM_CLASSES": classes}
     torch.manual_seed(0)
     model = model_from_config(load_config(None, [str(part) for item in settings.items() for part in item]))
-    checkpoint = save_checkpoint(out, 1, model, torch.optim.SGD(model.parameters()))
+    state = TrainingState(model, torch.optim.SGD(model.parameters()))
+    checkpoint = CheckpointManager(out, state).save(Position(1))
     settings["TEST.CHECKPOINT_FILE_PATH"] = checkpoint
     calm, killed = out / "calm", out / "killed"
     threads = torch.get_num_threads()
@@ -84,14 +86,14 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
 
     rng = random.Random(seed)
     died = []
-    whole = 0  # tests that came to their end before the kill
+    not_killed = 0  # tests that ended before the kill
     while len(died) < kills:
         processes = rng.choice((2, 3))
         victim, delay = rng.randrange(processes), rng.uniform(0, longest_delay)
         arguments = (settings, killed, victim, len(parts(killed)) + rng.randrange(3), delay)
         try:
             launch(run_process, arguments, processes=processes)
-            whole += 1
+            not_killed += 1
         except torch.multiprocessing.ProcessExitedException:
             died.append([processes, victim, len(parts(killed))])
     launch(run_process, (settings, killed, -1, 0, 0.0), processes=3)
@@ -99,8 +101,8 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
     return {
         "videos": json.loads((calm / "test_results.json").read_text())["num_videos"],
         "kills": died,  # processes, the one that was killed, parts on the disk then
-        "whole": whole,
-        "went_on_from": [int(number) for number in re.findall(r"(\d+) of them were finished", log)],
+        "not_killed": not_killed,
+        "resumed_from": [int(number) for number in re.findall(r"an earlier start has finished (\d+)", log)],
         "same_scores": same(calm, killed, "test_scores.parquet"),
         "same_results": same(calm, killed, "test_results.json"),
         "parts_left": (killed / "test_parts").exists(),

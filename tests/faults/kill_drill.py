@@ -1,12 +1,12 @@
-"""kill -9 at random moments: preparation, run again, must end with the bytes of a run that nobody disturbed.
+"""kill -9 at random moments: preparation, run again, must end with the bytes of an undisturbed run.
 
     python tests/faults/kill_drill.py --videos UCF-101 --clips 60 --kills 20
     python tests/faults/kill_drill.py --videos UCF-101 --clips 60 --kills 20 --engine ray --victim worker
 
 --victim all kills the preparation and every process below it at once, as a power cut or an operator does; the same
-command then goes on. --victim worker kills one busy worker: with Ray the same run must end complete, with the local
-engine the next one. A run that ends is compared with the undisturbed one, file by file, and the drill starts anew with
-an empty folder until so many kills have hit. After every kill each video in the journal must be whole. Linux only.
+command then resumes. --victim worker kills one busy worker: with Ray the same run must end complete, with the local
+engine the next one. A run that ends is compared with the undisturbed one, file by file, and the drill starts again with
+an empty folder until so many kills have hit. After every kill each video in the journal must be complete. Linux only.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Drill:
         self._expected = digests(work / "calm")
 
     def kill_all(self, kills: int) -> None:
-        """Kill the whole preparation at so many moments, then let it end."""
+        """Kill all processes of the preparation at so many moments, then let it end."""
         while len(self.kills) < kills:
             process = self._start(self.out)
             time.sleep(self._random.uniform(0, self.duration))
@@ -67,7 +67,7 @@ class Drill:
         self._finish(self._start(self.out))
         self._compare()
 
-    def kill_workers(self, kills: int, *, is_worker: bytes, mended_by_the_same_run: bool) -> None:
+    def kill_workers(self, kills: int, *, is_worker: bytes, same_run_completes: bool) -> None:
         """Kill one busy worker at so many moments; ``is_worker`` is in its command line."""
         while len(self.kills) < kills:
             process = self._start(self.out)
@@ -79,7 +79,7 @@ class Drill:
                     moment = time.monotonic() + self._random.uniform(0, self.duration)
                 time.sleep(0.02)
             self._finish(process)
-            if not mended_by_the_same_run:
+            if not same_run_completes:
                 self._finish(self._start(self.out))
             self._compare()
             shutil.rmtree(self.out)
@@ -92,7 +92,7 @@ class Drill:
     def _finish(self, process: subprocess.Popen) -> None:
         _, errors = process.communicate()
         if process.returncode:
-            raise DrillError(f"a run that was left alone ended with {process.returncode}: {errors}")
+            raise DrillError(f"an undisturbed run ended with {process.returncode}: {errors}")
 
     def _kill(self, pids: Sequence[int]) -> None:
         for pid in pids:
@@ -101,13 +101,13 @@ class Drill:
             except ProcessLookupError:  # it ended in the meantime
                 continue
         journal = self.out / "journal.jsonl"
-        entries = [json.loads(line) for line in whole_lines(journal)] if journal.exists() else []
+        entries = [json.loads(line) for line in complete_lines(journal)] if journal.exists() else []
         for entry in entries:
             if "corrupt" in entry:
                 continue
             video = self.out / entry["path"]
             if hashlib.sha256(video.read_bytes()).hexdigest() != entry["facts"]["sha256"]:
-                raise DrillError(f"{video} is in the journal, but not whole")
+                raise DrillError(f"{video} is in the journal, but not complete")
         self.kills.append(len(entries))
 
     def _compare(self) -> None:
@@ -124,8 +124,8 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def whole_lines(file: Path) -> list[str]:
-    """The lines of a file without what a crash has cut short."""
+def complete_lines(file: Path) -> list[str]:
+    """The lines of a file, without one that a crash has cut short."""
     return [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
@@ -172,7 +172,7 @@ def main() -> None:
             drill.kill_all(args.kills)
         else:
             name = b"ray::_call" if args.engine == "ray" else b"spawn_main"
-            drill.kill_workers(args.kills, is_worker=name, mended_by_the_same_run=args.engine == "ray")
+            drill.kill_workers(args.kills, is_worker=name, same_run_completes=args.engine == "ray")
         print(
             f"{len(drill.kills)} kills of {args.victim} on {args.engine}, {args.clips} videos, {drill.runs} runs in "
             f"{time.monotonic() - start:.0f} s, undisturbed {drill.duration:.1f} s\n"

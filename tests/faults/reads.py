@@ -3,7 +3,7 @@
     python -m tests.faults.reads --good DIR --hostile DIR --reads 10000 --workers 2 --limit 3
 
 trains a tiny model on clips of all videos below two folders, and of one that takes longer to decode than the limit
-allows, while workers are stopped and killed at random. It then says how memory grew, how long a batch took at most,
+allows, while workers are stopped and killed at random. It then prints how memory grew, how long a batch took at most,
 whether any readable video was lost, and how often each unreadable one was named in the log.
 """
 
@@ -26,15 +26,16 @@ import numpy as np
 import torch
 
 from tests.engine.in_memory import TinyNet
+from videofib.checkpoint.manager import NoCheckpoints
 from videofib.data.clips.dataset import ClipDataset, ClipSpec
 from videofib.data.clips.transforms import TrainTransform
 from videofib.data.errors import DecodeError
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.video.decode import probe
 from videofib.engine.step import Recipe
-from videofib.engine.train import train
+from videofib.engine.train import Schedule, train
 from videofib.prep.encode import write_video
 from videofib.tracking.log import close_logging, setup_logging
 
@@ -43,12 +44,12 @@ SLOW = "slow.mp4"
 
 
 class Watched:
-    """A loader that looks at what it gives: memory, time, and whether a video was replaced that could be read."""
+    """A loader that records memory, time, and whether a readable video was replaced."""
 
     def __init__(self, loader, readable, reads, disturb_every):
         self.loader, self.readable, self.disturb_every = loader, readable, disturb_every
         self.weigh_every = reads // 20
-        self.sampler, self.dataset = loader.sampler, loader.dataset
+        self.sampler, self.dataset, self.close = loader.sampler, loader.dataset, loader.close
         self.reads, self.longest, self.lost, self.memory, self.disturbed = 0, 0.0, [], [], Counter()
         self.rng = random.Random(0)
 
@@ -61,9 +62,9 @@ class Watched:
         for batch in self.loader:
             self.longest = max(self.longest, time.perf_counter() - start)
             for index in batch["indices"].tolist():
-                asked = keys.pop(0)
-                if asked in self.readable and index != asked:
-                    self.lost.append(self.dataset.records[asked].video_id)
+                requested = keys.pop(0)
+                if requested in self.readable and index != requested:
+                    self.lost.append(self.dataset.records[requested].video_id)
             self.reads += len(batch["labels"])
             if self.reads // self.weigh_every != (self.reads - len(batch["labels"])) // self.weigh_every:
                 self.memory.append((self.reads, self._resident()))
@@ -104,23 +105,22 @@ def drill(videos: list[Path], out: Path, reads: int, workers: int, limit: float,
         watched,
         torch.optim.SGD(model.parameters(), lr=0.01),
         Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss()),
-        epochs=-(-reads // (len(loader) * BATCH)),
-        save=lambda position: None,
+        Schedule(-(-reads // (len(loader) * BATCH)), log_period=10**9),
+        checkpoints=NoCheckpoints(),
         validate=dict,
-        log_period=10**9,
     )
     loader.close()
     close_logging()
     text = (out / "log.txt").read_text()
-    told = {record.video_id: text.count(f"{record.video_id} (") for record in records}
+    named = {record.video_id: text.count(f"{record.video_id} (") for record in records}
     start = next(memory for done, memory in watched.memory if done >= reads // 10)
     return {
         "reads": watched.reads,
         "videos": len(records),
         "unreadable": len(records) - len(readable),
         "good_videos_lost": sorted(set(watched.lost)),
-        "unreadable_named_once": sum(told[records[i].video_id] == 1 for i in range(len(records)) if i not in readable),
-        "readable_named": [records[i].video_id for i in readable if told[records[i].video_id]],
+        "unreadable_named_once": sum(named[records[i].video_id] == 1 for i in range(len(records)) if i not in readable),
+        "readable_named": [records[i].video_id for i in readable if named[records[i].video_id]],
         "longest_batch_s": round(watched.longest, 2),
         "memory_mb": [round(memory) for _, memory in watched.memory],
         "growth_mb": round(max(memory for _, memory in watched.memory[-3:]) - start, 1),
@@ -137,7 +137,7 @@ def is_readable(path: str) -> bool:
 
 
 def write_slow_video(path: Path) -> None:
-    """One keyframe and then 400 large frames of change: to reach the last means to decode all."""
+    """One keyframe and then 400 large frames of change: to reach the last, a decoder must decode all."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 1080, 1920, 3), dtype=np.uint8)
     write_video(path, (noise[i % 8] for i in range(400)), 25, gop=400, preset="ultrafast")
 

@@ -1,4 +1,4 @@
-"""The drill of a run that is killed in the middle of an epoch and goes on.
+"""The drill of a run that is killed in the middle of an epoch and resumes.
 
     python -m tests.faults.resume --data DIR --kills 20 --processes 2 --workers 2
 
@@ -20,23 +20,24 @@ from pathlib import Path
 import torch
 
 from tests.engine.in_memory import TinyNet
-from videofib.checkpoint.file import latest_checkpoint, resume, save_checkpoint
-from videofib.config.defaults import load_config
+from videofib.checkpoint.file import START, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
+from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.step import Recipe
-from videofib.engine.train import Position, train
+from videofib.engine.train import Schedule, train
 from videofib.run.loaders import build_train_loader
 
 EPOCHS = 2
 
 
 class Recorded:
-    """A loader that writes down what it gives: (epoch, step) and the videos' indices, one JSON line a batch."""
+    """A loader that records its batches: (epoch, step) and the videos' indices, one JSON line a batch."""
 
     def __init__(self, loader, file, kill_at):
         self.loader, self.file, self.kill_at = loader, file, kill_at
-        self.sampler, self.dataset = self, loader.dataset
+        self.sampler, self.dataset, self.close = self, loader.dataset, loader.close
 
     def __len__(self):
         return len(self.loader)
@@ -55,7 +56,7 @@ class Recorded:
 
 
 def run_process(data, out, workers, kill_rank, kill_at):
-    """One process of a run, which goes on from the newest checkpoint; as tools/train_net.py does."""
+    """One process of a run, which resumes from the newest checkpoint, as tools/train_net.py does."""
     settings = {
         "DATA.PATH_TO_DATA_DIR": data,
         "DATA.NUM_FRAMES": 2,
@@ -72,21 +73,17 @@ def run_process(data, out, workers, kill_rank, kill_at):
     )
     model = TinyNet(drop=0.5, classes=1 + max(record.label for record in loader.dataset.records))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    start = Position()
-    if found := latest_checkpoint(out / "checkpoints"):
-        resume(found[1], found[0], model, optimizer)
-        start = Position(found[1]["epoch"], found[1]["step"], found[1]["states"])
+    checkpoints = CheckpointManager(out / "checkpoints", TrainingState(model, optimizer))
+    resumed = checkpoints.resume()
     train(
         model,
         Recorded(loader, out / f"seen_{rank}.jsonl", kill_at if rank == kill_rank else None),
         optimizer,
         Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss()),
-        epochs=EPOCHS,
-        start=start,
-        save=lambda position: save_checkpoint(out / "checkpoints", model=model, optimizer=optimizer, **vars(position)),
-        checkpoint_steps=3,
+        Schedule(EPOCHS, log_period=10**6, checkpoint_steps=3),
+        checkpoints=checkpoints,
         validate=dict,
-        log_period=10**6,
+        start=resumed.position if resumed else START,
     )
     loader.close()
     torch.save(model.state_dict(), out / f"weights_{rank}.pt")

@@ -1,4 +1,4 @@
-"""Full disks, damaged checkpoints, a video that breaks, NaN: training goes on; ``checkpoints.py`` is the long drill."""
+"""Full disks, damaged checkpoints, a breaking video, NaN: training survives; ``checkpoints.py`` is the long drill."""
 
 import pytest
 import torch
@@ -15,15 +15,15 @@ def _threads_stay_the_same():
     torch.set_num_threads(before)
 
 
-def test_what_breaks_while_training_costs_a_step_or_a_start_and_no_more(files, tmp_path):  # noqa: F811
+def test_faults_while_training_cost_a_step_or_a_restart_and_no_more(files, tmp_path):  # noqa: F811
     found = drill(files, tmp_path, workers=0, times=4, seed=1)
     assert found["full_disks"] == {
         "times": 4,
-        "told": {"cannot write the checkpoint FILE: File too large": 4},
-        "old_ones_stay_alone": True,
+        "reported": {"cannot write the checkpoint FILE: File too large": 4},
+        "old_ones_are_unharmed": True,
         "same_weights": True,
     }
-    assert found["damages"]["passed_over"] == found["damages"]["told"] >= 3
+    assert found["damages"]["skipped"] == found["damages"]["reported"] >= 3
     assert found["damages"]["same_weights"]
     assert found["breaking_video"] == {"finished": True, "named": 1, "weights_finite": True}
     assert found["bad_gradients"] == {

@@ -1,4 +1,4 @@
-"""Training goes on over broken files, hanging decoders and killed workers; see ``reads.py`` for the long drill."""
+"""Training survives broken files, hanging decoders and killed workers; see ``reads.py`` for the long drill."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.faults.reads import drill, write_slow_video
 
 
 @pytest.mark.slow
-def test_nothing_good_is_lost_and_everything_bad_is_named_once(shared_data, tmp_path):
+def test_readable_videos_are_all_read_and_unreadable_ones_named_once(shared_data, tmp_path):
     hostile = sorted(path for path in (shared_data / "hostile").rglob("*.*") if path.name != ".keep")
     write_slow_video(tmp_path / "slow.mp4")
     found = drill(hostile, tmp_path, reads=300, workers=2, limit=2.0, disturb_every=10)

@@ -1,4 +1,4 @@
-"""A run that is killed within an epoch goes on with the very next sample; see ``resume.py`` for the long drill."""
+"""A run that is killed within an epoch resumes with the very next sample; see ``resume.py`` for the long drill."""
 
 import pytest
 

@@ -11,11 +11,11 @@ from videofib.metrics.accuracy import (
     confusion_matrix,
     ensemble_views,
     expected_calibration_error,
-    growing_views,
     most_confused,
     per_class_accuracy,
     percent,
     topk_correct,
+    view_subsets,
 )
 
 # three videos, four classes; the true class is best, second best and worst
@@ -31,7 +31,7 @@ def test_topk_counts_the_rank_of_the_true_class(k, expected):
     assert topk_correct(SCORES, LABELS, k).tolist() == expected
 
 
-def test_a_tie_is_not_credited():
+def test_a_tie_gets_no_credit():
     assert topk_correct(torch.zeros(3, 4), LABELS, 1).tolist() == [False] * 3
 
 
@@ -65,7 +65,7 @@ def test_per_class_accuracy_has_none_for_a_class_without_videos():
     assert per_class_accuracy(correct, torch.tensor([0, 0, 2]), 4) == [50.0, None, 100.0, None]
 
 
-def test_the_bootstrap_interval_is_that_of_drawing_videos():
+def test_the_bootstrap_interval_is_that_of_resampled_videos():
     correct = torch.arange(200) < 140
     low, high = bootstrap_interval(correct)
     generator = torch.Generator().manual_seed(1)
@@ -104,7 +104,7 @@ def test_average_precision_by_hand():
     positive = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0]]).bool()
     first, tied, none = average_precisions(scores, positive)
     assert first == pytest.approx(100 * (1 / 1 + 2 / 3) / 2)
-    assert tied == pytest.approx(100 / 3)  # behind the best and level with another: the third, whoever is listed first
+    assert tied == pytest.approx(100 / 3)  # behind the best and level with another: third, in either order of the list
     assert none is None
 
 
@@ -112,7 +112,7 @@ def test_average_precision_is_the_area_below_the_curve_in_any_order():
     generator = torch.Generator().manual_seed(0)
     for count in (1, 5, 60):
         scores = torch.randint(0, 8, (count, 3), generator=generator) / 8  # many ties
-        scores[0, 0] = -torch.inf  # as of a video that could not be read
+        scores[0, 0] = -torch.inf  # as for an unreadable video
         positive = torch.rand(count, 3, generator=generator) < 0.5
         positive[0] = True
         found = average_precisions(scores, positive)
@@ -134,26 +134,26 @@ def test_average_precision_is_the_area_below_the_curve_in_any_order():
         (6, 3, [[4], [3, 4, 5], [0, 1, 2, 3, 4, 5]]),
     ],
 )
-def test_growing_views_are_spread_evenly_and_end_with_all(num_views, num_crops, expected):
-    assert growing_views(num_views, num_crops) == expected
+def test_view_subsets_are_spread_evenly_and_end_with_all(num_views, num_crops, expected):
+    assert view_subsets(num_views, num_crops) == expected
 
 
-def test_growing_views_of_many_clips():
-    choices = growing_views(100, 1)
+def test_view_subsets_of_many_clips():
+    choices = view_subsets(100, 1)
     assert [len(views) for views in choices] == [1, 2, 3, 5, 10, 20, 30, 50, 100]
     for views in choices:
         assert sorted(set(views)) == views
         gaps = {later - earlier for earlier, later in itertools.pairwise(views)}
         assert len(gaps) <= 2
         assert max(gaps, default=0) - min(gaps, default=0) <= 1
-    with pytest.raises(ValueError, match="7 views are no whole number of clips with 3 crops"):
-        growing_views(7, 3)
+    with pytest.raises(ValueError, match="7 views are not a multiple of the 3 crops of a clip"):
+        view_subsets(7, 3)
 
 
 def test_confusion_matrix_against_counting():
     generator = torch.Generator().manual_seed(0)
     predicted, labels = torch.randint(5, (2, 200), generator=generator)
-    matrix = confusion_matrix(predicted, labels, 6)  # nobody is of class 5, nor taken for it
+    matrix = confusion_matrix(predicted, labels, 6)  # class 5 is neither true nor predicted
     expected = torch.zeros(6, 6, dtype=torch.int64)
     for guess, label in zip(predicted.tolist(), labels.tolist(), strict=True):
         expected[label, guess] += 1
@@ -161,7 +161,7 @@ def test_confusion_matrix_against_counting():
     assert confusion_matrix(predicted[:0], labels[:0], 2).tolist() == [[0, 0], [0, 0]]
 
 
-def test_most_confused_are_mistakes_with_the_most_frequent_first():
+def test_most_confused_lists_the_most_frequent_mistakes_first():
     matrix = torch.tensor([[9, 0, 2], [5, 1, 0], [2, 1, 7]])
     assert most_confused(matrix) == [[1, 0, 5], [0, 2, 2], [2, 0, 2], [2, 1, 1]]
     assert most_confused(matrix, 2) == [[1, 0, 5], [0, 2, 2]]

@@ -1,4 +1,4 @@
-"""The file of scores: what is written comes back, and a foreign or damaged file is told in one line."""
+"""The file of scores: scores survive writing and reading, and a foreign or damaged file is reported in one line."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def made(**changes):
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_what_is_written_comes_back(tmp_path, several):
+def test_scores_survive_writing_and_reading(tmp_path, several):
     scores = made()
     if several:
         multi_hot = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
@@ -73,7 +73,7 @@ def test_columns_and_metadata_are_as_documented(tmp_path):
     }
 
 
-def test_a_split_without_a_readable_video_comes_back(tmp_path):
+def test_a_split_without_a_readable_video_survives_writing_and_reading(tmp_path):
     nothing = made(scores=torch.full((4, 3), torch.nan), failures=dict.fromkeys(AWKWARD, "gone"))
     write_scores(tmp_path / "s.parquet", nothing)
     assert read_scores(tmp_path / "s.parquet").scores.isnan().all()
@@ -94,22 +94,22 @@ def changed_column(file, name, values):
     ("damage", "message"),
     [
         (lambda file: file.unlink(), "no file of scores at"),
-        (lambda file: file.write_bytes(b"PAR1 no"), "is damaged or no Parquet file"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-40]), "is damaged or no Parquet file"),
+        (lambda file: file.write_bytes(b"PAR1 no"), "is damaged or not a Parquet file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-40]), "is damaged or not a Parquet file"),
         (lambda file: parquet.write_table(pyarrow.table({"a": [1]}), file), "videofib did not write it"),
         (
             lambda file: changed_metadata(file, num_classes=4, class_names=None),
             "rows of 3 values",
         ),
         (lambda file: changed_metadata(file, num_classes="3"), "has num_classes '3'"),
-        (lambda file: changed_metadata(file, scores="odds"), "scores of the kind 'odds'"),
-        (lambda file: changed_metadata(file, class_names=["a"]), "names other than 3 classes"),
+        (lambda file: changed_metadata(file, scores="odds"), "scores of kind 'odds'"),
+        (lambda file: changed_metadata(file, class_names=["a"]), "does not name 3 classes"),
         (
             lambda file: changed_column(file, "label", pyarrow.array([0, 1, 2, 9], pyarrow.int32())),
             "labels from 0 to 9",
         ),
         (lambda file: changed_column(file, "label", [["0", "1", "2", "2"]]), "column label of string"),
-        (lambda file: changed_column(file, "video_id", [["a", "b", "a", "c"]]), "has a video twice"),
+        (lambda file: changed_column(file, "video_id", [["a", "b", "a", "c"]]), "lists a video twice"),
         (
             lambda file: changed_column(file, "failure", pyarrow.array([None] * 4, pyarrow.string())),
             "neither scores nor",
@@ -117,7 +117,7 @@ def changed_column(file, name, values):
         (lambda file: parquet.write_table(parquet.read_table(file).drop(["path"]), file), "lacks 'path'"),
     ],
 )
-def test_a_foreign_or_damaged_file_is_told_in_one_line(tmp_path, damage, message):
+def test_a_foreign_or_damaged_file_is_reported_in_one_line(tmp_path, damage, message):
     file = tmp_path / "s.parquet"
     write_scores(file, made())
     damage(file)

@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture
 def randomize():
-    """A function that sets all weights of a model far from their starting values, so that silent branches speak."""
+    """A function that sets all weights of a model far from their initial values, so that no branch is silent."""
 
     def set_weights(model, seed=0):
         generator = torch.Generator().manual_seed(seed)

@@ -5,6 +5,7 @@ import pickle
 import re
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from pytorchvideo.models.slowfast import create_slowfast
 from pytorchvideo.models.x3d import create_x3d
 from torch import nn
 
-from videofib.config.defaults import load_config
+from tests.pairs import every_value
+from videofib.config import load_config
 from videofib.engine.optim import parameter_groups
 from videofib.models import baselines
 from videofib.models.profiling import cost
@@ -26,7 +28,12 @@ K = 5
 
 
 def tiny(name):
-    """A baseline for clips of 8 frames of 64 pixels, in which every part speaks: as built, residual branches are 0."""
+    """A baseline for clips of 8 frames of 64 pixels, in which every part matters: as built, residual branches are 0."""
+    return copy.deepcopy(_tiny(name))
+
+
+@cache
+def _tiny(name):
     torch.manual_seed(0)
     model = {
         "SlowFast_R50": lambda: baselines.slowfast_r50(K, num_frames=8, crop_size=64),
@@ -39,7 +46,7 @@ def tiny(name):
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.0)
         norm.momentum = 1.0
-    if norms:  # their statistics, without which signals die out from layer to layer
+    if norms:  # their statistics, without which activations vanish from layer to layer
         with torch.no_grad():
             model(torch.randn(4, 3, 8, 64, 64))
     return model.eval()
@@ -120,7 +127,11 @@ def sized(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [*((name, size) for name in CONV_NETS for size in (64, 80, 96)), ("MViT_B", 64)]
+    ("name", "size"),
+    [
+        *((name, 64) for name in NAMES),
+        *(pytest.param(name, size, marks=pytest.mark.slow) for name in CONV_NETS for size in (80, 96)),
+    ],
 )
 @torch.no_grad()
 def test_logits_are_those_of_pytorchvideo(name, size):
@@ -150,10 +161,9 @@ def test_logits_are_raw(name):
         torch.testing.assert_close(outputs[1], 3 * outputs[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", CONV_NETS)
-@pytest.mark.parametrize("size", [(32, 32), (50, 96), (100, 70)])
+@pytest.mark.parametrize(("name", "size"), every_value(CONV_NETS, [(32, 32), (50, 96), (100, 70)]))
 @torch.no_grad()
-def test_convolutional_ones_take_any_crop(name, size):
+def test_convolutional_nets_take_any_crop(name, size):
     model = tiny(name)
     for mode in (False, True):
         assert model.train(mode)(clips(*size)).isfinite().all()
@@ -161,7 +171,7 @@ def test_convolutional_ones_take_any_crop(name, size):
 
 @pytest.mark.parametrize("name", CONV_NETS)
 @torch.no_grad()
-def test_convolutional_ones_take_other_clip_lengths(name):
+def test_convolutional_nets_take_other_clip_lengths(name):
     assert tiny(name)(clips(frames=12)).shape == (2, K)
 
 
@@ -178,8 +188,8 @@ def test_clips_of_a_batch_do_not_see_each_other(name):
 def test_gradients_reach_every_parameter(name):
     model = tiny(name).train()
     nn.functional.cross_entropy(model(clips()), torch.tensor([0, 1])).backward()
-    still = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert still == []
+    without = [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -229,20 +239,21 @@ def test_every_frame_matters_to_slowfast():
     assert ((model(changed) - model(video)).abs().amax(1) > 0.01).all()
 
 
-@pytest.mark.parametrize("name", CONV_NETS)
-@pytest.mark.parametrize("shape", [(1, 3, 8, 31, 64), (1, 3, 8, 64, 16), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
-def test_wrong_clips_are_shown(name, shape):
-    with pytest.raises(ValueError, match=r"H and W from 32 pixels on, got " + re.escape(str(shape))):
+@pytest.mark.parametrize(
+    ("name", "shape"), every_value(CONV_NETS, [(1, 3, 8, 31, 64), (1, 3, 8, 64, 16), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
+)
+def test_wrong_clips_are_refused_with_their_shape(name, shape):
+    with pytest.raises(ValueError, match=r"H and W at least 32 pixels, got " + re.escape(str(shape))):
         tiny(name)(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 96, 96), (1, 3, 4, 64, 64), (3, 8, 64, 64), (1, 1, 8, 64, 64)])
-def test_mvit_shows_the_clips_it_was_built_for(shape):
+def test_mvit_refuses_other_clips_than_it_was_built_for(shape):
     with pytest.raises(ValueError, match=re.escape(f"built for clips (B, 3, 8, 64, 64), got {shape}")):
         tiny("MViT_B")(torch.zeros(shape))
 
 
-def test_frames_that_do_not_divide_are_shown():
+def test_frames_that_alpha_does_not_divide_are_refused():
     with pytest.raises(ValueError, match="got T=10, alpha=4"):
         tiny("SlowFast_R50")(clips(frames=10))
 
@@ -257,10 +268,10 @@ def test_frames_that_do_not_divide_are_shown():
         ("MViT_B DATA.NUM_FRAMES 15", "got T=15, crop size 224"),
         ("MViT_B DATA.TRAIN_CROP_SIZE 90 DATA.TEST_CROP_SIZE 90", "got T=8, crop size 90"),
         ("MViT_B DATA.TEST_CROP_SIZE 256", "they are 224 and 256"),
-        ("X3D", "unknown MODEL.MODEL_NAME 'X3D'; known: TimeSformer, SlowFast_R50, X3D_S"),
+        ("X3D", "MODEL.MODEL_NAME is X3D on the command line; it must be one of TimeSformer, SlowFast_R50, X3D_S"),
     ],
 )
-def test_configs_that_describe_no_model_are_refused(overrides, message):
+def test_configs_without_a_possible_model_are_refused(overrides, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         build_model(load_config(None, ["MODEL.MODEL_NAME", *overrides.split()]))
 
@@ -284,7 +295,7 @@ def test_mvit_decays_neither_its_class_token_nor_its_positions():
 
 def test_a_timesformer_is_built_without_pytorchvideo():
     script = (
-        "import sys; from videofib.config.defaults import load_config; from videofib.run.models import build_model\n"
+        "import sys; from videofib.config import load_config; from videofib.run.models import build_model\n"
         "build_model(load_config(None, ['TIMESFORMER.DEPTH', '1']))\n"
         "print([name for name in sys.modules if name.startswith('pytorchvideo')])"
     )

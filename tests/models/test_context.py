@@ -1,4 +1,4 @@
-"""A model whose processes share the tokens of each clip is the model of one process: logits and gradients."""
+"""Processes that each compute a slice of the tokens give the logits and gradients of one process."""
 
 import copy
 
@@ -21,7 +21,7 @@ SMALL = dict(
     num_heads=4,
     attention_type="joint_space_time",
     joint_attention="fibottention",
-    fibottention={"w_min": 2},
+    mixer_options={"fibottention": {"w_min": 2}},
     drop_path_rate=0.0,
 )
 MODELS = {
@@ -33,16 +33,16 @@ MODELS = {
     ),
     "prefix longer than a slice": dict(num_registers=5, num_frames=1, img_size=32),
     "recomputed in the backward pass": dict(gradient_checkpointing=True, drop_path_rate=0.5),
-    "other size": dict(img_size=16, num_frames=2, fibottention={"masking": "zero_logit"}),
+    "other size": dict(img_size=16, num_frames=2, mixer_options={"fibottention": {"masking": "zero_logit"}}),
     "other size, sinusoids": dict(img_size=16, num_frames=2, position="sinusoid"),
 }
 FRAMES = {"registers, tubelets, all norms": 4, "prefix longer than a slice": 1}
 
 
-def logits_and_gradients(model, clips, labels, seed=3):
-    """Of the mean loss; gradients averaged over processes, as DDP does it."""
+def logits_and_gradients(model, clips, labels, *, shared, seed=3):
+    """Of the mean loss; with shared clips gradients are averaged over processes, as DDP does it."""
     torch.manual_seed(seed)  # of stochastic depth
-    replica = processes.replicate(model) if model.context else model
+    replica = processes.replicate(model) if shared else model
     logits = replica(clips)
     F.cross_entropy(logits, labels).backward()
     return {"logits": logits.detach()} | {name: p.grad for name, p in model.named_parameters()}
@@ -62,8 +62,8 @@ def compare_models(dtype, tolerance, names=tuple(MODELS)):
         shared = copy.deepcopy(model)
         shared.share_tokens(context)
         assert list(shared.state_dict()) == list(model.state_dict())
-        expected = logits_and_gradients(model, clips, labels)
-        found = logits_and_gradients(copy.deepcopy(shared), clips, labels)  # as a moving average's copy
+        expected = logits_and_gradients(model, clips, labels, shared=False)
+        found = logits_and_gradients(copy.deepcopy(shared), clips, labels, shared=True)  # as a moving average's copy
         for key, value in expected.items():
             try:
                 torch.testing.assert_close(found[key], value, atol=tolerance, rtol=tolerance)
@@ -77,7 +77,7 @@ def compiled():
     model = TimeSformer(**SMALL | dict(depth=1)).train()
     model.share_tokens(ContextGroup())
     clips, labels = torch.randn(1, 3, 3, 32, 48), torch.tensor([1])
-    expected = logits_and_gradients(copy.deepcopy(model), clips, labels)
+    expected = logits_and_gradients(copy.deepcopy(model), clips, labels, shared=True)
     logits = torch.compile(model, backend="aot_eager")(clips)
     torch.testing.assert_close(logits, expected["logits"])
     F.cross_entropy(logits, labels).backward()
@@ -87,21 +87,21 @@ def compiled():
 
 
 def smallest_slices():
-    """No process embeds tokens that are not its own."""
+    """No process computes blocks, or the norm in front of them, for tokens outside its slice."""
     model = TimeSformer(**SMALL)
     model.share_tokens(ContextGroup())
     seen = []
     for layer in (model.norm_pre, model.blocks[0].attn.qkv, model.blocks[0].mlp):
         layer.register_forward_hook(lambda layer, inputs, output: seen.append(output.shape[1]))
     model(torch.randn(1, 3, 3, 32, 48))
-    share = [10, 9][dist.get_rank()]  # of 1 + 3·2·3
-    assert seen == [share] * 3
+    count = [10, 9][dist.get_rank()]  # of 1 + 3·2·3
+    assert seen == [count] * 3
 
 
 def refusals():
     context = ContextGroup()
     for changes, message in (
-        (dict(attention_type="divided_space_time"), "joint_space_time attention alone, got attention_type=divided"),
+        (dict(attention_type="divided_space_time"), "joint_space_time attention only, got attention_type=divided"),
         (dict(attention_type="space_only"), "got attention_type=space_only"),
         (dict(drop_rate=0.1), "must be 0, got drop_rate=0.1"),
         (dict(attn_drop_rate=0.1), "attn_drop_rate=0.1"),

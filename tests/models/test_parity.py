@@ -10,6 +10,7 @@ from transformers import (
     VideoMAEForVideoClassification,
 )
 
+from tests.pairs import every_pair
 from videofib.checkpoint.file import CheckpointError
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import load_pretrained
@@ -42,14 +43,13 @@ def random_clip(frames, size, seed=1):
     return torch.randn(2, 3, frames, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("token_order", ["hwt", "thw"])
-@pytest.mark.parametrize("num_frames", [4, 3, 7])
-@pytest.mark.parametrize("attention_type", TYPES)
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("size", "attention_type", "num_frames", "token_order"), every_pair(SIZES, TYPES, [4, 3, 7], ["hwt", "thw"])
+)
 def test_dense_logits_are_those_of_transformers(size, attention_type, num_frames, token_order, randomize):
     theirs = randomize(hugging_face(size, attention_type))
     ours = TimeSformer(**SIZES[size], attention_type=attention_type, token_order=token_order).eval()
-    assert load_pretrained(ours, theirs, verbose=False).is_exact
+    assert load_pretrained(ours, theirs).is_exact
     theirs.config.num_frames = num_frames  # their divided block takes T from here, not from its input
     video = random_clip(num_frames, SIZES[size]["img_size"])
     with torch.no_grad():
@@ -80,7 +80,7 @@ def test_a_still_clip_has_the_logits_of_the_image_model(name, attention_type, ra
     options = {"qk_norm": True} if IMAGE_MODELS[name].get("qk_norm") else {}
     theirs = randomize(timm.create_model(name, **small, **options))
     ours = TimeSformer(**small, attention_type=attention_type, **IMAGE_MODELS[name]).eval()
-    report = load_pretrained(ours, theirs, verbose=False)
+    report = load_pretrained(ours, theirs)
     assert not report.unused
     assert not report.differs
     image = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
@@ -105,7 +105,7 @@ def test_videomae_has_the_same_logits(token_order, randomize):
         **SIZES["narrow"], attention_type="joint_space_time", token_order=token_order, tubelet_size=2,
         class_token=False, pooling="mean", position="sinusoid", norm_eps=1e-12,
     ).eval()  # fmt: skip
-    assert load_pretrained(ours, theirs, verbose=False).is_exact
+    assert load_pretrained(ours, theirs).is_exact
     ours.norm.eps = theirs.fc_norm.eps  # theirs has another epsilon in its last norm
     video = random_clip(4, 32)
     with torch.no_grad():
@@ -143,7 +143,7 @@ def test_videomae_in_its_authors_names_is_the_same(randomize):
     models = []
     for state in (theirs, official, {f"encoder.{name}": tensor for name, tensor in official.items()}):
         models.append(TimeSformer(**options))
-        report = load_pretrained(models[-1], state, verbose=False)
+        report = load_pretrained(models[-1], state)
         assert report.is_exact
     for name, tensor in models[0].state_dict().items():
         assert torch.equal(tensor, models[1].state_dict()[name]), name

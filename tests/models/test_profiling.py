@@ -1,12 +1,11 @@
-"""Costs against the published ones and against hand counts."""
+"""Costs against published figures and against hand counts."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from videofib.commands import profile
 from videofib.models import TimeSformer
 from videofib.models.profiling import cost, forward_multiply_adds
 
@@ -59,13 +58,11 @@ def test_the_model_stays_as_it_was():
     assert all(torch.equal(before[name], x) for name, x in model.state_dict().items())
 
 
-def test_command_prints_a_table():
+def test_the_command_prints_a_table_and_names_an_unknown_key(capsys):
     config = ROOT / "configs" / "Motion" / "TimeSformerXXS_joint_fibottention_8x3_48.yaml"
-    command = [sys.executable, ROOT / "tools" / "profile_model.py", "--cfg", config, "TIMESFORMER.DEPTH", "1"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    profile.main(["--cfg", str(config), "TIMESFORMER.DEPTH", "1"])
+    printed = capsys.readouterr().out
     assert "sparse_attention" in printed
     assert "multiply-adds of a video, 12 views" in printed
-    wrong = subprocess.run([*command, "TIMESFORMER.DEPHT", "1"], capture_output=True, text=True)
-    assert wrong.returncode
-    assert wrong.stderr.splitlines()[-1].startswith("error: ")
-    assert "TIMESFORMER.DEPTH" in wrong.stderr
+    with pytest.raises(SystemExit, match=r"^error: .*TIMESFORMER\.DEPTH"):
+        profile.main(["--cfg", str(config), "TIMESFORMER.DEPHT", "1"])

@@ -1,14 +1,15 @@
-"""Who can hear of whom in the whole model: exactly the pairs of the supports, chained over its layers, and no others.
+"""Which tokens depend on which in a full model: exactly the pairs of the supports, chained over its layers.
 
 Probed backwards (gradients of one token with respect to all pixels) and forwards (one patch changed, all tokens
-watched), for every setting of Fibottention, at odd numbers of tokens. Nothing here is a tolerance: a pair outside has
-a gradient of 0 and a token out of reach keeps every bit.
+compared), for every setting of Fibottention, at odd numbers of tokens. There is no tolerance: a pair outside has a
+gradient of 0, and a token out of reach keeps every bit.
 """
 
 import pytest
 import torch
 from einops import rearrange
 
+from tests.pairs import every_pair
 from videofib.attention.functional import MASKINGS
 from videofib.attention.support import HEAD_ORDERS
 from videofib.attention.wythoff import VARIANTS
@@ -17,20 +18,7 @@ from videofib.models.timesformer import TOKEN_ORDERS
 
 GRIDS = {"divided_space_time": (7, 3, 5), "joint_space_time": (3, 3, 5), "space_only": (1, 5, 9)}  # t, h, w: odd
 NARROW = {"w_min": 2, "w_max": 4}
-SETTINGS = [  # class token and registers, order of tokens, settings of Fibottention
-    *(
-        (prefix, token_order, windows)
-        for prefix in ((1, 0), (0, 0), (1, 2))
-        for token_order in TOKEN_ORDERS
-        for windows in ({}, NARROW)
-    ),
-    *(
-        ((0, 0), "hwt", dict(NARROW, variant=variant, head_order=head_order, masking=masking))
-        for variant in VARIANTS
-        for head_order in HEAD_ORDERS
-        for masking in MASKINGS
-    ),
-]
+PREFIXES = ((1, 0), (0, 0), (1, 2))  # class token and registers
 HEADS = 3
 
 
@@ -41,12 +29,12 @@ def build(attention_type, prefix, token_order, **fibottention):
         embed_dim=24, depth=1 if any(prefix) else 2, num_heads=HEADS, attention_type=attention_type,
         class_token=bool(prefix[0]), num_registers=prefix[1], pooling="mean", token_order=token_order,
         space_attention="fibottention", time_attention="fibottention", joint_attention="fibottention",
-        fibottention=fibottention,
+        mixer_options={"fibottention": fibottention},
     )  # fmt: skip
 
 
-def only_logits_carry_news(model):
-    """Give every attention values that do not depend on its input, so that queries and keys alone tell of others."""
+def only_logits_depend_on_the_input(model):
+    """Give every attention values that do not depend on its input, so that only queries and keys carry information."""
     generator = torch.Generator().manual_seed(2)
 
     def constant_values(layer, inputs, out):
@@ -60,7 +48,7 @@ def only_logits_carry_news(model):
 
 
 def chained_reach(model, attention_type):
-    """bool, (P+N, P+N): whether a token (row) may hear of another (column) through all layers; patches as (t h w)."""
+    """bool, (P+N, P+N): whether a token (row) may depend on another (column) through all layers; patches as (t h w)."""
     t, h, w = GRIDS[attention_type]
     num_prefix, n = model.num_prefix_tokens, t * h * w
     total = torch.eye(num_prefix + n, dtype=torch.bool)
@@ -69,29 +57,29 @@ def chained_reach(model, attention_type):
             step = divided_step(block, num_prefix, t, h * w)
         else:
             step = block.attn.support_for(n).to_mask().any(0)
-            place = rearrange(torch.arange(n).reshape(t, h, w), f"t h w -> ({model.order})")
-            place = torch.cat((torch.arange(num_prefix), num_prefix + place))
-            step[place[:, None], place] = step.clone()
+            index = rearrange(torch.arange(n).reshape(t, h, w), f"t h w -> ({model.order})")
+            index = torch.cat((torch.arange(num_prefix), num_prefix + index))
+            step[index[:, None], index] = step.clone()
         step |= torch.eye(len(step), dtype=torch.bool)  # the residual
         total = step.float() @ total.float() > 0
     return total
 
 
 def divided_step(block, num_prefix, t, n):
-    same_place, same_time = torch.eye(n, dtype=torch.bool), torch.eye(t, dtype=torch.bool)
+    same_patch, same_time = torch.eye(n, dtype=torch.bool), torch.eye(t, dtype=torch.bool)
     over_time = block.temporal_attn.support_for(t).to_mask().any(0) | same_time
     in_frame = block.attn.support_for(n).to_mask().any(0)
     time_step = torch.eye(num_prefix + t * n, dtype=torch.bool)
-    time_step[num_prefix:, num_prefix:] = torch.kron(over_time, same_place)
+    time_step[num_prefix:, num_prefix:] = torch.kron(over_time, same_patch)
     space_step = torch.ones(num_prefix + t * n, num_prefix + t * n, dtype=torch.bool)  # the prefix sees and is seen
-    space_step[num_prefix:, num_prefix:] = torch.kron(same_time, in_frame[num_prefix:, num_prefix:] | same_place)
+    space_step[num_prefix:, num_prefix:] = torch.kron(same_time, in_frame[num_prefix:, num_prefix:] | same_patch)
     return space_step.float() @ time_step.float() > 0
 
 
 def tokens(model, video, attention_type):
     """What leaves the last block: (P+N, D), patches as (t h w)."""
     seen = []
-    handle = model.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out[0]))
+    handle = model.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out[0][0]))
     model(video)
     handle.remove()
     t, h, w = GRIDS[attention_type]
@@ -99,16 +87,26 @@ def tokens(model, video, attention_type):
     return torch.cat((prefix, rearrange(patches, f"({model.order}) d -> (t h w) d", t=t, h=h, w=w)))
 
 
-@pytest.mark.parametrize(("prefix", "token_order", "settings"), SETTINGS)
-@pytest.mark.parametrize("attention_type", GRIDS)
-def test_pairs_outside_the_support_have_no_gradient_and_no_effect(
-    attention_type, prefix, token_order, settings, randomize
-):
-    model = randomize(build(attention_type, prefix, token_order, **settings))
-    if (
-        settings.get("masking") == "zero_logit"
-    ):  # by its definition every value has weight; its queries and keys keep to the support
-        only_logits_carry_news(model)
+@pytest.mark.parametrize(
+    ("attention_type", "prefix", "token_order", "windows"), every_pair(GRIDS, PREFIXES, TOKEN_ORDERS, ({}, NARROW))
+)
+def test_any_prefix_order_of_tokens_and_window(attention_type, prefix, token_order, windows, randomize):
+    check_reach(randomize(build(attention_type, prefix, token_order, **windows)), attention_type)
+
+
+@pytest.mark.parametrize(
+    ("attention_type", "variant", "head_order", "masking"), every_pair(GRIDS, VARIANTS, HEAD_ORDERS, MASKINGS)
+)
+def test_any_support_and_masking(attention_type, variant, head_order, masking, randomize):
+    settings = dict(NARROW, variant=variant, head_order=head_order, masking=masking)
+    model = randomize(build(attention_type, (0, 0), "hwt", **settings))
+    if masking == "zero_logit":  # which by definition gives every value weight
+        only_logits_depend_on_the_input(model)
+    check_reach(model, attention_type)
+
+
+def check_reach(model, attention_type):
+    """Pairs outside the supports have no gradient and no effect, all others have both."""
     reach = chained_reach(model, attention_type)
     assert not reach.all()
     num_prefix, n = model.num_prefix_tokens, len(reach) - model.num_prefix_tokens
@@ -118,8 +116,8 @@ def test_pairs_outside_the_support_have_no_gradient_and_no_effect(
     out = tokens(model, video, attention_type)
     for query in {0, num_prefix, num_prefix + n // 2, num_prefix + n - 1}:
         (gradient,) = torch.autograd.grad(out[query].square().sum(), video, retain_graph=True)
-        heard = rearrange(gradient[0, 0], "t (h p) (w q) -> (t h w) (p q)", p=2, q=2).abs().sum(1) > 0
-        assert torch.equal(heard, reach[query, num_prefix:]), query
+        depends = rearrange(gradient[0, 0], "t (h p) (w q) -> (t h w) (p q)", p=2, q=2).abs().sum(1) > 0
+        assert torch.equal(depends, reach[query, num_prefix:]), query
 
     for key in {0, n // 2, n - 1}:
         changed = video.detach().clone()

@@ -86,7 +86,7 @@ def test_a_joint_block_moves_information_along_the_support_and_nowhere_else(toke
     x = torch.randn(1, 65, 24, requires_grad=True)
     allowed = Support.fibottention(3, 64).to_mask().any(0) | torch.eye(65, dtype=torch.bool)
     for query in (0, 1, 30, 64):
-        (gradient,) = torch.autograd.grad(block(x, (4, 4, 4))[0, query].sum(), x)
+        (gradient,) = torch.autograd.grad(block(x, (4, 4, 4))[0][0, query].sum(), x)
         assert torch.equal(gradient[0].abs().sum(-1) > 0, allowed[query])
 
 
@@ -107,7 +107,7 @@ def test_per_layer_head_order_reaches_the_blocks():
         **TINY,
         attention_type="joint_space_time",
         joint_attention="fibottention",
-        fibottention={"head_order": "per_layer"},
+        mixer_options={"fibottention": {"head_order": "per_layer"}},
     )
     for layer, block in enumerate(model.blocks):
         assert block.attn.support_for(64) == Support.fibottention(3, 64, head_order="per_layer", layer_index=layer)
@@ -115,7 +115,7 @@ def test_per_layer_head_order_reaches_the_blocks():
 
 def test_rectangular_frames_resize_the_position_embedding_in_two_dimensions(randomize):
     model = randomize(TimeSformer(**{**TINY, "depth": 1}, attention_type="space_only"))
-    with torch.no_grad():  # a position embedding that tells rows apart and columns not
+    with torch.no_grad():  # a position embedding that differs between rows, not between columns
         model.pos_embed[0, 1:] = torch.arange(4.0).repeat_interleave(4)[:, None]
     seen = []
     model.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
@@ -149,13 +149,13 @@ class Storages(TorchDispatchMode):
 @pytest.mark.parametrize("attention_type", TYPES)
 @pytest.mark.parametrize("kind", ["dense", "fibottention"])
 def test_gradient_checkpointing_changes_nothing_but_memory(attention_type, kind):
-    places = dict.fromkeys(["space_attention", "joint_attention", "time_attention"], kind)
-    model = TimeSformer(**TINY, attention_type=attention_type, **places, drop_path_rate=0.5, drop_rate=0.3).train()
+    mixers = dict.fromkeys(["space_attention", "joint_attention", "time_attention"], kind)
+    model = TimeSformer(**TINY, attention_type=attention_type, **mixers, drop_path_rate=0.5, drop_rate=0.3).train()
     video = torch.randn(2, 3, 4, 32, 32)
     kept, gradients, again = [], [], []
     for recompute, every in [("", 1), ("cheap", 2), ("cheap", 1), ("block", 1)]:
         m = copy.deepcopy(model)
-        m.gradient_checkpointing, m.recompute, m.recompute_every = bool(recompute), recompute, every
+        m.blocks.recompute, m.blocks.recompute_every = recompute, every
         torch.manual_seed(0)
         with Storages() as forward:
             loss = m(video).square().sum()
@@ -183,8 +183,12 @@ def test_gradient_checkpointing_changes_nothing_but_memory(attention_type, kind)
         (dict(joint_attention="sparse", attention_type="joint_space_time"), "'sparse'"),
         (dict(token_order="wht"), "'wht'"),
         (dict(position_init_std=-0.5), "position_init_std=-0.5"),
-        (dict(fibottention={"wmin": 3}), "'wmin'"),
-        (dict(fibottention={"masking": "multiply"}), "'multiply'"),
+        (dict(mixer_options={"fibottention": {"wmin": 3}}), r"'wmin' \(got wmin=3\); did you mean 'w_min'\?"),
+        (dict(mixer_options={"dense": {"w_min": 3}}), r"mixer 'dense' has no option 'w_min' .*its options: none"),
+        (dict(mixer_options={"fibotention": {}}), "'fibotention'; did you mean 'fibottention'"),
+        (dict(time_attention="fibotention"), "unknown time_attention 'fibotention'; did you mean 'fibottention'"),
+        (dict(space_attention="fibottention", mixer_options={"fibottention": {"masking": "multiply"}}), "'multiply'"),
+        (dict(time_attention="fibottention", mixer_options={"fibottention": {"variant": "golden"}}), "'golden'"),
     ],
 )
 def test_bad_arguments_are_shown(change, shown):

@@ -99,13 +99,13 @@ def test_prefixes_pooling_and_sparse_attention_go_together(
 def test_the_mean_of_the_patches_is_what_the_classifier_sees(attention_type, randomize):
     model = randomize(TimeSformer(**TINY, attention_type=attention_type, num_registers=2, pooling="mean"))
     seen = []
-    model.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out))
+    model.blocks[-1].register_forward_hook(lambda _, args, out: seen.append(out[0]))
     features = model.forward_features(torch.randn(2, 3, 4, 32, 32))
     patches = seen[0][:, 3:].reshape(2, -1, 24)
     torch.testing.assert_close(features, model.norm(patches.mean(1)))
 
 
-def test_registers_have_no_place_and_the_class_token_has_one(randomize):
+def test_registers_have_no_position_and_the_class_token_has_one(randomize):
     model = randomize(TimeSformer(**TINY, num_registers=2))
     x = model._add_prefix(torch.zeros(2, 4, 24))
     assert torch.equal(x[1, :1], (model.cls_token + model.pos_embed[:, :1])[0])
@@ -115,11 +115,11 @@ def test_registers_have_no_place_and_the_class_token_has_one(randomize):
 def test_sinusoid_positions_are_those_of_the_paper():
     table = sinusoid_positions(7, 6)
     assert table.shape == (1, 7, 6)
-    for place in range(7):
+    for position in range(7):
         for i in range(6):
-            angle = torch.tensor(place / 10000 ** (2 * (i // 2) / 6), dtype=torch.float64)
+            angle = torch.tensor(position / 10000 ** (2 * (i // 2) / 6), dtype=torch.float64)
             expected = torch.cos(angle) if i % 2 else torch.sin(angle)
-            assert table[0, place, i].item() == pytest.approx(expected.item(), abs=1e-7)
+            assert table[0, position, i].item() == pytest.approx(expected.item(), abs=1e-7)
 
 
 def test_sinusoid_positions_follow_the_clip(randomize):

@@ -1,4 +1,4 @@
-"""The difference hash: bits by hand, and what it must and must not tell apart."""
+"""The difference hash: bits by hand, and which pictures it must and must not distinguish."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_cells_are_means_of_areas_that_may_cut_through_pixels():
     assert dhash(image) == "18" * 8  # 0 0 0 0 100 200 200 200 200
 
 
-def test_a_picture_of_one_colour_says_nothing():
+def test_a_picture_of_one_colour_has_no_hash():
     assert dhash(np.full((48, 64, 3), 77, np.uint8)) == ""
     assert dhash(picture(np.tile(np.arange(9) % 2 * 5, (8, 1)))) == ""  # 5 of 255 is noise
 

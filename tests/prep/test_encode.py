@@ -1,4 +1,4 @@
-"""Files that write_video writes can be read at any frame, and are whole or absent."""
+"""Files that write_video writes can be read at any frame, and are complete or absent."""
 
 import av
 import numpy as np
@@ -26,7 +26,7 @@ def test_round_trip_keeps_count_size_rate_and_picture(tmp_path):
     assert np.abs(back.astype(int) - np.stack(frames)).mean() < 4  # 4:2:0 chroma and crf 18
 
 
-def test_every_group_begins_with_a_key_frame_and_none_is_reordered(tmp_path):
+def test_every_group_begins_with_a_keyframe_and_none_is_reordered(tmp_path):
     write_video(tmp_path / "a.mp4", moving_gradient(5) + moving_gradient(45)[::-1], 25)  # with a cut in the middle
     with av.open(str(tmp_path / "a.mp4")) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]

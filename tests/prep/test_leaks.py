@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.lists.manifest import ManifestRow, write_manifest
 from videofib.prep.leaks import find_leaks, near_pairs
-from videofib.prep.sets import folder, hmdb51, ucf101
+from videofib.prep.sets import hmdb51, ucf101
 
 
 def rows_of(listing):
@@ -94,30 +96,29 @@ def test_pairs_are_those_of_a_plain_loop_and_the_nearest_are_named(monkeypatch):
     assert near_pairs([], held_out, 20, 5) == near_pairs(train, [], 20, 5) == (0, [])
 
 
-def test_a_copy_in_the_other_split_is_in_the_report_and_told_by_the_command(shared_data, tmp_path):
+def test_a_copy_in_the_other_split_is_in_the_report_and_printed_by_the_command(shared_data, tmp_path):
     source = shared_data / "ucf101_5/Lunges"
     for part, name in (("train", "v_Lunges_g01_c01"), ("train", "v_Lunges_g08_c01"), ("val", "v_Lunges_g02_c01")):
         (tmp_path / f"raw/{part}/Lunges").mkdir(parents=True, exist_ok=True)
         shutil.copy(source / f"{name}.avi", tmp_path / f"raw/{part}/Lunges/{name}.avi")
     shutil.copy(source / "v_Lunges_g08_c01.avi", tmp_path / "raw/val/Lunges/renamed.avi")
     shutil.copy(source / "v_Lunges_g01_c02.avi", tmp_path / "raw/val/Lunges/v_Lunges_g01_c02.avi")
-    command = [sys.executable, "-m", "videofib.cli", "prep"]
-    options = ["--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--short-side", "96"]
-    prepared = subprocess.run([*command, folder.__name__.rpartition(".")[2], *options], capture_output=True, text=True)
+    options = ["--videos", tmp_path / "raw", "--out", tmp_path / "out", "--short-side", "96"]
+    prepared = call(main, ["folder", *options])
     report = json.loads((tmp_path / "out/report.json").read_text())
     copy = "train videos/Lunges/v_Lunges_g08_c01.mp4 ~ val+test videos/Lunges/renamed.mp4: 0 bits of 64"
     assert copy in report["leaks_by_picture"]
     (group,) = report["leaks_by_name"]
     assert group.startswith("v_Lunges_g01 (within a class): 1 for training")
     assert f"  {copy}" in prepared.stdout
-    told = subprocess.run([*command, "leaks", str(tmp_path / "out"), "--near", "0"], capture_output=True, text=True)
-    assert (told.returncode, told.stdout.splitlines()[:2]) == (0, [group, copy])
-    assert told.stdout.endswith("1 pairs of middle frames that differ in at most 0 of 64 bits\n")
-    wrong = subprocess.run([*command, "leaks", str(tmp_path)], capture_output=True, text=True)
+    printed = call(main, ["leaks", tmp_path / "out", "--near", "0"])
+    assert (printed.returncode, printed.stdout.splitlines()[:2]) == (0, [group, copy])
+    assert printed.stdout.endswith("1 pairs of middle frames that differ in at most 0 of 64 bits\n")
+    wrong = call(main, ["leaks", tmp_path])
     assert (wrong.returncode, wrong.stderr.count("\n")) == (1, 1)
 
 
-def test_more_leaks_than_head_wants_to_see_end_quietly(tmp_path):
+def test_output_that_head_cuts_short_ends_without_an_error(tmp_path):
     rows = [row(f"{number}", "train" if number % 2 else "test", "00000000000000ff") for number in range(60)]
     write_manifest(tmp_path / "manifest.parquet", rows)
     command = f"{sys.executable} -m videofib.cli prep leaks {shlex.quote(str(tmp_path))} | head -1"

@@ -1,13 +1,13 @@
 """Person crops: the right pixels, and errors that name video and key."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.errors import DecodeError
 from videofib.data.lists.manifest import read_manifest
 from videofib.data.video.decode import read_frames
@@ -28,16 +28,16 @@ from videofib.prep.transcode import Encoding, pixel_crop, transcode
         ((-5.0, 3, 3, 5), (0, 3, 4, 5)),
     ],
 )
-def test_whole_even_pixels_within_the_frame(box, expected):
+def test_crops_have_even_integer_sides_within_the_frame(box, expected):
     assert pixel_crop(box, 40, 20) == expected
 
 
-def test_a_frame_of_odd_size_cut_to_its_whole_loses_a_line():
+def test_a_crop_of_an_entire_frame_of_odd_size_loses_a_line():
     assert pixel_crop((0, 0, 99, 99), 41, 21) == (0, 0, 40, 20)
     assert pixel_crop((0, 0, 99, 99), 1, 1) == (0, 0, 1, 1)
 
 
-def test_a_box_outside_is_told():
+def test_a_box_outside_is_refused():
     with pytest.raises(DecodeError, match=r"\[50, 0, 60, 10\] lies outside of the frame, which is 40x20"):
         pixel_crop((50, 0, 60, 10), 40, 20)
 
@@ -58,14 +58,14 @@ def test_one_box_and_the_union_of_many(tmp_path):
         ({"v": [[0, 1, 2, 3, 4], [1, 2, 3, 4]]}, r"'v': box 2: expected \[frame, x0, y0, x1, y1\]"),
         ({"v": [1, 2, "3", 4]}, r"'v': expected"),
         ({"v": [1, 2, True, 4]}, r"'v': expected"),
-        ({"v": [5, 2, 5, 4]}, r"'v': \[5, 2, 5, 4\] is no box: x0 must be below x1"),
-        ({"v": [0, 0, float("nan"), 4]}, r"'v': .* is no box"),
-        ({"v": [0, 0, float("inf"), 4]}, r"'v': .* is no box"),
-        ({"v": [[-1, 0, 0, 5, 5]]}, r"'v': box 1: frame -1 is no number of a frame"),
-        ({"v": [[float("nan"), 0, 0, 5, 5]]}, r"'v': box 1: frame nan is no number of a frame"),
+        ({"v": [5, 2, 5, 4]}, r"'v': \[5, 2, 5, 4\] is not a box: x0 must be below x1"),
+        ({"v": [0, 0, float("nan"), 4]}, r"'v': .* is not a box"),
+        ({"v": [0, 0, float("inf"), 4]}, r"'v': .* is not a box"),
+        ({"v": [[-1, 0, 0, 5, 5]]}, r"'v': box 1: frame -1 is not a frame number"),
+        ({"v": [[float("nan"), 0, 0, 5, 5]]}, r"'v': box 1: frame nan is not a frame number"),
     ],
 )
-def test_what_is_no_box_is_named_with_video_and_key(tmp_path, content, message):
+def test_invalid_boxes_are_reported_with_video_and_key(tmp_path, content, message):
     (tmp_path / "b.json").write_text(json.dumps(content))
     with pytest.raises(PrepareError, match=message):
         read_boxes(tmp_path / "b.json")
@@ -75,13 +75,13 @@ def items(*names):
     return [Item(name, 0, ("train",), Path(name)) for name in names]
 
 
-def test_videos_are_found_by_name_and_the_rest_is_noted(tmp_path):
+def test_videos_are_found_by_name_and_the_others_are_reported(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"a": [0, 0, 1, 1], "y/b.avi": [0, 0, 2, 2], "gone": [0, 0, 3, 3]}))
     cut, notes = cut_to_persons(items("x/a.avi", "x/b.avi", "y/b.avi"), tmp_path / "b.json")
     assert [item.crop for item in cut] == [(0, 0, 1, 1), None, (0, 0, 2, 2)]
     assert notes == {"without_person_crop": ["x/b.avi"], "person_crops_of_no_video": ["gone"]}
     (tmp_path / "b.json").write_text(json.dumps({"b": [0, 0, 1, 1]}))
-    with pytest.raises(PrepareError, match=r"'b' fits x/b\.avi and y/b\.avi; name the video as one of these"):
+    with pytest.raises(PrepareError, match=r"'b' matches x/b\.avi and y/b\.avi; use one of these as the key"):
         cut_to_persons(items("x/b.avi", "y/b.avi"), tmp_path / "b.json")
     (tmp_path / "b.json").write_text(json.dumps({"b": [0, 0, 1, 1], "x/b.avi": [0, 0, 1, 1]}))
     with pytest.raises(PrepareError, match=r"'x/b\.avi' is x/b\.avi, which has a box already"):
@@ -97,22 +97,21 @@ def quarters(path):
 
 def test_the_command_cuts_to_the_box_and_a_changed_box_is_done_again(tmp_path):
     quarters(tmp_path / "raw/c/v.mp4")
-    script = Path(__file__).parents[2] / "data_prep/folder.py"
-    command = [sys.executable, str(script), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
-    command += ["--jobs", "1", "--person-crops", str(tmp_path / "b.json")]
+    words = ["folder", "--videos", tmp_path / "raw", "--out", tmp_path / "out", "--jobs", "1"]
+    words += ["--person-crops", tmp_path / "b.json"]
     for box, size, grey in (([0, 41, 59, 79], (60, 38), 160), ([[3, 61, 0, 80, 20], [4, 70, 5, 99, 39]], (38, 40), 90)):
         (tmp_path / "b.json").write_text(json.dumps({"v": box}))
-        subprocess.run(command, check=True, capture_output=True)
+        call(main, words, check=True)
         (row,) = read_manifest(tmp_path / "out/manifest.parquet")
         assert (row.width, row.height) == size
         assert np.abs(read_frames(tmp_path / "out" / row.path, range(5)).astype(int) - grey).max() < 8
     (tmp_path / "b.json").write_text(json.dumps({"v": [500, 0, 510, 10]}))
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = call(main, words)
     assert result.returncode == 1
     report = (tmp_path / "out/report.json").read_text()
     assert "c/v.mp4: the box [500.0, 0.0, 510.0, 10.0] lies outside of the frame, which is 120x80" in report
-    result = subprocess.run([*command, "--codec", "copy"], capture_output=True, text=True)
-    assert "--person-crops does not go with --codec copy" in result.stderr
+    result = call(main, [*words, "--codec", "copy"])
+    assert "--person-crops cannot be used with --codec copy" in result.stderr
 
 
 def test_boxes_are_those_of_the_upright_picture(shared_data, tmp_path):

@@ -1,4 +1,4 @@
-"""Preparation: nothing is lost, half-written or skipped in silence, whatever happens on the way."""
+"""Preparation: nothing is lost, half-written or skipped silently, whatever happens."""
 
 import hashlib
 import json
@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.lists.manifest import load_split, read_list, read_manifest
 from videofib.data.video.decode import probe, random_access_is_right, read_frames
 from videofib.prep.encode import write_video
@@ -85,7 +87,7 @@ def test_target_size(size, short_side, expected):
     assert target_size(*size, short_side) == expected
 
 
-def test_copies_are_the_very_files_and_the_manifest_says_what_is_true_of_them(shared_data, tmp_path):
+def test_copies_have_the_same_bytes_and_the_manifest_states_their_facts(shared_data, tmp_path):
     """h264 in avi, whose seeking is wrong; a rotated file; one that breaks midway; text."""
     root = tmp_path / "raw"
     root.mkdir()
@@ -121,16 +123,16 @@ def test_copies_are_the_very_files_and_the_manifest_says_what_is_true_of_them(sh
 def test_copies_are_hard_links_where_there_can_be_some(tmp_path):
     write_clip(tmp_path / "raw/a/x.mp4")
     (tmp_path / "raw/a/y.mp4").symlink_to("x.mp4")
-    subprocess.run([*command(tmp_path / "raw", tmp_path / "out"), "--codec", "copy"], check=True, capture_output=True)
+    words = ["folder", "--videos", tmp_path / "raw", "--out", tmp_path / "out", "--jobs", "2", "--codec", "copy"]
+    call(main, words, check=True)
     for name in "xy":
         copy = tmp_path / f"out/videos/a/{name}.mp4"
         assert os.path.samefile(copy, tmp_path / "raw/a/x.mp4")  # noqa: PTH121
         assert not copy.is_symlink()
     for options in (["--short-side", "64"], ["--fps", "5"], ["--gop", "5"]):
-        refused = [*command(tmp_path / "raw", tmp_path / "out"), "--codec", "copy", *options]
-        result = subprocess.run(refused, capture_output=True, text=True)
+        result = call(main, [*words, *options])
         assert (result.returncode, result.stderr.count("\n")) == (1, 1)
-        assert f"{options[0]} does not go with --codec copy" in result.stderr
+        assert f"{options[0]} cannot be used with --codec copy" in result.stderr
 
 
 def test_missing_corrupt_and_damaged_are_named_and_the_rest_is_prepared(tmp_path):
@@ -139,9 +141,9 @@ def test_missing_corrupt_and_damaged_are_named_and_the_rest_is_prepared(tmp_path
     (root / "a/text.mp4").write_text("no video")
     (root / "a/notes.txt").write_text("not listed")
     write_clip(root / "a/cut.mp4", count=60)
-    whole = (root / "a/cut.mp4").read_bytes()
-    moov = whole.index(b"moov") - 4
-    broken = bytearray(whole)
+    intact = (root / "a/cut.mp4").read_bytes()
+    moov = intact.index(b"moov") - 4
+    broken = bytearray(intact)
     broken[moov // 2 : moov - 8] = bytes(moov - 8 - moov // 2)
     (root / "a/cut.mp4").write_bytes(broken)
     (root / "a/dangling.mp4").symlink_to(root / "nowhere.mp4")
@@ -215,7 +217,7 @@ def test_a_run_without_work_changes_nothing_and_a_changed_source_or_size_is_done
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker through /proc, which only Linux has")
-def test_a_dying_worker_costs_one_video_and_the_next_run_mends_it(tmp_path):
+def test_a_dying_worker_costs_one_video_and_the_next_run_prepares_it(tmp_path):
     root = folder_of_classes(tmp_path / "raw", clips_per_class=1)
     write_clip(root / "one/a long.mp4", count=600, width=200, height=200)
     out = tmp_path / "out"
@@ -232,11 +234,11 @@ def test_a_dying_worker_costs_one_video_and_the_next_run_mends_it(tmp_path):
     assert "3 of 4 listed videos" in printed
     assert not list(out.rglob(".*.partial"))
 
-    mended = subprocess.run(command(root, out), check=True, capture_output=True, text=True).stdout
-    assert "4 of 4 listed videos" in mended
+    repaired = subprocess.run(command(root, out), check=True, capture_output=True, text=True).stdout
+    assert "4 of 4 listed videos" in repaired
 
 
-def test_ctrl_c_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
+def test_ctrl_c_ends_in_one_line_and_the_run_resumes_later(tmp_path):
     root = folder_of_classes(tmp_path / "raw", clips_per_class=6, count=150)
     process = subprocess.Popen(
         command(root, tmp_path / "out"),
@@ -250,7 +252,7 @@ def test_ctrl_c_ends_in_one_line_and_the_run_goes_on_later(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
-    assert "interrupted; the same command goes on" in errors
+    assert "interrupted; the same command resumes" in errors
     assert "Traceback" not in errors
 
 

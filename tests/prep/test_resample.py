@@ -1,13 +1,11 @@
-"""Constant rates: which frame is on the screen, whatever the source's times are."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""Constant rates: the frame that is on the screen, whatever the source's times are."""
 
 import av
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.errors import DecodeError
 from videofib.data.lists.manifest import read_list
 from videofib.data.video.decode import probe, read_frames
@@ -42,7 +40,7 @@ def test_frames_that_claim_to_stay_for_days_are_refused_before_they_are_repeated
         resampled([0, 0.04, 1e5], 25, 25)
 
 
-def test_no_frames_are_told():
+def test_no_frames_are_an_error():
     with pytest.raises(DecodeError, match="no frames"):
         resampled([], 25, 25)
 
@@ -64,12 +62,12 @@ def write_with_times(path, times):
 def test_a_variable_rate_becomes_constant_by_time(tmp_path):
     times = [0, 40, 80, 300, 320, 340, 700, 900]
     write_with_times(tmp_path / "raw/c/v.mkv", times)
-    script = Path(__file__).parents[2] / "data_prep/folder.py"
-    command = [
-        sys.executable,
-        str(script),
+    words = [
+        "folder",
         "--videos",
-        str(tmp_path / "raw"),
+        tmp_path / "raw",
+        "--out",
+        tmp_path / "out",
         "--jobs",
         "1",
         "--fps",
@@ -77,7 +75,7 @@ def test_a_variable_rate_becomes_constant_by_time(tmp_path):
         "--gop",
         "3",
     ]
-    subprocess.run([*command, "--out", str(tmp_path / "out")], check=True, capture_output=True)
+    call(main, words, check=True)
     (record,) = read_list(tmp_path / "out/train.csv")
     info = probe(record.path)
     assert (info.fps, info.num_frames, record.num_frames, record.fps) == (10, info.num_frames, info.num_frames, 10)
@@ -91,14 +89,13 @@ def test_a_variable_rate_becomes_constant_by_time(tmp_path):
     assert keys == list(range(0, info.num_frames, 3))
 
 
-def test_impossible_rates_are_told(tmp_path):
+def test_impossible_rates_are_refused(tmp_path):
     (tmp_path / "raw").mkdir()
-    script = Path(__file__).parents[2] / "data_prep/folder.py"
-    command = [sys.executable, str(script), "--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
+    words = ["folder", "--videos", tmp_path / "raw", "--out", tmp_path / "out"]
     for options, message in (
         (["--fps", "-3"], "--fps -3.0 must be from 0.1 to"),
         (["--gop", "0"], "--gop 0 must be from 1 to"),
     ):
-        result = subprocess.run([*command, *options], capture_output=True, text=True)
+        result = call(main, [*words, *options])
         assert result.returncode == 1
         assert message in result.stderr

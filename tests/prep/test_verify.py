@@ -1,16 +1,16 @@
-"""Whatever happens to a prepared folder, verify names the file."""
+"""verify names every file of a prepared folder that has changed."""
 
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from fcntl import LOCK_EX, flock
 
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import read_manifest, write_manifest
 from videofib.prep.encode import write_video
@@ -75,7 +75,7 @@ def test_an_untouched_folder_has_no_problem(out):
         (add("train.csv", "videos/sit/z.mp4 0\n"), "videos/sit/z.mp4: in train.csv, but not in the manifest"),
         (add("train.csv", f"{C} 0\n"), f"{C}: in train.csv, but corrupt in the manifest"),
         (add("train.csv", f"{B} 0\n"), rf"{B}: in train.csv, but the manifest has it in val\+test"),
-        (add("train.csv", "z.mp4 dog\n"), "train.csv: .*train.csv:2: label 'dog' is no class index"),
+        (add("train.csv", "z.mp4 dog\n"), "train.csv: .*train.csv:2: label 'dog' is not a class index"),
         (lambda out: (out / "val.csv").write_text(f"{B} 1\n"), f"{B}: label 1 in val.csv, 0 in the manifest"),
         (lambda out: (out / "test.csv").unlink(), "test.csv: no list file at"),
         (lambda out: (out / "classes.txt").write_text(""), f"{A}: label 0 .* classes.txt has only 0 classes"),
@@ -91,7 +91,7 @@ def test_each_kind_of_damage_is_named_with_the_file(out, damage, problem):
     assert re.search(problem, "\n".join(problems))
 
 
-def test_without_a_manifest_and_while_it_is_written_it_says_so(out):
+def test_without_a_manifest_and_while_it_is_written_verify_refuses(out):
     with (out / ".lock").open("w") as lock:
         flock(lock, LOCK_EX)
         with pytest.raises(ManifestError, match="a preparation is writing to"):
@@ -102,16 +102,16 @@ def test_without_a_manifest_and_while_it_is_written_it_says_so(out):
 
 
 def test_the_command_names_every_problem_and_ends_with_1(out):
-    command = [sys.executable, "-m", "videofib.cli", "prep", "verify", str(out), "--jobs", "2"]
-    calm = subprocess.run(command, capture_output=True, text=True)
+    words = ["verify", out, "--jobs", "2"]
+    calm = call(main, words)
     assert (calm.returncode, calm.stdout) == (0, f"{out}: 2 videos read, no problems\n")
     (out / A).unlink()
     flip_a_bit(out)
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = call(main, words)
     assert result.returncode == 1
     lines = result.stdout.splitlines()
     assert [line.split(":")[0] for line in lines] == [A, B, str(out)]
     assert lines[2].endswith("2 videos read, 2 problems")
-    result = subprocess.run([*command[:-3], str(out / "nowhere")], capture_output=True, text=True)
+    result = call(main, ["verify", out / "nowhere"])
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert "no manifest at" in result.stderr

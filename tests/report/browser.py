@@ -1,4 +1,4 @@
-"""A page in a real browser: headless Chromium, spoken to over a pipe by its DevTools protocol."""
+"""A page in a real browser: headless Chromium, driven over a pipe by its DevTools protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _high(descriptor: int) -> int:
 
 
 class Browser:
-    """``with Browser(width=390, dark=True) as browser: browser.open(file)``; ``problems`` are what went wrong."""
+    """``with Browser(width=390) as browser: browser.open(file)``; ``problems`` are the page's errors and warnings."""
 
     def __init__(self, *, width: int = 1200, height: int = 900, dark: bool = False, still: bool = False):
         self.width, self.height, self.count = width, height, 0
@@ -68,7 +68,7 @@ class Browser:
         self.folder.cleanup()
 
     def open(self, file: Path) -> None:
-        """Load a page, and wait until it is whole."""
+        """Load a page, and wait until it is complete."""
         self.call("Page.navigate", url=file.resolve().as_uri())
         limit = time.monotonic() + 60
         while self.run("document.readyState + location.protocol") != "completefile:":
@@ -87,13 +87,13 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
 
-    def picture(self, file: Path, *, whole: bool = True) -> None:
+    def picture(self, file: Path, *, full_page: bool = True) -> None:
         """Write a PNG of the page."""
-        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full_page)
         file.write_bytes(base64.b64decode(answer["data"]))
 
     def call(self, method: str, **params: object) -> dict:
-        """Send a command and wait for its answer; what is told in between is noted."""
+        """Send a command and wait for its answer; events in between are recorded."""
         self.count += 1
         message = {"id": self.count, "method": method, "params": params}
         if self.session:

@@ -1,4 +1,4 @@
-"""What is shown of a data set is what a model gets of it, and a page of hostile names is harmless."""
+"""The clips shown are those that a model gets, and a page of hostile names is harmless."""
 
 import random
 from html.parser import HTMLParser
@@ -10,12 +10,12 @@ from PIL import Image
 
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform, cut, normalize, to_tensor
-from videofib.data.lists.manifest import VideoRecord
+from videofib.data.lists.record import VideoRecord
 from videofib.files import printable
 from videofib.prep.encode import write_video
-from videofib.report.browse import BrowsedVideo, Clip, browse, spread
-from videofib.report.browse_page import class_name, frames_text, write_folder
-from videofib.report.contact_sheet import Row, contact_sheet, outlined
+from videofib.report.browse.clips import BrowsedVideo, Clip, browse, evenly_spaced
+from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined
+from videofib.report.browse.gallery import class_name, frames_text, write_folder
 
 PIXELS = {"mean": [0.45, 0.4, 0.5], "std": [0.225, 0.2, 0.25]}
 SPEC = ClipSpec(num_frames=4, sampling_rate=3, target_fps=25)
@@ -54,17 +54,17 @@ def test_training_clips_are_those_of_the_epochs(records, sampling):
     assert first.reason == last.reason == ""
 
 
-def test_frames_and_boxes_are_told_truly(records):
+def test_frames_and_boxes_are_those_of_the_clips(records):
     plain = ClipDataset(records, SPEC, TrainTransform(32, [32, 40], flip=True, **PIXELS), seed=1)
     views = ViewDataset(records, SPEC, ViewTransform(32, 40, 3, **PIXELS), num_clips=2)
     (trained,), (tested,) = browse(plain, [0], draws=8), browse(views, [0])
     assert [clip.title for clip in tested.clips][2:4] == ["clip 1 of 2, crop 3 of 3", "clip 2 of 2, crop 1 of 3"]
     assert {clip.mirrored for clip in trained.clips} == {True, False}
     for clip in trained.clips:
-        seen = cut(to_tensor(clip.whole[None]), clip.box, 32)[0].permute(1, 2, 0).numpy()
+        seen = cut(to_tensor(clip.full_frame[None]), clip.box, 32)[0].permute(1, 2, 0).numpy()
         assert np.array_equal(seen[:, ::-1] if clip.mirrored else seen, clip.frames[0])
     for clip in (*trained.clips, *tested.clips):
-        assert clip.whole[30, 4, 1] == pytest.approx(8 * clip.indices[0], abs=3)
+        assert clip.full_frame[30, 4, 1] == pytest.approx(8 * clip.indices[0], abs=3)
         assert clip.video_length == 24
     left = [clip.box[1] for clip in tested.clips[:3]]
     assert left == sorted(left)
@@ -72,8 +72,8 @@ def test_frames_and_boxes_are_told_truly(records):
 
 
 def test_videos_are_spread_over_the_split():
-    assert spread(10, 4) == [0, 2, 5, 7]
-    assert spread(3, 8) == [0, 1, 2]
+    assert evenly_spaced(10, 4) == [0, 2, 5, 7]
+    assert evenly_spaced(3, 8) == [0, 1, 2]
 
 
 class Page(HTMLParser):
@@ -98,7 +98,7 @@ def test_page_of_hostile_names(tmp_path):
     page.feed(file.read_text(encoding="utf-8"))
     assert not {tag for tag, _ in page.tags} & {"script", "iframe", "link"}
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    # title twice, note, list of the unreadable; class and name of both videos; reason
+    # title twice, note, list of unreadable videos; class and name of both videos; reason
     assert page.text.count("<script>alert(1)</script>") == 9
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 3 * 31
@@ -114,7 +114,7 @@ def test_page_of_hostile_names(tmp_path):
     assert len(ids) == len(set(ids))
 
 
-def test_contact_sheet_holds_every_picture_in_its_place():
+def test_a_contact_sheet_has_every_picture_at_its_position():
     rng = random.Random(0)
     colors = [[rng.randrange(256) for _ in range(3)] for _ in range(20)]
     pictures = [np.full((128, 128, 3), color, np.uint8) for color in colors]

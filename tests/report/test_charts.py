@@ -1,4 +1,4 @@
-"""Charts hold their values, whatever these are."""
+"""Charts show their values, whatever these are."""
 
 import html
 import json
@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from videofib.report.charts import Series, _ticks, line_chart
-from videofib.report.html import amount, interval, number, percent
+from videofib.report.charts import Series, _step, _ticks, line_chart
+from videofib.report.html import amount, breakable, interval, number, percent
 
 
-def test_points_are_drawn_where_they_are_and_gaps_are_left():
+def test_points_are_drawn_to_scale_and_gaps_are_left():
     points = [(0, 1.0), (1, None), (2, 3.0), (3, math.nan), (4, 5.0), (5, 5.0)]
     chart = line_chart("Loss", [Series("training", points)], x="epoch", y="loss")
     path = ElementTree.fromstring(chart).find(".//g/path").attrib["d"]
@@ -40,10 +40,28 @@ def test_nothing_to_draw_is_no_chart():
     ("low", "high"), [(0, 1), (-3, 3), (0.1, 5), (1e-9, 3e-9), (0, 1e12), (99.9, 100), (-1e-5, 1), (2.00001, 2.00002)]
 )
 def test_ticks_are_few_round_and_within(low, high):
-    ticks = _ticks(low, high)
+    ticks = _ticks(low, high, _step(low, high))
     assert 3 <= len(ticks) <= 9
     slack = 1e-6 * (high - low)
     assert all(low - slack <= tick <= high + slack for tick in ticks)
+
+
+def ticks(chart, kind):
+    """Marks of the vertical axis (``end``) or the horizontal one (``middle``), without the axes' names."""
+    nodes = ElementTree.fromstring(chart).iter("text")
+    return [node.text for node in nodes if node.attrib["class"] == f"tick {kind}" and node.text != "epoch"]
+
+
+def test_the_vertical_axis_ends_at_marks_with_equal_decimals():
+    points = [(0, 2.154), (1, 2.1), (2, 2.079)]
+    assert ticks(line_chart("Loss", [Series("a", points)], x="epoch", y="loss"), "end") == [
+        *("2.06", "2.08", "2.10", "2.12", "2.14", "2.16")
+    ]
+
+
+def test_epochs_are_marked_by_whole_numbers_alone():
+    assert ticks(line_chart("Loss", [Series("a", [(1, 3.0), (2, 2.0)])], x="epoch", y="loss"), "middle") == ["1", "2"]
+    assert "1.5" in ticks(line_chart("Loss", [Series("a", [(0.5, 3.0), (2, 2.0)])], x="epoch", y="loss"), "middle")
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -2.0, 1e-12, 1e15])
@@ -58,8 +76,8 @@ def test_names_in_charts_are_escaped():
 
 
 def test_numbers():
-    told = [0, 1792, 94.26, 0.00062049, -0.5, 12345.678, None, math.inf]
-    assert [number(value) for value in told] == ["0", "1,792", "94.26", "0.0006205", "−0.5", "12,346", "–", "–"]
+    values = [0, 1792, 94.26, 0.00062049, -0.5, 12345.678, None, math.inf]
+    assert [number(value) for value in values] == ["0", "1,792", "94.26", "0.0006205", "−0.5", "12,346", "–", "–"]
     assert (percent(94.26), percent(None), interval([-1.0, 2.0]), interval(None)) == (
         "94.3 %",
         "–",
@@ -75,14 +93,19 @@ def test_numbers():
     ]
 
 
-def test_small_values_are_written_so_short_that_they_fit():
+def test_labels_of_small_values_are_short():
     chart = line_chart("Rate", [Series("a", [(0, 0.0), (1, 0.00002)])], x="epoch", y="rate")
     ticks = [node.text for node in ElementTree.fromstring(chart).iter("text") if node.attrib["class"] == "tick end"]
     assert {"0", "1e-05", "2e-05"} <= set(ticks)
 
 
 @pytest.mark.parametrize("value", [0.0, 100.0])
-def test_no_axis_leaves_what_percent_can_be(value):
+def test_an_axis_of_percentages_stays_between_0_and_100(value):
     chart = line_chart("Accuracy", [Series("a", [(0, value), (1, value)])], x="views", y="%")
     ticks = [node.text for node in ElementTree.fromstring(chart).iter("text") if node.attrib["class"] == "tick end"]
     assert all(0 <= float(tick) <= 100 for tick in ticks if tick != "views")
+
+
+def test_paths_and_keys_may_break_but_numbers_may_not():
+    assert breakable("runs/v_a-b.mp4") == "runs/<wbr>v_<wbr>a-<wbr>b.<wbr>mp4"
+    assert breakable("/tmp & 0.25, 1.0.2") == "/tmp &amp; 0.25, 1.0.2"

@@ -1,18 +1,15 @@
 """Several runs side by side, as a table and as a page."""
 
 import json
-import runpy
-from pathlib import Path
 
 import pytest
 
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.test_page import CLASSES, SMALL, WIDEST, Page, scores, stats
-from videofib.config.defaults import load_config
+from videofib.commands.compare import main as compare
+from videofib.config import load_config
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
-
-MAIN = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "compare_runs.py"))["main"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +34,7 @@ def folders(tmp_path_factory):
     return folders
 
 
-def test_what_differs_is_told_and_nothing_else(folders):
+def test_only_differences_are_listed(folders):
     found = Comparison(folders)
     assert found.settings() == [["SOLVER.BASE_LR", "0.1", "0.2"]]
     assert found.classes() == [["walk", "50.0 %", "75.0 %", "25.0"]]
@@ -46,15 +43,15 @@ def test_what_differs_is_told_and_nothing_else(folders):
 
 
 def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):
-    MAIN([*map(str, folders), "--out", str(tmp_path / "compared.html")])
+    compare([*map(str, folders), "--out", str(tmp_path / "compared.html")])
     printed = capsys.readouterr().out
-    assert "figure                    a/run" in printed
+    assert "metric                  a/run" in printed
     assert "SOLVER.BASE_LR  0.1" in printed
     page = Page(tmp_path / "compared.html")
     assert [tag for tag, _ in page.tags].count("svg") == 4
     assert "McNemar" in page.text
-    with pytest.raises(SystemExit, match=r"^error: two runs or more are compared, got 1"):
-        MAIN([str(folders[0])])
+    with pytest.raises(SystemExit, match=r"^error: expected two runs or more, got 1"):
+        compare([str(folders[0])])
 
 
 def test_a_run_that_only_trained_beside_one_that_only_tested(folders, tmp_path):
@@ -67,7 +64,7 @@ def test_a_run_that_only_trained_beside_one_that_only_tested(folders, tmp_path):
     assert found.pairs() == []
     assert ["Mean average precision", "–", "40.0 %", "–"] in found.figures()
     assert "one" in found.as_page()
-    with pytest.raises(ReportError, match="is no folder of a run"):
+    with pytest.raises(ReportError, match="is not the folder of a run"):
         Comparison([one, tmp_path])
 
 

@@ -1,16 +1,15 @@
-"""The page of a run: whole with whatever is there, harmless with hostile names, and right in a real browser."""
+"""The page of a run: complete with any subset of files, safe with hostile names, and correct in a real browser."""
 
 import json
-import runpy
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.report.browser import CHROMIUM, Browser
-from videofib.config.defaults import load_config
+from videofib.commands.report import main as report
+from videofib.config import load_config
 from videofib.metrics.scores import Scores, write_scores
 from videofib.prep.encode import write_video
 from videofib.report.page import write_report
@@ -50,7 +49,7 @@ def scores(folder, paths, names, *, labels=None):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Four small videos whose pictures become brighter, and names of files that are none."""
+    """Four small videos that become brighter, and names of files that are not videos."""
     folder = tmp_path_factory.mktemp("videos")
     grey = np.linspace(0, 250, 24, dtype=np.uint8)[:, None, None, None]
     paths = []
@@ -62,7 +61,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(videos, tmp_path_factory):
-    """The folder of a run that has trained and tested, with hostile names wherever there are names."""
+    """The folder of a run that has trained and tested, with hostile names everywhere."""
     folder = tmp_path_factory.mktemp("run")
     stats(folder)
     failures = scores(folder, videos, CLASSES)
@@ -114,7 +113,7 @@ def test_hostile_names_are_text(folder):
     assert (folder / "report.html").stat().st_size < 300_000
 
 
-def test_everything_of_a_whole_run_is_there(folder):
+def test_a_complete_run_has_every_section(folder):
     found = sections(folder / "report.html")
     assert found == ["learning", "accuracy", "mistakes", "classes", "unreadable", "cost", "config", "environment"]
     text = Page(folder / "report.html").text
@@ -142,7 +141,7 @@ def test_only_trained_only_tested_and_no_validation(folder, tmp_path):
     assert "Could not be read" in Page(file).text
 
 
-def test_several_classes_a_video(videos, tmp_path):
+def test_videos_with_several_classes(videos, tmp_path):
     labels = torch.eye(4).repeat(3, 1)
     labels[:, 2] = 1
     scores(tmp_path, videos, CLASSES, labels=labels)
@@ -152,7 +151,7 @@ def test_several_classes_a_video(videos, tmp_path):
     text = Page(file).text
     assert "Mean average precision" in text
     assert "run & jump" in text
-    assert "taken for" not in text
+    assert "predicted class" not in text
     assert sections(file) == ["accuracy", "mistakes", "classes"]
 
 
@@ -165,25 +164,24 @@ def test_many_classes_are_a_picture_and_the_best_and_worst(tmp_path):
     page = Page(file)
     (picture,) = [attributes for tag, attributes in page.tags if tag == "img"]
     assert (picture["width"], picture["height"]) == ("400", "400")
-    assert "The 10 classes of lowest accuracy" in page.text
+    assert "The 10 classes with the lowest accuracy" in page.text
     assert file.stat().st_size < 400_000
 
 
-def test_no_pictures_of_videos_where_none_are_wanted(folder, tmp_path):
+def test_zero_videos_leave_no_pictures(folder, tmp_path):
     for name in ("test_results.json", "test_scores.parquet"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     assert not [tag for tag, _ in Page(write_report(tmp_path, videos=0)).tags if tag == "img"]
 
 
-def test_the_tool_writes_it_again_and_refuses_other_folders(folder, tmp_path, capsys):
-    tool = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "report.py"))["main"]
+def test_the_command_rewrites_it_and_refuses_other_folders(folder, tmp_path, capsys):
     before = (folder / "report.html").read_text()
-    tool([str(folder)])
+    report([str(folder)])
     assert f"wrote {folder / 'report.html'}" in capsys.readouterr().out
     assert "Parameters" in (folder / "report.html").read_text()
     (folder / "report.html").write_text(before)
-    with pytest.raises(SystemExit, match=r"^error: .* is no folder of a run"):
-        tool([str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"^error: .* is not the folder of a run"):
+        report([str(tmp_path)])
 
 
 WIDEST = "Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) - innerWidth"
@@ -209,7 +207,7 @@ CONTRAST = """(() => {
 
 @chromium
 @pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
-def test_in_a_browser_it_fits_is_readable_and_asks_for_nothing(folder, width, dark):
+def test_in_a_browser_it_fits_is_readable_and_loads_nothing_else(folder, width, dark):
     with Browser(width=width, dark=dark) as browser:
         browser.open(folder / "report.html")
         assert browser.run(WIDEST) <= 0
@@ -222,25 +220,25 @@ def test_in_a_browser_it_fits_is_readable_and_asks_for_nothing(folder, width, da
 
 
 @chromium
-def test_frames_play_and_stop_by_the_keyboard(folder):
+def test_the_keyboard_plays_and_pauses_frames(folder):
     with Browser(width=390) as browser:
         browser.open(folder / "report.html")
-        place = "document.querySelector('.player input').value"
-        moved = f"new Promise((done) => setTimeout(() => done({place}), 450))"
+        frame = "document.querySelector('.player input').value"
+        moved = f"new Promise((done) => setTimeout(() => done({frame}), 450))"
         assert browser.run(moved) != "0"
-        names, seen = [], "document.activeElement.ariaLabel || document.activeElement.textContent"
+        names, focused = [], "document.activeElement.ariaLabel || document.activeElement.textContent"
         while "Pause all" not in names:
             assert len(names) < 60
             browser.press("Tab", 9)
-            names.append(browser.run(seen))
+            names.append(browser.run(focused))
             assert browser.run("getComputedStyle(document.activeElement).outlineStyle") != "none"
         browser.press("Enter", 13)
         assert browser.run("document.activeElement.textContent") == "Play all"
-        assert browser.run(place) == browser.run(moved)
+        assert browser.run(frame) == browser.run(moved)
         browser.press("Tab", 9)
-        assert browser.run(seen) == "Play video 1"
+        assert browser.run(focused) == "Play video 1"
         browser.press(" ", 32)
-        assert browser.run(seen) == "Pause video 1"
+        assert browser.run(focused) == "Pause video 1"
         assert browser.run("document.querySelector('button.all').textContent") == "Pause all"
         browser.press("Tab", 9)
         browser.press("ArrowRight", 39)
@@ -249,9 +247,9 @@ def test_frames_play_and_stop_by_the_keyboard(folder):
 
 
 @chromium
-def test_nothing_moves_for_those_who_want_less_motion(folder):
+def test_nothing_moves_where_reduced_motion_is_preferred(folder):
     with Browser(still=True) as browser:
         browser.open(folder / "report.html")
-        places = "[...document.querySelectorAll('.player input')].map((input) => input.value).join('')"
-        assert browser.run(f"new Promise((done) => setTimeout(() => done({places}), 450))").strip("0") == ""
+        frames = "[...document.querySelectorAll('.player input')].map((input) => input.value).join('')"
+        assert browser.run(f"new Promise((done) => setTimeout(() => done({frames}), 450))").strip("0") == ""
         assert browser.run("document.querySelector('button.all').textContent") == "Play all"

@@ -1,10 +1,10 @@
-"""What is read of a run's folder: also after a resume, a kill, and with files that are damaged."""
+"""Reading a run's folder, also after a resume or a kill, and with damaged files."""
 
 import json
 
 import pytest
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.report.read import ReportError, changed_settings, read_run, timeline
 
 
@@ -16,7 +16,7 @@ def end(epoch, kind="train_epoch", **figures):
     return {"_type": kind, "epoch": epoch, **figures}
 
 
-def test_of_a_step_told_twice_the_later_line_holds():
+def test_a_resumed_run_replaces_the_lines_of_the_interrupted_one():
     first = [
         step(1, 2, 9.0),
         step(1, 4, 8.0),
@@ -25,8 +25,8 @@ def test_of_a_step_told_twice_the_later_line_holds():
         step(2, 2, 7.0),
         step(2, 4, 6.0),
     ]
-    again = [step(2, 2, 1.0)]  # gone on from the end of epoch 1, and now at its second epoch's second step
-    lines = [*first, *again]
+    resumed = [step(2, 2, 1.0)]  # from the end of epoch 1, at the second step of epoch 2 by now
+    lines = [*first, *resumed]
     assert [(line["at"], line["loss"]) for line in timeline(lines, "train_iter")] == [
         (0.5, 9.0),
         (1.0, 8.0),
@@ -36,7 +36,7 @@ def test_of_a_step_told_twice_the_later_line_holds():
     assert [line["top1_acc"] for line in timeline(lines, "val_epoch")] == [5]
 
 
-def test_steps_are_placed_within_their_epoch_whatever_their_number():
+def test_steps_lie_within_their_epoch_whatever_their_number():
     lines = [step(1, 4, 1.0), end(1), step(2, 1, 9.0), step(2, 2, 9.0), step(2, 3, 9.0), step(2, 1, 2.0, steps=2)]
     assert [(line["at"], line["loss"]) for line in timeline(lines, "train_iter")] == [
         (1.0, 1.0),
@@ -50,7 +50,7 @@ def test_a_test_of_an_early_checkpoint_leaves_the_curves_alone():
     assert [line["epoch"] for line in timeline(lines, "train_epoch")] == [1, 2, 3]
 
 
-def test_a_folder_with_damage_is_read_as_far_as_it_goes(tmp_path):
+def test_a_damaged_folder_is_read_as_far_as_possible(tmp_path):
     good = json.dumps(step(1, 2, 3.0))
     (tmp_path / "stats.jsonl").write_text(f'{good}\n[1]\n{{"loss": 1}}\nnull\n{{"_type": "train_it')
     (tmp_path / "test_results.json").write_text('{"top1_acc": 5')
@@ -66,12 +66,12 @@ def test_a_folder_with_damage_is_read_as_far_as_it_goes(tmp_path):
     ]
 
 
-def test_a_folder_of_no_run_is_refused(tmp_path):
+def test_a_folder_that_is_not_of_a_run_is_refused(tmp_path):
     with pytest.raises(ReportError, match=r"neither stats\.jsonl nor test_results\.json"):
         read_run(tmp_path)
 
 
-def test_settings_other_than_the_defaults(tmp_path):
+def test_settings_that_differ_from_the_defaults(tmp_path):
     (tmp_path / "test_results.json").write_text("{}")
     (tmp_path / "config.yaml").write_text(load_config(None, ["SOLVER.BASE_LR", "0.1"]).dump())
     assert changed_settings(read_run(tmp_path).config) == {"SOLVER.BASE_LR": (0.005, 0.1)}

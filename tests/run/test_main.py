@@ -1,10 +1,12 @@
 """From command line and config to the parts of a run."""
 
+import runpy
+
 import pytest
 import torch
 from torch import nn
 
-from videofib.config.defaults import load_config
+from videofib.config import load_config
 from videofib.run.main import config_from_command_line
 from videofib.run.training import recipe_from_config
 
@@ -17,18 +19,29 @@ def config_file(tmp_path):
 
 
 @pytest.mark.parametrize("words", [[], ["--opts"]])
-def test_pairs_come_with_and_without_opts(config_file, words):
+def test_pairs_are_read_with_and_without_opts(config_file, words):
     cfg = config_from_command_line(["--cfg", config_file, *words, "RNG_SEED", "5", "SOLVER.STEPS", "[0,1,2]"])
     assert (cfg.RNG_SEED, cfg.SOLVER.STEPS, cfg.SOLVER.MAX_EPOCH) == (5, [0, 1, 2], 3)
 
 
-def test_pyslowfasts_options_for_several_machines_are_known(config_file):
+def test_pyslowfasts_options_for_several_machines_work(config_file):
     machines = ["--shard_id", "1", "--num_shards", "2", "--init_method", "tcp://host:1234"]
     cfg = config_from_command_line(["--cfg", config_file, *machines, "NUM_GPUS", "4"])
     assert (cfg.SHARD_ID, cfg.NUM_SHARDS, cfg.INIT_METHOD, cfg.NUM_GPUS) == (1, 2, "tcp://host:1234", 4)
 
 
-def test_torchrun_says_how_many_processes_there_are(config_file, monkeypatch):
+def test_key_value_and_assignments_may_be_mixed(config_file):
+    cfg = config_from_command_line(["--cfg", config_file, "RNG_SEED=5", "NUM_GPUS", "2", "SOLVER.STEPS=[0,1,2]"])
+    assert (cfg.RNG_SEED, cfg.NUM_GPUS, cfg.SOLVER.STEPS) == (5, 2, [0, 1, 2])
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+def test_the_module_names_the_command():
+    with pytest.raises(SystemExit, match="error: this module is not a command; run: python -m videofib run --cfg FILE"):
+        runpy.run_module("videofib.run.main", run_name="__main__")
+
+
+def test_torchrun_decides_the_number_of_processes(config_file, monkeypatch):
     for name, value in {"RANK": "5", "WORLD_SIZE": "8", "MASTER_ADDR": "host", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
     cfg = config_from_command_line(["--cfg", config_file, "NUM_GPUS", "1"])
@@ -73,7 +86,7 @@ def test_labels_are_smoothed_once_with_mixing_and_without():
     expected = nn.functional.cross_entropy(logits, labels, label_smoothing=0.2)
     torch.testing.assert_close(recipe(*smooth).criterion(logits, labels), expected)
 
-    mixing = recipe(*smooth, "MIXUP.ENABLE", "True", "MIXUP.PROB", "0.0")  # it only smooths
+    mixing = recipe(*smooth, "MIXUP.ENABLE", "True", "MIXUP.PROB", "0.0")  # smooths only
     _, soft_labels = mixing.mix(torch.zeros(2, 3, 4, 4), labels)
     torch.testing.assert_close(mixing.criterion(logits, soft_labels), expected)
     assert (mixing.mix.mixup_alpha, mixing.mix.cutmix_alpha, mixing.mix.switch_prob) == (0.8, 1.0, 0.5)

@@ -1,4 +1,4 @@
-"""What is looked at before a run begins."""
+"""Checks before a run begins."""
 
 import json
 import logging
@@ -6,9 +6,9 @@ import logging
 import pytest
 import torch.distributed.checkpoint as dcp
 
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.prep.sets.motion import CLASSES as MOTION
-from videofib.run.preflight import check_shares, mirrored_classes, warn_of_flips
+from videofib.run.preflight import check_sharded_checkpoints, mirrored_classes, warn_of_flips
 
 
 def test_classes_of_something_something_that_mirrors_exchange(shared_data):
@@ -29,21 +29,21 @@ def test_other_classes_that_mirrors_exchange():
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_flips_of_such_classes_are_warned_of(flip, caplog, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("videofib"), "propagate", True)  # a run before may have cut it off
+def test_flips_of_mirrored_classes_are_warned_about(flip, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("videofib"), "propagate", True)  # an earlier test may have turned it off
     cfg = load_config(None, ["DATA.RANDOM_FLIP", str(flip)])
     warn_of_flips(cfg, ["clap", "wave"])
     warn_of_flips(cfg, None)
     assert not caplog.records
     warn_of_flips(cfg, ["go left", "go right", "stay"])
-    told = set(caplog.messages)  # newer pytest listens at loggers that do not propagate, too, and so may hear it twice
-    assert ["'go left' and 'go right'; set DATA.RANDOM_FLIP False" in message for message in told] == [True] * flip
+    logged = set(caplog.messages)  # newer pytest also listens to loggers that do not propagate, so it may come twice
+    assert ["'go left' and 'go right'; set DATA.RANDOM_FLIP False" in message for message in logged] == [True] * flip
 
 
-def test_a_torch_that_cannot_write_shares_is_told_at_once(monkeypatch):
+def test_a_torch_that_cannot_write_sharded_checkpoints_is_reported_first(monkeypatch):
     cfg = load_config(None, ["TRAIN.STRATEGY", "fsdp", "TRAIN.SHARDED_CHECKPOINTS", "True"])
-    check_shares(cfg)
-    monkeypatch.delattr(dcp, "HuggingFaceStorageWriter")  # as torch 2.6 is
+    check_sharded_checkpoints(cfg)
+    monkeypatch.delattr(dcp, "HuggingFaceStorageWriter")  # as in torch 2.6
     with pytest.raises(ConfigError, match=r"TRAIN\.SHARDED_CHECKPOINTS True needs a newer torch than"):
-        check_shares(cfg)
-    check_shares(load_config())
+        check_sharded_checkpoints(cfg)
+    check_sharded_checkpoints(load_config())

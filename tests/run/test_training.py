@@ -1,8 +1,13 @@
-"""From the config to the parts of a training."""
+"""From the config to the parts of a training run."""
+
+import multiprocessing
 
 import pytest
 
-from videofib.config.defaults import load_config
+from tests.experiment import CLASSES, newest, run
+from videofib.checkpoint.file import load_checkpoint
+from videofib.config import load_config
+from videofib.run import training
 from videofib.run.training import recipe_from_config
 
 
@@ -19,8 +24,38 @@ def test_learning_rates_scale_with_the_batch(batches, scale, caplog):
     caplog.set_level("INFO", logger="videofib")
     solver = "SOLVER.BASE_LR 0.8 SOLVER.LR_POLICY cosine SOLVER.WARMUP_EPOCHS 2 SOLVER.WARMUP_START_LR 0.1"
     overrides = [*batches.split(), *solver.split(), "SOLVER.COSINE_END_LR", "0.01", "SOLVER.MAX_EPOCH", "10"]
-    lr_at = recipe_from_config(load_config(None, overrides), None, None).lr_at
+    lr_at = recipe_from_config(load_config(None, overrides)).lr_at
     assert [lr_at(0), lr_at(10)] == pytest.approx([scale * 0.1, scale * 0.01])
     middle = 0.01 + (0.8 - 0.01) / 2
     assert lr_at(5) == pytest.approx(scale * middle)
     assert ("SOLVER.BASE_LR comes to" in caplog.text) == ("BASE_LR_BATCH_SIZE" in batches)
+
+
+def test_a_checkpoint_describes_classes_and_input_and_no_worker_outlives_its_use(experiment, tmp_path, monkeypatch):
+    def workers():
+        return sum(process.name.startswith("video-reader") for process in multiprocessing.active_children())
+
+    def validated(*args, **options):
+        before = workers()
+        found = evaluate(*args, **options)
+        seen.append((before, workers() - before))
+        return found
+
+    seen, evaluate = [], training.evaluate_from_config
+    monkeypatch.setattr(training, "evaluate_from_config", validated)
+    run(experiment, tmp_path, "DATA_LOADER.NUM_WORKERS", "1", "REPORT.ENABLE", "False", stages=["train"])
+    assert seen == [(1, 1), (0, 1)]  # before: training's, gone with the last epoch; during: validation's, each time new
+    assert workers() == 0
+
+    checkpoint = load_checkpoint(newest(tmp_path))
+    assert checkpoint["classes"] == CLASSES
+    assert checkpoint["input"] == {
+        "num_frames": 2,
+        "sampling": "dense",
+        "sampling_rate": 4,
+        "target_fps": 30,
+        "short_side": 36,
+        "crop_size": 32,
+        "mean": [0.45, 0.45, 0.45],
+        "std": [0.225, 0.225, 0.225],
+    }

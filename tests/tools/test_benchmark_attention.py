@@ -2,17 +2,12 @@
 
 import argparse
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tools import benchmark_attention as benchmark
 from videofib.attention import Support, sparse_attention
-
-SCRIPT = Path(benchmark.__file__)
 
 
 def settings(**changes):
@@ -44,27 +39,15 @@ def test_peak_memory_sees_what_a_call_allocates():
     assert output <= found["cpu"] < 20 * output
 
 
-def test_command_writes_a_table_a_file_and_a_picture(tmp_path):
-    options = [
-        "--tokens",
-        "20",
-        "33",
-        "--heads",
-        "2",
-        "--head-dim",
-        "8",
-        "--repeats",
-        "1",
-        "--turn-ms",
-        "1",
-        "--backward",
-        "--no-memory",
-    ]
+def test_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys, monkeypatch):
+    options = ["--tokens", "20", "33", "--heads", "2", "--head-dim", "8", "--repeats", "1", "--turn-ms", "1"]
+    options += ["--backward", "--no-memory"]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
-    done = subprocess.run([sys.executable, SCRIPT, *options, *files], capture_output=True, text=True, check=True)
+    monkeypatch.setattr("sys.argv", ["benchmark_attention.py", *options, *map(str, files)])
+    benchmark.main()
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [row["tokens"] for row in figures["rows"]] == [20] * 5 + [33] * 5
     assert {row["contender"] for row in figures["rows"]} == {"sdpa", "sdpa, mask", "index gather", "gather", "cpu"}
     assert all(row["ms"] > 0 and row["ratio_to_sdpa"] > 0 for row in figures["rows"])
-    assert len(done.stdout.splitlines()) == 2 + len(figures["rows"])
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(figures["rows"])
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")

@@ -1,19 +1,15 @@
-"""The loader's benchmark runs all contenders on real files and says what it measured."""
+"""The loader's benchmark runs all contenders on real files and reports its measurements."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 
+from tools import benchmark_loader
 from videofib.data.lists.manifest import ManifestRow, write_list, write_manifest
 from videofib.prep.encode import write_video
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "benchmark_loader.py"
 
-
-def test_command_writes_a_table_a_file_and_a_picture(tmp_path):
+def test_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys, monkeypatch):
     rows = [ManifestRow(f"{i}.mp4", i % 2, "train", num_frames=30, fps=25.0) for i in range(9)]
     for row in rows:
         write_video(tmp_path / row.path, np.zeros((30, 48, 64, 3), np.uint8), 25)
@@ -21,11 +17,12 @@ def test_command_writes_a_table_a_file_and_a_picture(tmp_path):
     write_manifest(tmp_path / "manifest.parquet", rows)
     options = ["--data", tmp_path, "--frames", "4", "--rate", "4", "--size", "32", "--turns", "1"]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
-    done = subprocess.run([sys.executable, SCRIPT, *options, *files], capture_output=True, text=True, check=True)
+    monkeypatch.setattr("sys.argv", ["benchmark_loader.py", *map(str, [*options, *files])])
+    benchmark_loader.main()
     found = json.loads((tmp_path / "figures.json").read_text())
     assert [row["loader"] for row in found] == ["bare decord", "whole video", "videofib auto"]
     assert found[0]["of_bare_decord"] == found[1]["of_whole_video"] == 1
     assert all(row["clips_per_second"] > 0 for row in found)
     assert 0 < found[2]["decoding"] + found[2]["transforms"] < 1
-    assert "| videofib auto | 32 | 2 |" in done.stdout
+    assert "| videofib auto | 32 | 2 |" in capsys.readouterr().out
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")

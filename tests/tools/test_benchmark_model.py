@@ -1,32 +1,33 @@
-"""Whole models are timed and weighed, each in a process of its own."""
+"""Time and memory of complete models, each in a process of its own."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "benchmark_model.py"
+from tools import benchmark_model
+
 SMALL = ["--size", "32", "--width", "24", "--depth", "1", "--heads", "3", "--repeats", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [[], ["--train", "--checkpointing"]], ids=["inference", "training"])
-def test_command_writes_a_table_a_file_and_a_picture(train, tmp_path):
+def test_command_writes_a_table_a_file_and_a_picture(train, tmp_path, capsys, monkeypatch):
     options = [*SMALL, *train, "--frames", "2", "3", "--attention", "joint", "joint_fibottention"]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
-    done = subprocess.run([sys.executable, SCRIPT, *options, *files], capture_output=True, text=True, check=True)
+    monkeypatch.setattr("sys.argv", ["benchmark_model.py", *options, *map(str, files)])
+    benchmark_model.main()
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert [(row["frames"], row["tokens"]) for row in rows] == [(2, 8), (2, 8), (3, 12), (3, 12)]
     assert [row["ratio"] for row in rows[::2]] == [1, 1]
     assert all(row["seconds"] > 0 and 0.05 < row["peak_gib"] < 4 for row in rows)  # torch alone holds some 0.3 GiB
-    assert len(done.stdout.splitlines()) == 2 + len(rows)
+    assert len(capsys.readouterr().out.splitlines()) == 2 + len(rows)
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_process_that_dies_is_named():
+def test_a_process_that_dies_is_named(capfd, monkeypatch):
     options = [*SMALL, "--frames", "2", "--attention", "joint", "--width", "25"]  # a width that heads do not divide
-    done = subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True)
-    assert done.returncode
-    assert "joint, 2 frames: its process died" in done.stderr
-    assert "embed_dim" in done.stderr or "dim=25" in done.stderr
+    monkeypatch.setattr("sys.argv", ["benchmark_model.py", *options])
+    with pytest.raises(SystemExit, match="joint, 2 frames: its process died"):
+        benchmark_model.main()
+    said = capfd.readouterr().err
+    assert "embed_dim" in said or "dim=25" in said

@@ -1,4 +1,4 @@
-"""The tool on real clips: what it writes, and what it says of what it cannot read."""
+"""The tool on real clips: what it writes, and how it reports what it cannot read."""
 
 import runpy
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_training_clips(folder, shared_data, tmp_path, capsys):
     page = (tmp_path / "index.html").read_text()
     assert page.count("<figure>") == 6
     assert "jack &amp; jill" in page
-    assert "Not shown: MIXUP" in page
+    assert "MIXUP, which mixes these clips afterwards, is not shown" in page
     assert page.count("hostile/html_error_page.mp4") >= 2  # in the list of unreadable ones, and where it stands
     moving = sorted((tmp_path / "clips").glob("video001_clip??.webp"))
     with Image.open(moving[0]) as first, Image.open(moving[1]) as second:

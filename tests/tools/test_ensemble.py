@@ -46,7 +46,7 @@ def reordered(scores, order):
 
 @pytest.fixture
 def ensemble(tmp_path, capsys, monkeypatch):
-    """Runs the tool on members; returns its exit code, and what it said on stdout and stderr."""
+    """Runs the tool on members; returns its exit code, and what it printed to stdout and stderr."""
 
     def run(*members, words=()):
         files = []
@@ -81,7 +81,7 @@ def test_the_weighted_mean_of_runs_in_any_order(ensemble, tmp_path):
     assert [(member["weight"], member["top1_acc"]) for member in results["members"]] == [(1.0, 50.0), (3.0, 50.0)]
     lines = done.out.splitlines()
     assert len(lines) == 3
-    assert lines[-1].startswith("together: top1_acc 50.00 [")
+    assert lines[-1].startswith("ensemble: top1_acc 50.00 [")
 
 
 def test_a_video_that_one_run_could_not_read_has_the_others_scores(ensemble, tmp_path):
@@ -103,7 +103,7 @@ def test_runs_of_several_classes(ensemble):
     several = {"labels": torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 1]]), "kind": "sigmoid"}
     done = ensemble(replace(ONE, **several), replace(TWO, **several))
     assert done.code == 0
-    assert "together: mAP " in done.out
+    assert "ensemble: mAP " in done.out
 
 
 @pytest.mark.parametrize(
@@ -111,20 +111,20 @@ def test_runs_of_several_classes(ensemble):
     [
         (reordered(TWO, [0, 1, 2]), "run 2 lacks 1 videos that run 1 has, such as 'e.mp4'"),
         (replace(TWO, ids=["x.mp4", *IDS[1:]]), "run 2 lacks 1 videos that run 1 has, such as 'a.mp4'"),
-        (replace(TWO, kind="logit"), "run 2 has scores of the kind logit, run 1 of the kind softmax"),
+        (replace(TWO, kind="logit"), "run 2 has logit scores, run 1 has softmax scores"),
         (replace(TWO, scores=torch.ones(4, 3)), "run 2 has 3 classes, run 1 has 2"),
         (replace(TWO, class_names=["run", "sit"]), "class 1 is 'sit' in run 2, 'jump' in run 1"),
         (replace(TWO, labels=torch.tensor([0, 1, 1, 1])), "run 2 has other labels than run 1"),
     ],
 )
-def test_runs_that_do_not_fit_are_told_in_one_line(ensemble, other, message):
+def test_runs_that_do_not_fit_are_one_line(ensemble, other, message):
     done = ensemble(replace(ONE, class_names=["run", "jump"]), other)
     assert done.code.startswith("error: ")
     assert message in done.code
     assert "\n" not in done.code
 
 
-def test_wrong_words_are_refused(ensemble, tmp_path):
+def test_wrong_options_are_refused(ensemble, tmp_path):
     for words, message in [
         (["--weights", "1"], "a weight above 0 for each"),
         (["--weights", "1", "-1"], "a weight above 0 for each"),

@@ -1,17 +1,15 @@
 """Every way of sampling and augmenting at once, from the command line to the figures of a test."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from videofib.checkpoint.file import load_checkpoint
+from tests.experiment import results, stats, weights
+from videofib.commands.run import main
 from videofib.prep.encode import write_video
+from videofib.tracking.log import close_logging
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = {
@@ -50,36 +48,29 @@ def data(tmp_path_factory):
             frames[..., i % 2] += 150
             write_video(folder / f"{split}{i}.mp4", frames, [25, 30, 50][i % 3])
         (folder / f"{split}.csv").write_text("".join(f"{split}{i}.mp4 {i % 2}\n" for i in range(count)))
-    (folder / "train5.mp4").write_text("this is no video\n" * 100)
+    (folder / "train5.mp4").write_text("this is not a video\n" * 100)
     return folder
 
 
 def run(data, out, **changes):
     values = {**SMALL, **EVERYTHING, "DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": out, **changes}
     config = ROOT / "configs" / "Motion" / "TimeSformerXXS_joint_8x3_48.yaml"
-    command = [sys.executable, ROOT / "tools" / "run_net.py", "--cfg", config]
-    done = subprocess.run(
-        [*map(str, command), *(str(word) for pair in values.items() for word in pair)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # weights are equal to the last bit for one number of threads
-    )
-    assert done.returncode == 0, done.stderr
-    weights = load_checkpoint(out / "checkpoints" / "checkpoint_epoch_00002.pyth")["model_state"]
-    return torch.cat([value.flatten() for value in weights.values()])
+    try:
+        main(["--cfg", str(config), *(str(word) for pair in values.items() for word in pair)])
+    finally:
+        close_logging()
+    return weights(out)
 
 
 def test_everything_at_once_trains_resumes_and_tests(data, tmp_path):
-    whole = run(data, tmp_path, **{"DATA_LOADER.NUM_WORKERS": 2})
-    stats = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
-    for epoch in (line for line in stats if line["_type"] == "train_epoch"):
+    expected = run(data, tmp_path, **{"DATA_LOADER.NUM_WORKERS": 2})
+    for epoch in stats(tmp_path, "train_epoch"):
         assert epoch["clips_per_second"] * epoch["seconds"] == pytest.approx(12, abs=0.5)  # two of each of six videos
         assert epoch["replaced_videos"] == 1
-    results = json.loads((tmp_path / "test_results.json").read_text())
-    assert (results["num_videos"], results["num_views"], results["skipped"]) == (3, 6, [])
+    found = results(tmp_path)
+    assert (found["num_videos"], found["num_views"], found["skipped"]) == (3, 6, [])
 
     (tmp_path / "checkpoints" / "checkpoint_epoch_00002.pyth").unlink()
     resumed = run(data, tmp_path, **{"DATA_LOADER.NUM_WORKERS": 0, "TEST.ENABLE": False})
     assert "1 of 2 epochs are done" in (tmp_path / "log.txt").read_text()
-    assert torch.equal(resumed, whole)
+    assert torch.equal(resumed, expected)

@@ -1,20 +1,19 @@
 """Each baseline by its own config, with small clips: two steps of training, validation and a multi-view test."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from videofib.checkpoint.file import save_checkpoint
-from videofib.config.defaults import load_config
+from tests.experiment import results, stats
+from videofib.checkpoint.file import ModelDescription, Position, TrainingState
+from videofib.checkpoint.manager import CheckpointManager
+from videofib.commands.run import main
+from videofib.config import load_config
 from videofib.metrics.scores import read_scores
-from videofib.prep.encode import write_video
 from videofib.run.models import build_model
+from videofib.tracking.log import close_logging
 
 ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 4, "val": 2, "test": 3}
@@ -31,36 +30,29 @@ SMALL = {
     "DATA.TRAIN_CROP_SIZE": 32,
     "DATA.TEST_CROP_SIZE": 40,
     "DATA_LOADER.NUM_WORKERS": 0,
-    "MODEL.NUM_CLASSES": 2,
+    "MODEL.NUM_CLASSES": 3,
     "SOLVER.MAX_EPOCH": 1,
     "SOLVER.WARMUP_EPOCHS": 0,
 }
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Small clips, encoded, whose colour is their class."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
+@pytest.fixture
+def data(experiment, tmp_path):
+    """Lists of few clips."""
+    folder = tmp_path / "data"
+    folder.mkdir()
     for split, count in SPLITS.items():
-        for i in range(count):
-            frames = rng.integers(0, 60, (16, 48, 64, 3), dtype=np.uint8)
-            frames[..., i % 2] += 150
-            write_video(folder / f"{split}{i}.mp4", frames, 30)
-        (folder / f"{split}.csv").write_text("".join(f"{split}{i}.mp4 {i % 2}\n" for i in range(count)))
-    return folder
+        rows = (experiment / f"{split}.csv").read_text().splitlines(keepends=True)
+        (folder / f"{split}.csv").write_text("".join(rows[:count]))
+    return {"DATA.PATH_TO_DATA_DIR": folder, "DATA.PATH_PREFIX": experiment}
 
 
 def run(file, data, out, **changes):
-    values = {**SMALL, "DATA.PATH_TO_DATA_DIR": data, "OUTPUT_DIR": out, **changes}
-    command = [sys.executable, ROOT / "tools" / "run_net.py", "--cfg", file]
-    return subprocess.run(
-        [*map(str, command), *(str(word) for pair in values.items() for word in pair)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    values = {**SMALL, **data, "OUTPUT_DIR": out, **changes}
+    try:
+        main(["--cfg", str(file), *(str(word) for pair in values.items() for word in pair)])
+    finally:
+        close_logging()
 
 
 @pytest.mark.slow
@@ -69,33 +61,31 @@ def test_baseline_trains_and_tests(file, data, tmp_path):
     changes = {"DATA.TEST_CROP_SIZE": 32} if file.name.startswith("MViT") else {}
     if file.name.startswith("SlowFast"):  # whose two pathways go through two processes, too
         changes |= {"NUM_GPUS": 2, "TRAIN.EMA_DECAY": 0.5}
-    done = run(file, data, tmp_path, **changes)
-    assert done.returncode == 0, done.stderr
-    stats = [json.loads(line) for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
-    assert [line["_type"] for line in stats] == ["train_iter"] * 2 + ["train_epoch", "val_epoch", "test_final"]
-    assert all(line["grad_norm"] > 0 for line in stats[:2])
-    found = json.loads((tmp_path / "test_results.json").read_text())
+    run(file, data, tmp_path, **changes)
+    lines = stats(tmp_path)
+    assert [line["_type"] for line in lines] == ["train_iter"] * 2 + ["train_epoch", "val_epoch", "test_final"]
+    assert all(line["grad_norm"] > 0 for line in lines[:2])
+    found = results(tmp_path)
     assert (found["num_videos"], found["num_views"], found["skipped"]) == (3, 2, [])
     np.testing.assert_allclose(read_scores(tmp_path / "test_scores.parquet").scores.sum(1), 1, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_a_change_that_the_weights_do_not_show_is_named(data, tmp_path):
+def test_a_change_that_weights_do_not_show_is_named(data, tmp_path, capsys):
     file = ROOT / "configs" / "Kinetics" / "SlowFast_R50_8x8_224.yaml"
-    cfg = load_config(file, ["MODEL.NUM_CLASSES", "2"])
+    cfg = load_config(file, ["MODEL.NUM_CLASSES", "3"])
     model = build_model(cfg)
-    checkpoint = save_checkpoint(tmp_path, 1, model, torch.optim.SGD(model.parameters()), config=cfg.dump())
+    state = TrainingState(model, torch.optim.SGD(model.parameters()))
+    checkpoint = CheckpointManager(tmp_path, state, ModelDescription(cfg.dump())).save(Position(1))
     changes = {"TRAIN.ENABLE": False, "TEST.CHECKPOINT_FILE_PATH": checkpoint, "SLOWFAST.ALPHA": 2}
-    done = run(file, data, tmp_path, **changes)
-    assert done.returncode == 0, done.stderr
-    assert "SLOWFAST.ALPHA 4 -> 2" in done.stderr + done.stdout
+    run(file, data, tmp_path, **changes)
+    assert "SLOWFAST.ALPHA 4 -> 2" in "".join(capsys.readouterr())
 
 
-def test_what_does_not_fit_is_said_in_one_line(data, tmp_path):
+def test_settings_that_do_not_fit_are_one_line(data, tmp_path, capsys):
     file = ROOT / "configs" / "Kinetics" / "SlowFast_R50_8x8_224.yaml"
-    done = run(file, data, tmp_path, **{"DATA.NUM_FRAMES": 10})
-    assert done.returncode == 2
-    (said,) = [line for line in done.stderr.splitlines() if "error: " in line]
-    assert said.endswith(
-        "the config describes no model: SlowFast's slow pathway needs T that divides by alpha; got T=10, alpha=4"
-    )
+    with pytest.raises(SystemExit) as caught:
+        run(file, data, tmp_path, **{"DATA.NUM_FRAMES": 10})
+    assert caught.value.code == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert said.endswith("the config describes no model: SlowFast needs T to be a multiple of alpha; got T=10, alpha=4")

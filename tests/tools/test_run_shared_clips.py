@@ -1,23 +1,16 @@
 """Processes that share each clip (TRAIN.CONTEXT_PARALLEL) train and test to what one process does."""
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
+from tests.experiment import results, run, stats
 from videofib.checkpoint.file import load_checkpoint
 from videofib.metrics.scores import read_scores
-from videofib.prep.encode import write_video
-from videofib.run.main import main
-from videofib.tracking.log import close_logging
 
-ROOT = Path(__file__).parents[2]
 SPLITS = {"train": 9, "val": 3, "test": 3}  # of the training videos one does not decode
 CONFIG = {
     "LOG_PERIOD": 1,
@@ -48,46 +41,25 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    """A config file beside a data folder whose classes are colours."""
-    folder = tmp_path_factory.mktemp("experiment")
-    rng = np.random.default_rng(0)
+def shared_clips(experiment, tmp_path_factory):
+    """A config file beside lists of the experiment's clips, with a broken one to train on and to test."""
+    folder = tmp_path_factory.mktemp("shared clips")
+    broken = folder / "broken.mp4"
+    broken.write_text("this is not a video\n" * 100)
     for split, count in SPLITS.items():
-        names = [f"{split}{i}.mp4" for i in range(count)]
-        for i, name in enumerate(names):
-            frames = rng.integers(0, 60, (12, 48, 64, 3), dtype=np.uint8)
-            frames[..., i % 3] += 150
-            write_video(folder / name, frames, 30)
+        rows = [f"{experiment / f'{split} {i}.mp4'} {i % 3}\n" for i in range(count)]
         if split != "val":
-            (folder / names[-1]).write_text("this is no video\n" * 100)
-        (folder / f"{split}.csv").write_text("".join(f"{name} {i % 3}\n" for i, name in enumerate(names)))
+            rows[-1] = f"{broken} {(count - 1) % 3}\n"
+        (folder / f"{split}.csv").write_text("".join(rows))
     config = {**CONFIG, "DATA": {**CONFIG["DATA"], "PATH_TO_DATA_DIR": str(folder)}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-
-
-def run(experiment, out, *overrides, stages=None):
-    main(stages, ["--cfg", str(experiment / "config.yaml"), "OUTPUT_DIR", str(out), *overrides])
-    close_logging()
-    return out
-
-
 @pytest.fixture(scope="module")
-def alone(experiment):
+def alone(shared_clips):
     """What one process trains and tests, with mixed clips and stochastic depth."""
-    return run(experiment, experiment / "alone", "MIXUP.ENABLE", "True")
-
-
-def lines(run_folder, kind):
-    found = [json.loads(line) for line in (run_folder / "stats.jsonl").read_text().splitlines()]
-    return [line for line in found if line["_type"] == kind]
+    return run(shared_clips, shared_clips / "alone", "MIXUP.ENABLE", "True")
 
 
 def weights(run_folder):
@@ -102,7 +74,7 @@ def assert_same_run(found, expected):
         "train_epoch": ("loss", "replaced_videos"),
         "val_epoch": ("top1_acc", "num_videos"),
     }.items():
-        a, b = lines(found, kind), lines(expected, kind)
+        a, b = stats(found, kind), stats(expected, kind)
         assert len(a) == len(b) > 0
         for key in keys:
             pairs = [line[key] for line in a], pytest.approx([line[key] for line in b], rel=1e-5, abs=1e-5)
@@ -110,46 +82,44 @@ def assert_same_run(found, expected):
 
 
 def assert_same_test(found, expected):
-    a, b = (json.loads((folder / "test_results.json").read_text()) for folder in (found, expected))
+    a, b = (results(folder) for folder in (found, expected))
     for key in ("top1_acc", "top5_acc", "per_class_acc", "num_videos", "num_views", "skipped"):
         assert a[key] == b[key]
-    assert [entry["video"] for entry in a["skipped"]] == ["test2.mp4"]
+    assert [Path(entry["video"]).name for entry in a["skipped"]] == ["broken.mp4"]
     a, b = (read_scores(folder / "test_scores.parquet").scores for folder in (found, expected))
     torch.testing.assert_close(a, b, rtol=0, atol=1e-5, equal_nan=True)
 
 
-def test_two_processes_sharing_clips_train_and_test_as_one_does(experiment, alone):
+def test_two_processes_sharing_clips_train_and_test_as_one_does(shared_clips, alone):
     shared = ["NUM_GPUS", "2", "TRAIN.CONTEXT_PARALLEL", "2", "MIXUP.ENABLE", "True"]
-    out = run(experiment, experiment / "shared", *shared)
+    out = run(shared_clips, shared_clips / "shared", *shared)
     assert_same_run(out, alone)
     torch.testing.assert_close(weights(out), weights(alone), rtol=0, atol=1e-5)
     assert_same_test(out, alone)
     (within,) = (out / "checkpoints").glob("checkpoint_epoch_00001_step_*.pyth")
-    assert len(load_checkpoint(within)["states"]) == 1  # the two need the same
-    assert sum(line["replaced_videos"] for line in lines(alone, "train_epoch")) > 0
+    assert len(load_checkpoint(within)["states"]) == 1  # both need the same
+    assert sum(line["replaced_videos"] for line in stats(alone, "train_epoch")) > 0
 
 
-def test_a_run_of_one_process_goes_on_within_an_epoch_as_two_that_share_clips(experiment, alone, tmp_path):
+def test_two_processes_that_share_clips_resume_a_run_of_one_within_an_epoch(shared_clips, alone, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     (within,) = (alone / "checkpoints").glob("checkpoint_epoch_00001_step_*.pyth")
     shutil.copy(within, tmp_path / "checkpoints")
     shared = ["NUM_GPUS", "2", "TRAIN.CONTEXT_PARALLEL", "2", "MIXUP.ENABLE", "True"]
-    config = ["--cfg", experiment / "config.yaml", "OUTPUT_DIR", tmp_path]
-    command = [sys.executable, ROOT / "tools" / "train_net.py", *config, *shared]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    run(shared_clips, tmp_path, *shared, stages=["train"])
     log = (tmp_path / "log.txt").read_text()
     assert "of 2 epochs and 1 steps are done" in log
-    assert "other chance is drawn" not in log
+    assert "another random state" not in log
     torch.testing.assert_close(weights(tmp_path), weights(alone), rtol=0, atol=1e-5)
-    assert lines(tmp_path, "train_epoch")[0]["loss"] == pytest.approx(lines(alone, "train_epoch")[1]["loss"], abs=1e-5)
+    assert stats(tmp_path, "train_epoch")[0]["loss"] == pytest.approx(stats(alone, "train_epoch")[1]["loss"], abs=1e-5)
 
 
-def test_two_groups_of_two_train_and_test_as_one_process_does(experiment, tmp_path):
+@pytest.mark.slow
+def test_two_groups_of_two_train_and_test_as_one_process_does(shared_clips, tmp_path):
     """What differs by share of the data, stochastic depth and mixing, is off."""
     plain = ["TIMESFORMER.DROP_PATH_RATE", "0", "SOLVER.MAX_EPOCH", "1"]
-    one = run(experiment, tmp_path / "one", *plain)
-    four = run(experiment, tmp_path / "four", *plain, "NUM_GPUS", "4", "TRAIN.CONTEXT_PARALLEL", "2")
+    one = run(shared_clips, tmp_path / "one", *plain)
+    four = run(shared_clips, tmp_path / "four", *plain, "NUM_GPUS", "4", "TRAIN.CONTEXT_PARALLEL", "2")
     assert_same_run(four, one)
     assert_same_test(four, one)
-    assert lines(four, "train_epoch")[0]["clip_top1_acc"] == lines(one, "train_epoch")[0]["clip_top1_acc"]
+    assert stats(four, "train_epoch")[0]["clip_top1_acc"] == stats(one, "train_epoch")[0]["clip_top1_acc"]

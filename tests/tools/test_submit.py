@@ -1,4 +1,4 @@
-"""Submitting a run: a real job of submitit's local kind, asked to make room in the middle, goes on in its next turn."""
+"""Submitting a run: a real local job of submitit that is told to stop saves, is queued again, and resumes."""
 
 import os
 import signal
@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tools.test_run_net import ROOT, experiment, run, weights  # noqa: F401, experiment is a fixture
+from tests.experiment import run, weights
+from videofib.commands.submit import main
 
+ROOT = Path(__file__).parents[2]
 submitit = pytest.importorskip("submitit")
 
 
-def submit(experiment, out, *words):  # noqa: F811
-    tool = [sys.executable, str(ROOT / "tools" / "submit.py"), "--cluster", "local", "--gpus", "2", "--wait"]
-    config = ["--cfg", str(experiment / "config.yaml"), "OUTPUT_DIR", str(out), "TEST.ENABLE", "False", *words]
-    return subprocess.Popen([*tool, *config], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def words(experiment, out):
+    job = ["--cluster", "local", "--gpus", "2", "--wait"]
+    return [*job, "--cfg", str(experiment / "config.yaml"), "OUTPUT_DIR", str(out), "TEST.ENABLE", "False"]
 
 
 def wait_for(condition, process):
@@ -27,7 +28,7 @@ def wait_for(condition, process):
             return
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    raise AssertionError("it never came")
+    raise AssertionError("waited in vain")
 
 
 def task_of(pid):
@@ -40,36 +41,34 @@ def task_of(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc, which only Linux has")
-def test_a_job_that_must_make_room_saves_and_goes_on(experiment, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_a_preempted_job_saves_and_resumes(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     epochs = ["SOLVER.MAX_EPOCH", "12", "TRAIN.EVAL_PERIOD", "100", "TRAIN.CHECKPOINT_PERIOD", "100"]
     out = tmp_path / "job run"
-    process = submit(experiment, out, *epochs, "LOG_PERIOD", "1")
+    command = [sys.executable, str(ROOT / "tools" / "submit.py"), *words(experiment, out), *epochs, "LOG_PERIOD", "1"]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     stats, log = out / "stats.jsonl", out / "log.txt"
     wait_for(lambda: stats.is_file() and '"epoch": 2' in stats.read_text(), process)
     os.kill(task_of(process.pid), signal.SIGUSR2)  # as Slurm does
     said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert f"what it says is in {out}/job/" in said
-    assert "it is saved, and the same command goes on" in log.read_text()
-    assert "going on from" in log.read_text()
+    assert f"its output is in {out}/job/" in said
+    assert "and saved; run the same command to resume" in log.read_text()
+    assert "resuming from" in log.read_text()
     assert "2 process(es)" in log.read_text()
 
-    torch.set_num_threads(1)
     run(experiment, tmp_path / "calm", *epochs, "NUM_GPUS", "2", stages=["train"])
     assert torch.equal(weights(out, 12), weights(tmp_path / "calm", 12))
 
 
-def test_a_mistake_is_told_before_anything_is_submitted(experiment, tmp_path, monkeypatch):  # noqa: F811
-    process = submit(experiment, tmp_path / "out", "SOLVER.BASE", "1")
-    assert "error: unknown key SOLVER.BASE in the command line" in process.communicate()[1]
-    assert process.returncode == 1
+def test_a_mistake_is_reported_before_anything_is_submitted(experiment, tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: unknown key SOLVER\.BASE on the command line"):
+        main([*words(experiment, tmp_path / "out"), "SOLVER.BASE", "1"])
     assert not (tmp_path / "out").exists()
 
 
-def test_where_submitit_is_missing_it_is_named(experiment, tmp_path, monkeypatch):  # noqa: F811
-    (tmp_path / "submitit.py").write_text("raise ImportError")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
-    process = submit(experiment, tmp_path / "out")
-    assert "pip install 'videofib[slurm]'" in process.communicate()[1]
+def test_where_submitit_is_missing_it_is_named(experiment, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(SystemExit, match=r"^error: .*pip install 'videofib\[slurm\]'"):
+        main(words(experiment, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What is written down of the source, the machine and the command."""
+"""The record of the source, the machine and the command."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def test_no_checkout_and_another_projects_checkout_have_no_state(checkout, tmp_p
     assert git_state(checkout) == (None, b"")
 
 
-def test_the_record_is_whole_and_the_patch_restores_the_source(checkout, tmp_path, monkeypatch):
+def test_the_record_is_complete_and_the_patch_restores_the_source(checkout, tmp_path, monkeypatch):
     (checkout / "__init__.py").write_text("one = 2\n")
     monkeypatch.setattr(environment, "_SOURCE", checkout)
     out = tmp_path / "out"
@@ -85,7 +85,7 @@ def test_the_record_is_whole_and_the_patch_restores_the_source(checkout, tmp_pat
     assert not (out / "test_source.diff").exists()  # that of the earlier start
 
 
-def test_nothing_tells_who_ran_it(tmp_path, monkeypatch):
+def test_nothing_identifies_the_user(tmp_path, monkeypatch):
     home = tmp_path / "users" / "ada"
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("API_TOKEN", "sesame-sesame")
@@ -97,3 +97,17 @@ def test_nothing_tells_who_ran_it(tmp_path, monkeypatch):
     assert command_line(["python", "~/a b"]) == "python '~/a b'"
     text = json.dumps(write_record(tmp_path / "out"))
     assert "sesame" not in text
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/usr/bin/videofib", "run"], "videofib run"),
+        ([str(environment._SOURCE / "__main__.py"), "run"], "python -m videofib run"),
+        (["tools/run_net.py", "--cfg", "a.yaml"], "python tools/run_net.py --cfg a.yaml"),
+        (["/usr/lib/pytest/__main__.py"], "python /usr/lib/pytest/__main__.py"),
+    ],
+)
+def test_the_command_is_the_one_that_was_typed(tmp_path, monkeypatch, argv, command):
+    monkeypatch.setattr(sys, "argv", argv)
+    assert write_record(tmp_path)["command"] == command

@@ -1,4 +1,4 @@
-"""What a run prints and what it writes down."""
+"""The log that a run prints and writes."""
 
 import json
 import logging
@@ -24,20 +24,20 @@ def test_figures_are_one_json_line_on_stdout_and_in_the_file(tmp_path, capsys):
     assert json.loads((tmp_path / "stats.jsonl").read_text()) == expected
 
 
-def test_words_go_to_the_log_but_not_among_the_figures(tmp_path, capsys):
+def test_messages_go_to_the_log_but_not_to_the_figures(tmp_path, capsys):
     setup_logging(tmp_path)
-    logging.getLogger("videofib.run.main").info("going on")
+    logging.getLogger("videofib.run.main").info("resuming")
     logging.getLogger("videofib.run.main").error("no such file")
     out, err = capsys.readouterr()
-    assert out == "going on\n"
+    assert out == "resuming\n"
     assert err == "no such file\n"
     log = (tmp_path / "log.txt").read_text()
-    assert "INFO going on" in log
+    assert "INFO resuming" in log
     assert "ERROR no such file" in log
     assert (tmp_path / "stats.jsonl").read_text() == ""
 
 
-def test_setting_up_twice_says_things_once(tmp_path, capsys):
+def test_setting_up_twice_logs_once(tmp_path, capsys):
     setup_logging(tmp_path)
     setup_logging(tmp_path)
     log_stats({"loss": 1.0})
@@ -55,7 +55,7 @@ def test_other_ranks_only_warn(tmp_path, capsys):
     assert not (tmp_path / "unused").exists()
 
 
-def test_file_names_that_are_no_text_are_shown_escaped(tmp_path, capsys):
+def test_undecodable_file_names_are_escaped(tmp_path, capsys):
     setup_logging(tmp_path)
     logging.getLogger("videofib").warning("unreadable: %s", "caf\udce9.mp4")
     assert "caf\\udce9.mp4" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Figures reach what is installed of TensorBoard, Weights & Biases and MLflow; what fails there ends no run."""
+"""Figures reach those of TensorBoard, Weights & Biases and MLflow that are installed; their failures end no run."""
 
 import json
 import math
@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from videofib.config.defaults import load_config
-from videofib.run.sinks import attach_sinks
+from videofib.config import load_config
+from videofib.run.main import attach_sinks
 from videofib.tracking import sinks
 from videofib.tracking.log import close_logging, log_stats, setup_logging
 
@@ -31,7 +31,7 @@ def log_all(out, *overrides):
     close_logging()
 
 
-def test_tensorboard_reads_the_figures_at_their_places(tmp_path):
+def test_tensorboard_reads_the_figures_at_their_steps(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     log_all(tmp_path, "TENSORBOARD.ENABLE", "True")
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
@@ -65,7 +65,7 @@ def test_wandb_writes_an_offline_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("key", "package"), [("TENSORBOARD", "tensorboard"), ("WANDB", "wandb"), ("MLFLOW", "mlflow")])
-def test_what_is_not_installed_is_named_with_its_mend(tmp_path, monkeypatch, key, package):
+def test_a_missing_package_is_named_with_its_installation(tmp_path, monkeypatch, key, package):
     blocked = {"tensorboard": "torch.utils.tensorboard"}.get(package, package)
     monkeypatch.setitem(sys.modules, blocked, None)
     cfg = load_config(None, ["OUTPUT_DIR", str(tmp_path), f"{key}.ENABLE", "True"])
@@ -73,9 +73,9 @@ def test_what_is_not_installed_is_named_with_its_mend(tmp_path, monkeypatch, key
         attach_sinks(cfg)
 
 
-def test_a_sink_that_breaks_is_told_once_and_ends_nothing(tmp_path, capsys):
-    def write(figures, place, epoch):
-        calls.append((figures, place, epoch))
+def test_a_failing_sink_is_reported_once_and_the_run_continues(tmp_path, capsys):
+    def write(figures, order, epoch):
+        calls.append((figures, order, epoch))
         raise OSError("no space left")
 
     calls = []
@@ -84,12 +84,12 @@ def test_a_sink_that_breaks_is_told_once_and_ends_nothing(tmp_path, capsys):
     log_stats(STEP)
     log_stats(EPOCH)
     assert calls == [({"train_iter/loss": 0.5}, 15, 1.5)]
-    assert capsys.readouterr().out.count("The sink gets no more figures: OSError: no space left") == 1
+    assert capsys.readouterr().out.count("The sink receives no more figures: OSError: no space left") == 1
     kinds = [json.loads(line)["_type"] for line in (tmp_path / "stats.jsonl").read_text().splitlines()]
     assert kinds == ["train_iter", "val_epoch"]
 
 
-def test_nothing_is_imported_that_is_not_asked_for():
+def test_sinks_that_are_not_used_are_not_imported():
     heavy = ("tensorboard", "wandb", "mlflow")
     script = f"import sys, videofib.run.main; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

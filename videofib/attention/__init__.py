@@ -1,10 +1,10 @@
 """Fibottention: sparse attention whose heads look along Fibonacci-spaced diagonals (arXiv 2406.19391).
 
 Read in this order: ``wythoff`` (which offsets), ``support`` (which pairs), ``functional`` (the op), ``context`` (the op
-shared by several processes), ``module``.
+over a sequence split across processes), ``module``.
 """
 
-from videofib.attention.context import ContextGroup, TokenShard, context_parallel_attention
+from videofib.attention.context import ContextGroup, TokenSlice, check_heads, context_parallel_attention
 from videofib.attention.functional import sparse_attention
 from videofib.attention.module import SelfAttention
 from videofib.attention.support import Support
@@ -14,7 +14,8 @@ __all__ = [
     "ContextGroup",
     "SelfAttention",
     "Support",
-    "TokenShard",
+    "TokenSlice",
+    "check_heads",
     "context_parallel_attention",
     "fibottention_offsets",
     "sparse_attention",

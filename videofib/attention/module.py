@@ -1,4 +1,4 @@
-"""The attention layer a transformer block holds."""
+"""The attention layer of a transformer block."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from videofib.attention.context import TokenShard, context_parallel_attention
+from videofib.attention.context import TokenSlice, context_parallel_attention
 from videofib.attention.functional import BACKENDS, MASKINGS, sparse_attention
 from videofib.attention.support import Support
 
@@ -20,16 +20,17 @@ class SelfAttention(nn.Module):
     Args:
         dim: token width C.
         num_heads: H; must divide ``dim``.
-        support: a :class:`Support`, which fixes the number of tokens, or a function from the number of patch tokens
-            N to one, so that the layer serves any N.
-        num_prefix_tokens: P, tokens in front of the patches; the support must have as many.
+        support: a :class:`Support`, which fixes the number of tokens, or a function that returns the support for N
+            patch tokens, so that the layer takes any N.
+        num_prefix_tokens: P, tokens in front of the patches, as in the support.
         qkv_bias: whether the qkv projection has a bias.
         qk_norm: None, or the epsilon of layer norms over each head's queries and keys (arXiv 2302.05442, section 2).
         attn_drop, proj_drop: dropout of the attention weights and of the output, in training.
         masking, backend: see :func:`sparse_attention`.
 
     Raises:
-        ValueError: ``dim`` not divisible by ``num_heads``, a support for other heads or prefix tokens, an unknown name.
+        ValueError: ``dim`` not divisible by ``num_heads``, a support for another number of heads or prefix tokens, an
+            unknown name.
     """
 
     def __init__(
@@ -73,22 +74,22 @@ class SelfAttention(nn.Module):
         """The support used for N patch tokens."""
         if isinstance(self.support, Support):
             return self.support
-        if torch.compiler.is_compiling():  # a compiler knows N, and may not see a dict change
+        if torch.compiler.is_compiling():  # N is a constant of the graph, and tracing must not change the cache
             return self.support(num_tokens)
         if num_tokens not in self._supports:
             self._supports[num_tokens] = self.support(num_tokens)
         return self._supports[num_tokens]
 
-    def forward(self, x: Tensor, shard: TokenShard | None = None) -> Tensor:
+    def forward(self, x: Tensor, tokens: TokenSlice | None = None) -> Tensor:
         """(B, P+N, C) -> (B, P+N, C).
 
-        Where several processes share the tokens, ``shard`` tells how: x is this process's slice of them, (B, n, C).
+        With context parallelism x holds the local ``tokens`` of the sequence: (B, n, C) -> (B, n, C).
         """
-        total = x.shape[1] if shard is None else shard.total
-        attend = sparse_attention if shard is None else partial(context_parallel_attention, shard=shard)
+        total = x.shape[1] if tokens is None else tokens.total
+        attend = sparse_attention if tokens is None else partial(context_parallel_attention, tokens=tokens)
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         out = attend(
-            self.q_norm(q).to(v.dtype),  # CUDA's autocast makes layer norms give 32 bits, and v has 16
+            self.q_norm(q).to(v.dtype),  # under CUDA's autocast layer norms return 32 bits, and v has 16
             self.k_norm(k).to(v.dtype),
             v,
             self.support_for(total - self.num_prefix_tokens),

@@ -45,7 +45,7 @@ class Support:
         num_tokens: N, prefix tokens not counted.
         num_prefix_tokens: P, tokens in front that see all and are seen by all.
         is_dense: whether every head sees all pairs.
-        code: the support as text, for places that hold no objects, such as graphs; see :meth:`from_code`.
+        code: the support as text, for graphs, which hold no objects; see :meth:`from_code`.
     """
 
     offsets: tuple[Sequence[int], ...]
@@ -92,9 +92,9 @@ class Support:
 
         Args:
             head_order: ``none`` gives head i row i of the Wythoff array; ``per_layer`` permutes the rows by a
-                shuffle seeded with ``layer_index``, as the released code sets out to; ``first_layer`` has layer 0's
-                order in all layers, as the released image model trains.
-            layer_index: the transformer block, from 0; used by ``per_layer`` alone.
+                shuffle seeded with ``layer_index``, as the released code intends; ``first_layer`` uses layer 0's
+                order in all layers, as the released image model does in training.
+            layer_index: the transformer block, from 0; used by ``per_layer`` only.
 
         Raises:
             ValueError: an argument out of range; the message shows it.
@@ -118,15 +118,15 @@ class Support:
     @staticmethod
     @lru_cache(maxsize=256)
     def from_code(code: str) -> Support:
-        """The support that :attr:`code` tells of, as in ``3 heads, 1 + 196 tokens: 1 2 3 5; 4 7; 6 10``: prefix and
-        patch tokens, then each head's offsets.
+        """The support that :attr:`code` describes, such as ``3 heads, 1 + 196 tokens: 1 2 3 5; 4 7; 6 10``: prefix
+        and patch tokens, then each head's offsets.
 
         Raises:
-            ValueError: other text.
+            ValueError: text of another form.
         """
         found = re.fullmatch(r"(\d+) heads, (\d+) \+ (\d+) tokens: (all|[\d; ]*)", code)
         if not found:
-            raise ValueError(f"no support is written so: {code!r}")
+            raise ValueError(f"not the code of a support: {code!r}")
         heads, num_prefix_tokens, num_tokens = map(int, found.groups()[:3])
         if found[4] == "all":
             return Support.dense(heads, num_tokens, num_prefix_tokens=num_prefix_tokens)
@@ -140,8 +140,8 @@ class Support:
     def segments(self, head: int) -> list[Segment]:
         """The diagonals of ``head`` (0-based) as segments: together they are its patch pairs, each exactly once.
 
-        A query that no offset serves, which happens only in the middle of a sequence shorter than twice the
-        smallest offset, sees itself if there is no prefix token for it to see: softmax needs one key.
+        A query that no offset reaches, which happens only in the middle of a sequence shorter than twice the
+        smallest offset, sees itself if there is no prefix token: softmax needs one key.
         """
         n, row = self.num_tokens, self.offsets[head]
         found = []
@@ -180,17 +180,17 @@ class Support:
         return patch_pairs + self.num_heads * p * (p + 2 * self.num_tokens)
 
     def density(self, include_prefix: bool = False) -> float:
-        """Allowed pairs over all pairs; of patch tokens alone (the paper's figure) or with the prefix tokens."""
+        """Allowed pairs / all pairs, of patch tokens only (the paper's figure) or including prefix tokens."""
         side = self.num_tokens + (self.num_prefix_tokens if include_prefix else 0)
         return self.num_pairs(include_prefix) / (self.num_heads * side**2)
 
     def coverage(self) -> float:
-        """The share of patch pairs that at least one head sees."""
+        """The fraction of patch pairs that at least one head sees."""
         union = sorted(set().union(*self.offsets)) if not self.is_dense else range(self.num_tokens)
         return Support((union,), self.num_tokens, self.num_prefix_tokens).density()
 
     def overlap(self) -> torch.Tensor:
-        """Shared offsets of every two heads: int64, (H, H), a head's own number of offsets on the diagonal."""
+        """Offsets that two heads have in common: int64, (H, H); the diagonal counts each head's offsets."""
         rows = [set(row) for row in self.offsets]
         return torch.tensor([[len(a & b) for b in rows] for a in rows])
 

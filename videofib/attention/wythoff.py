@@ -1,8 +1,8 @@
-"""Which diagonals each attention head looks along: whole numbers only, no tensors.
+"""Which diagonals each attention head looks along: integers only, no tensors.
 
 Fibottention (arXiv 2406.19391, section 3) gives head i the offsets of a generalised Fibonacci sequence that starts
-with the i-th row of the Wythoff array. Every positive integer stands in that array exactly once, so no two heads of
-the standard variant ever share an offset:
+with the i-th row of the Wythoff array. Every positive integer occurs in that array exactly once, so no two heads of
+the standard variant share an offset:
 
     head 1   1  2  3  5  8 13 ...
     head 2   4  7 11 18 29 47 ...
@@ -33,8 +33,8 @@ def wythoff_row(head: int) -> tuple[int, int]:
 def window(head: int, num_heads: int, w_min: int, w_max: int) -> int:
     """The largest offset head ``head`` may use: windows grow linearly from w_min (head 1) to w_max (head h).
 
-    Computed in double precision with the operations in the order of the authors' released code, so that rounding
-    falls as it does there. A single head takes w_max.
+    Computed in double precision, with the operations in the order of the authors' released code, so that rounding
+    is the same. A single head takes w_max.
     """
     if num_heads == 1:
         return w_max
@@ -59,15 +59,15 @@ def fibottention_offsets(
         num_heads: h ≥ 1.
         num_tokens: N ≥ 1, prefix (class) tokens not counted.
         w_min: window of the first head, ≥ 1.
-        w_max: window of the last head; by default N // 3, as the paper sets it.
+        w_max: window of the last head; by default N // 3, as in the paper.
         variant: ``wythoff``; or ``modified``, whose rows begin two steps further left in the recurrence, at
             (i - 1, floor(iφ)), and so include the self pair in head 1; or ``modified_early``, as earlier versions of
-            the released code extended the rows: head 1 stays as it is, and the two new entries and the first old one
-            stay whatever the window.
+            the released code extended the rows: head 1 is unchanged, and the two new entries and the first old one
+            are kept whatever the window.
 
     Returns:
-        One sorted list without repeats for each head. A row's first entry stays even where it is above the window, so
-        that no head is empty.
+        For each head one sorted list without duplicates. A row's first entry is kept even above the window, so that
+        no head is empty.
 
     Raises:
         ValueError: an argument out of range; the message shows it.

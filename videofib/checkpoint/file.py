@@ -1,18 +1,17 @@
-"""Checkpoints: everything a run needs to go on, in files that are whole or absent.
+"""Checkpoints: everything that resuming a run takes, and everything that using its model takes, in one file or folder.
 
-``OUTPUT_DIR/checkpoints/checkpoint_epoch_00003.pyth`` is written when three epochs are done, and
-``checkpoint_epoch_00003_step_000120.pyth`` 120 batches later. A sharded model may have folders ``….dcp`` in their place
-(``sharded_checkpoint``); both are read alike, by any number of processes. Files may come from strangers, so they are
-only ever read as tensors and plain values (``weights_only=True``), never as code.
+A file ``….pyth`` is what ``torch.save`` writes; a sharded model may have a folder ``….dcp`` instead
+(``checkpoint.sharded``). Both are read by any number of processes. Files may come from anyone, so they are only ever
+read as tensors and plain values (``weights_only=True``), never as code.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,90 +20,110 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 import videofib
-from videofib.checkpoint.sharded import CONTENT, SUFFIX, map_tensors, read_shares, remove_shares, write_shares
+from videofib.checkpoint.sharded import CONTENT, SUFFIX, map_tensors, read_sharded, write_sharded
 from videofib.distributed import processes
-from videofib.distributed.fsdp import is_sharded, share_of, whole_for_main
+from videofib.distributed.fsdp import full_tensor_on_main, shard_like
 from videofib.files import replacing
 
-logger = logging.getLogger(__name__)
-
-_NAME = re.compile(r"checkpoint_epoch_(\d+)(?:_step_(\d+))?\.(?:pyth|dcp)")
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
+_LATER_KEYS = {"step": 0, "states": [], "classes": None, "input": None}  # which old checkpoints lack
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written, read, or fitted to the model; the message names the file and why."""
 
 
-def save_checkpoint(
-    directory: str | Path,
-    epoch: int,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    step: int = 0,
-    states: Sequence[dict] = (),
-    scaler: torch.amp.GradScaler | None = None,
-    ema: nn.Module | None = None,
-    config: str = "",
-    in_shares: bool = False,
-) -> Path:
-    """Write ``directory/checkpoint_epoch_{epoch:05d}[_step_{step:06d}].pyth``, whole or not at all.
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come.
 
-    Then remove those from within an epoch, unless they are among the newest two. All processes call it; rank 0 writes.
-
-    Args:
+    Attributes:
         epoch: epochs done.
-        step: batches done of the next one.
-        states: by rank, what each process needs to go on within an epoch.
-        ema: the model that holds the averaged weights.
-        config: the run's configuration as YAML.
-        in_shares: where the model is sharded, write a folder ``….dcp``, each process its share; else, the tensors are
-            put together in rank 0 one by one.
+        step: batches done of the next epoch, by each process.
+        states: where step is not 0, by data rank: what a process needs to resume within the epoch. Processes that share
+            clips need the same, and count as one.
     """
-    in_shares = in_shares and is_sharded(model)
-    within = f"_step_{step:06d}" if step else ""
-    path = Path(directory) / f"checkpoint_epoch_{epoch:05d}{within}{SUFFIX if in_shares else '.pyth'}"
+
+    epoch: int = 0
+    step: int = 0
+    states: Sequence[dict] = ()
+
+
+START = Position()
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """The parts of a run whose state a checkpoint holds.
+
+    Attributes:
+        ema: the model that holds the averaged weights.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
+    ema: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What using a saved model takes beside its weights.
+
+    Attributes:
+        config: the run's configuration as YAML.
+        classes: names of the classes, None where they have none.
+        input: how a video becomes the model's input, as plain values; None where nothing is known.
+    """
+
+    config: str = ""
+    classes: Sequence[str] | None = None
+    input: Mapping[str, Any] | None = None
+
+
+def write_checkpoint(
+    path: Path,
+    state: TrainingState,
+    position: Position,
+    description: ModelDescription = ModelDescription(),
+) -> None:
+    """Write a file, or, where its suffix is ``.dcp``, a folder: complete or not at all. All processes call it.
+
+    Into a folder each process writes its own shards; for a file, tensors are put together in rank 0 one by one.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     content = {
-        "model_state": model.state_dict(),
-        "optimizer_state": optimizer.state_dict(),
-        "scaler_state": scaler.state_dict() if scaler else None,
-        "ema_state": ema.state_dict() if ema else None,
-        "epoch": epoch,
-        "step": step,
-        "states": list(states),
-        "config": config,
+        "model_state": state.model.state_dict(),
+        "optimizer_state": state.optimizer.state_dict(),
+        "scaler_state": state.scaler.state_dict() if state.scaler else None,
+        "ema_state": state.ema.state_dict() if state.ema else None,
+        "epoch": position.epoch,
+        "step": position.step,
+        "states": list(position.states),
+        "config": description.config,
+        "classes": None if description.classes is None else list(description.classes),
+        "input": None if description.input is None else dict(description.input),
         "versions": {"videofib": videofib.__version__, "torch": str(torch.__version__)},
     }
     try:
-        if in_shares:
-            write_shares(path, content)
-        else:
-            content = map_tensors(content, lambda tensor, name: whole_for_main(tensor))
-            if processes.is_main():
-                with replacing(path) as partial, partial.open("wb") as file:
-                    torch.save(content, file)
+        if path.suffix == SUFFIX:
+            write_sharded(path, content)
+            return
+        content = map_tensors(content, lambda tensor, name: full_tensor_on_main(tensor))
+        if processes.is_main():
+            with replacing(path) as partial, partial.open("wb") as file:
+                torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {_reason(error)}") from error
-    if processes.is_main():
-        for old in find_checkpoints(directory)[:-2]:
-            if _position_in_name(old)[1]:
-                remove_checkpoint(old)
-    return path
-
-
-def remove_checkpoint(path: Path) -> None:
-    """Remove a file or folder that ``find_checkpoints`` gave, if it is still there."""
-    if path.is_dir():
-        remove_shares(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint of videofib onto the CPU.
 
-    It is compared with the checksums that it was written with, which ``torch.load`` does not do.
+    It is compared with the checksums that it was written with, which ``torch.load`` does not do. What a checkpoint of
+    an earlier version lacks (``classes``, ``input``) is None.
 
     Raises:
         CheckpointError: no such file, a damaged one, one that holds more than tensors and plain values, or one that
@@ -114,8 +133,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     _compare_checksums(path)
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
         found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path} is no videofib checkpoint: expected {sorted(_KEYS)}, found {found}")
-    return {"step": 0, "states": [], **content}
+        raise CheckpointError(f"{path} is not a videofib checkpoint: expected {sorted(_KEYS)}, found {found}")
+    return {**_LATER_KEYS, **content}
 
 
 def read_tensors(path: str | Path) -> Any:
@@ -136,75 +155,27 @@ def read_tensors(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files fail in many ways (zip, pickle, EOF, key, runtime errors)
         if found := re.search(r"(?:GLOBAL|class) (\S+)", str(error)):
-            reason = f"asks to run {found[1]}, and code from files is never run; save its weights alone"
+            reason = f"holds code, {found[1]}, and code from files is never run; save its weights alone"
         else:
-            told = re.split(r"\n|\. ", str(error).rpartition("WeightsUnpickler error:")[2].strip())[0][:200]
-            reason = f"is damaged or no checkpoint: {told or type(error).__name__}"
+            detail = re.split(r"\n|\. ", str(error).rpartition("WeightsUnpickler error:")[2].strip())[0][:200]
+            reason = f"is damaged or not a checkpoint: {detail or type(error).__name__}"
         raise CheckpointError(f"{path} {reason}") from error
 
 
-def _read_folder(folder: Path) -> dict[str, Any]:
-    _compare_checksums(folder / CONTENT)
-    try:
-        return read_shares(folder, read_tensors)
-    except CheckpointError:
-        raise
-    except (Exception, CheckpointException) as error:  # as above
-        raise CheckpointError(f"{folder} is damaged: {str(error)[:300] or type(error).__name__}") from error
-
-
-def find_checkpoints(directory: str | Path) -> list[Path]:
-    """The checkpoints in a folder, those that are least far first."""
-    directory = Path(directory)
-    files = directory.iterdir() if directory.is_dir() else ()
-    return sorted((file for file in files if _NAME.fullmatch(file.name)), key=_position_in_name)
-
-
-def latest_checkpoint(directory: str | Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest readable checkpoint in a folder, None where there are none.
-
-    A damaged one is reported and passed over.
-
-    Raises:
-        CheckpointError: there are some, and all are damaged.
-    """
-    files = find_checkpoints(directory)
-    for path in reversed(files):
-        try:
-            return path, load_checkpoint(path)
-        except CheckpointError as error:
-            logger.warning("%s; looking for the one before it", error)
-    if files:
-        raise CheckpointError(f"none of the {len(files)} checkpoints in {directory} can be read; move them away")
-    return None
-
-
-def resume(
-    checkpoint: dict[str, Any],
-    source: str | Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    scaler: torch.amp.GradScaler | None = None,
-    ema: nn.Module | None = None,
-) -> int:
-    """Put a checkpoint's state into the parts of a run, sharded or not, and return the epochs done.
+def restore(checkpoint: dict[str, Any], source: str | Path, state: TrainingState) -> None:
+    """Load a checkpoint's content into the parts of a run, sharded or not.
 
     The optimizer keeps the weight decay, momentum and so on that it was built with. ``source`` is named in errors.
+
+    Raises:
+        CheckpointError: it does not fit.
     """
-    load_weights(model, checkpoint["model_state"], source)
-    options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    try:
-        optimizer.load_state_dict(_spread(checkpoint["optimizer_state"], optimizer))
-    except ValueError as error:
-        raise CheckpointError(f"{source} was written with another optimizer: {error}") from error
-    for group, own in zip(optimizer.param_groups, options, strict=True):
-        group.update(own)
-    if scaler and checkpoint["scaler_state"]:
-        scaler.load_state_dict(checkpoint["scaler_state"])
-    if ema:
-        load_weights(ema, checkpoint["ema_state"] or checkpoint["model_state"], source)
-    return checkpoint["epoch"]
+    load_weights(state.model, checkpoint["model_state"], source)
+    _restore_optimizer(state.optimizer, checkpoint["optimizer_state"], source)
+    if state.scaler and checkpoint["scaler_state"]:
+        state.scaler.load_state_dict(checkpoint["scaler_state"])
+    if state.ema:
+        load_weights(state.ema, checkpoint["ema_state"] or checkpoint["model_state"], source)
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
@@ -224,39 +195,51 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path)
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError(f"the weights in {source} do not fit the model: {'; '.join(problems[:8])}{more}")
-    model.load_state_dict({key: share_of(tensor, own[key]) for key, tensor in state.items()})
+    model.load_state_dict({key: shard_like(tensor, own[key]) for key, tensor in state.items()})
 
 
-def _spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state with moments spread over processes as their parameters are."""
+def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], source: str | Path) -> None:
+    """Load moments, sharded over processes as their parameters are; options stay the optimizer's own."""
     parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
-    spread = {
-        number: {name: share_of(value, parameters.get(number)) for name, value in values.items()}
-        for number, values in state["state"].items()
+    moments = {
+        number: {name: shard_like(value, parameters.get(number)) for name, value in values.items()}
+        for number, values in saved["state"].items()
     }
-    return {**state, "state": spread}
+    options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    groups = saved["param_groups"]
+    if len(groups) == len(options):  # before loading, since options say on which device moments are kept
+        groups = [{**group, **own} for group, own in zip(groups, options, strict=True)]
+    try:
+        optimizer.load_state_dict({**saved, "state": moments, "param_groups": groups})
+    except ValueError as error:
+        raise CheckpointError(f"{source} was written with another optimizer: {error}") from error
+
+
+def _read_folder(folder: Path) -> dict[str, Any]:
+    _compare_checksums(folder / CONTENT)
+    try:
+        return read_sharded(folder, read_tensors)
+    except CheckpointError:
+        raise
+    except (Exception, CheckpointException) as error:  # as many ways as for files
+        raise CheckpointError(f"{folder} is damaged: {str(error)[:300] or type(error).__name__}") from error
 
 
 def _compare_checksums(path: str | Path) -> None:
     """A flipped bit within a tensor is read as another number, but the archive has the CRC-32 of each tensor."""
-    if not zipfile.is_zipfile(path):
-        return  # an older format of torch, which has none, and in which no checkpoint of ours is
     try:
+        if not zipfile.is_zipfile(path):
+            return  # an older format of torch, which has none, and in which videofib never wrote
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # as above
+    except Exception as error:  # as many ways as for torch.load
         damaged = f"an entry ({error})"
     if damaged:
         raise CheckpointError(f"{path} is damaged: {damaged} is not what was written")
 
 
 def _reason(error: BaseException) -> str:
-    """Why writing failed: torch tells of a full disk as of its buffers; the system's word lies beneath."""
+    """Why writing failed: torch reports a full disk in terms of its buffers, with the system's own error below."""
     while error.__context__ is not None and not isinstance(error, OSError):
         error = error.__context__
     return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-def _position_in_name(path: Path) -> tuple[int, int]:
-    epoch, step = _NAME.fullmatch(path.name).groups()
-    return int(epoch), int(step or 0)

@@ -1,14 +1,14 @@
-"""Checkpoints as folders, into which every process writes its own share of the tensors at the same time.
+"""Checkpoints as folders, into which every process writes its own shards of the tensors at the same time.
 
 ::
 
     checkpoint_epoch_00003.dcp/
-        content.pyth                all that is not sharded, the place and shape of each tensor that is, and the
+        content.pyth                all that is not sharded, the name and shape of each tensor that is, and the
                                     names and checksums of the files beside it; written last
-        shard-00001-*.safetensors   the shares of one process, as torch.distributed.checkpoint lays them out
+        shard-00001-*.safetensors   the shards of one process, as torch.distributed.checkpoint lays them out
 
 The usual metadata of torch.distributed.checkpoint is a pickle, which may hold code. Its safetensors layout has none:
-where a share belongs stands in the head of its file, as JSON. Any number of processes can read the folder.
+where a shard belongs stands in the header of its file, as JSON. Any number of processes can read the folder.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from videofib.files import replacing
 
 SUFFIX = ".dcp"
 CONTENT = "content.pyth"
-_SHARES = "*.safetensors"
+_SHARDS = "*.safetensors"
 
 
-def can_write_shares() -> bool:
-    """Whether this torch has the layout; 2.6, the oldest that videofib takes, does not."""
+def can_write_sharded() -> bool:
+    """Whether this torch has the layout; 2.6, the oldest that videofib supports, has not."""
     writer = getattr(dcp, "HuggingFaceStorageWriter", None)
     return writer is not None and "save_distributed" in inspect.signature(writer).parameters
 
@@ -53,10 +53,10 @@ def map_tensors(tree: Any, change: Callable[[Tensor, str], Any], name: str = "")
     return tree
 
 
-def write_shares(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``content``, whose sharded tensors are DTensors, to ``folder``, whole or not at all; all processes call it.
+def write_sharded(folder: Path, content: dict[str, Any]) -> None:
+    """Write ``content``, whose sharded tensors are DTensors, to ``folder``: complete or not at all.
 
-    What a process that was killed leaves is a hidden ``.*.partial`` folder, which the next attempt at this very
+    All processes call it. One that is killed leaves a hidden ``.*.partial`` folder, which the next attempt at the same
     checkpoint removes.
 
     Raises:
@@ -64,71 +64,71 @@ def write_shares(folder: Path, content: dict[str, Any]) -> None:
     """
     from torch.distributed.checkpoint import HuggingFaceStorageWriter  # which not every torch has
 
-    shares: dict[str, DTensor] = {}
+    shards: dict[str, DTensor] = {}
 
-    def keep_place(tensor: Tensor, name: str) -> Tensor:
+    def set_aside(tensor: Tensor, name: str) -> Tensor:
         if not isinstance(tensor, DTensor):
             return tensor
-        shares[name] = tensor
+        shards[name] = tensor
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-    rest = map_tensors(content, keep_place)
+    rest = map_tensors(content, set_aside)
     partial = folder.with_name(f".{folder.name}.partial")
     if processes.is_main():
         _remove(partial)
         partial.mkdir(parents=True)
     processes.barrier()
     try:
-        dcp.save(shares, storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True))
-    except CheckpointException as error:  # which is no Exception; it lists what went wrong in which process
+        dcp.save(shards, storage_writer=HuggingFaceStorageWriter(str(partial), save_distributed=True))
+    except CheckpointException as error:  # which is not an Exception; it lists what went wrong in which process
         raise OSError("; ".join(f"process {rank}: {failure[0]}" for rank, failure in error.failures.items())) from error
-    every = sorted(partial.glob(_SHARES))
-    own = {file.name: _checksum(file) for file in every[processes.rank() :: processes.world_size()]}
+    files = sorted(partial.glob(_SHARDS))
+    own = {file.name: _checksum(file) for file in files[processes.rank() :: processes.world_size()]}
     checksums = processes.gather(own)
     if checksums is not None:
-        files = {name: value for share in checksums for name, value in share.items()}
+        by_name = {name: value for part in checksums for name, value in part.items()}
         with replacing(partial / CONTENT) as file:
-            torch.save({**rest, "files": files}, file)
+            torch.save({**rest, "files": by_name}, file)
         _remove(folder)
         partial.rename(folder)
         _flush(folder.parent)
 
 
-def read_shares(folder: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
-    """What ``write_shares`` was given, with whole tensors on the CPU; each process reads all of it.
+def read_sharded(folder: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    """What ``write_sharded`` was given, with full tensors on the CPU; each process reads all of it.
 
     Args:
         read: reads ``content.pyth``, as tensors and plain values.
 
     Raises:
-        ValueError: files are missing, altered or too many, or do not hold what the content names.
+        ValueError: files are missing, altered or unknown, or do not hold what the content names.
     """
     from torch.distributed.checkpoint import HuggingFaceStorageReader
 
     content = read(folder / CONTENT)
     named = content.pop("files", None) if isinstance(content, dict) else None
-    found = {file.name: file for file in sorted(folder.glob(_SHARES))}
+    found = {file.name: file for file in sorted(folder.glob(_SHARDS))}
     if not isinstance(named, dict) or named.keys() != found.keys():
-        raise ValueError(f"{CONTENT} names other files than are there: {named}, found {list(found)}")
+        raise ValueError(f"{CONTENT} names other files than the folder has: {named}, found {list(found)}")
     if altered := [name for name, file in found.items() if _checksum(file) != named[name]]:
         raise ValueError(f"{', '.join(altered)} is not what was written")
     tensors: dict[str, Tensor] = {}
 
-    def take_place(tensor: Tensor, name: str) -> Tensor:
+    def allocate(tensor: Tensor, name: str) -> Tensor:
         if not tensor.is_meta:
             return tensor
         tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
         return tensors[name]
 
-    content = map_tensors(content, take_place)
+    content = map_tensors(content, allocate)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is the intent
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is intended here
         dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     return content
 
 
-def remove_shares(folder: Path) -> None:
-    """Remove a checkpoint folder; half removed it no longer looks like one."""
+def remove_sharded(folder: Path) -> None:
+    """Remove a checkpoint folder; once the removal has begun, it no longer looks like one."""
     hidden = folder.with_name(f".{folder.name}.partial")
     _remove(hidden)
     folder.rename(hidden)

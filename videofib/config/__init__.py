@@ -1,1 +1,7 @@
 """The configuration: every key with its default and what it accepts, and how files and the command line change it."""
+
+from videofib.config.declare import ConfigError
+from videofib.config.defaults import KEYS, SECTIONS
+from videofib.config.settings import default_config, differences, known_keys, load_config, value_of
+
+__all__ = ["KEYS", "SECTIONS", "ConfigError", "default_config", "differences", "known_keys", "load_config", "value_of"]

@@ -1,305 +1,339 @@
-"""The configuration: every key, its default, and how a file and the command line change it.
+"""The configuration: every key with its default and all that it accepts.
 
-Key names are those of PySlowFast and TimeSformer where they have one; ours stand beside them under
-ATTENTION and FIBOTTENTION. A key that nothing reads is a defect, and a test looks for it.
+Key names are those of PySlowFast and TimeSformer where they have one; ours stand beside them. ``docs/config.md`` is
+made from this file. A key that nothing reads is a defect, and a test looks for it; another test compares each list of
+choices with what the code offers.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
-import yaml
-from fvcore.common.config import CfgNode
+from videofib.config.declare import Key, Section, integer, list_of, number, one_of, switch, text
 
-from videofib.config.checks import ConfigError, check_config, value_of
-
-_C = CfgNode()
-
-_C.OUTPUT_DIR = "runs/default"
-_C.RNG_SEED = 0
-_C.LOG_PERIOD = 10  # steps between json_stats lines
-_C.NUM_GPUS = 1  # processes on this machine: one a GPU, or that many CPU processes where there is none
-_C.NUM_SHARDS = 1  # machines
-_C.SHARD_ID = 0  # which of them this is
-_C.INIT_METHOD = "tcp://localhost:9999"  # rendezvous of several machines; one machine picks a free port itself
-_C.GLOBAL_BATCH_SIZE = 0  # videos an optimizer step; above TRAIN.BATCH_SIZE gradients are accumulated; 0: off
-
-_C.TRAIN = CfgNode()
-_C.TRAIN.ENABLE = True
-_C.TRAIN.BATCH_SIZE = 8  # videos a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips
-_C.TRAIN.EVAL_PERIOD = 1  # epochs
-_C.TRAIN.CHECKPOINT_PERIOD = 1  # epochs
-_C.TRAIN.CHECKPOINT_STEPS = 0  # batches between checkpoints within an epoch; 0: none
-_C.TRAIN.AUTO_RESUME = True  # go on from the newest checkpoint in OUTPUT_DIR
-_C.TRAIN.CHECKPOINT_FILE_PATH = ""  # weights to start from: ours, TimeSformer's, Hugging Face's, timm's, VideoMAE's
-_C.TRAIN.STRATEGY = "ddp"  # of several processes: ddp (each has all weights) | fsdp (each its share of them)
-_C.TRAIN.SHARDED_CHECKPOINTS = False  # fsdp: folders .dcp into which each process writes its share, not one file
-_C.TRAIN.MIXED_PRECISION = False
-_C.TRAIN.MIXED_PRECISION_DTYPE = "bf16"  # bf16 | fp16
-_C.TRAIN.FREEZE = []  # patterns of parameters that do not learn, such as ["patch_embed.*", "blocks.[0-5].*"]
-_C.TRAIN.LINEAR_PROBE = False  # only the classifier learns, on what the model sees without dropout
-_C.TRAIN.COMPILE = False  # compile the model (torch.compile); the first steps then take minutes
-_C.TRAIN.CONTEXT_PARALLEL = 1  # processes that share the tokens of each clip, for clips too long for one; also in tests
-_C.TRAIN.EMA_DECAY = 0.0  # 0: no moving average of the weights
-
-_C.CHECKPOINT = CfgNode()
-_C.CHECKPOINT.KEEP = 0  # so many of the newest stay, and the best; 0: all. CHECKPOINT_STEPS has its own rule
-_C.CHECKPOINT.METRIC = (
-    "auto"  # the best by: auto (top1_acc, or mAP) | top1_acc | top5_acc | mean_class_acc | mAP | none
+_C = Section("Output, random seed, processes and machines.")
+_C.OUTPUT_DIR = text("runs/default", about="folder of the run: checkpoints, logs, results and report")
+_C.RNG_SEED = integer(0, least=0, about="seed of weights, order of videos, clips, augmentation and dropout")
+_C.LOG_PERIOD = integer(10, above=0, unit="steps", about="steps between two json_stats lines of training")
+_C.NUM_GPUS = integer(1, above=0, about="processes on this machine: one for each GPU, or CPU processes without a GPU")
+_C.NUM_SHARDS = integer(1, above=0, about="number of machines")
+_C.SHARD_ID = integer(0, least=0, about="index of this machine, from 0")
+_C.INIT_METHOD = text("tcp://localhost:9999", about="address at which several machines meet; unused on one machine")
+_C.GLOBAL_BATCH_SIZE = integer(
+    0, above=0, unit="videos", off="as TRAIN.BATCH_SIZE", about="videos in an optimizer step; gradients accumulate"
 )
 
-_C.TEST = CfgNode()
-_C.TEST.ENABLE = True
-_C.TEST.BATCH_SIZE = 8  # views a forward pass, over all processes
-_C.TEST.NUM_ENSEMBLE_VIEWS = 10  # temporal clips a video
-_C.TEST.NUM_SPATIAL_CROPS = 3  # 1 (centre) or 3
-_C.TEST.CHECKPOINT_FILE_PATH = ""  # likewise; empty: the newest in OUTPUT_DIR; best: its best
-_C.TEST.ENSEMBLE_LOGITS = False  # average raw logits as TimeSformer's own tool does, not softmax scores
-_C.TEST.RESUME = True  # go on where an earlier test of the same weights, settings and videos was killed
-_C.TEST.SAVE_SECONDS = 30.0  # which costs at most so many seconds of each process's work
-_C.TEST.UNREADABLE = "wrong"  # a video that does not decode: counted "wrong", or "exclude"d
-
-_C.DATA = CfgNode()
-_C.DATA.PATH_TO_DATA_DIR = (
-    ""  # has train.csv, val.csv, test.csv, or folders train/<class>/*.mp4, or shards (also as a URL)
+_C.TRAIN = Section("Training.")
+_C.TRAIN.ENABLE = switch(True, about="whether videofib run trains")
+_C.TRAIN.BATCH_SIZE = integer(
+    8, above=0, unit="videos", about="videos in a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips"
 )
-_C.DATA.PATH_PREFIX = ""  # put before the paths in the lists
-_C.DATA.PATH_LABEL_SEPARATOR = " "
-_C.DATA.DECODING_BACKEND = "auto"  # auto: PyAV from keyframes, checked | pyav: in order | decord | torchcodec
-_C.DATA.READ_SHORT_SIDE = 0  # pixels; read larger videos scaled down to it, which costs less. 0: as they are
-_C.DATA.NUM_FRAMES = 8
-_C.DATA.SAMPLING = "dense"  # dense | uniform: a frame of each of NUM_FRAMES segments (TSN), SAMPLING_RATE is ignored
-_C.DATA.SAMPLING_RATE = 32  # source frames between two frames of a clip, at TARGET_FPS
-_C.DATA.TARGET_FPS = 30
-_C.DATA.MEAN = [0.45, 0.45, 0.45]
-_C.DATA.STD = [0.225, 0.225, 0.225]
-_C.DATA.TRAIN_JITTER_SCALES = [256, 320]  # short side in pixels, drawn for each clip
-_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = []  # crop this share of the area, such as [0.08, 1.0]; []: off
-_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = []  # width over height of these crops, such as [0.75, 1.3333]
-_C.DATA.TRAIN_CROP_SIZE = 224
-_C.DATA.TEST_CROP_SIZE = 224
-_C.DATA.RANDOM_FLIP = True
-_C.DATA.ENSEMBLE_METHOD = "sum"  # sum (mean over views) | max
+_C.TRAIN.EVAL_PERIOD = integer(1, above=0, unit="epochs", about="epochs between two validations")
+_C.TRAIN.CHECKPOINT_PERIOD = integer(1, above=0, unit="epochs", about="epochs between two checkpoints")
+_C.TRAIN.CHECKPOINT_STEPS = integer(
+    0, above=0, unit="batches", off="none within an epoch", about="batches between two checkpoints within an epoch"
+)
+_C.TRAIN.AUTO_RESUME = switch(True, about="resume from the newest checkpoint in OUTPUT_DIR, if there is one")
+_C.TRAIN.CHECKPOINT_FILE_PATH = text(
+    off="random weights", about="weights to start from: ours, TimeSformer's, Hugging Face's, timm's or VideoMAE's"
+)
+_C.TRAIN.STRATEGY = one_of(
+    "ddp", "fsdp", about="ddp: each process holds all weights; fsdp: weights and optimizer state are sharded"
+)
+_C.TRAIN.SHARDED_CHECKPOINTS = switch(
+    False, about="with fsdp: write each checkpoint as a folder (.dcp), a part by each process, not as one file"
+)
+_C.TRAIN.MIXED_PRECISION = switch(False, about="compute in 16 bits where that is safe")
+_C.TRAIN.MIXED_PRECISION_DTYPE = one_of("bf16", "fp16", about="16-bit type; fp16 is for GPUs without bf16")
+_C.TRAIN.FREEZE = list_of(
+    text(), [], off="all parameters learn", about="name patterns of frozen parameters, such as ['blocks.[0-5].*']"
+)
+_C.TRAIN.LINEAR_PROBE = switch(False, about="train the classifier alone, on features without dropout")
+_C.TRAIN.COMPILE = switch(False, about="compile the model (torch.compile); the first steps then take minutes")
+_C.TRAIN.CONTEXT_PARALLEL = integer(
+    1, above=0, about="processes that share the tokens of each clip, for clips too long for one; also in testing"
+)
+_C.TRAIN.EMA_DECAY = number(
+    above=0, below=1, off="no moving average", about="decay of a moving average of the weights, which is then validated"
+)
 
-_C.AUG = CfgNode()
-_C.AUG.NUM_SAMPLE = 1  # clips of a training video, each with its own frames and views; holds with ENABLE False, too
-_C.AUG.ENABLE = False
-_C.AUG.COLOR_JITTER = 0.0  # of brightness, contrast, saturation; also beside AA_TYPE, where PySlowFast leaves it out
-_C.AUG.AA_TYPE = "rand-m7-n2"  # rand-m<0 to 10>-n<operations> (RandAugment) | trivial | augmix; empty: none
-_C.AUG.RE_PROB = 0.25  # random erasing
-_C.AUG.RE_MODE = "pixel"  # const | rand | pixel, as timm's RandomErasing
-_C.AUG.RE_COUNT = 1
+_C.CHECKPOINT = Section("Which checkpoints are kept.")
+_C.CHECKPOINT.KEEP = integer(
+    0, above=0, off="all are kept", about="how many of the newest epochs' checkpoints are kept, besides the best"
+)
+_C.CHECKPOINT.METRIC = one_of(
+    *("auto", "top1_acc", "top5_acc", "mean_class_acc", "mAP", "none"),
+    off="no best checkpoint",
+    about="figure of validation by which a checkpoint is the best; auto: top1_acc, or mAP with bce_logit",
+)
 
-_C.MIXUP = CfgNode()
-_C.MIXUP.ENABLE = False
-_C.MIXUP.ALPHA = 0.8
-_C.MIXUP.CUTMIX_ALPHA = 1.0
-_C.MIXUP.PROB = 1.0
-_C.MIXUP.SWITCH_PROB = 0.5
-_C.MIXUP.LABEL_SMOOTH_VALUE = 0.0  # label smoothing; holds with MIXUP.ENABLE False, too
+_C.TEST = Section("Multi-view testing.")
+_C.TEST.ENABLE = switch(True, about="whether videofib run tests")
+_C.TEST.BATCH_SIZE = integer(8, above=0, unit="views", about="views in a forward pass, over all processes")
+_C.TEST.NUM_ENSEMBLE_VIEWS = integer(10, above=0, unit="clips", about="temporal clips of each video")
+_C.TEST.NUM_SPATIAL_CROPS = one_of(1, 3, default=3, about="crops of each clip: the centre; or left, centre and right")
+_C.TEST.CHECKPOINT_FILE_PATH = text(
+    off="the newest in OUTPUT_DIR",
+    about="weights to test, of any kind as in TRAIN; best: the best checkpoint in OUTPUT_DIR",
+)
+_C.TEST.ENSEMBLE_LOGITS = switch(False, about="average raw logits, as TimeSformer's own tool does, not softmax scores")
+_C.TEST.RESUME = switch(True, about="resume a killed test if weights, settings and videos are the same")
+_C.TEST.SAVE_SECONDS = number(
+    30, least=0, unit="seconds", about="time between two saves; a killed test repeats at most this much"
+)
+_C.TEST.UNREADABLE = one_of("wrong", "exclude", about="count a video that cannot be decoded as wrong, or exclude it")
 
-_C.DISTILL = CfgNode()
-_C.DISTILL.CONFIG = ""  # the config of a teacher, such as its run's config.yaml; empty: none
-_C.DISTILL.CHECKPOINT = ""  # its weights, as TRAIN.CHECKPOINT_FILE_PATH
-_C.DISTILL.ALPHA = 0.5  # its share of the loss, of which the labels have the rest
-_C.DISTILL.TEMPERATURE = 4.0  # the higher, the more its lesser classes count
+_C.DATA = Section("Videos and clips.")
+_C.DATA.PATH_TO_DATA_DIR = text(
+    off="the working directory", about="folder or URL of lists (train.csv ...), of train/CLASS/*.mp4, or of shards"
+)
+_C.DATA.PATH_PREFIX = text(off="none", about="folder that relative paths in the lists start from")
+_C.DATA.PATH_LABEL_SEPARATOR = text(" ", about="text between path and label in the lists")
+_C.DATA.DECODING_BACKEND = one_of(
+    *("auto", "decord", "pyav", "torchcodec"),
+    about="decoder; auto: PyAV that starts at keyframes and checks each frame; pyav: PyAV from the first frame",
+)
+_C.DATA.READ_SHORT_SIDE = integer(
+    0, above=0, unit="pixels", off="full size", about="short side to which larger videos are scaled while they are read"
+)
+_C.DATA.NUM_FRAMES = integer(8, above=0, unit="frames", about="frames of a clip")
+_C.DATA.SAMPLING = one_of(
+    "dense", "uniform", about="frames SAMPLING_RATE apart, or one of each of NUM_FRAMES segments of the video (TSN)"
+)
+_C.DATA.SAMPLING_RATE = integer(
+    32, above=0, unit="frames", about="distance of neighbouring frames of a clip, at TARGET_FPS"
+)
+_C.DATA.TARGET_FPS = number(30, above=0, unit="frames/s", about="frame rate that SAMPLING_RATE refers to")
+_C.DATA.MEAN = list_of(number(), [0.45] * 3, length=3, about="mean of red, green and blue, in a range of 0 to 1")
+_C.DATA.STD = list_of(number(above=0), [0.225] * 3, length=3, about="standard deviation of red, green and blue")
+_C.DATA.TRAIN_JITTER_SCALES = list_of(
+    *(integer(above=0), [256, 320]),
+    length=2,
+    ascending=True,
+    unit="pixels",
+    about="range of the short side to which a training clip is scaled before it is cropped",
+)
+_C.DATA.TRAIN_JITTER_SCALES_RELATIVE = list_of(
+    *(number(above=0, most=1), []),
+    length=2,
+    ascending=True,
+    off="as TRAIN_JITTER_SCALES",
+    about="range of the fraction of the area that a training crop covers, such as [0.08, 1.0]",
+)
+_C.DATA.TRAIN_JITTER_ASPECT_RELATIVE = list_of(
+    *(number(above=0), []),
+    length=2,
+    ascending=True,
+    off="as TRAIN_JITTER_SCALES",
+    about="range of width over height of such a crop, for example [0.75, 1.3333]",
+)
+_C.DATA.TRAIN_CROP_SIZE = integer(224, above=0, unit="pixels", about="side of a training clip")
+_C.DATA.TEST_CROP_SIZE = integer(224, above=0, unit="pixels", about="side of a view in validation and testing")
+_C.DATA.RANDOM_FLIP = switch(True, about="mirror half of the training clips; set False where left and right differ")
+_C.DATA.ENSEMBLE_METHOD = one_of("sum", "max", about="score of a video: mean (sum) or maximum over its views")
 
-_C.MULTIGRID = CfgNode()  # of TimeSformer (arXiv 1912.00998)
-_C.MULTIGRID.LONG_CYCLE = False  # smaller clips in larger batches, at larger learning rates, in early epochs
-_C.MULTIGRID.LONG_CYCLE_FACTORS = [  # of frames and crop, each for as many epochs; batches make up for both
-    *([0.25, 0.5**0.5], [0.5, 0.5**0.5], [0.5, 1.0], [1.0, 1.0])
-]
+_C.AUG = Section("Augmentation of training clips.")
+_C.AUG.NUM_SAMPLE = integer(
+    1, above=0, about="clips of a training video, augmented independently; also with ENABLE False"
+)
+_C.AUG.ENABLE = switch(False, about="apply COLOR_JITTER, AA_TYPE and random erasing")
+_C.AUG.COLOR_JITTER = number(
+    above=0, off="none", about="strength of changes of brightness, contrast and saturation; also with AA_TYPE"
+)
+_C.AUG.AA_TYPE = text(
+    "rand-m7-n2", off="none", about="rand-mM-nN (RandAugment, magnitude M of 10, N operations), trivial or augmix"
+)
+_C.AUG.RE_PROB = number(0.25, above=0, most=1, off="none", about="probability of random erasing")
+_C.AUG.RE_MODE = one_of(
+    "pixel", "const", "rand", about="what erased boxes show: noise (pixel), the mean colour (const) or a random colour"
+)
+_C.AUG.RE_COUNT = integer(1, above=0, about="largest number of boxes erased in a clip")
 
-_C.DATA_LOADER = CfgNode()
-_C.DATA_LOADER.NUM_WORKERS = 2  # a process
-_C.DATA_LOADER.SAMPLER = "shuffle"  # of training videos: shuffle | class_balanced | length_bucketed
-_C.DATA_LOADER.SHARD_WINDOW = 0  # mix the videos of so many shards at a time; 0: of all
-_C.DATA_LOADER.TIME_LIMIT = 60.0  # seconds to read a video, after which it is left out; 0: no limit
-_C.DATA_LOADER.PIN_MEMORY = True  # has an effect only where there is a GPU
+_C.MIXUP = Section("Mixup, cutmix and label smoothing.")
+_C.MIXUP.ENABLE = switch(False, about="mix the clips of a batch, and their labels, pairwise")
+_C.MIXUP.ALPHA = number(0.8, above=0, off="no mixup", about="mixup draws its weight from Beta(ALPHA, ALPHA)")
+_C.MIXUP.CUTMIX_ALPHA = number(1, above=0, off="no cutmix", about="cutmix draws its area from Beta(ALPHA, ALPHA)")
+_C.MIXUP.PROB = number(1, least=0, most=1, about="probability that a batch is mixed")
+_C.MIXUP.SWITCH_PROB = number(0.5, least=0, most=1, about="probability of cutmix, where both are on")
+_C.MIXUP.LABEL_SMOOTH_VALUE = number(above=0, below=1, off="none", about="label smoothing, also with ENABLE False")
 
-_C.REPORT = CfgNode()
-_C.REPORT.ENABLE = True  # write OUTPUT_DIR/report.html after training and after testing
-_C.REPORT.NUM_VIDEOS = 6  # surest mistakes whose frames are kept in it; 0: no pictures
+_C.DISTILL = Section("Distillation: learning from a teacher's scores (arXiv 1503.02531).")
+_C.DISTILL.CONFIG = text(off="no teacher", about="config file of the teacher, such as config.yaml in its OUTPUT_DIR")
+_C.DISTILL.CHECKPOINT = text(off="no teacher", about="weights of the teacher, as TRAIN.CHECKPOINT_FILE_PATH")
+_C.DISTILL.ALPHA = number(0.5, above=0, most=1, about="weight of the teacher's loss; the labels' loss has 1 - ALPHA")
+_C.DISTILL.TEMPERATURE = number(4, above=0, about="divisor of both models' logits; larger lets small scores count more")
 
-_C.TENSORBOARD = CfgNode()
-_C.TENSORBOARD.ENABLE = False  # write all figures to OUTPUT_DIR/tensorboard, too
+_C.MULTIGRID = Section("Early epochs on smaller clips in larger batches (arXiv 1912.00998).")
+_C.MULTIGRID.LONG_CYCLE = switch(False, about="train TimeSformer this way; learning rates grow with the batches")
+_C.MULTIGRID.LONG_CYCLE_FACTORS = list_of(
+    list_of(number(above=0, most=1), [1, 1], length=2),
+    [[0.25, 0.5**0.5], [0.5, 0.5**0.5], [0.5, 1], [1, 1]],
+    about="stages of equally many epochs: factors of NUM_FRAMES and of TRAIN_CROP_SIZE",
+)
 
-_C.WANDB = CfgNode()
-_C.WANDB.ENABLE = False  # send all figures to Weights & Biases, too
-_C.WANDB.PROJECT = "videofib"
+_C.DATA_LOADER = Section("How videos are read.")
+_C.DATA_LOADER.NUM_WORKERS = integer(2, above=0, off="read in the process itself", about="data workers of each process")
+_C.DATA_LOADER.SAMPLER = one_of(
+    *("shuffle", "class_balanced", "length_bucketed"),
+    about="order of training videos: random, each class equally often, or videos of similar length in a batch",
+)
+_C.DATA_LOADER.SHARD_WINDOW = integer(
+    0, above=0, unit="shards", off="all shards", about="shards whose videos are shuffled together"
+)
+_C.DATA_LOADER.TIME_LIMIT = number(
+    60, above=0, unit="seconds", off="no limit", about="time to read a video, after which it is skipped"
+)
+_C.DATA_LOADER.PIN_MEMORY = switch(True, about="copy batches to the GPU from pinned memory; no effect without a GPU")
 
-_C.MLFLOW = CfgNode()
-_C.MLFLOW.ENABLE = False  # send all figures to MLflow, too
-_C.MLFLOW.TRACKING_URI = ""  # of a server, or sqlite:///FILE; empty: the folder OUTPUT_DIR/mlruns
-_C.MLFLOW.EXPERIMENT = "videofib"
+_C.REPORT = Section("The report of a run.")
+_C.REPORT.ENABLE = switch(True, about="write OUTPUT_DIR/report.html after training and after testing")
+_C.REPORT.NUM_VIDEOS = integer(
+    6, above=0, unit="videos", off="no pictures", about="most confident mistakes whose frames the report shows"
+)
 
-_C.MODEL = CfgNode()
-_C.MODEL.MODEL_NAME = "TimeSformer"  # TimeSformer | SlowFast_R50 | X3D_S | X3D_M | R2plus1D_R50 | MViT_B
-_C.MODEL.NUM_CLASSES = 400
-_C.MODEL.LOSS_FUNC = "cross_entropy"  # cross_entropy | bce_logit: videos of several classes (lists: path 3,7), mAP
-_C.MODEL.DROPOUT_RATE = 0.5  # before the classifier, of all models but TimeSformer
+_C.TENSORBOARD = Section("TensorBoard.")
+_C.TENSORBOARD.ENABLE = switch(False, about="also write all figures to OUTPUT_DIR/tensorboard")
 
-_C.SLOWFAST = CfgNode()
-_C.SLOWFAST.ALPHA = 4  # the slow pathway sees NUM_FRAMES / ALPHA frames
+_C.WANDB = Section("Weights & Biases.")
+_C.WANDB.ENABLE = switch(False, about="also send all figures to Weights & Biases")
+_C.WANDB.PROJECT = text("videofib", about="project of the run")
 
-_C.TIMESFORMER = CfgNode()
-_C.TIMESFORMER.ATTENTION_TYPE = "divided_space_time"  # divided_space_time | joint_space_time | space_only
-_C.TIMESFORMER.PATCH_SIZE = 16
-_C.TIMESFORMER.TUBELET_SIZE = 1  # frames a token covers
-_C.TIMESFORMER.SIZE = "base"  # tiny | small | base | large, as of the ViT family
-_C.TIMESFORMER.EMBED_DIM = 0  # 0: as SIZE says
-_C.TIMESFORMER.DEPTH = 0  # 0: as SIZE says
-_C.TIMESFORMER.NUM_HEADS = 0  # 0: as SIZE says
-_C.TIMESFORMER.MLP_RATIO = 4.0
-_C.TIMESFORMER.QKV_BIAS = True
-_C.TIMESFORMER.QK_NORM = False  # layer norms over each head's queries and keys
-_C.TIMESFORMER.LAYER_SCALE = 0.0  # start of the residual branches' learned scales; 0: none
-_C.TIMESFORMER.NORM_EPS = 1e-6
-_C.TIMESFORMER.PRE_NORM = False  # a layer norm in front of the blocks, as CLIP has
-_C.TIMESFORMER.CLASS_TOKEN = True
-_C.TIMESFORMER.NUM_REGISTERS = 0  # tokens without a place, behind the class token
-_C.TIMESFORMER.POOLING = "class_token"  # class_token | mean (of the patches)
-_C.TIMESFORMER.POSITION = "learned"  # learned | sinusoid (fixed, as VideoMAE)
-_C.TIMESFORMER.DROP_RATE = 0.0
-_C.TIMESFORMER.ATTN_DROP_RATE = 0.0
-_C.TIMESFORMER.DROP_PATH_RATE = 0.1
-_C.TIMESFORMER.TOKEN_ORDER = "hwt"  # order of joint tokens: hwt (frames of one patch adjacent) | thw
-_C.TIMESFORMER.POSITION_INIT_STD = 0.0  # of position and time embeddings; 0: as published
-_C.TIMESFORMER.POSITION_RESIZE = "bicubic"  # of weights from another resolution: bicubic | nearest
-_C.TIMESFORMER.TIME_RESIZE = "nearest"  # of weights from another number of frames: nearest | linear
-_C.TIMESFORMER.GRADIENT_CHECKPOINTING = False  # save memory by computing activations again in the backward pass
-_C.TIMESFORMER.RECOMPUTE = "block"  # then: block (all of it) | cheap (all but matrix products and attention)
-_C.TIMESFORMER.RECOMPUTE_EVERY = 1  # and in every n-th block only
+_C.MLFLOW = Section("MLflow.")
+_C.MLFLOW.ENABLE = switch(False, about="also send all figures to MLflow")
+_C.MLFLOW.TRACKING_URI = text(off="OUTPUT_DIR/mlruns", about="address of an MLflow server, or sqlite:///FILE")
+_C.MLFLOW.EXPERIMENT = text("videofib", about="experiment of the run")
 
-_C.ATTENTION = CfgNode()
-_C.ATTENTION.SPACE = "dense"  # attention within a frame: dense | fibottention
-_C.ATTENTION.TIME = "dense"  # attention over frames, divided only
-_C.ATTENTION.JOINT = "dense"  # attention over all space-time tokens
-_C.ATTENTION.BACKEND = "auto"  # auto | cpu | triton | gather | reference
+_C.MODEL = Section("The model and its labels.")
+_C.MODEL.MODEL_NAME = one_of(
+    *("TimeSformer", "SlowFast_R50", "X3D_S", "X3D_M", "R2plus1D_R50", "MViT_B"), about="architecture"
+)
+_C.MODEL.NUM_CLASSES = integer(400, above=0, about="classes of the data set")
+_C.MODEL.LOSS_FUNC = one_of(
+    "cross_entropy", "bce_logit", about="for videos of one class, or of several (lists: path 3,7; measured by mAP)"
+)
+_C.MODEL.DROPOUT_RATE = number(
+    0.5, above=0, below=1, off="none", about="dropout before the classifier of all models but TimeSformer"
+)
 
-_C.FIBOTTENTION = CfgNode()
-_C.FIBOTTENTION.W_MIN = 5
-_C.FIBOTTENTION.W_MAX = 0  # 0: a third of the tokens
-_C.FIBOTTENTION.VARIANT = "wythoff"  # wythoff | modified | modified_early
-_C.FIBOTTENTION.HEAD_ORDER = "none"  # none | per_layer | first_layer
-_C.FIBOTTENTION.MASKING = "exclude"  # exclude (softmax over the support) | zero_logit (the released code)
+_C.SLOWFAST = Section("SlowFast.")
+_C.SLOWFAST.ALPHA = integer(4, above=0, about="the slow pathway sees NUM_FRAMES / ALPHA frames")
 
-_C.SOLVER = CfgNode()
-_C.SOLVER.OPTIMIZING_METHOD = "sgd"  # sgd | adamw | lamb | lion
-_C.SOLVER.BASE_LR = 0.005
-_C.SOLVER.BASE_LR_BATCH_SIZE = 0  # the batch that all LRs are meant for; they scale with the actual one. 0: as they are
-_C.SOLVER.LR_POLICY = "steps_with_relative_lrs"  # steps_with_relative_lrs | cosine | linear | one_cycle
-_C.SOLVER.STEPS = [0, 11, 14]  # epochs at which LRS change
-_C.SOLVER.LRS = [1, 0.1, 0.01]  # relative to BASE_LR
-_C.SOLVER.COSINE_END_LR = 0.0  # of linear and one_cycle, too
-_C.SOLVER.MAX_EPOCH = 15
-_C.SOLVER.WARMUP_EPOCHS = 0.0
-_C.SOLVER.WARMUP_START_LR = 0.0
-_C.SOLVER.MOMENTUM = 0.9
-_C.SOLVER.NESTEROV = True
-_C.SOLVER.BETAS = [0.9, 0.999]
-_C.SOLVER.WEIGHT_DECAY = 1e-4
-_C.SOLVER.ZERO_WD_1D_PARAM = True  # no weight decay on biases, norms and embeddings
-_C.SOLVER.LAYER_DECAY = 1.0  # TimeSformer: how much more slowly a layer learns than the one above; 0.75 is usual
-_C.SOLVER.CLIP_GRAD_L2NORM = 0.0  # 0: no clipping
-_C.SOLVER.MAX_SKIPPED_STEPS = 10  # so many steps in a row whose gradient is not finite end the run
+_C.TIMESFORMER = Section("TimeSformer (arXiv 2102.05095).")
+_C.TIMESFORMER.ATTENTION_TYPE = one_of(
+    *("divided_space_time", "joint_space_time", "space_only"),
+    about="attention over time and then within frames, over all tokens, or within frames alone",
+)
+_C.TIMESFORMER.PATCH_SIZE = integer(16, above=0, unit="pixels", about="side of a patch")
+_C.TIMESFORMER.TUBELET_SIZE = integer(1, above=0, unit="frames", about="frames that a token covers")
+_C.TIMESFORMER.SIZE = one_of("tiny", "small", "base", "large", default="base", about="size, as in the ViT family")
+_C.TIMESFORMER.EMBED_DIM = integer(0, above=0, off="from SIZE", about="width of a token")
+_C.TIMESFORMER.DEPTH = integer(0, above=0, off="from SIZE", about="number of blocks")
+_C.TIMESFORMER.NUM_HEADS = integer(0, above=0, off="from SIZE", about="attention heads of a block")
+_C.TIMESFORMER.MLP_RATIO = number(4, above=0, about="width of the MLP's hidden layer over EMBED_DIM")
+_C.TIMESFORMER.QKV_BIAS = switch(True, about="bias of queries, keys and values")
+_C.TIMESFORMER.QK_NORM = switch(False, about="layer norms of each head's queries and keys")
+_C.TIMESFORMER.LAYER_SCALE = number(above=0, off="no scales", about="initial scale of the residual branches, learned")
+_C.TIMESFORMER.NORM_EPS = number(1e-6, above=0, about="epsilon of the layer norms; Hugging Face's weights have 1e-12")
+_C.TIMESFORMER.PRE_NORM = switch(False, about="layer norm before the blocks, as CLIP's weights have")
+_C.TIMESFORMER.CLASS_TOKEN = switch(True, about="class token before the patches; VideoMAE's weights have none")
+_C.TIMESFORMER.NUM_REGISTERS = integer(0, least=0, about="register tokens after the class token (arXiv 2309.16588)")
+_C.TIMESFORMER.POOLING = one_of("class_token", "mean", about="features: the class token, or the mean of the patches")
+_C.TIMESFORMER.POSITION = one_of("learned", "sinusoid", about="position embeddings; sinusoid: fixed, as VideoMAE's")
+_C.TIMESFORMER.DROP_RATE = number(above=0, below=1, off="none", about="dropout of tokens and in MLPs")
+_C.TIMESFORMER.ATTN_DROP_RATE = number(above=0, below=1, off="none", about="dropout of attention weights")
+_C.TIMESFORMER.DROP_PATH_RATE = number(
+    0.1, above=0, below=1, off="none", about="stochastic depth of the last block, decreasing linearly to 0 in the first"
+)
+_C.TIMESFORMER.TOKEN_ORDER = one_of(
+    "hwt", "thw", about="order of joint tokens along Fibottention's diagonals: patch by patch, or frame by frame"
+)
+_C.TIMESFORMER.POSITION_INIT_STD = number(
+    above=0, off="as published", about="spread of initial position and time embeddings; try 0.5 from scratch"
+)
+_C.TIMESFORMER.POSITION_RESIZE = one_of("bicubic", "nearest", about="resizing of position embeddings of loaded weights")
+_C.TIMESFORMER.TIME_RESIZE = one_of("nearest", "linear", about="resizing of time embeddings of loaded weights")
+_C.TIMESFORMER.GRADIENT_CHECKPOINTING = switch(
+    False, about="recompute activations in the backward pass, to save memory"
+)
+_C.TIMESFORMER.RECOMPUTE = one_of(
+    "block", "cheap", about="what is recomputed: all of a block, or all but matrix products and attention"
+)
+_C.TIMESFORMER.RECOMPUTE_EVERY = integer(1, above=0, unit="blocks", about="recompute every n-th block only")
 
+_C.ATTENTION = Section("Token mixing of TimeSformer.")
+_C.ATTENTION.SPACE = one_of("dense", "fibottention", about="within a frame (divided_space_time, space_only)")
+_C.ATTENTION.TIME = one_of("dense", "fibottention", about="over time (divided_space_time)")
+_C.ATTENTION.JOINT = one_of("dense", "fibottention", about="over all tokens (joint_space_time)")
+_C.ATTENTION.BACKEND = one_of(
+    *("auto", "reference", "gather", "cpu", "triton", "dense"),
+    about="implementation of sparse attention; results are equal, and dense is for dense attention alone",
+)
 
-def default_config() -> CfgNode:
-    """A fresh copy of the defaults, free to change."""
-    return _C.clone()
+_C.FIBOTTENTION = Section("Fibottention (arXiv 2406.19391).")
+_C.FIBOTTENTION.W_MIN = integer(5, above=0, unit="tokens", about="window of the first head: its largest offset")
+_C.FIBOTTENTION.W_MAX = integer(0, above=0, unit="tokens", off="a third of the tokens", about="window of the last head")
+_C.FIBOTTENTION.VARIANT = one_of(
+    "wythoff", "modified", "modified_early", about="rows of the paper, or extended as in versions of the released code"
+)
+_C.FIBOTTENTION.HEAD_ORDER = one_of(
+    *("none", "per_layer", "first_layer"), about="rows in order of heads, shuffled by layer, or once for all layers"
+)
+_C.FIBOTTENTION.MASKING = one_of(
+    "exclude", "zero_logit", about="softmax over the support (paper), or over all with other logits 0 (released code)"
+)
 
-
-def load_config(path: str | Path | None = None, overrides: Sequence[str] = ()) -> CfgNode:
-    """Defaults, then the YAML file (and its ``_BASE_``, if it names one), then ``KEY VALUE`` pairs.
-
-    Args:
-        path: a YAML file, or None for the defaults alone.
-        overrides: ``["SOLVER.BASE_LR", "0.1", ...]``, as they come from the command line.
-
-    Returns:
-        A frozen config.
-
-    Raises:
-        ConfigError: unknown key (the nearest known one is named), a value of another type, an odd number of
-            overrides, or values that contradict each other.
-    """
-    cfg = default_config()
-    if path is not None:
-        if not Path(path).is_file():
-            raise ConfigError(f"no config file at {path}")
-        for key, value in _flatten(_read_yaml(path)):
-            _set(cfg, key, value, source=str(path))
-    if len(overrides) % 2:
-        raise ConfigError(f"overrides come in pairs KEY VALUE, got {len(overrides)} words: {' '.join(overrides)}")
-    for key, value in zip(overrides[::2], overrides[1::2], strict=True):
-        _set(cfg, key, value, source="the command line")
-    check_config(cfg)
-    cfg.freeze()
-    return cfg
-
-
-def differences(before: str, cfg: CfgNode, sections: Sequence[str] = ()) -> list[str]:
-    """What changed between an earlier config (``cfg.dump()``'s text) and this one: ``["SOLVER.BASE_LR 0.1 -> 0.2"]``.
-
-    Args:
-        sections: looks at these alone (``"SOLVER"``); by default at all keys.
-
-    Raises:
-        ConfigError: ``before`` is no config; it comes from a checkpoint, which may be anybody's.
-    """
-    try:
-        earlier = dict(_flatten(yaml.safe_load(before) or {}))
-    except (yaml.YAMLError, AttributeError) as error:  # AttributeError: text that is no mapping
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"the config kept in the checkpoint cannot be read: {reason}") from error
-    return [
-        f"{key} {earlier[key]} -> {value_of(cfg, key)}"
-        for key in known_keys(cfg)
-        if key in earlier and earlier[key] != value_of(cfg, key) and (not sections or key.split(".")[0] in sections)
-    ]
-
-
-def known_keys(cfg: CfgNode | None = None, prefix: str = "") -> list[str]:
-    """All full key names (``SOLVER.BASE_LR``), in order of definition."""
-    keys = []
-    for name, value in (_C if cfg is None else cfg).items():
-        if isinstance(value, CfgNode):
-            keys += known_keys(value, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
-
-
-def _read_yaml(path: str | Path) -> dict:
-    try:
-        content = CfgNode.load_yaml_with_base(str(path), allow_unsafe=False)
-    except (yaml.YAMLError, OSError, TypeError) as error:  # TypeError: an empty file
-        raise ConfigError(f"{path} is no config: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no config: expected sections and keys, got {type(content).__name__}")
-    return content
+_C.SOLVER = Section("Optimizer and learning rates.")
+_C.SOLVER.OPTIMIZING_METHOD = one_of("sgd", "adamw", "lamb", "lion", about="optimizer")
+_C.SOLVER.BASE_LR = number(0.005, above=0, about="learning rate after warm-up")
+_C.SOLVER.BASE_LR_BATCH_SIZE = integer(
+    0,
+    above=0,
+    unit="videos",
+    off="no scaling",
+    about="batch size that the learning rates are meant for; they scale linearly to the actual one",
+)
+_C.SOLVER.LR_POLICY = one_of(
+    *("steps_with_relative_lrs", "cosine", "linear", "one_cycle"), about="learning rate over the epochs"
+)
+_C.SOLVER.STEPS = list_of(
+    *(number(least=0), [0, 11, 14]),
+    ascending=True,
+    unit="epochs",
+    about="starts of the stages of steps_with_relative_lrs; the first is 0",
+)
+_C.SOLVER.LRS = list_of(number(least=0), [1, 0.1, 0.01], about="learning rate in each of these stages, over BASE_LR")
+_C.SOLVER.COSINE_END_LR = number(least=0, about="learning rate at the end of cosine, linear and one_cycle")
+_C.SOLVER.MAX_EPOCH = integer(15, above=0, unit="epochs", about="epochs of training")
+_C.SOLVER.WARMUP_EPOCHS = number(
+    above=0, unit="epochs", off="no warm-up", about="epochs in which the learning rate rises to BASE_LR"
+)
+_C.SOLVER.WARMUP_START_LR = number(least=0, about="learning rate at the start of warm-up")
+_C.SOLVER.MOMENTUM = number(0.9, above=0, below=1, off="none", about="momentum of sgd")
+_C.SOLVER.NESTEROV = switch(True, about="Nesterov momentum of sgd")
+_C.SOLVER.BETAS = list_of(
+    number(least=0, below=1), [0.9, 0.999], length=2, about="decay rates of the moments of adamw, lamb and lion"
+)
+_C.SOLVER.WEIGHT_DECAY = number(1e-4, above=0, off="none", about="weight decay")
+_C.SOLVER.ZERO_WD_1D_PARAM = switch(True, about="no weight decay of biases, norms and embeddings")
+_C.SOLVER.LAYER_DECAY = number(
+    1, above=0, most=1, about="learning rate of a TimeSformer block over that of the next, often 0.75 in fine-tuning"
+)
+_C.SOLVER.CLIP_GRAD_L2NORM = number(above=0, off="no clipping", about="largest L2 norm of the gradient")
+_C.SOLVER.MAX_SKIPPED_STEPS = integer(
+    10, above=0, unit="steps", about="non-finite gradients in a row that end training"
+)
 
 
-def _flatten(node: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
+def _flat(section: Section, prefix: str = "") -> Iterator[tuple[str, Key]]:
+    for name, value in section.items().items():
+        if isinstance(value, Section):
+            yield from _flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
-def _set(cfg: CfgNode, key: str, value: object, source: str) -> None:
-    names = known_keys(cfg)
-    if key not in names:
-        near = difflib.get_close_matches(key, names, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"unknown key {key} in {source}; the nearest known key is {near}")
-    value = CfgNode._decode_cfg_value(value)  # "1e-4" -> 1e-4, as YAML itself does not
-    if isinstance(value_of(cfg, key), float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    try:
-        cfg.merge_from_list([key, value])
-    except ValueError as error:
-        raise ConfigError(f"{key} in {source}: {error}") from error
+KEYS: Mapping[str, Key] = MappingProxyType(dict(_flat(_C)))  # by full name, such as SOLVER.BASE_LR
+SECTIONS: Mapping[str, str] = MappingProxyType(  # name -> a sentence; "" for keys in none
+    {"": _C.about} | {name: value.about for name, value in _C.items().items() if isinstance(value, Section)}
+)

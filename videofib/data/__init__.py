@@ -1,1 +1,1 @@
-"""What a run reads: list files, videos, clips and the loaders that make batches of them."""
+"""What a run reads: list files, videos, clips, and the loaders that make batches of them."""

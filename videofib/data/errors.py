@@ -1,4 +1,4 @@
-"""What can go wrong when a data set is read."""
+"""Errors of reading a data set."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ class ManifestError(ValueError):
 
 
 class DecodeError(RuntimeError):
-    """A file that gives no frames; the message names the file and the reason."""
+    """A file of which no frames can be decoded; the message names the file and the reason."""
 
 
 class FrameIndexError(IndexError):
-    """A frame beyond the end of a video was asked for; ``num_frames`` is how many frames are really there."""
+    """An index is beyond the last frame of a video; ``num_frames`` is how many frames it really has."""
 
-    def __init__(self, message: str, num_frames: int = 0):  # a default, so that it survives pickling between processes
+    def __init__(self, message: str, num_frames: int = 0):  # a default, for unpickling
         super().__init__(message)
         self.num_frames = num_frames
 
 
-def ending(exitcode: int) -> str:
-    """How a process ended, in words."""
+def describe_exit(exitcode: int) -> str:
+    """How a process ended, for messages: ``signal SIGKILL`` or ``exit code 7``."""
     return f"signal {signal.Signals(-exitcode).name}" if exitcode < 0 else f"exit code {exitcode}"

@@ -1,9 +1,9 @@
 """Which videos a process reads, and in which order: pure arithmetic on (seed, epoch, step, rank).
 
-An **order** is a function: epoch -> the positions of videos, for the whole epoch and all processes::
+An **order** is a function: epoch -> the indices of videos, for the full epoch and all processes::
 
     shuffled           3 1 4 0 5 2                  each video once
-    class_balanced     3 1 3 0 3 2                  each class as often as any other; rare videos come again
+    class_balanced     3 1 3 0 3 2                  each class as often as any other; videos of rare classes repeat
     length_bucketed    3 1 | 5 4 | 0 2              each batch of videos of about one length
     shard_by_shard     4 5 3 | 1 0 2                the videos of a few shards, mixed, then those of the next few
 """
@@ -19,23 +19,23 @@ from torch.utils.data import Sampler
 
 Order = Callable[[int], list[int]]
 
-_BUCKETED = 64  # batches whose videos are sorted among themselves
+_BATCHES_SORTED = 64  # batches at a time whose videos are sorted by length
 
 
 class EpochSampler(Sampler):
-    """This process's keys ``(epoch, index, copy)``: its share of an order that all processes agree on.
+    """This process's keys ``(epoch, index, copy)``: its part of an order that is the same in all processes.
 
-    ``copy`` counts how often the epoch has had that index before. Only whole batches are dealt, so every process takes
+    ``copy`` counts how often the index occurred earlier in the epoch. Only full batches are used, so all processes take
     the same number of steps. Step k trains on the same videos whatever the number of processes::
 
-        order         | batch 0         | batch 1         | ... | too few: left out this epoch
+        order         | batch 0         | batch 1         | ... | too few: left out of this epoch
         process       0 1 0 1 0 1 0 1   0 1 0 1 ...
 
-    Its whole state is (epoch, step): a run that was interrupted goes on with the very next batch.
+    Its complete state is (epoch, step): an interrupted run resumes with the very next batch.
 
     Args:
-        order: positions of videos, equally many in each epoch.
-        batch_size: over all processes.
+        order: indices of videos, equally many in each epoch.
+        batch_size: of all processes together.
     """
 
     def __init__(self, order: Order, batch_size: int, *, rank: int = 0, world_size: int = 1):
@@ -56,8 +56,37 @@ class EpochSampler(Sampler):
         return iter(keys[self.step * self.batch_size :][self.rank :: self.world_size])
 
     def __len__(self) -> int:
-        """Of a whole epoch, wherever it begins."""
+        """Keys in a full epoch, whatever ``step`` is."""
         return self.num_used // self.world_size
+
+
+class EvalSampler(Sampler):
+    """This process's indices of the videos of a split: every video once over all processes, in order, no padding::
+
+        video      0 1 2 3 4 5 6
+        process    0 1 2 0 1 2 0
+
+    Args:
+        num_videos: of the full split.
+    """
+
+    def __init__(self, num_videos: int, *, rank: int = 0, world_size: int = 1):
+        self._indices: Sequence[int] = range(num_videos)
+        self._rank, self._world_size = rank, world_size
+
+    def restrict(self, indices: Sequence[int]) -> None:
+        """Give only these videos from the next pass on, divided over the processes in the same way.
+
+        Args:
+            indices: of all processes together, and the same in each of them.
+        """
+        self._indices = indices
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices[self._rank :: self._world_size])
+
+    def __len__(self) -> int:
+        return len(self._indices[self._rank :: self._world_size])
 
 
 def shuffled(count: int, seed: int) -> Order:
@@ -66,10 +95,10 @@ def shuffled(count: int, seed: int) -> Order:
 
 
 def class_balanced(labels: Sequence[int], seed: int) -> Order:
-    """As many videos as there are, equally many of each class (to one).
+    """As many samples as there are videos, equally many of each class (to one).
 
-    A class takes turns through its videos, in an order drawn anew for each turn, so that within a class too no video
-    comes twice as often as another.
+    A class cycles through its videos, in a new random order for each cycle, so that the videos of a class, too, occur
+    equally often (to one).
     """
     return partial(_class_balanced, labels, seed)
 
@@ -77,7 +106,7 @@ def class_balanced(labels: Sequence[int], seed: int) -> Order:
 def length_bucketed(lengths: Sequence[float], batch_size: int, seed: int) -> Order:
     """Each video once; the videos of a batch are about equally long, and so take about equally long to read.
 
-    64 batches at a time are sorted by length and cut; then all batches are shuffled.
+    64 batches at a time are sorted by length and cut into batches; then all batches are shuffled.
     """
     return partial(_length_bucketed, lengths, batch_size, seed)
 
@@ -114,13 +143,13 @@ def _class_balanced(labels: Sequence[int], seed: int, epoch: int) -> list[int]:
 
 def _length_bucketed(lengths: Sequence[float], batch_size: int, seed: int, epoch: int) -> list[int]:
     order = _shuffled(len(lengths), seed, epoch)
-    size = _BUCKETED * batch_size
+    size = _BATCHES_SORTED * batch_size
     parts = [sorted(order[start : start + size], key=lengths.__getitem__) for start in range(0, len(order), size)]
     batches = [part[start : start + batch_size] for part in parts for start in range(0, len(part), batch_size)]
-    rest = [batch for batch in batches if len(batch) < batch_size]  # at the end, where the sampler leaves them out
+    short = [batch for batch in batches if len(batch) < batch_size]  # go last, where the sampler leaves them out
     batches = [batch for batch in batches if len(batch) == batch_size]
     random.Random(f"{seed}/{epoch}/batches").shuffle(batches)
-    return [index for batch in batches + rest for index in batch]
+    return [index for batch in batches + short for index in batch]
 
 
 def _shard_by_shard(shards: Sequence, window: int, seed: int, epoch: int) -> list[int]:
@@ -135,8 +164,8 @@ def _shard_by_shard(shards: Sequence, window: int, seed: int, epoch: int) -> lis
 
 
 def _grouped(values: Sequence) -> dict:
-    """Value -> the positions that have it, in order of first appearance."""
+    """Value -> the indices that have it, in order of first appearance."""
     groups = defaultdict(list)
-    for position, value in enumerate(values):
-        groups[value].append(position)
+    for index, value in enumerate(values):
+        groups[value].append(index)
     return groups

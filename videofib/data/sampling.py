@@ -12,7 +12,7 @@ Clips follow PySlowFast and TimeSformer. A video of L frames, a clip spanning c 
              1          |<-------- c -------->|      start delta / 2 (the only start where there is one view)
              2                      |<-------- c -------->|  start delta: ends at frame L-1
 
-Segments follow TSN (arXiv 1608.00859): the whole video, whatever its length and frame rate, cut into T equal parts::
+Segments follow TSN (arXiv 1608.00859): the full video, whatever its length and frame rate, cut into T equal parts::
 
     frame    0                                  L-1
              |<- L/T ->|         |         |         |
@@ -29,7 +29,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 
-# Sums such as 44.256 + 255.744 - 1 come out a hair below their integer; rounding down must not lose a frame to that.
+# Sums such as 44.256 + 255.744 - 1 come out slightly below their integer; rounding down must not lose a frame to that.
 _ROUNDING = 1e-6
 
 
@@ -72,26 +72,26 @@ def view_segment_indices(num_frames: int, video_length: int, view: int, num_view
     """T=num_frames indices of temporal view ``view``: the middle of part ``view`` of ``num_views`` of each segment."""
     _check_view(view, num_views)
     width = _segment_width(num_frames, video_length)
-    place = (2 * view + 1) / (2 * num_views)
-    return [int((i + place) * width + _ROUNDING) for i in range(num_frames)]
+    middle = (2 * view + 1) / (2 * num_views)  # of the view's part, as a fraction of the segment
+    return [int((i + middle) * width + _ROUNDING) for i in range(num_frames)]
 
 
 def is_uneven(times: Sequence[float]) -> bool:
-    """Whether a frame is shown more than a frame's time away from where a constant rate would show it.
+    """Whether any frame is shown more than one frame's duration earlier or later than at a constant rate.
 
-    times: seconds, ascending. (A single frame that was dropped on the way is still an even video.)
+    times: seconds, ascending. (A video with a single dropped frame still counts as even.)
     """
     step = _mean_step(times)
     return any(abs(time - times[0] - i * step) > step for i, time in enumerate(times))
 
 
 def frames_shown_at(indices: Sequence[int], times: Sequence[float]) -> list[int]:
-    """Of a video whose frames are shown at ``times``, those on the screen when a constant rate would show ``indices``::
+    """The frames of a video of variable rate that are on the screen when a constant rate would show ``indices``::
 
         constant rate   0     1     2     3     4     5         indices 1, 3, 5
         times           0 1 2 3         4             5         -> frames 2, 3, 5
 
-    A video of constant rate gives the indices back. times: seconds, ascending, of all frames.
+    For a video of constant rate these are the indices themselves. times: seconds, ascending, of all frames.
     """
     step = _mean_step(times)
     middles = [times[0] + (i + 0.5) * step for i in indices]
@@ -104,11 +104,11 @@ def random_box(
     """(top, left, height, width) of a random part of a frame, as torchvision's RandomResizedCrop draws it.
 
     Args:
-        areas: (low, high) share of the frame's area, drawn uniformly.
-        aspects: (low, high) width over height, drawn so that a and 1 / a are as likely.
+        areas: (low, high) fraction of the frame's area, drawn uniformly.
+        aspects: (low, high) width over height, drawn so that a and 1 / a are equally likely.
 
-    A drawn shape that does not fit is drawn again; after ten tries it is the largest centred box of an aspect within
-    ``aspects``.
+    A shape that does not fit is drawn again; after ten tries the result is the largest centred box with an aspect
+    within ``aspects``.
     """
     for _ in range(10):
         area = height * width * rng.uniform(*areas)
@@ -151,7 +151,7 @@ def source_box(
 def random_square(
     height: int, width: int, crop_size: int, short_side: int, rng: random.Random
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of what is seen by a random square of the frame scaled to ``short_side``."""
+    """(top, left, height, width), in a frame's own pixels, of a random square of the frame scaled to ``short_side``."""
     scaled = short_side_size(height, width, short_side)
     top, left = (rng.randint(0, length - crop_size) for length in scaled)
     return source_box(top, left, crop_size, scaled, (height, width))
@@ -184,10 +184,9 @@ def _mean_step(times: Sequence[float]) -> float:
 
 
 def _unscaled(start: int, length: int, scaled: int, limit: int) -> tuple[int, int]:
-    """(start, length) within 0..limit of what is at (start, length) within 0..scaled; one pixel at least."""
-    length, start = length * limit / scaled, start * limit / scaled
-    length = min(max(round(length), 1), limit)
-    return min(round(start), limit - length), length
+    """An interval (start, length) within 0..scaled as one within 0..limit, at least one pixel long."""
+    unscaled = min(max(round(length * limit / scaled), 1), limit)
+    return min(round(start * limit / scaled), limit - unscaled), unscaled
 
 
 def _segment_width(num_frames: int, video_length: int) -> float:

@@ -1,4 +1,4 @@
-"""Where a video's bytes are: a file of its own, or a part of another file, such as a tar."""
+"""A source is where a video's bytes lie: a file of its own, or a part of another file, such as a tar."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from videofib.data.errors import DecodeError
 
-# What FFmpeg may open: a hostile file must not make it open anything else.
+# FFmpeg may open nothing else, whatever a hostile file refers to.
 PROTOCOLS = "file,subfile"
 
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A video stored, as it is, within another file: ``size`` bytes of ``path`` from byte ``start``, counted from 0.
+    """A video stored unchanged within another file: ``size`` bytes of ``path`` from byte ``start``, counted from 0.
 
     For a tar these are ``TarInfo.offset_data`` and ``TarInfo.size``. Compressed archives cannot be read in parts.
     """
@@ -30,13 +30,14 @@ Source = str | Path | ByteRange
 
 
 def location(source: Source) -> str:
-    """What FFmpeg has to open for a source; nothing is copied.
+    """The URL by which FFmpeg opens a source; nothing is copied.
 
     Raises:
         DecodeError: no such file, not a file, empty, or a range that is not within its file.
     """
-    part = isinstance(source, ByteRange)
-    file = Path(source.path if part else source).absolute()  # absolute: FFmpeg takes "a:b.mp4" for a protocol named a
+    part = source if isinstance(source, ByteRange) else None
+    name = source.path if isinstance(source, ByteRange) else source
+    file = Path(name).absolute()  # FFmpeg takes a relative "a:b.mp4" for a protocol named a
     if file.is_dir():
         raise DecodeError(f"{source}: a directory, not a video")
     if not file.is_file():
@@ -46,7 +47,7 @@ def location(source: Source) -> str:
         raise DecodeError(f"{source}: the file is empty")
     if not part:
         return str(file)
-    end = source.start + source.size
-    if not 0 <= source.start < end <= size:
+    end = part.start + part.size
+    if not 0 <= part.start < end <= size:
         raise DecodeError(f"{source}: the file has the bytes 0:{size}; was it replaced after it was indexed?")
-    return f"subfile,,start,{source.start},end,{end},,:{file}"
+    return f"subfile,,start,{part.start},end,{end},,:{file}"

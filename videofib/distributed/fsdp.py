@@ -1,7 +1,7 @@
-"""One model whose weights, gradients and optimizer state are spread over processes (FSDP2), each holding its share.
+"""One model whose weights, gradients and optimizer state are sharded over processes (FSDP2).
 
-Sharded tensors are ``DTensor``; every function here takes whole ones as well and leaves them alone, so callers need no
-special case. Those that put shares together are called by all processes, in the same order.
+Sharded tensors are ``DTensor``; every function here takes plain ones as well and leaves them alone, so callers need no
+special case. Those that put full tensors together are called by all processes, in the same order.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard(model: nn.Module, amp_dtype: torch.dtype | None = None) -> nn.Module:
-    """Spread a model's parameters over all processes, in place, and return it; in a single process it stays as it is.
+    """Shard a model's parameters over all processes, in place, and return it; in a single process it stays as it is.
 
-    Each of ``model.blocks``, where there are any, is gathered when its turn comes and let go again; what is outside
-    them is gathered for the whole pass. All processes must hold the same weights. Make the optimizer afterwards, and
-    any copy of the model before.
+    Each of ``model.blocks``, where there are any, is gathered when it runs and freed afterwards; what is outside them
+    is gathered for the entire pass. All processes must hold the same weights. Make the optimizer afterwards, and any
+    copy of the model before.
 
     Args:
         amp_dtype: blocks send and use their weights, and take their tokens, in this type, and their gradients are
             summed in float32. (Autocast alone leaves norms and the tokens between blocks in float32.) What is outside
-            the blocks keeps its own type. None: all do, for blocks that do not run in one type.
+            the blocks keeps its own type. None: everything keeps its own type, for blocks that do not run in one.
     """
     if not dist.is_initialized():
         return model
@@ -38,7 +38,7 @@ def shard(model: nn.Module, amp_dtype: torch.dtype | None = None) -> nn.Module:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether ``shard`` has spread this model over processes."""
+    """Whether ``shard`` has sharded this model."""
     return isinstance(model, FSDPModule)
 
 
@@ -55,23 +55,23 @@ def gradients_averaged(replica: nn.Module, now: bool) -> Iterator[None]:
             yield
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor put together from the processes' shares, in all of them."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """A tensor put together from the processes' shards, in all of them."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_for_main(tensor: Tensor) -> Tensor | None:
-    """The same, for rank 0 on the CPU; other processes get None, so that no more than one such tensor is held there."""
+def full_tensor_on_main(tensor: Tensor) -> Tensor | None:
+    """The same for rank 0, on the CPU; None in other processes, so that no more than one such tensor is held there."""
     if not isinstance(tensor, DTensor):
         return tensor
     gathered = tensor.full_tensor()
     return gathered.cpu() if dist.get_rank() == 0 else None
 
 
-def share_of(tensor: Any, like: Any) -> Any:
-    """This process's share of a whole tensor, spread as ``like`` is; anything else as it is.
+def shard_like(tensor: Any, like: Any) -> Any:
+    """This process's shard of a full tensor, sharded as ``like`` is; anything else as it is.
 
-    Nothing is sent: every process has the whole tensor.
+    Nothing is sent: every process has the full tensor.
     """
     if not isinstance(like, DTensor) or not isinstance(tensor, Tensor) or tensor.shape != like.shape:
         return tensor
@@ -79,11 +79,11 @@ def share_of(tensor: Any, like: Any) -> Any:
 
 
 @torch.no_grad()
-def whole_copy(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
+def unsharded_copy(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
     """A model that each process can run on its own, as often as it likes; ``model`` itself where it is not sharded.
 
-    Every pass through a sharded model is a meeting of all processes, which evaluation, with as many batches as each
-    process has videos, cannot promise to attend. It takes the memory of the weights, without gradients and moments.
+    All processes take part in every pass through a sharded model. Evaluation cannot promise that: processes differ in
+    their number of videos. The copy takes the memory of the weights, without gradients and moments.
 
     Args:
         make: gives another model of this kind, whose weights do not matter.
@@ -92,10 +92,10 @@ def whole_copy(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module:
         return model
     with torch.random.fork_rng(devices=()):
         copy = make().to(next(model.parameters()).device)
-    for own, shared in zip(copy.state_dict().values(), model.state_dict().values(), strict=True):
-        if isinstance(shared, DTensor):
-            own.copy_(shared.full_tensor())
+    for own, sharded in zip(copy.state_dict().values(), model.state_dict().values(), strict=True):
+        if isinstance(sharded, DTensor):
+            own.copy_(sharded.full_tensor())
         else:  # a buffer, such as a batch norm's mean: rank 0's counts, as under DDP
-            own.copy_(shared)
+            own.copy_(sharded)
             dist.broadcast(own, src=0)
     return copy

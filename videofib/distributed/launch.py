@@ -1,4 +1,4 @@
-"""How the processes of a run are started, meet and end."""
+"""How the processes of a run are started, find each other and end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from videofib.distributed.processes import TIMEOUT, rank
 
 
 def torchrun_processes() -> tuple[int, int] | None:
-    """(processes on this machine, machines) where torchrun started this process, else None."""
+    """(processes on this node, nodes) where torchrun started this process, else None."""
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         return None
     world = int(os.environ["WORLD_SIZE"])
@@ -32,15 +32,15 @@ def launch(
     args: tuple = (),
     *,
     processes: int = 1,
-    machines: int = 1,
-    machine: int = 0,
+    nodes: int = 1,
+    node: int = 0,
     init_method: str = "",
 ) -> None:
     """Run ``function(*args)`` in every process, and return when all are done.
 
-    Under torchrun this process is one of them already. Otherwise ``processes`` are started on this machine, rank =
-    machine * processes + local rank; several machines meet at ``init_method`` (``tcp://host:port``). When one process
-    fails, those on this machine are ended and the failure is raised here.
+    Under torchrun this process is one of them already. Otherwise ``processes`` are started on this node, rank =
+    node * processes + local rank; several nodes rendezvous at ``init_method`` (``tcp://host:port``). When one process
+    fails, the others of this node are ended and the failure is raised here.
 
     Args:
         function: importable by name, since new processes look it up.
@@ -50,16 +50,16 @@ def launch(
         torch.multiprocessing.ProcessRaisedException, ProcessExitedException: any other failure of a process.
     """
     if torchrun_processes():
-        with _process_group(int(os.environ.get("LOCAL_RANK", 0)), torchrun_processes()[0], **_torchrun_meeting()):
+        with _process_group(int(os.environ.get("LOCAL_RANK", 0)), torchrun_processes()[0], **_torchrun_rendezvous()):
             function(*args)
-    elif processes * machines == 1:
+    elif processes * nodes == 1:
         function(*args)
     else:
         store, port = None, 0
-        if machines == 1:  # the parent holds the meeting place, so no port can be snatched between choice and use
+        if nodes == 1:  # the parent holds the store, so no other program can take the port between choice and use
             store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
             port = store.port
-        spawn_args = (function, args, processes, machines, machine, init_method, port)
+        spawn_args = (function, args, processes, nodes, node, init_method, port)
         start_method = _start_method(function.__module__)
         started = mp.start_processes(_spawned, spawn_args, nprocs=processes, join=False, start_method=start_method)
         try:
@@ -72,24 +72,24 @@ def launch(
             raise
 
 
-def _torchrun_meeting() -> dict[str, Any]:
-    """Where processes that torchrun started meet.
+def _torchrun_rendezvous() -> dict[str, Any]:
+    """How processes that torchrun started find each other, as arguments of ``init_process_group``.
 
-    torchrun's own store outlives its workers. A group that it starts anew would find the addresses of the one before,
-    and wait for processes that are gone, so each attempt has keys of its own. Attempts are numbered machine by machine,
-    so on several machines that would part them; there, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each its own store.
+    torchrun's own store outlives its workers. A restarted group would find the addresses of the previous one and wait
+    for processes that are gone, so each attempt has its own keys. Every node numbers attempts by itself, so numbers
+    could differ between nodes; with several, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 gives each attempt its own store.
     """
-    local, machines = torchrun_processes()
-    if machines > 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+    local, nodes = torchrun_processes()
+    if nodes > 1 or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {"init_method": "env://"}
-    kept = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    own = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", kept)
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    own = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     return {"store": own, "rank": int(os.environ["RANK"]), "world_size": local}
 
 
 @contextmanager
 def _sigterm_passed_on(pids: list[int]) -> Iterator[None]:
-    """Within the block SIGTERM goes on to processes of this machine, which end in their own way."""
+    """Within the block SIGTERM is passed on to the processes of this node, each of which ends by itself."""
     if threading.current_thread() is not threading.main_thread():  # others cannot receive signals
         yield
         return
@@ -107,7 +107,7 @@ def _sigterm_passed_on(pids: list[int]) -> Iterator[None]:
 
 
 def _start_method(module: str) -> str:
-    """A server that has imported ``module`` (and so torch) once, and is copied for each process; where that is safe."""
+    """``forkserver`` where it is safe: one server imports ``module`` (and so torch), and each process is its copy."""
     if sys.platform != "linux":
         return "spawn"
     mp.get_context("forkserver").set_forkserver_preload([module])
@@ -119,14 +119,14 @@ def _spawned(
     function: Callable[..., None],
     args: tuple,
     processes: int,
-    machines: int,
-    machine: int,
+    nodes: int,
+    node: int,
     init_method: str,
     port: int,
 ) -> None:
-    mp.set_start_method(None, force=True)  # data workers start as the platform does it, not as this process did
-    where = {"init_method": init_method} if machines > 1 else {"store": dist.TCPStore("localhost", port)}
-    ranks = {"rank": machine * processes + local_rank, "world_size": processes * machines}
+    mp.set_start_method(None, force=True)  # data workers start by the platform's default, not the way this process did
+    where = {"init_method": init_method} if nodes > 1 else {"store": dist.TCPStore("localhost", port)}
+    ranks = {"rank": node * processes + local_rank, "world_size": processes * nodes}
     with _process_group(local_rank, processes, **where, **ranks):
         function(*args)
 
@@ -139,24 +139,24 @@ def _process_group(local_rank: int, processes: int, **how):
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))  # the processes share the cores
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT, **how)
     yield
-    dist.destroy_process_group()  # not after an exception: it would wait for ranks that are not coming
+    dist.destroy_process_group()  # not after an exception: it would wait for the other ranks
 
 
-def leave_cores_to(workers: int) -> None:
-    """Where the model runs on the CPU, let it use only the cores that this process's data workers leave over.
+def limit_threads(workers: int) -> None:
+    """Where the model runs on the CPU, leave a core to each data worker of this process.
 
-    Torch's threads wait for each other by spinning. Where a worker holds the core that one of them needs, every
-    operation takes as long as the scheduler's turn; beside other busy processes a small model's
-    steps were seen to take 30 times the CPU time.
+    Torch's threads wait for each other by spinning. Where a worker occupies the core that one of them needs, every
+    operation takes at least one time slice of the scheduler; with other busy processes, steps of a small model took up
+    to 30 times the CPU time.
     """
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() - workers))
 
 
-def let_main_speak_first() -> None:
-    """In other ranks, wait a moment before reporting an error that rank 0 most likely reports as well.
+def delay_unless_main() -> None:
+    """Wait a moment in ranks other than 0 before reporting an error that rank 0 most likely reports as well.
 
-    Its end makes the launcher end this process, so the user reads the message once.
+    When rank 0 ends, the launcher ends this process, so that the user reads the message once.
     """
-    if rank() or int(os.environ.get("RANK", 0)):  # under torchrun the number is known before the group is
+    if rank() or int(os.environ.get("RANK", 0)):  # under torchrun the rank is known before the group is initialised
         time.sleep(2)

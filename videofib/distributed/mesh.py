@@ -1,65 +1,74 @@
-"""Which processes share what."""
+"""Which processes share what: a DeviceMesh with the dimensions "data" and "context".
+
+Processes of one row share each clip's tokens (context parallelism) and are neighbours in rank; rows have different
+clips. Six processes, of which two share a clip::
+
+             context
+            0      1
+    d  0 | rank 0 rank 1
+    a  1 | rank 2 rank 3
+    t  2 | rank 4 rank 5
+    a
+
+Without a mesh (None) no clips are shared: every process is a row of its own.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 
-from videofib.distributed.processes import TIMEOUT, rank, world_size
-
-
-@dataclass(frozen=True)
-class ClipSharing:
-    """Which processes share each clip's tokens (context parallelism): neighbours in rank. By default none do.
-
-    Attributes:
-        ranks: processes that share a clip.
-        group: those that share this one's clips, on its device; None where it is alone.
-        host_group: the same processes, exchanging what lies in main memory.
-    """
-
-    ranks: int = 1
-    group: dist.ProcessGroup | None = None
-    host_group: dist.ProcessGroup | None = None
-
-    @property
-    def data_rank(self) -> int:
-        """Which share of the data is this process's."""
-        return rank() // self.ranks
-
-    @property
-    def data_world(self) -> int:
-        """How many shares of the data there are."""
-        return world_size() // self.ranks
-
-    @property
-    def first_rank(self) -> int:
-        """The first of the processes that share clips with this one."""
-        return rank() // self.ranks * self.ranks
-
-    @property
-    def is_first(self) -> bool:
-        return rank() == self.first_rank
-
-    def one_each(self, values: list) -> list:
-        """Of the values of all processes, those of the first of each group: one for each share of the data."""
-        return values[:: self.ranks]
+from videofib.distributed.processes import TIMEOUT, device, rank, world_size
 
 
-NOT_SHARED = ClipSharing()
+def make_mesh(context: int = 1) -> DeviceMesh | None:
+    """The mesh of all processes, ``context`` of which share each clip; None for a single process. All call it.
 
-
-def share_clips(ranks: int) -> ClipSharing:
-    """Let every ``ranks`` neighbours share clips. All processes call it.
+    The context group exchanges tensors on the device and, by gloo, tensors in main memory.
 
     Raises:
-        ValueError: the number of processes does not divide by it.
+        ValueError: the number of processes is not divisible by ``context``.
     """
-    if world_size() % ranks:
-        raise ValueError(f"{world_size()} processes do not divide into groups of {ranks}")
-    if ranks == 1:
-        return NOT_SHARED
-    group, _ = dist.new_subgroups(group_size=ranks, timeout=TIMEOUT)
-    host_group, _ = dist.new_subgroups(group_size=ranks, timeout=TIMEOUT, backend="gloo")
-    return ClipSharing(ranks, group, host_group)
+    world = world_size()
+    if world % context:
+        raise ValueError(f"{world} processes do not divide into groups of {context}")
+    if not dist.is_initialized():
+        return None
+    ranks = torch.arange(world).view(-1, context)
+    row, column = divmod(rank(), context)
+    data_group, backend = dist.group.WORLD, None
+    if context > 1:
+        data_group = dist.new_group(ranks[:, column].tolist(), timeout=TIMEOUT, use_local_synchronization=True)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    context_group = dist.new_group(
+        ranks[row].tolist(), timeout=TIMEOUT, backend=backend, use_local_synchronization=True
+    )
+    return DeviceMesh.from_group(
+        [data_group, context_group], device().type, mesh=ranks, mesh_dim_names=("data", "context")
+    )
+
+
+def data_rank(mesh: DeviceMesh | None) -> int:
+    """Which part of the data this process has, counted from 0."""
+    return rank() if mesh is None else mesh.get_local_rank("data")
+
+
+def data_size(mesh: DeviceMesh | None) -> int:
+    """Into how many parts the data is divided."""
+    return world_size() if mesh is None else mesh.size(0)
+
+
+def context_size(mesh: DeviceMesh | None) -> int:
+    """How many processes share a clip."""
+    return 1 if mesh is None else mesh.size(1)
+
+
+def reads_clips(mesh: DeviceMesh | None) -> bool:
+    """Whether this process is the first of those that share its clips."""
+    return mesh is None or mesh.get_local_rank("context") == 0
+
+
+def one_per_data_rank(values: list, mesh: DeviceMesh | None) -> list:
+    """Of the values of all processes, in the order of their ranks, those of the first process of each row."""
+    return values[:: context_size(mesh)]

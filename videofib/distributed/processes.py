@@ -1,4 +1,4 @@
-"""Several processes working on one model: how they start, find each other and exchange what they know.
+"""Several processes working on one model: their ranks, and how they exchange values.
 
 Without a process group every function here answers for a single process, so callers need no special case.
 """
@@ -14,7 +14,7 @@ from torch import nn
 
 from videofib.distributed.fsdp import is_sharded
 
-# A rank that waits longer than this for the others gives up: nobody waits for ever for one that died.
+# A rank that waits longer than this for the others fails, so that none waits forever for one that died.
 TIMEOUT = timedelta(minutes=30)
 
 
@@ -24,12 +24,12 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """The number of processes that work together."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files and talks."""
+    """Whether this is rank 0, which writes files and logs."""
     return rank() == 0
 
 
@@ -39,7 +39,7 @@ def device() -> torch.device:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this."""
     if dist.is_initialized():
         dist.barrier()
 
@@ -54,7 +54,7 @@ def all_gather(value: Any) -> list:
 
 
 def gather(value: Any) -> list | None:
-    """The values (anything that pickles) of all processes, in the order of their ranks; None but in the main one."""
+    """The values (anything that pickles) of all processes, in the order of their ranks; None in ranks but 0."""
     if not dist.is_initialized():
         return [value]
     values: list | None = [None] * world_size() if is_main() else None
@@ -72,7 +72,7 @@ def broadcast(value: Any) -> Any:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process; all come to the same answer."""
+    """Whether the flag is set in any process; the same answer in each."""
     if not dist.is_initialized():
         return flag
     found = torch.tensor(int(flag), device=device())
@@ -90,7 +90,7 @@ def mean(values: list[float]) -> list[float]:
 
 
 def replicate(model: nn.Module) -> nn.Module:
-    """The model wrapped so that gradients are averaged over processes; itself where it is sharded, or there is one."""
+    """The model, wrapped to average gradients over processes; as it is where it is sharded, or the process single."""
     if not dist.is_initialized() or is_sharded(model):
         return model
     return nn.parallel.DistributedDataParallel(model)

@@ -1,4 +1,4 @@
-"""Knowledge distillation (Hinton et al., arXiv 1503.02531): learning from a teacher's scores beside the labels."""
+"""Knowledge distillation (Hinton et al., arXiv 1503.02531): training on a teacher's scores beside the labels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Distillation:
 
     Attributes:
         teacher: (B, C, T, H, W) -> logits (B, K), in evaluation mode, on the device of the clips.
-        alpha: the teacher's share of the loss, above 0 and at most 1; the labels have the rest.
-        temperature: by which both models' logits are divided; the higher, the more the lesser classes count.
+        alpha: weight of the teacher's loss, above 0 and at most 1; the labels' loss has weight 1 - alpha.
+        temperature: divides both models' logits; the higher, the more the less likely classes count.
     """
 
     teacher: nn.Module
@@ -24,17 +24,17 @@ class Distillation:
     temperature: float
 
     def loss(self, clips: Tensor, logits: Tensor) -> Tensor:
-        """T² · KL(teacher ‖ student) at temperature T, whose gradients are of one size for all T (section 2).
+        """T² · KL(teacher ‖ student) at temperature T; T² keeps gradients of one magnitude for all T (section 2).
 
         Args:
-            clips: (B, C, T, H, W), the very ones that the student got.
+            clips: (B, C, T, H, W), the same that the student was given.
             logits: (B, K), of the student.
         """
         with torch.no_grad():
-            taught = F.log_softmax(self.teacher(clips).float() / self.temperature, dim=1)
+            target = F.log_softmax(self.teacher(clips).float() / self.temperature, dim=1)
         own = F.log_softmax(logits.float() / self.temperature, dim=1)
-        return self.temperature**2 * F.kl_div(own, taught, reduction="batchmean", log_target=True)
+        return self.temperature**2 * F.kl_div(own, target, reduction="batchmean", log_target=True)
 
-    def mix(self, label_loss: Tensor, teacher_loss: Tensor) -> Tensor:
-        """The loss to learn from."""
+    def combine(self, label_loss: Tensor, teacher_loss: Tensor) -> Tensor:
+        """The loss to minimise: (1 - alpha) · label_loss + alpha · teacher_loss."""
         return (1 - self.alpha) * label_loss + self.alpha * teacher_loss

@@ -1,4 +1,4 @@
-"""Multi-view evaluation, as a story: views -> view scores -> video scores -> every video once -> accuracies.
+"""Multi-view evaluation, as a story: views -> view scores -> video scores -> every video once -> figures.
 
 B videos of a batch, V views each, C T H W channels, frames, height, width; N videos of the split, K classes.
 """
@@ -7,101 +7,107 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from tqdm import tqdm
 
 from videofib.distributed import processes
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
-from videofib.engine.finished import Columns, FinishedVideos, Growing, together
+from videofib.distributed.mesh import one_per_data_rank, reads_clips
 from videofib.engine.packing import logits_by_batch
+from videofib.engine.resume_cache import Columns, ResumeCache, concatenate
+from videofib.engine.shared_batches import BatchLoader
 from videofib.files import replacing
-from videofib.metrics.accuracy import ensemble_views, growing_views
+from videofib.metrics.accuracy import ensemble_views, view_subsets
 from videofib.metrics.scores import SCORES_NAME, Scores, write_scores
 from videofib.metrics.tasks import SINGLE_LABEL, EvaluationError, Task
 
 
-def evaluate(
-    model: nn.Module,
-    loader: Iterable[dict],
-    *,
-    view_batch_size: int,
-    num_crops: int = 1,
-    ensemble: str = "sum",
-    ensemble_logits: bool = False,
-    unreadable: str = "wrong",
-    task: Task = SINGLE_LABEL,
-    class_names: Sequence[str] | None = None,
-    amp_dtype: torch.dtype | None = None,
-    title: str = "evaluate",
-    details: bool = False,
-    finished: FinishedVideos | None = None,
-    sharing: ClipSharing = NOT_SHARED,
-) -> tuple[dict, Scores | None]:
-    """Accuracies and scores of a model over all views of all videos of a split.
+@dataclass(frozen=True)
+class Scoring:
+    """How the logits of views become scores of videos, and these become figures.
 
-    Args:
-        model: (B, C, T, H, W) -> logits (B, K), not wrapped for several processes.
-        loader: this process's share of the videos, in batches of ``views`` (B, V, C, T, H, W);
-            ``loader.dataset.records`` lists the videos of the whole split.
-        view_batch_size: views a forward pass, whichever videos they are of.
+    Attributes:
+        task: what labels mean, and what is counted.
         num_crops: spatial crops of a clip; a video's views are all crops of its first clip, then of the next.
         ensemble: ``sum`` or ``max`` over a video's views.
         ensemble_logits: reduce raw logits instead of scores.
-        unreadable: a video that could not be read counts as ``wrong``, or is left out (``exclude``).
-        task: what labels mean, and what is counted.
-        class_names: keys of the figures by class; by default the class numbers.
-        details: figures that are of interest at the end, see ``task.summarize``.
-        finished: where finished videos are kept, so that a later start need not repeat them. The loader gives those
-            alone that are not in ``finished.indices``. All forward passes are then of one size, so that scores do not
-            depend on where an earlier start ended.
-        sharing: which processes share clips; they are given the same videos, which count once.
+        unreadable: a video that cannot be read counts as ``wrong``, or is left out (``exclude``).
+        class_names: keys of the figures by class; by default the class indices.
+        details: add the figures of ``task.summarize`` that are of interest only at the end.
+    """
+
+    task: Task = SINGLE_LABEL
+    num_crops: int = 1
+    ensemble: str = "sum"
+    ensemble_logits: bool = False
+    unreadable: str = "wrong"
+    class_names: Sequence[str] | None = None
+    details: bool = False
+
+
+def evaluate(
+    model: nn.Module,
+    loader: BatchLoader,
+    *,
+    view_batch_size: int,
+    scoring: Scoring | None = None,
+    amp_dtype: torch.dtype | None = None,
+    title: str = "evaluate",
+    cache: ResumeCache | None = None,
+    mesh: DeviceMesh | None = None,
+) -> tuple[dict, Scores | None]:
+    """Figures and scores of a model over all views of all videos of a split.
+
+    Args:
+        model: (B, C, T, H, W) -> logits (B, K), not wrapped for several processes.
+        loader: the videos of this process, in batches of ``views`` (B, V, C, T, H, W); ``loader.dataset.records``
+            lists the videos of the entire split.
+        view_batch_size: views of a forward pass, whichever videos they are of.
+        scoring: by default that of videos of one class, by the mean over their views.
+        cache: keeps finished videos on the disk, so that a later start need not repeat them. The loader gives only
+            videos that are not in ``cache.indices``. All forward passes are then of one size, so that scores do not
+            depend on where an earlier start was interrupted.
+        mesh: of the processes (``distributed.mesh``); those that share clips are given the same videos, which count
+            once.
 
     Returns:
-        The figures (see ``task.summarize``), the same in every process, and the scores behind them, which the main
-        process has alone; None in the others.
+        The figures (see ``task.summarize``), the same in every process, and the scores behind them in the main process
+        (None in the others).
 
     Raises:
         EvaluationError: a video was counted twice or never, has a label the model does not know, or its scores are
             not finite.
     """
-    own, failures = Growing(), {}
-    for batch, logits in score_batches(
-        model, loader, view_batch_size, amp_dtype, title, fill_last=finished is not None
-    ):
-        videos = judge(batch, logits, task, num_crops=num_crops, ensemble=ensemble, ensemble_logits=ensemble_logits)
+    scoring = scoring or Scoring()
+    own, failures = ColumnAccumulator(), {}
+    for batch, logits in score_batches(model, loader, view_batch_size, amp_dtype, title, fill_last=cache is not None):
+        videos = score_videos(batch, logits, scoring)
         failed = dict(batch["failures"])
         names = [loader.dataset.records[index].video_id for index in batch["indices"].tolist()]
         readable = torch.tensor([name not in failed for name in names])
         _check_finite(names, videos["scores"], readable)
         own.add(videos)
         failures.update(failed)
-        if finished and sharing.is_first:
-            finished.add({name: values[readable] for name, values in videos.items()})
-    if finished:
-        finished.save()
+        if cache and reads_clips(mesh):
+            cache.add({name: values[readable] for name, values in videos.items()})
+    if cache:
+        cache.save()
 
-    shares = processes.gather((own.all(), failures))
-    shares = shares and sharing.one_each(shares)
     figures, scores, problem = None, None, ""
-    if shares is not None:
-        if finished and finished.earlier:
-            shares = [*shares, (finished.earlier, {})]
+    gathered = processes.gather((own.result(), failures))
+    if gathered is not None:  # in the main process
+        parts = one_per_data_rank(gathered, mesh)
+        if cache and cache.earlier:
+            parts = [*parts, (cache.earlier, {})]
         try:
-            kind = "logit" if ensemble_logits else task.kind
-            scores = _scores(
-                shares,
-                loader.dataset.records,
-                num_crops=num_crops,
-                kind=kind,
-                ensemble=ensemble,
-                class_names=class_names,
-            )
-            figures = task.summarize(scores, unreadable=unreadable, details=details)
-        except EvaluationError as error:  # which every process shall tell, and none wait for figures
+            scores = assemble(parts, loader.dataset.records, scoring)
+            figures = scoring.task.summarize(scores, unreadable=scoring.unreadable, details=scoring.details)
+        except EvaluationError as error:  # raised below, in every process, so that none waits for figures
             problem = str(error)
     figures, problem = processes.broadcast((figures, problem))
     if problem:
@@ -112,14 +118,14 @@ def evaluate(
 @torch.inference_mode()
 def score_batches(
     model: nn.Module,
-    loader: Iterable[dict],
+    loader: BatchLoader,
     view_batch_size: int,
     amp_dtype: torch.dtype | None,
     title: str,
     *,
     fill_last: bool,
-) -> Iterable[tuple[dict, Tensor]]:
-    """The batches of a loader, without their views, and the model's float32 logits (B, V, K) of these on the CPU."""
+) -> Iterator[tuple[dict, Tensor]]:
+    """The batches of a loader without their views, each with the model's logits of these: float32 (B, V, K), on CPU."""
     device = next(model.parameters()).device
 
     def forward(clips: Tensor) -> Tensor:
@@ -133,40 +139,40 @@ def score_batches(
     model.train(was_training)
 
 
-def judge(batch: dict, logits: Tensor, task: Task, *, num_crops: int, ensemble: str, ensemble_logits: bool) -> Columns:
-    """What is kept of videos whose views have the logits (B, V, K): their scores, and how often they are right."""
-    num_views = logits.shape[1]
-    view_scores = logits if ensemble_logits else task.score(logits)
+def score_videos(batch: dict, logits: Tensor, scoring: Scoring) -> Columns:
+    """What is kept of the videos of a batch, whose views have the logits (B, V, K): scores, and whether they are right.
+
+    Returns:
+        ``indices``, ``labels``, ``scores`` (B, K), ``view_correct``, ``num_views`` and, for videos of one class,
+        ``hits`` (see ``Scores``).
+    """
+    task, num_views = scoring.task, logits.shape[1]
+    view_scores = logits if scoring.ensemble_logits else task.score(logits)
     videos = {
         "indices": batch["indices"],
         "labels": batch["labels"],
-        "scores": ensemble_views(view_scores, ensemble),
-        "view_correct": task.judge(logits, batch["labels"]),
+        "scores": ensemble_views(view_scores, scoring.ensemble),
+        "view_correct": task.view_correct(logits, batch["labels"]),
         "num_views": torch.full((len(logits),), num_views),
     }
     if task.hits:
-        grown = [ensemble_views(view_scores[:, views], ensemble) for views in growing_views(num_views, num_crops)]
-        videos["hits"] = torch.stack([task.hits(scores, batch["labels"]) for scores in grown], dim=1)
+        subsets = view_subsets(num_views, scoring.num_crops)
+        by_subset = [ensemble_views(view_scores[:, views], scoring.ensemble) for views in subsets]
+        videos["hits"] = torch.stack([task.hits(scores, batch["labels"]) for scores in by_subset], dim=1)
     return videos
 
 
-def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
-    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each whole or not at all."""
-    write_scores(Path(output_dir) / SCORES_NAME, scores)
-    with replacing(Path(output_dir) / "test_results.json") as partial:
-        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+def assemble(parts: Sequence[tuple[Columns | None, dict[str, str]]], records: Sequence, scoring: Scoring) -> Scores:
+    """The scores of a split from those of each process: every video once, in the split's order.
 
+    Args:
+        parts: the videos that a process has scored, and video id -> why it could not be read.
 
-def _check_finite(names: Sequence[str], scores: Tensor, readable: Tensor) -> None:
-    for name, row, counts in zip(names, scores, readable.tolist(), strict=True):
-        if counts and not row.isfinite().all():
-            raise EvaluationError(f"the model's scores of {name} are not finite: {row[:5].tolist()} ...")
-
-
-def _scores(shares: Sequence[tuple[Columns | None, dict[str, str]]], records: Sequence, **about) -> Scores:
-    """Put the processes' videos together, each exactly once and in the split's order."""
-    videos = together([videos for videos, _ in shares if videos])
-    failures = {name: reason for _, part in shares for name, reason in part.items()}
+    Raises:
+        EvaluationError: a video was scored twice or never.
+    """
+    videos = concatenate([videos for videos, _ in parts if videos])
+    failures = {name: reason for _, part in parts for name, reason in part.items()}
     order = videos["indices"].argsort()
     indices = videos["indices"][order].tolist()
     if indices != list(range(len(records))):
@@ -184,6 +190,47 @@ def _scores(shares: Sequence[tuple[Columns | None, dict[str, str]]], records: Se
         view_correct=videos["view_correct"],
         failures=failures,
         num_views=int(videos["num_views"][0]),
+        num_crops=scoring.num_crops,
+        kind="logit" if scoring.ensemble_logits else scoring.task.kind,
+        ensemble=scoring.ensemble,
+        class_names=scoring.class_names,
         hits=videos.get("hits"),
-        **about,
     )
+
+
+def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
+    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each complete or not at all."""
+    write_scores(Path(output_dir) / SCORES_NAME, scores)
+    with replacing(Path(output_dir) / "test_results.json") as partial:
+        partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+class ColumnAccumulator:
+    """Columns to which every batch adds rows, held in few tensors.
+
+    The small tensors of many batches lie in memory between larger ones that are freed, and keep that memory from being
+    returned: 20 times their own size was measured.
+    """
+
+    def __init__(self, batches_per_chunk: int = 100):
+        self._batches_per_chunk = batches_per_chunk
+        self._chunks: list[Columns] = []
+        self._batches: list[Columns] = []
+
+    def add(self, videos: Columns) -> None:
+        """Append the rows of a batch."""
+        self._batches.append(videos)
+        if len(self._batches) == self._batches_per_chunk:
+            self._chunks.append(concatenate(self._batches))
+            self._batches = []
+
+    def result(self) -> Columns | None:
+        """All rows, in the order in which they were added; None where there are none."""
+        parts = self._chunks + self._batches
+        return concatenate(parts) if parts else None
+
+
+def _check_finite(names: Sequence[str], scores: Tensor, readable: Tensor) -> None:
+    for name, row, counts in zip(names, scores, readable.tolist(), strict=True):
+        if counts and not row.isfinite().all():
+            raise EvaluationError(f"the model's scores of {name} are not finite: {row[:5].tolist()} ...")

@@ -1,4 +1,4 @@
-"""Training a part of a model: which parameters learn, and which modules behave as in training."""
+"""Training a part of a model: which parameters are trained, and which modules are in training mode."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import nn
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Let the parameters whose names match one of these stay as they are: ``patch_embed.*``, ``blocks.[0-5].*``.
+    """Freeze the parameters whose names match one of these patterns: ``patch_embed.*``, ``blocks.[0-5].*``.
 
     Raises:
-        ValueError: a pattern that matches no name, or nothing is left to learn.
+        ValueError: a pattern that matches no name, or no parameter is left to train.
     """
     named = dict(model.named_parameters())
     for pattern in patterns:
@@ -23,28 +23,29 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
             parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in named.values()):
         raise ValueError(
-            f"nothing is left to learn: {', '.join(map(repr, patterns))} match all {len(named)} parameters"
+            f"no parameter is left to train: {', '.join(map(repr, patterns))} match all {len(named)} parameters"
         )
 
 
 def freeze_all_but(model: nn.Module, names: set[str]) -> None:
-    """Let only the parameters of these names learn."""
+    """Freeze all parameters but those of these names."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and name in names)
 
 
-def learning_mode(model: nn.Module) -> None:
-    """As ``model.train()``, but with what is frozen in evaluation mode: no dropout in it, and batch norms stand still.
+def set_train_mode(model: nn.Module) -> None:
+    """Like ``model.train()``, but frozen modules are in evaluation mode.
 
-    A module without parameters, such as dropout, is frozen within one that is, and where nothing learns before it.
+    They have no dropout, and batch norms keep their statistics. A module without parameters, such as dropout, counts as
+    frozen inside a frozen module, and where everything before it is frozen.
     """
     model.train()
     if all(parameter.requires_grad for parameter in model.parameters()):
         return
-    learning = False  # does anything up to here learn?
+    trained = False  # is anything up to here?
     for module in model.modules():
-        learning |= any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-        module.training = learning or any(parameter.requires_grad for parameter in module.parameters())
+        trained |= any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+        module.training = trained or any(parameter.requires_grad for parameter in module.parameters())
     for module in model.modules():
         below = [parameter.requires_grad for parameter in module.parameters()]
         if below and not any(below):

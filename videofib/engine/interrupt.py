@@ -1,4 +1,4 @@
-"""Ending a run on request: SIGTERM, which schedulers send some time before they kill."""
+"""Stopping a run on request: SIGTERM, which schedulers send some time before they kill."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 
 class InterruptedRun(Exception):
-    """The run was asked to end, and has saved where it was."""
+    """The run was asked to stop, and has saved a checkpoint."""
 
 
 @contextmanager
 def sigterm_noticed() -> Iterator[Callable[[], bool]]:
-    """Within the block SIGTERM does not end the process; the function given says whether it has come.
+    """Within the block SIGTERM does not end the process; it gives a function that returns whether SIGTERM was received.
 
-    Only a process's main thread can receive signals; in others nothing is noticed.
+    Only a process's main thread can receive signals; in other threads the answer is always False.
     """
     noticed = []
     if threading.current_thread() is not threading.main_thread():

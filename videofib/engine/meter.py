@@ -1,4 +1,8 @@
-"""What is counted while training, and the lines of figures made of it."""
+"""What is counted while training, and the lines of figures made of it.
+
+What the device computes is summed on the device, so that the host need not wait for it. It is read when a line of
+figures is due, when a checkpoint is written, and at the end of an epoch.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +17,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.distributed import processes
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
+from videofib.distributed.mesh import data_size, one_per_data_rank
 
 logger = logging.getLogger(__name__)
+
+# Sums on the device; "recent" ones start from zero with each line of figures.
+_LOSSES = ("loss", "recent_loss", "teacher_loss", "grad_norm")  # the last one is that of the last step
+_COUNTS = (
+    *("batches", "recent_batches", "taught"),  # batches whose loss, or whose teacher's loss, is finite
+    *("correct", "skipped", "skipped_in_row"),  # clips; optimizer steps
+)
+_FAILURE = ("failed_at", "failed_loss")  # batches done when too many steps in a row had been skipped; 0: not yet
+_ON_HOST = ("judged", "failures")
 
 
 class Meter:
@@ -26,8 +40,9 @@ class Meter:
     Args:
         steps, epochs: batches of an epoch, epochs of the run.
         step, epoch: how many of them are done.
+        device: of the model.
         before: the meter of the epoch before.
-        sharing: of the processes; what those that share clips count, they count alike.
+        mesh: of the processes (``distributed.mesh``); those that share clips count the same.
     """
 
     def __init__(
@@ -36,80 +51,109 @@ class Meter:
         step: int,
         epochs: int,
         epoch: int,
+        device: torch.device,
+        *,
         before: Meter | None = None,
-        sharing: ClipSharing = NOT_SHARED,
+        mesh: DeviceMesh | None = None,
     ) -> None:
-        self.sharing = sharing
-        self.steps, self.step, self.epochs, self.epoch = steps, step, epochs, epoch
+        self.steps, self.step, self.epochs, self.epoch, self.mesh = steps, step, epochs, epoch, mesh
         self.first_step, self.started = step, time.perf_counter()
-        self.loss = self.recent_loss = 0.0  # sums over batches
-        self.batches = self.recent_batches = 0
-        self.teacher_loss = 0.0  # sum over batches, the part of the loss that a teacher gives
-        self.taught = 0  # batches
-        self.correct = self.judged = 0  # clips
+        # float64: sums of float32 losses, and counts, as exact as on the host
+        names = (*_LOSSES, *_COUNTS, *_FAILURE)
+        self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
+        self.judged = 0  # clips that were judged right or wrong
         self.failures: list[tuple[str, str]] = []
-        self.skipped = 0  # optimizer steps, for a gradient that is not finite
-        self.skipped_in_row = before.skipped_in_row if before else 0
-        self.named: set[str] = before.named if before else set()  # unreadable videos that the log has told of
-        self.seconds = 0.0  # before this process went on with the epoch
+        self.reported: set[str] = before.reported if before else set()  # unreadable videos that the log has named
+        self.seconds = 0.0  # spent on the epoch before this process resumed it
         self.clips = 0  # in this process
         self.waited = 0.0  # seconds, for batches
-        self.grad_norm = self.lr = 0.0  # of the last step
+        self.lr = 0.0  # of the last step
+        if before:
+            self._sums["skipped_in_row"].copy_(before._sums["skipped_in_row"])
+
+    @property
+    def has_failed(self) -> Tensor:
+        """Whether too many steps in a row were skipped, as a bool on the device."""
+        return self._sums["failed_at"] > 0
 
     def timed(self, batches: Iterable[dict]) -> Iterator[dict]:
-        """The batches, while counting the time that is spent on waiting for them."""
+        """The batches, while the time that the host waits for them is counted."""
         start = time.perf_counter()
         for batch in batches:
             self.waited += time.perf_counter() - start
             yield batch
             start = time.perf_counter()
 
-    def add(self, loss: float, correct: Tensor | None, failures: list, clips: int) -> None:
-        """Count a batch. correct: bool (B,), or None where clips have no one class."""
+    def add(self, loss: Tensor, correct: Tensor | None, failures: list, clips: int) -> None:
+        """Count a batch.
+
+        Args:
+            loss: a scalar; one that is not finite is left out of the mean.
+            correct: bool (B,), or None where clips have no one class.
+        """
         self.step += 1
-        if math.isfinite(loss):
-            self.loss, self.recent_loss = self.loss + loss, self.recent_loss + loss
-            self.batches, self.recent_batches = self.batches + 1, self.recent_batches + 1
+        self._add_finite(loss, ("loss", "batches"), ("recent_loss", "recent_batches"))
         if correct is not None:
-            self.correct += int(correct.sum())
+            self._sums["correct"] += correct.sum()
             self.judged += len(correct)
         self.failures += failures
         self.clips += clips
 
     def add_teacher_loss(self, loss: Tensor) -> None:
-        """Count what the teacher says of a batch; loss: a scalar."""
-        if math.isfinite(value := loss.item()):
-            self.teacher_loss, self.taught = self.teacher_loss + value, self.taught + 1
+        """Count the teacher's part of the loss of a batch, a scalar."""
+        self._add_finite(loss, ("teacher_loss", "taught"))
 
-    def add_step(self, grad_norm: float) -> None:
-        """Count an optimizer step, which was skipped if the gradient is not finite."""
-        self.grad_norm = grad_norm
-        if math.isfinite(grad_norm):
-            self.skipped_in_row = 0
-        else:
-            self.skipped, self.skipped_in_row = self.skipped + 1, self.skipped_in_row + 1
+    def add_step(self, grad_norm: Tensor, skipped: Tensor, loss: Tensor, max_skipped: int) -> None:
+        """Count an optimizer step.
+
+        Args:
+            grad_norm, skipped, loss: of the step, scalars; the loss is that of its last batch.
+            max_skipped: so many skipped steps in a row make the run fail.
+        """
+        sums = self._sums
+        sums["grad_norm"].copy_(grad_norm)
+        sums["skipped"] += skipped
+        sums["skipped_in_row"].add_(1).mul_(skipped)
+        fails = sums["skipped_in_row"] == max_skipped
+        sums["failed_at"].masked_fill_(fails, self.step)
+        sums["failed_loss"].copy_(torch.where(fails, loss.detach().double(), sums["failed_loss"]))
+
+    def failure(self) -> tuple[int, float] | None:
+        """(batches done, loss) when the run failed, None where it has not. Waits for the device."""
+        sums = self._read()
+        return (int(sums["failed_at"]), sums["failed_loss"]) if sums["failed_at"] else None
 
     def state(self) -> dict[str, Any]:
-        """The sums of this process, for a run that goes on later."""
-        return {name: getattr(self, name) for name in _SUMS} | {"seconds": self.seconds + self._elapsed()}
+        """The sums of this process, for a run that is resumed later. Waits for the device."""
+        sums = self._read()
+        return {
+            **{name: sums[name] for name in _LOSSES},
+            **{name: int(sums[name]) for name in _COUNTS},
+            **{name: getattr(self, name) for name in _ON_HOST},
+            "seconds": self.seconds + self._elapsed(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
-        for name in (*_SUMS, "seconds"):
+        """Continue from ``state``."""
+        for name in (*_LOSSES, *_COUNTS):
+            self._sums[name].fill_(state[name])
+        for name in (*_ON_HOST, "seconds"):
             setattr(self, name, state[name])
 
     def clips_per_second(self) -> float:
         """Over all processes, since this one began."""
-        return self.clips * self.sharing.data_world / self._elapsed()
+        return self.clips * data_size(self.mesh) / self._elapsed()
 
     def data_wait(self) -> float:
-        """The share of this process's time that went into waiting for data: near 0 where the loader keeps up."""
+        """The fraction of this process's time spent on waiting for data: near 0 where the loader keeps up."""
         return self.waited / self._elapsed()
 
-    def recent(self) -> dict:
-        """A line of figures of the batches since the last one."""
-        (loss,) = processes.mean([_ratio(self.recent_loss, self.recent_batches)])
-        self.recent_loss, self.recent_batches = 0.0, 0
+    def recent_figures(self) -> dict:
+        """A line of figures of the batches since the last one. Waits for the device, and for all processes."""
+        sums = self._read()
+        (loss,) = processes.mean([_ratio(sums["recent_loss"], sums["recent_batches"])])
+        self._sums["recent_loss"].zero_()
+        self._sums["recent_batches"].zero_()
         left = (self.epochs - self.epoch) * self.steps - self.step
         seconds = left * self._elapsed() / (self.step - self.first_step)
         return {
@@ -119,56 +163,63 @@ class Meter:
             "steps": self.steps,
             "lr": self.lr,
             "loss": loss,
-            "grad_norm": self.grad_norm,
+            "grad_norm": sums["grad_norm"],
             "data_wait": self.data_wait(),
             "memory_gib": peak_memory_gib(),
             "clips_per_second": self.clips_per_second(),
             "eta": str(timedelta(seconds=round(seconds))),
         }
 
-    def whole_epoch(self) -> dict:
-        """The line of figures of the epoch; videos that were replaced are told in the log, each once a run."""
-        (loss,) = processes.mean([_ratio(self.loss, self.batches)])
+    def epoch_figures(self) -> dict:
+        """The line of figures of the epoch; the log names videos that were replaced, each once a run."""
+        sums = self._read()
+        (loss,) = processes.mean([_ratio(sums["loss"], sums["batches"])])
         stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": self.lr, "loss": loss}
-        if self.taught:
-            (stats["teacher_loss"],) = processes.mean([_ratio(self.teacher_loss, self.taught)])
+        if sums["taught"]:
+            (stats["teacher_loss"],) = processes.mean([_ratio(sums["teacher_loss"], sums["taught"])])
         if self.judged:
-            (stats["clip_top1_acc"],) = processes.mean([100.0 * self.correct / self.judged])
-        told = self.sharing.one_each(processes.all_gather(self.failures))
-        replaced = [failure for failures in told for failure in failures]
-        new = {name: reason for name, reason in replaced if name not in self.named}
-        self.named.update(new)
+            (stats["clip_top1_acc"],) = processes.mean([100.0 * sums["correct"] / self.judged])
+        gathered = one_per_data_rank(processes.all_gather(self.failures), self.mesh)
+        replaced = [failure for failures in gathered for failure in failures]
+        new = {name: reason for name, reason in replaced if name not in self.reported}
+        self.reported.update(new)
         if new and processes.is_main():
             names = "; ".join(f"{name} ({reason})" for name, reason in sorted(new.items()))
             logger.warning("epoch %d: %d unreadable videos were replaced: %s", self.epoch + 1, len(new), names)
         return {
             **stats,
             "replaced_videos": len(replaced),
-            "skipped_steps": self.skipped,
+            "skipped_steps": int(sums["skipped"]),
             "data_wait": self.data_wait(),
             "memory_gib": peak_memory_gib(),
             "clips_per_second": self.clips_per_second(),
             "seconds": self.seconds + self._elapsed(),
         }
 
+    def _add_finite(self, value: Tensor, *sums: tuple[str, str]) -> None:
+        """Add a scalar to pairs (total, count), where it is finite."""
+        value = value.detach().double()
+        finite = value.isfinite()
+        value = value.masked_fill(~finite, 0.0)
+        for total, count in sums:
+            self._sums[total] += value
+            self._sums[count] += finite
+
+    def _read(self) -> dict[str, float]:
+        """The sums, at the cost of waiting for the device once."""
+        return dict(zip(self._sums, torch.stack(list(self._sums.values())).tolist(), strict=True))
+
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started
 
 
 def peak_memory_gib() -> float:
-    """The most that this process has held: on a GPU by its tensors, else in all."""
+    """The peak memory of this process: of its tensors on a GPU, else of everything."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def _ratio(total: float, count: int) -> float:
+def _ratio(total: float, count: float) -> float:
     return total / count if count else math.nan
-
-
-_SUMS = (
-    *("loss", "recent_loss", "batches", "recent_batches", "correct", "judged", "failures"),
-    *("teacher_loss", "taught"),
-    *("skipped", "skipped_in_row", "grad_norm"),
-)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
+import torch
 from timm.optim import Lamb, Lion
 from torch import nn, optim
+from torch.distributed.tensor import DTensor
 
 
 def parameter_groups(
@@ -18,15 +22,15 @@ def parameter_groups(
     time embeddings) do not decay, unless ``decay_all``.
 
     Args:
-        layer_decay: below 1, each layer learns so much more slowly than the one above it, as BEiT and VideoMAE
-            fine-tune; the groups' ``lr_scale`` says how much. ``model.layer_of(name)`` numbers the layers, up to
-            ``model.num_layers`` for the last. 1: all alike, in two groups at most.
+        layer_decay: each layer's learning rate as a fraction of that of the layer above it, as BEiT and VideoMAE
+            fine-tune; the groups' ``lr_scale`` holds the product. ``model.layer_of(name)`` numbers the layers, up to
+            ``model.num_layers`` for the last. 1: the same for all, in two groups at most.
 
     Raises:
         ValueError: layer_decay for a model that does not number its layers.
     """
     if layer_decay != 1 and not hasattr(model, "layer_of"):
-        raise ValueError(f"layer_decay {layer_decay} needs layers in an order, and {type(model).__name__} has none")
+        raise ValueError(f"layer_decay {layer_decay} needs numbered layers, which {type(model).__name__} does not have")
     exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
@@ -34,7 +38,7 @@ def parameter_groups(
             continue
         is_free = not decay_all and (parameter.ndim <= 1 or name.endswith(".bias") or name in exempt)
         layer = model.layer_of(name) if layer_decay != 1 else 0
-        own = {"params": [], "weight_decay": 0.0 if is_free else weight_decay}
+        own: dict[str, Any] = {"params": [], "weight_decay": 0.0 if is_free else weight_decay}
         if layer_decay != 1:
             own["lr_scale"] = layer_decay ** (model.num_layers - layer)
         groups.setdefault((layer, is_free), own)["params"].append(parameter)
@@ -50,15 +54,32 @@ def build_optimizer(
     nesterov: bool = True,
     betas: Sequence[float] = (0.9, 0.999),
 ) -> optim.Optimizer:
-    """SGD (``momentum``, ``nesterov``), or AdamW, LAMB (arXiv 1904.00962) or Lion (arXiv 2302.06675) with ``betas``."""
+    """SGD (``momentum``, ``nesterov``), or AdamW, LAMB (arXiv 1904.00962) or Lion (arXiv 2302.06675) with ``betas``.
+
+    SGD and AdamW are fused, and so can skip a step on the device, see ``step.optimizer_step``; but SGD is not where the
+    parameters are sharded, since torch's fused SGD does not take them.
+    """
     if method == "sgd":
-        return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+        is_sharded = any(isinstance(parameter, DTensor) for group in groups for parameter in group["params"])
+        return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=not is_sharded)
     if method not in _WITH_BETAS:
         raise ValueError(f"method must be one of sgd, {', '.join(_WITH_BETAS)}, got {method!r}")
     return _WITH_BETAS[method](groups, lr=lr, betas=tuple(betas))
 
 
-_WITH_BETAS = {"adamw": optim.AdamW, "lamb": Lamb, "lion": Lion}
+_WITH_BETAS = {"adamw": partial(optim.AdamW, fused=True), "lamb": Lamb, "lion": Lion}
+
+
+def start_momentum(optimizer: optim.Optimizer) -> None:
+    """Start the momentum of a fused SGD from 0 where it has none yet.
+
+    It allocates momentum in its first step, and leaves it uninitialised if that step is skipped.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("fused") and group.get("momentum") else ():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def lr_at(
@@ -83,7 +104,7 @@ def lr_at(
          0 warm-up    max_epoch
 
     ``one_cycle`` (arXiv 1708.07120) is half a cosine up to base_lr at warmup_epochs, and half a cosine down to end_lr,
-    as torch's OneCycleLR with pct_start = warmup_epochs / max_epoch; momentum stays.
+    as torch's OneCycleLR with pct_start = warmup_epochs / max_epoch; momentum is constant.
     """
     if policy == "one_cycle":
         if epoch < warmup_epochs:
@@ -114,5 +135,5 @@ def _policy_lr(
     raise ValueError(f"policy must be 'cosine', 'linear', 'steps_with_relative_lrs' or 'one_cycle', got {policy!r}")
 
 
-def _half_cosine(first: float, last: float, share: float) -> float:
-    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+def _half_cosine(first: float, last: float, fraction: float) -> float:
+    return last + (first - last) * (1 + math.cos(math.pi * fraction)) / 2

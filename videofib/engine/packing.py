@@ -21,15 +21,15 @@ def logits_by_batch(
 ) -> Iterator[tuple[dict, Tensor]]:
     """Each batch without its views, and the logits (B, V, K) of these, in the order of the batches.
 
-    At most ``size`` views wait for others beside the batch that is being read. What a view's logits are does not
-    depend on the views beside it, but their last bits may depend on how many there are.
+    Fewer than ``size`` views are held back beside the batch that is being read. The logits of a view do not depend on
+    the other views of its pass, but their last bits may depend on how many there are.
 
     Args:
-        forward: clips (S, C, T, H, W) -> logits (S, K) on the CPU, when it returns; S is ``size``.
+        forward: clips (S, C, T, H, W) -> logits (S, K), which are on the CPU when it returns; S is ``size``.
         batches: with ``views`` (B, V, C, T, H, W); views and their number may differ from batch to batch.
-        fill_last: make the last pass as large as the others, by a clip several times; else S is smaller there.
+        fill_last: fill the last pass to ``size`` by repeating its last clip; otherwise it is smaller.
     """
-    waiting: deque[tuple[dict, int, int]] = deque()  # batches not all of whose views are through, with B and V
+    waiting: deque[tuple[dict, int, int]] = deque()  # batches with views yet to be passed, with B and V
     pack, logits = None, []
     for batch in batches:
         views = batch["views"]
@@ -46,7 +46,7 @@ def logits_by_batch(
 
 
 def _first(waiting: deque[tuple[dict, int, int]], logits: list[Tensor]) -> tuple[dict, Tensor]:
-    """Take the first batch and its logits (B, V, K) out of those that wait."""
+    """Remove and return the first waiting batch and its logits (B, V, K)."""
     batch, videos, views = waiting.popleft()
     own = torch.stack(logits[: videos * views])
     del logits[: videos * views]
@@ -54,16 +54,16 @@ def _first(waiting: deque[tuple[dict, int, int]], logits: list[Tensor]) -> tuple
 
 
 class _Pack:
-    """Clips that wait until there are ``size`` of them: ``count`` are there."""
+    """A buffer of ``size`` clips, of which ``count`` are filled."""
 
     def __init__(self, size: int, like: Tensor):
         self.size, self.count = size, 0
         self.clips = torch.empty(size, *like.shape[1:], dtype=like.dtype, pin_memory=like.is_pinned())
 
     def add(self, clips: Tensor) -> Iterator[Tensor]:
-        """Add clips (N, C, T, H, W); gives each full pass, which has to be used before the next is asked for."""
+        """Add clips (N, C, T, H, W); yields each full pass, which must be used before the next is requested."""
         while len(clips):
-            if not self.count and len(clips) >= self.size:  # nothing waits: these need not be copied
+            if not self.count and len(clips) >= self.size:  # the buffer is empty, so these need not be copied
                 yield clips[: self.size]
                 clips = clips[self.size :]
                 continue
@@ -76,6 +76,6 @@ class _Pack:
                 yield self.clips
 
     def rest(self, fill: bool) -> Tensor:
-        """The clips that are left; with ``fill`` the last of them again and again, up to the full size."""
+        """The remaining clips; with ``fill``, the last of them is repeated up to the full size."""
         self.clips[self.count :] = self.clips[self.count - 1]
         return self.clips if fill else self.clips[: self.count]

@@ -1,4 +1,4 @@
-"""Chance that can be repeated: seeding all generators, and keeping their states for a run that goes on later."""
+"""Reproducible randomness: seeding all generators, and saving and restoring their states."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def generator_states() -> dict[str, Any]:
 
 
 def restore_generators(states: dict[str, Any]) -> None:
-    """Go on drawing where ``generator_states`` was called.
+    """Set the generators to what ``generator_states`` returned.
 
     Raises:
-        ValueError: these are no such states.
+        ValueError: these are not such states.
     """
     try:
         random.setstate(states["python"])

@@ -1,28 +1,32 @@
-"""Training, as a story: epochs, steps, and what is said about them.
+"""Training, as a story: epochs, steps, and the figures that are logged.
 
-B clips of a batch (one process's share, V views of each of its videos), C T H W channels, frames, height, width;
+B clips of a batch (of one process: V views of each of its videos), C T H W channels, frames, height, width;
 K classes.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn, Protocol
 
 import torch
 from einops import rearrange
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from tqdm import tqdm
 
-from videofib.checkpoint.retention import BestKeeper
+from videofib.checkpoint.file import START, Position
 from videofib.distributed import processes
 from videofib.distributed.fsdp import gradients_averaged
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
-from videofib.engine.freezing import learning_mode
+from videofib.distributed.mesh import data_rank, data_size, one_per_data_rank
+from videofib.engine.freezing import set_train_mode
 from videofib.engine.interrupt import InterruptedRun
-from videofib.engine.meter import Meter, peak_memory_gib
+from videofib.engine.meter import Meter
+from videofib.engine.optim import start_momentum
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
+from videofib.engine.shared_batches import BatchLoader
 from videofib.engine.step import Recipe, mix_clips, optimizer_step, set_lr
 from videofib.tracking.log import log_stats
 
@@ -30,123 +34,125 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says at which epoch and step, and why."""
+    """Training cannot continue; the message says at which epoch and step, and why."""
 
 
 @dataclass(frozen=True)
-class Position:
-    """How far a run has come.
+class Schedule:
+    """How long a run lasts, and what happens when.
 
     Attributes:
-        epoch: epochs done.
-        step: batches done of the next epoch, by each process.
-        states: where step is not 0, by rank: what a process needs to go on within the epoch. Processes that share
-            clips need the same, and count as one.
+        epochs: of the run.
+        seed: all randomness of an epoch follows from (seed, epoch, data rank).
+        log_period: steps between lines of figures.
+        eval_period: epochs between validations; the last epoch is validated in any case.
+        checkpoint_period: epochs between checkpoints; the last epoch is saved in any case.
+        checkpoint_steps: batches between checkpoints within an epoch, as far as the accumulation of gradients allows;
+            0: none.
     """
 
-    epoch: int = 0
-    step: int = 0
-    states: Sequence[dict] = ()
+    epochs: int
+    seed: int = 0
+    log_period: int = 10
+    eval_period: int = 1
+    checkpoint_period: int = 1
+    checkpoint_steps: int = 0
+
+    def validates_after(self, epochs_done: int) -> bool:
+        return epochs_done % self.eval_period == 0 or epochs_done == self.epochs
+
+    def saves_after(self, epochs_done: int) -> bool:
+        return epochs_done % self.checkpoint_period == 0 or epochs_done == self.epochs
+
+
+class Checkpoints(Protocol):
+    """What training asks of ``checkpoint.manager``; all processes call it."""
+
+    def save(self, position: Position) -> object: ...
+
+    def awaits_validation(self, epoch: int) -> bool: ...
+
+    def validated(self, epoch: int, figures: dict) -> None: ...
 
 
 def train(
     model: nn.Module,
-    loader: Iterable[dict],
+    loader: BatchLoader,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    schedule: Schedule,
     *,
-    epochs: int,
-    start: Position = Position(),
-    seed: int = 0,
-    log_period: int = 10,
-    save: Callable[[Position], None],
-    checkpoint_period: int = 1,
-    checkpoint_steps: int = 0,
+    checkpoints: Checkpoints,
     validate: Callable[[], dict],
-    eval_period: int = 1,
-    best: BestKeeper | None = None,
+    start: Position = START,
     stop: Callable[[], bool] = lambda: False,
-    sharing: ClipSharing = NOT_SHARED,
+    mesh: DeviceMesh | None = None,
 ) -> None:
-    """Train ``model`` in place, from ``start`` up to ``epochs``.
+    """Train ``model`` in place, from ``start`` up to ``schedule.epochs``.
 
-    A run that goes on from any position that was saved reaches the weights that it would have reached.
+    A run resumed from any position that was saved reaches the weights that it would have reached undisturbed.
 
     Args:
-        model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process, or their shares of
-            them (``sharding.shard``).
-        loader: batches of this process, with ``sampler.set_epoch(epoch, step)``; equally many in every process.
-        seed: all randomness of an epoch follows from (seed, epoch, rank); processes that share clips draw alike.
-        save: called in all processes, at the end of an epoch before validation (which may fail).
-        checkpoint_period: epochs from save to save.
-        checkpoint_steps: batches from save to save within an epoch, as far as the accumulation of gradients allows;
-            0: none.
+        model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process, or their shards
+            (``distributed.fsdp``).
+        loader: batches of this process, with ``sampler.set_epoch(epoch, step)`` and ``close()``; equally many in every
+            process.
+        checkpoints: saves the run at the end of an epoch before validation (which may fail), and is given what
+            validation found.
         validate: called in all processes, returns figures to log.
-        log_period: steps between lines of figures.
-        best: in rank 0 alone, if at all; told of each validation. An epoch that is the best is saved in any case, and
-            one that a run was ended before is validated when it goes on.
-        stop: asked after each optimizer step; once it says so in any process, the run is saved and ends.
-        sharing: which processes share clips, as the model and the loader have it.
+        stop: asked where figures are logged or the run is saved, and at the end of an epoch; once it is true in any
+            process, the run is saved and ends.
+        mesh: of the processes (``distributed.mesh``), as the model and the loader have it.
 
     Raises:
         TrainingError: too many gradients in a row are not finite, or ``start`` holds no usable state.
-        InterruptedRun: ``stop`` said so.
+        InterruptedRun: ``stop`` was true.
     """
     replica = processes.replicate(model)
+    start_momentum(optimizer)
     meter = None
-    is_unseen = processes.any_process(best is not None and not best.has_seen(start.epoch))
-    if is_unseen and start.epoch and not start.step and _is_due(start.epoch - 1, eval_period, epochs):
-        _validate(start.epoch, epochs, validate, best)
-    for epoch in range(start.epoch, epochs):
-        place = start if epoch == start.epoch else Position(epoch)
-        loader.sampler.set_epoch(epoch, place.step)  # first, since epochs may differ in length
-        meter = _enter_epoch(epoch, epochs, len(loader), place, seed, meter, sharing)
-        train_epoch(
-            model,
-            replica,
-            loader,
-            optimizer,
-            recipe,
-            meter,
-            log_period=log_period,
-            save=save,
-            checkpoint_steps=checkpoint_steps,
-            stop=stop,
-        )
-        stats = meter.whole_epoch()
+    at_epoch_end = start.epoch and not start.step and schedule.validates_after(start.epoch)
+    if at_epoch_end and checkpoints.awaits_validation(start.epoch):  # the run ended after saving, before validating
+        _validate(start.epoch, schedule, validate, checkpoints)
+    for epoch in range(start.epoch, schedule.epochs):
+        position = start if epoch == start.epoch else Position(epoch)
+        loader.sampler.set_epoch(epoch, position.step)  # first, since epochs may differ in length
+        meter = _start_epoch(model, schedule, len(loader), position, meter, mesh)
+        train_epoch(model, replica, loader, optimizer, recipe, schedule, meter, checkpoints, stop)
+        if epoch + 1 == schedule.epochs:
+            loader.close()  # its workers have nothing to do in the last validation
+        _check_gradients(meter, recipe)
+        stats = meter.epoch_figures()
         if processes.is_main():
             log_stats({"_type": "train_epoch", **stats})
-        stopping = processes.any_process(stop()) and epoch + 1 < epochs
-        saving = stopping or _is_due(epoch, checkpoint_period, epochs)
-        if saving:
-            save(Position(epoch + 1))
+        stopping = processes.any_process(stop()) and epoch + 1 < schedule.epochs
+        if stopping or schedule.saves_after(epoch + 1):
+            checkpoints.save(Position(epoch + 1))
         if stopping:
-            processes.barrier()  # the first to end makes the launcher end all, and rank 0 is saving
-            raise InterruptedRun(f"stopped on request after epoch {epoch + 1}")
-        if _is_due(epoch, eval_period, epochs):
-            _validate(epoch + 1, epochs, validate, best, save=None if saving else save)
+            _interrupt(f"epoch {epoch + 1}")
+        if schedule.validates_after(epoch + 1):
+            _validate(epoch + 1, schedule, validate, checkpoints)
 
 
 def train_epoch(
     model: nn.Module,
     replica: nn.Module,
-    loader: Iterable[dict],
+    loader: BatchLoader,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
+    schedule: Schedule,
     meter: Meter,
-    *,
-    log_period: int,
-    save: Callable[[Position], None],
-    checkpoint_steps: int,
+    checkpoints: Checkpoints,
     stop: Callable[[], bool],
 ) -> None:
-    """The batches of an epoch that are left, counted by ``meter``.
+    """Train on the batches of an epoch that are left, counted by ``meter``.
 
-    ``replica`` is ``model``, wrapped where several processes share the work and each has all weights.
+    The host waits for the device only where figures are logged and where the run is saved, and asks there whether to
+    stop. ``replica`` is ``model``, wrapped where several processes share the work and each has all weights.
     """
-    learning_mode(model)
+    set_train_mode(model)
     device = next(model.parameters()).device
-    saved = meter.step
+    saved, asking = meter.step, False
     progress = tqdm(
         meter.timed(loader),
         desc=f"epoch {meter.epoch + 1}/{meter.epochs}",
@@ -154,20 +160,19 @@ def train_epoch(
         initial=meter.step,
         unit="batch",
         leave=False,
-        disable=None if processes.is_main() else True,  # None: quiet where the output is no terminal
+        disable=None if processes.is_main() else True,  # None: where the output is not a terminal
     )
     for step, batch in enumerate(progress, start=meter.step):
-        clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w").to(device, non_blocking=True)
-        labels = batch["labels"].repeat_interleave(batch["views"].shape[1], dim=0).to(device, non_blocking=True)
+        clips, labels = _to_device(batch, device)
         targets = labels
         if recipe.mix:
             clips, targets = mix_clips(recipe.mix, clips, labels)
 
         # the last group of batches is smaller where accumulation does not divide their number: no clip is dropped
-        position = step % recipe.accumulation
-        group = min(recipe.accumulation, meter.steps - step + position)
-        completes_group = position == group - 1
-        if position == 0:
+        index = step % recipe.accumulation
+        group = min(recipe.accumulation, meter.steps - step + index)
+        completes_group = index == group - 1
+        if index == 0:
             meter.lr = set_lr(optimizer, recipe.lr_at(meter.epoch + step / meter.steps))
 
         with gradients_averaged(replica, now=completes_group):
@@ -177,105 +182,118 @@ def train_epoch(
                 if recipe.distillation:
                     teacher_loss = recipe.distillation.loss(clips, logits)
                     meter.add_teacher_loss(teacher_loss)
-                    loss = recipe.distillation.mix(loss, teacher_loss)
-            loss_value = loss.item()
+                    loss = recipe.distillation.combine(loss, teacher_loss)
             scaled = recipe.scaler.scale(loss / group) if recipe.scaler else loss / group
             scaled.backward()
 
         judged = recipe.judge and not recipe.mix  # mixed clips have no one class
         correct = recipe.judge(logits.detach(), labels) if judged else None
-        meter.add(loss_value, correct, batch["failures"], len(clips))
+        meter.add(loss, correct, batch["failures"], len(clips))
         if completes_group:
-            meter.add_step(optimizer_step(model, optimizer, recipe))
-            where = f"epoch {meter.epoch + 1}, step {step + 1} of {meter.steps}"
-            if meter.skipped_in_row == recipe.max_skipped:
-                raise TrainingError(
-                    f"the gradient was not finite in {meter.skipped_in_row} step(s) in a row, up to {where} (loss "
-                    f"{loss_value:.3g}, learning rate {meter.lr:.3g}); {_MEND}"
-                )
-        progress.set_postfix(
-            lr=f"{meter.lr:.2e}",
-            loss=f"{loss_value:.3f}",
-            clips_s=f"{meter.clips_per_second():.1f}",
-            wait=f"{meter.data_wait():.0%}",
-            gib=f"{peak_memory_gib():.1f}",
-        )
-        if (step + 1) % log_period == 0:
-            stats = meter.recent()
-            if processes.is_main():
-                log_stats({"_type": "train_iter", **stats})
-        if not completes_group or step + 1 == meter.steps:
-            continue
-        stopping = processes.any_process(stop())
-        if stopping or (checkpoint_steps and step + 1 - saved >= checkpoint_steps):
-            state = {"generators": generator_states(), "meter": meter.state()}
-            states = meter.sharing.one_each(processes.all_gather(state))
-            saved = step + 1
-            save(Position(meter.epoch, saved, states))
-        if stopping:
-            processes.barrier()  # likewise
-            raise InterruptedRun(f"stopped on request after {where}")
+            meter.add_step(*optimizer_step(model, optimizer, recipe, meter.has_failed), loss, recipe.max_skipped)
+        if (step + 1) % schedule.log_period == 0:
+            _log_recent(meter, recipe, progress)
+            asking = True
+        saving = schedule.checkpoint_steps > 0 and step + 1 - saved >= schedule.checkpoint_steps
+        if completes_group and step + 1 < meter.steps and (asking or saving):
+            saved = _save_within_epoch(meter, recipe, checkpoints, stop, saving=saving) or saved
+            asking = False
 
 
-_MEND = "the weights are as before. Lower SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
+def _to_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Clips (B, C, T, H, W) and labels (B, ...) of all views of a batch."""
+    clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w")
+    labels = batch["labels"].repeat_interleave(batch["views"].shape[1], dim=0)
+    if device.type == "cuda":
+        labels = labels.pin_memory()  # copies from pageable memory wait for the device
+    return clips.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def _enter_epoch(
-    epoch: int,
-    epochs: int,
-    steps: int,
-    start: Position,
-    seed: int,
-    before: Meter | None,
-    sharing: ClipSharing,
+def _log_recent(meter: Meter, recipe: Recipe, progress: tqdm) -> None:
+    _check_gradients(meter, recipe)
+    stats = meter.recent_figures()
+    progress.set_postfix(
+        lr=f"{stats['lr']:.2e}",
+        loss=f"{stats['loss']:.3f}",
+        clips_s=f"{stats['clips_per_second']:.1f}",
+        wait=f"{stats['data_wait']:.0%}",
+        gib=f"{stats['memory_gib']:.1f}",
+    )
+    if processes.is_main():
+        log_stats({"_type": "train_iter", **stats})
+
+
+def _save_within_epoch(
+    meter: Meter, recipe: Recipe, checkpoints: Checkpoints, stop: Callable[[], bool], *, saving: bool
+) -> int | None:
+    """Save the run if ``saving``, or if it is asked to stop; returns the batches done if it was saved.
+
+    Raises:
+        InterruptedRun: it was asked to stop.
+    """
+    stopping = processes.any_process(stop())
+    if not stopping and not saving:
+        return None
+    _check_gradients(meter, recipe)
+    state = {"generators": generator_states(), "meter": meter.state()}
+    states = one_per_data_rank(processes.all_gather(state), meter.mesh)
+    checkpoints.save(Position(meter.epoch, meter.step, states))
+    if stopping:
+        _interrupt(f"epoch {meter.epoch + 1}, step {meter.step} of {meter.steps}")
+    return meter.step
+
+
+def _check_gradients(meter: Meter, recipe: Recipe) -> None:
+    """Raise TrainingError where too many gradients in a row were not finite."""
+    if (failure := meter.failure()) is None:
+        return
+    step, loss = failure
+    group_start = (step - 1) - (step - 1) % recipe.accumulation
+    raise TrainingError(
+        f"the gradient was not finite in {recipe.max_skipped} step(s) in a row, up to epoch {meter.epoch + 1}, step "
+        f"{step} of {meter.steps} (loss {loss:.3g}, learning rate "
+        f"{recipe.lr_at(meter.epoch + group_start / meter.steps):.3g}); the weights are as before. Lower "
+        "SOLVER.BASE_LR, warm up longer, or set SOLVER.CLIP_GRAD_L2NORM"
+    )
+
+
+def _start_epoch(
+    model: nn.Module, schedule: Schedule, steps: int, start: Position, before: Meter | None, mesh: DeviceMesh | None
 ) -> Meter:
-    """Set this process's generators, and give the meter, as they are at ``start`` of an epoch."""
-    rank, world = sharing.data_rank, sharing.data_world
-    meter = Meter(steps, start.step, epochs, epoch, before, sharing)
+    """Set this process's random state as it is at ``start`` of an epoch, and return the meter as it is there."""
+    rank, world = data_rank(mesh), data_size(mesh)
+    device = next(model.parameters()).device
+    meter = Meter(steps, start.step, schedule.epochs, start.epoch, device, before=before, mesh=mesh)
     if start.step >= steps:
         raise TrainingError(
-            f"the checkpoint is from step {start.step} of an epoch that now has {steps}; go on with the batch size and "
-            "the list of videos it was written with, or remove it"
+            f"the checkpoint is from step {start.step} of an epoch that now has {steps}; resume with the batch size "
+            "and the list of videos it was written with, or remove it"
         )
     if start.step and len(start.states) == world:
         try:
             restore_generators(start.states[rank]["generators"])
             meter.restore(start.states[rank]["meter"])
         except (KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"the checkpoint cannot be gone on from within an epoch: {error}") from error
+            raise TrainingError(f"the checkpoint cannot be resumed from within an epoch: {error}") from error
     else:
         if start.step and processes.is_main():
             logger.warning(
                 "the checkpoint within an epoch is of %d process(es), this run of %d: the videos that are left are the "
-                "same, but other chance is drawn, and the epoch's figures begin here",
+                "same, but they are augmented from another random state, and the epoch's figures start here",
                 len(start.states),
                 world,
             )
-        seed_everything(seed, epoch, rank, *([start.step] if start.step else []))
+        seed_everything(schedule.seed, start.epoch, rank, *([start.step] if start.step else []))
     return meter
 
 
-def _validate(
-    epoch: int,
-    epochs: int,
-    validate: Callable[[], dict],
-    best: BestKeeper | None,
-    save: Callable[[Position], None] | None = None,
-) -> None:
-    """Validate after so many epochs, log it, and note whether that is the best so far.
-
-    Args:
-        save: where this epoch has no checkpoint, writes one if it is the best.
-    """
+def _validate(epochs_done: int, schedule: Schedule, validate: Callable[[], dict], checkpoints: Checkpoints) -> None:
     figures = validate()
-    only_as_best = processes.any_process(best is not None and save is not None and best.improves(figures))
     if processes.is_main():
-        log_stats({"_type": "val_epoch", "epoch": epoch, "epochs": epochs, **figures})
-    if only_as_best:
-        save(Position(epoch))
-    if best:
-        best.note(epoch, figures, only_as_best=only_as_best)
+        log_stats({"_type": "val_epoch", "epoch": epochs_done, "epochs": schedule.epochs, **figures})
+    checkpoints.validated(epochs_done, figures)
 
 
-def _is_due(epoch: int, period: int, epochs: int) -> bool:
-    return (epoch + 1) % period == 0 or epoch + 1 == epochs
+def _interrupt(where: str) -> NoReturn:
+    processes.barrier()  # the launcher ends all processes when the first one ends, and rank 0 may still be saving
+    raise InterruptedRun(f"stopped on request after {where}")

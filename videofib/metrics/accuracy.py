@@ -1,4 +1,4 @@
-"""Accuracies and average precisions, in percent, and how the views of one video become one score.
+"""Accuracies and average precisions in percent, and how the scores of a video's views become one.
 
 B videos, V views each, K classes.
 """
@@ -23,8 +23,8 @@ def ensemble_views(view_scores: Tensor, method: str = "sum") -> Tensor:
     raise ValueError(f"method must be 'sum' or 'max', got {method!r}")
 
 
-def growing_views(num_views: int, num_crops: int) -> list[list[int]]:
-    """Growing choices among a video's views, to see what each further view brings; the last is of all views.
+def view_subsets(num_views: int, num_crops: int) -> list[list[int]]:
+    """Growing subsets of a video's views, to see how accuracy depends on their number; the last has all views.
 
     Views are ordered as they are read: all S crops of the first clip, then those of the next. First comes one view
     alone, the middle crop of the middle clip; then 1, 2, 3, 5, 10, 20, 30, 50, ... clips with all their crops, spread
@@ -33,48 +33,48 @@ def growing_views(num_views: int, num_crops: int) -> list[list[int]]:
         T = 5, S = 1       1 clip   . . x . .       3 clips  x . x . x
                            2 clips  . x . x .       5 clips  x x x x x
 
-    These are views of *this* test. One of only t clips would take them at other places: its clips, too, reach from the
-    first frame to the last (and one clip is the middle one).
+    These are views of *this* test. A test of only t clips would take other ones: its clips, too, reach from the first
+    frame to the last (and a single clip is the middle one).
 
     Raises:
-        ValueError: views that are not whole clips.
+        ValueError: the number of views is not a multiple of the crops.
     """
     num_clips, rest = divmod(num_views, num_crops)
     if rest or not num_clips:
-        raise ValueError(f"{num_views} views are no whole number of clips with {num_crops} crops each")
+        raise ValueError(f"{num_views} views are not a multiple of the {num_crops} crops of a clip")
     counts = [digit * 10**power for power in range(len(str(num_clips))) for digit in (1, 2, 3, 5)]
-    choices = [[num_clips // 2 * num_crops + num_crops // 2]]
+    subsets = [[num_clips // 2 * num_crops + num_crops // 2]]
     for count in [*(count for count in counts if count < num_clips), num_clips]:
         clips = [(2 * part + 1) * num_clips // (2 * count) for part in range(count)]
-        choices.append([clip * num_crops + crop for clip in clips for crop in range(num_crops)])
-    return choices if num_crops > 1 else choices[1:]  # which begin with that very view
+        subsets.append([clip * num_crops + crop for clip in clips for crop in range(num_crops)])
+    return subsets if num_crops > 1 else subsets[1:]  # whose first is the same single view
 
 
 def confusion_matrix(predicted: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """How often each class (rows) was taken for each (columns): classes (B,), (B,) -> int64 (K, K)."""
+    """How often each class (rows) was predicted as each class (columns): classes (B,), (B,) -> int64 (K, K)."""
     return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def most_confused(matrix: Tensor, count: int = 50) -> list[list[int]]:
-    """[true class, class it was taken for, how often] of the most frequent mistakes, by classes where equally often."""
+    """[true class, predicted class, count] of the most frequent mistakes; ties in the order of classes."""
     mistakes = matrix.clone().fill_diagonal_(0).flatten()
     order = mistakes.argsort(descending=True, stable=True)[:count]
-    return [[*divmod(place, len(matrix)), int(mistakes[place])] for place in order.tolist() if mistakes[place]]
+    return [[*divmod(cell, len(matrix)), int(mistakes[cell])] for cell in order.tolist() if mistakes[cell]]
 
 
 def topk_correct(scores: Tensor, labels: Tensor, k: int) -> Tensor:
     """Whether the true class is among the k best: scores (..., K), labels (...) -> bool (...).
 
-    Fewer than k classes are all among the best. A class tied with the true one counts as better, so that a model
-    that says the same of every class is not credited for it.
+    Where there are fewer than k classes, all are among the best. A class tied with the true one counts as better, so
+    that a model with the same score for every class gets no credit.
     """
     true_score = scores.gather(-1, labels.unsqueeze(-1))
-    not_worse = (~(scores < true_score)).sum(-1)  # the true class itself is one of them; nan is never right
+    not_worse = (~(scores < true_score)).sum(-1)  # counts the true class itself; nan is never right
     return not_worse <= min(k, scores.shape[-1])
 
 
 def percent(correct: Tensor) -> float | None:
-    """The mean of True and False (or of shares, 0 to 1) in percent; None where there is nothing to count."""
+    """The mean of booleans (or fractions, 0 to 1) in percent; None for an empty tensor."""
     return 100.0 * correct.double().mean().item() if correct.numel() else None
 
 
@@ -84,40 +84,40 @@ def per_class_accuracy(correct: Tensor, labels: Tensor, num_classes: int) -> lis
 
 
 def bootstrap_interval(correct: Tensor, *, confidence: float = 0.95, draws: int = 10_000) -> list[float] | None:
-    """[low, high] in percent, between which ``percent`` lies for so many of the test sets that chance could have drawn.
+    """The interval [low, high] in percent that holds ``percent`` of ``confidence`` of all resampled test sets.
 
-    The percentile bootstrap (Efron 1979) over videos, with a seed of its own. correct: bool (B,). Drawing n videos of
-    which a share p is right, with replacement, finds Binomial(n, p) right ones; so that is what is drawn.
+    The percentile bootstrap (Efron 1979) over videos, with a fixed seed of its own. correct: bool (B,). Resampling n
+    videos with replacement, of which a fraction p is right, gives Binomial(n, p) right ones, so that is drawn.
     """
     if not correct.numel():
         return None
     count, generator = len(correct), torch.Generator().manual_seed(0)
-    share = correct.double().mean().expand(draws)
-    found = torch.binomial(torch.full_like(share, count), share, generator=generator)
+    fraction = correct.double().mean().expand(draws)
+    found = torch.binomial(torch.full_like(fraction, count), fraction, generator=generator)
     tail = (1 - confidence) / 2
     return (100.0 / count * found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))).tolist()
 
 
 def expected_calibration_error(scores: Tensor, correct: Tensor, bins: int = 15) -> float | None:
-    """How far confidence and accuracy are apart, in percent (Guo et al., arXiv 1706.04599, equation 3).
+    """The difference between confidence and accuracy, in percent (Guo et al., arXiv 1706.04599, equation 3).
 
     Videos are put into bins of equal width by their best score; the mean over videos of the difference between a bin's
-    accuracy and its mean confidence. scores (B, K), correct bool (B,). None where scores are no probabilities.
+    accuracy and its mean confidence. scores (B, K), correct bool (B,). None where scores are not probabilities.
     """
     if not len(scores) or (scores.sum(dim=1) - 1).abs().max() > 1e-3 or scores.min() < 0:
         return None
     confidence = scores.amax(dim=1).double()
-    place = (confidence * bins).long().clamp(max=bins - 1)
-    surplus = torch.zeros(bins, dtype=torch.float64).index_add_(0, place, correct.double() - confidence)
+    bin_index = (confidence * bins).long().clamp(max=bins - 1)
+    surplus = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_index, correct.double() - confidence)
     return 100.0 * surplus.abs().sum().item() / len(scores)
 
 
 def average_precisions(scores: Tensor, positive: Tensor) -> list[float | None]:
     """The average precision of each class in percent; None for a class without positives. Both (N, K), positive bool.
 
-    The mean, over the positives of a class, of the precision among all videos that score as high as it or higher: the
-    area below the curve of precision over recall as steps, as scikit-learn's ``average_precision_score``. Tied videos
-    share a rank, so that their order in the list does not matter.
+    The mean, over the positives of a class, of the precision among all videos with at least their score: the area
+    below the curve of precision over recall as steps, like scikit-learn's ``average_precision_score``. Tied videos
+    share a rank, so the order of the list does not matter.
     """
     return [_average_precision(*columns) for columns in zip(scores.T, positive.T, strict=True)]
 
@@ -131,5 +131,5 @@ def _average_precision(scores: Tensor, positive: Tensor) -> float | None:
 
 
 def _count_not_below(limits: Tensor, values: Tensor) -> Tensor:
-    """How many of the values are at least as large as each limit."""
+    """How many of the values are at least each limit."""
     return len(values) - torch.searchsorted(values.sort().values, limits.contiguous())

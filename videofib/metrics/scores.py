@@ -1,17 +1,17 @@
-"""What a model says of every video of a split, and the Parquet file that keeps it: ``OUTPUT_DIR/test_scores.parquet``.
+"""A model's scores of every video of a split, and the Parquet file that holds them: ``OUTPUT_DIR/test_scores.parquet``.
 
 One row a video, in the split's order::
 
     video_id      string          unique
     path          string          the file that was read
-    label         int32           true class; of a run whose videos may be of several, ``labels``: list<int32>
+    label         int32           true class; where a video may have several, ``labels``: list<int32>
     scores        list<float32>   K video scores; null where the video could not be read
-    view_correct  float32         share of its views that are right, 0 to 1; null where that cannot be said
+    view_correct  float32         fraction of its views that are right; null where it has several labels
     failure       string          why it could not be read, else null
 
 The file's metadata has, under ``videofib``, JSON with num_views, num_temporal_views, num_spatial_crops, num_classes,
 class_names (or null), scores (softmax | logit | sigmoid), ensemble (sum | max) and version. Names that are not UTF-8
-are kept as ``videofib.files.to_utf8`` has them. N videos, K classes.
+are written as by ``videofib.files.to_utf8``. N videos, K classes.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ class ScoresError(ValueError):
 
 @dataclass
 class Scores:
-    """What a model says of every video of a split, in the split's order.
+    """A model's scores of every video of a split, in the split's order.
 
     Attributes:
         ids: names of the videos (N).
         paths: the files that were read (N).
-        labels: true classes, int64 (N,); multi-hot, float32 (N, K), where there may be several.
+        labels: true classes, int64 (N,); multi-hot, float32 (N, K), where a video may have several.
         scores: video scores, float32 (N, K); nan for a video that could not be read.
-        view_correct: share of a video's views that are right, float32 (N,); nan where that cannot be said.
+        view_correct: fraction of a video's views that are right, float32 (N,); nan where it may have several classes.
         failures: video id -> why it could not be read.
         num_views: V.
         num_crops: spatial crops of a clip, of which V is a multiple.
         kind: what the scores are: ``softmax``, ``logit`` or ``sigmoid``.
         ensemble: how views became a video's score: ``sum`` or ``max``.
         class_names: K names, or None.
-        hits: whether the true class is the best, and among the best five, after each of the growing numbers of views
-            of ``metrics.growing_views``: bool (N, P, 2); None where that was not counted. No file keeps these.
+        hits: whether the true class is the best, and among the best five, by each of the P view subsets of
+            ``accuracy.view_subsets``: bool (N, P, 2); None where that was not counted. Files do not hold these.
     """
 
     ids: list[str]
@@ -73,12 +73,12 @@ class Scores:
 
     @property
     def multi_label(self) -> bool:
-        """Whether a video may be of several classes."""
+        """Whether a video may have several classes."""
         return self.labels.ndim == 2
 
 
 def write_scores(file: str | Path, scores: Scores) -> None:
-    """Write a file of scores, whole or not at all; the same scores (and version of pyarrow) give the same bytes."""
+    """Write a file of scores, complete or not at all; the same scores (and version of pyarrow) give the same bytes."""
     import pyarrow
 
     failures = [scores.failures.get(name) for name in scores.ids]
@@ -88,7 +88,7 @@ def write_scores(file: str | Path, scores: Scores) -> None:
         "video_id": pyarrow.array(map(to_utf8, scores.ids), pyarrow.string()),
         "path": pyarrow.array(map(to_utf8, scores.paths), pyarrow.string()),
         **_label_column(scores),
-        "scores": rows_of_lists(scores.scores.numpy(), readable),
+        "scores": _list_column(scores.scores.numpy(), readable),
         "view_correct": pyarrow.array(scores.view_correct.numpy(), pyarrow.float32(), mask=~known),
         "failure": pyarrow.array([failure and _printable(failure) for failure in failures], pyarrow.string()),
     }
@@ -102,25 +102,25 @@ def write_scores(file: str | Path, scores: Scores) -> None:
         "ensemble": scores.ensemble,
         "version": videofib.__version__,
     }
-    write_table(file, columns, about)
+    _write_table(file, columns, about)
 
 
 def read_scores(file: str | Path) -> Scores:
     """What ``write_scores`` wrote.
 
     Raises:
-        ScoresError: no such file, a damaged one, or one that is no file of scores.
+        ScoresError: there is no such file, or it is damaged or not a file of scores.
     """
-    table, about = read_table(file)
+    table, about = _read_table(file)
     try:
         return _scores(table, about)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ScoresError(f"{file} is no file of scores: it {reason}; test again to write it anew") from error
+        raise ScoresError(f"{file} is not a file of scores: it {reason}; test again to rewrite it") from error
 
 
-def write_table(file: str | Path, columns: Mapping, about: Mapping) -> None:
-    """Write pyarrow columns by name and, as the metadata ``videofib``, JSON; whole or not at all."""
+def _write_table(file: str | Path, columns: Mapping, about: Mapping) -> None:
+    """Write pyarrow columns by name and, as the metadata ``videofib``, JSON; complete or not at all."""
     import pyarrow
     from pyarrow import parquet
 
@@ -129,35 +129,35 @@ def write_table(file: str | Path, columns: Mapping, about: Mapping) -> None:
         parquet.write_table(table, partial, compression="zstd", write_page_checksum=True)
 
 
-def read_table(file: str | Path) -> tuple:
-    """The pyarrow table that ``write_table`` wrote, and what its metadata says.
+def _read_table(file: str | Path) -> tuple:
+    """The pyarrow table that ``_write_table`` wrote, and its metadata.
 
     Raises:
-        ScoresError: no such file, a damaged one, or one that ``write_table`` did not write.
+        ScoresError: there is no such file, or it is damaged or of another kind.
     """
     from pyarrow import ArrowException, parquet
 
     if not Path(file).is_file():
         raise ScoresError(f"no file of scores at {file}")
     try:
-        # One thread: a pool of them would not survive the fork of a data loader's workers.
+        # One thread: a pool of threads would not survive the fork of a data loader's workers.
         with parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as source:
             about = json.loads((source.schema_arrow.metadata or {}).get(_KEY, b"null"))
             if not isinstance(about, dict):
-                raise ScoresError(f"{file} is no file of scores: videofib did not write it")
+                raise ScoresError(f"{file} is not a file of scores: videofib did not write it")
             if source.metadata.num_rows > _MOST_VALUES:
-                raise ScoresError(f"{file} announces {source.metadata.num_rows} rows")
+                raise ScoresError(f"{file} claims to have {source.metadata.num_rows} rows")
             table = source.read(use_threads=False).combine_chunks()
             table.validate(full=True)
     except ScoresError:
         raise
     except (ArrowException, OSError, ValueError, MemoryError, RecursionError) as error:
         reason = " ".join(str(error).split())
-        raise ScoresError(f"{file} is damaged or no Parquet file ({reason}); test again to write it anew") from error
+        raise ScoresError(f"{file} is damaged or not a Parquet file ({reason}); test again to rewrite it") from error
     return table, about
 
 
-def rows_of_lists(values: np.ndarray, present: np.ndarray):
+def _list_column(values: np.ndarray, present: np.ndarray):
     """Values (N, K) as a pyarrow column of lists; null where ``present`` (N,) is False."""
     import pyarrow
 
@@ -166,15 +166,15 @@ def rows_of_lists(values: np.ndarray, present: np.ndarray):
     return pyarrow.ListArray.from_arrays(offsets, values[present].reshape(-1), mask=pyarrow.array(~present))
 
 
-def lists_of_rows(column, width: int, fill: float) -> np.ndarray:
+def _values_of_lists(column, width: int, fill: float) -> np.ndarray:
     """The values (N, K) of a column of lists of ``width``; ``fill`` where it is null.
 
     Raises:
-        ValueError: a list of another length, or of other things than numbers.
+        ValueError: a list has another length, or values that are not numbers.
     """
     present = ~np.array(column.is_null())
     if len(column) * width > _MOST_VALUES:
-        raise ValueError(f"announces {len(column)} rows of {width} values")
+        raise ValueError(f"claims to have {len(column)} rows of {width} values")
     if wrong := set(column.drop_null().value_lengths().to_pylist()) - {width}:
         raise ValueError(f"has rows of {sorted(wrong)[0]} values, where {width} are expected")
     flat = column.flatten().to_numpy(zero_copy_only=False)
@@ -197,12 +197,12 @@ def _label_column(scores: Scores) -> dict:
 
 
 def _scores(table, about: Mapping) -> Scores:
-    """Scores of a table; KeyError, TypeError or ValueError where something is missing or of another kind."""
+    """The scores in a table; KeyError, TypeError or ValueError where something is missing or of another type."""
     columns = {name: table[name].combine_chunks() for name in table.column_names}
     width = about["num_classes"]
     _check(columns, about)
     ids, paths = ([*map(from_utf8, columns[name].to_pylist())] for name in ("video_id", "path"))
-    values = lists_of_rows(columns["scores"], width, np.nan)
+    values = _values_of_lists(columns["scores"], width, np.nan)
     if "labels" in columns:
         labels = torch.zeros(len(ids), width)
         for row, classes in zip(labels, columns["labels"].to_pylist(), strict=True):
@@ -232,9 +232,9 @@ def _check(columns: Mapping, about: Mapping) -> None:
     if not (isinstance(width, int) and width > 0):
         raise ValueError(f"has num_classes {width!r}")
     if kind not in KINDS:
-        raise ValueError(f"has scores of the kind {kind!r}; it must be one of {', '.join(KINDS)}")
+        raise ValueError(f"has scores of kind {kind!r}; expected one of {', '.join(KINDS)}")
     if names is not None and not (isinstance(names, list) and len(names) == width):
-        raise ValueError(f"names other than {width} classes")
+        raise ValueError(f"does not name {width} classes")
     several = pyarrow.list_(pyarrow.int32())
     label = {"labels": several} if "labels" in columns else {"label": pyarrow.int32()}
     kinds = {"video_id": pyarrow.string(), "path": pyarrow.string(), **label}
@@ -254,6 +254,6 @@ def _check(columns: Mapping, about: Mapping) -> None:
     if len(values) and not (values.min() >= 0 and values.max() < width):
         raise ValueError(f"has labels from {values.min()} to {values.max()} for {width} classes")
     if len(set(columns["video_id"].to_pylist())) != len(columns["video_id"]):
-        raise ValueError("has a video twice")
+        raise ValueError("lists a video twice")
     if not np.array_equal(np.array(columns["scores"].is_null()), ~np.array(columns["failure"].is_null())):
         raise ValueError("has videos with neither scores nor a failure, or with both")

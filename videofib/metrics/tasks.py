@@ -1,4 +1,4 @@
-"""What evaluation counts: videos of one class by accuracy, videos of several by mean average precision.
+"""What evaluation measures: accuracy where a video has one class, mean average precision where it may have several.
 
 N videos, or B of a batch; V views each, K classes.
 """
@@ -16,17 +16,17 @@ from videofib.metrics.accuracy import (
     bootstrap_interval,
     confusion_matrix,
     expected_calibration_error,
-    growing_views,
     most_confused,
     per_class_accuracy,
     percent,
     topk_correct,
+    view_subsets,
 )
 from videofib.metrics.scores import Scores
 
 
 class EvaluationError(RuntimeError):
-    """An evaluation whose figures would be wrong; the message says why."""
+    """The figures of an evaluation would be wrong; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,18 @@ class Task:
     """What labels mean and how a model is measured by them.
 
     Attributes:
-        kind: what its scores are called in files.
+        kind: the name of its scores in files.
         score: logits (..., K) -> scores, which are averaged over views.
-        judge: (view logits (B, V, K), labels (B, ...)) -> share of right views, float32 (B,).
+        view_correct: (view logits (B, V, K), labels (B, ...)) -> fraction of right views, float32 (B,); nan where
+            a view is neither right nor wrong.
         hits: (video scores (B, K), labels (B,)) -> whether the true class is the best, and among the best five, bool
-            (B, 2); None where that cannot be said.
-        summarize: (scores, unreadable=, details=) -> figures; see ``evaluate`` for what these are.
+            (B, 2); None where videos may have several classes.
+        summarize: (scores, unreadable=, details=) -> figures; ``_accuracies`` and ``_precisions`` list them.
     """
 
     kind: str
     score: Callable[[Tensor], Tensor]
-    judge: Callable[[Tensor, Tensor], Tensor]
+    view_correct: Callable[[Tensor, Tensor], Tensor]
     hits: Callable[[Tensor, Tensor], Tensor] | None
     summarize: Callable[..., dict]
 
@@ -64,16 +65,16 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
     """The figures of a multi-view evaluation.
 
     Returns:
-        ``top1_acc`` and ``top5_acc``: percent of videos (all classes count as the best five where there are fewer);
+        ``top1_acc`` and ``top5_acc``: percent of videos (of fewer than five classes, all count as the best five);
         ``top1_acc_interval``: 95 % bootstrap interval of the former; ``clip_top1_acc``: percent of single views;
-        ``mean_class_acc``: mean of the classes' accuracies; ``calibration_error``: expected calibration error in
-        percent, None where scores are no probabilities; ``num_videos`` counted, ``num_views`` of each;
+        ``mean_class_acc``: mean of the accuracies of classes; ``calibration_error``: expected calibration error in
+        percent, None where scores are not probabilities; ``num_videos`` counted, ``num_views`` of each;
         ``per_class_acc``: percent by class, None for a class without videos; ``skipped``: [{video, reason}] of
         unreadable videos.
 
-        With ``details`` also ``accuracy_by_views``: [number of views, top-1, top-5] for growing numbers of a video's
-        views (see ``metrics.growing_views``), the last being all; ``most_confused``: [true class, class with the best
-        score, videos], the 50 most frequent mistakes among readable videos, classes as numbers.
+        With ``details`` also ``accuracy_by_views``: [number of views, top-1, top-5] for growing subsets of a video's
+        views (see ``view_subsets``), the last of all views; ``most_confused``: [true class, predicted class, videos],
+        the 50 most frequent mistakes among readable videos, classes as indices.
     """
     readable, counted = _readable(scores, unreadable)
     labels, num_classes = scores.labels[counted], scores.scores.shape[1]
@@ -103,18 +104,18 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
 
 def _by_views(scores: Scores, readable: Tensor, counted: Tensor) -> list[list]:
     hits = (scores.hits & readable[:, None, None])[counted]
-    numbers = [len(views) for views in growing_views(scores.num_views, scores.num_crops)]
+    numbers = [len(views) for views in view_subsets(scores.num_views, scores.num_crops)]
     return [[number, percent(hits[:, i, 0]), percent(hits[:, i, 1])] for i, number in enumerate(numbers)]
 
 
 def _precisions(scores: Scores, *, unreadable: str, details: bool = False) -> dict:
-    """The figures of a multi-view evaluation where a video may be of several classes.
+    """The figures of a multi-view evaluation where a video may have several classes.
 
     Returns:
         ``mAP``: mean over classes of the average precision over videos, in percent; ``per_class_ap``: that of each
         class, None for a class without videos, which the mean leaves out; ``num_classes_counted`` in the mean;
-        ``num_videos``, ``num_views``, ``skipped`` as of accuracies. An unreadable video that counts as wrong ranks
-        below all others, for all its classes. ``details`` adds nothing.
+        ``num_videos``, ``num_views`` and ``skipped`` as in ``_accuracies``. An unreadable video that counts as wrong
+        ranks below all others in all its classes. ``details`` adds nothing.
     """
     readable, counted = _readable(scores, unreadable)
     ranked = scores.scores.masked_fill(~readable[:, None], -torch.inf)[counted]
@@ -131,7 +132,7 @@ def _precisions(scores: Scores, *, unreadable: str, details: bool = False) -> di
 
 
 def _readable(scores: Scores, unreadable: str) -> tuple[Tensor, Tensor]:
-    """Which videos could be read, and which of all are counted; bool (N,)."""
+    """Which videos could be read, and which are counted: bool (N,) each."""
     readable = torch.tensor([name not in scores.failures for name in scores.ids])
     return readable, readable if unreadable == "exclude" else torch.ones_like(readable)
 
@@ -139,7 +140,7 @@ def _readable(scores: Scores, unreadable: str) -> tuple[Tensor, Tensor]:
 def _by_name(by_class: list[float | None], class_names: Sequence[str] | None) -> dict[str, float | None]:
     names = class_names or [str(label) for label in range(len(by_class))]
     if len(names) != len(by_class):
-        raise EvaluationError(f"{len(names)} class names were given for a model of {len(by_class)} classes")
+        raise EvaluationError(f"got {len(names)} class names for a model of {len(by_class)} classes")
     return dict(zip(names, by_class, strict=True))
 
 

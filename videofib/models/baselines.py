@@ -1,10 +1,10 @@
-"""The networks that video transformers are compared with, built by pytorchvideo.
+"""Networks to compare video transformers with, built by pytorchvideo.
 
-All take clips (B, 3, T, H, W) and return raw logits (B, K), in training and in evaluation, since the loss and the
+All take clips (B, 3, T, H, W) and return raw logits (B, K), in training and in evaluation mode, since the loss and the
 evaluation apply softmax themselves. Parameters have pytorchvideo's names, so that weights of its model zoo fit.
 
-Axes: B batch, T frames, H W image, h w feature map, D width, K classes. This module imports pytorchvideo, which takes
-seconds, so it is imported where a baseline is built and nowhere else.
+Axes: B batch, T frames, H W image, h w feature map, D width, K classes. Importing pytorchvideo takes seconds, so this
+module is imported only when a baseline is built.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pytorchvideo.models.vision_transformers import MultiscaleVisionTransformers
 from pytorchvideo.models.x3d import create_x3d
 from torch import Tensor, nn
 
-STRIDE = 32  # pixels of a frame that one place of the last feature map stands for, in all of them
+STRIDE = 32  # pixels of the frame for each position of the last feature map, in all of these networks
 
 
 def slowfast_r50(
@@ -33,12 +33,12 @@ def slowfast_r50(
     Args:
         num_classes: K.
         num_frames: T, of the fast pathway; other multiples of alpha work, too.
-        crop_size: H = W in training, which the head's windows are made for; other sizes work, too.
+        crop_size: H = W in training, the size of one pooling window; other sizes work, too.
         alpha: the slow pathway sees T / alpha frames.
         dropout: before the classifier.
 
     Raises:
-        ValueError: sizes that do not fit; the message shows them.
+        ValueError: sizes that do not fit; the message gives them.
     """
     _check_crop_size(crop_size)
     _check_alpha(num_frames, alpha)
@@ -57,17 +57,17 @@ def x3d(num_classes: int = 400, crop_size: int = 160, dropout: float = 0.5) -> C
 
     Args:
         num_classes: K.
-        crop_size: H = W in training, which the head's windows are made for; other sizes work, too.
+        crop_size: H = W in training, the size of one pooling window; other sizes work, too.
         dropout: before the classifier.
 
     Raises:
-        ValueError: a crop size that is too small; the message shows it.
+        ValueError: a crop size that is too small; the message gives it.
     """
     _check_crop_size(crop_size)
     built = create_x3d(
         model_num_class=num_classes,
         dropout_rate=dropout,
-        inner_act=nn.SiLU,  # pytorchvideo's own Swish is the same function, in a form that autograd deprecates
+        inner_act=nn.SiLU,  # the same function as pytorchvideo's own Swish, whose autograd API is deprecated
         head_activation=None,
     )
     built.blocks[-1].pool.pool = WindowPool(crop_size)
@@ -82,11 +82,11 @@ def r2plus1d_r50(num_classes: int = 400, crop_size: int = 224, dropout: float = 
 
     Args:
         num_classes: K.
-        crop_size: H = W in training, which the head's windows are made for; other sizes work, too.
+        crop_size: H = W in training, the size of one pooling window; other sizes work, too.
         dropout: before the classifier.
 
     Raises:
-        ValueError: a crop size that is too small; the message shows it.
+        ValueError: a crop size that is too small; the message gives it.
     """
     _check_crop_size(crop_size)
     built = create_r2plus1d(model_num_class=num_classes, dropout_rate=dropout, head_activation=None)
@@ -101,20 +101,20 @@ def mvit_b(
 
     Args:
         num_classes: K.
-        num_frames, crop_size: T and H = W; the position embedding has no place for others.
+        num_frames, crop_size: T and H = W; the position embedding fits no others.
         dropout: before the classifier.
-        drop_path: stochastic depth, growing linearly to this rate in the last block.
+        drop_path: rate of stochastic depth, which rises linearly to this in the last block.
 
     Raises:
-        ValueError: sizes that do not divide; the message shows them.
+        ValueError: sizes that do not divide; the message gives them.
     """
     _check_crop_size(crop_size)
     if num_frames % 2 or crop_size % 4:
         raise ValueError(
-            "MViT's patches are 2 frames by 4 x 4 pixels, so T must divide by 2 and the crop size by 4; "
+            "MViT's patches are 2 frames by 4 x 4 pixels, so T must be a multiple of 2 and the crop size of 4; "
             f"got T={num_frames}, crop size {crop_size}"
         )
-    with torch.device("cpu"):  # its constructor takes numbers out of tensors, which the meta device does not have
+    with torch.device("cpu"):  # its constructor reads values of tensors, and the meta device has none
         built = create_multiscale_vision_transformers(
             spatial_size=crop_size,
             temporal_size=num_frames,
@@ -127,13 +127,13 @@ def mvit_b(
             head_dropout_rate=dropout,
             head_num_classes=num_classes,
         )
-    built.__class__ = MViT  # set from here, since the class's own __init__ sets it, to the class of pytorchvideo
+    built.__class__ = MViT  # only now: its __init__ sets all its local names, and __class__ is among them
     built.clip_shape = (3, num_frames, crop_size, crop_size)
     return built.to(torch.get_default_device())
 
 
 class ConvNet(Net):
-    """A convolutional network with one pathway: (B, 3, T, H, W) -> (B, K), H and W from 32 pixels on."""
+    """A convolutional network with one pathway: (B, 3, T, H, W) -> (B, K), H and W at least 32 pixels."""
 
     def __init__(self, blocks: nn.ModuleList):
         super().__init__(blocks=blocks)
@@ -144,7 +144,7 @@ class ConvNet(Net):
 
 
 class SlowFast(Net):
-    """Two pathways from one clip: (B, 3, T, H, W) -> (B, K), T a multiple of alpha, H and W from 32 pixels on."""
+    """Two pathways from one clip: (B, 3, T, H, W) -> (B, K), T a multiple of alpha, H and W at least 32."""
 
     def __init__(self, blocks: nn.ModuleList, alpha: int):
         super().__init__(blocks=blocks)
@@ -157,7 +157,7 @@ class SlowFast(Net):
 
 
 class MViT(MultiscaleVisionTransformers):
-    """(B, 3, T, H, W) -> (B, K), of the one clip size that it was built for."""
+    """(B, 3, T, H, W) -> (B, K), for the one clip size that it was built for."""
 
     clip_shape: tuple[int, int, int, int]
 
@@ -176,11 +176,10 @@ class MViT(MultiscaleVisionTransformers):
 
 
 class WindowPool(nn.Module):
-    """(B, D, T, h, w) -> (B, D, 1, h', w'): mean over all frames and every window as large as a training crop's map.
+    """(B, D, T, h, w) -> (B, D, 1, h', w'): mean over all frames, and over windows of a training crop's size.
 
-    A training crop is one window. A larger crop has several, which are classified one by one and whose logits the head
-    averages: what the authors call fully convolutional testing (PySlowFast averages softmax scores at this point). A
-    smaller crop is one window, too.
+    A crop up to the training size is one window. A larger crop has several: each is classified and the head averages
+    their logits, which the authors call fully convolutional testing (PySlowFast averages softmax scores instead).
     """
 
     def __init__(self, crop_size: int):
@@ -193,10 +192,10 @@ class WindowPool(nn.Module):
 
 
 def slow_frames(num_frames: int, alpha: int) -> Tensor:
-    """The frames that the slow pathway sees, T / alpha of them from the first to the last, as PySlowFast picks them.
+    """Indices of the T / alpha frames of the slow pathway, evenly spaced from first to last as in PySlowFast.
 
     Raises:
-        ValueError: T that does not divide by alpha.
+        ValueError: T is not a multiple of alpha.
     """
     _check_alpha(num_frames, alpha)
     # on the CPU, since a GPU may round 13 to 12.999999 where the CPU does not
@@ -205,7 +204,7 @@ def slow_frames(num_frames: int, alpha: int) -> Tensor:
 
 def _check_alpha(num_frames: int, alpha: int) -> None:
     if alpha < 1 or num_frames % alpha:
-        raise ValueError(f"SlowFast's slow pathway needs T that divides by alpha; got T={num_frames}, alpha={alpha}")
+        raise ValueError(f"SlowFast needs T to be a multiple of alpha; got T={num_frames}, alpha={alpha}")
 
 
 def _check_crop_size(size: int) -> None:
@@ -215,7 +214,7 @@ def _check_crop_size(size: int) -> None:
 
 def _check_clips(video: Tensor) -> None:
     if video.ndim != 5 or video.shape[1] != 3 or min(video.shape[3:]) < STRIDE:
-        raise ValueError(f"expected clips (B, 3, T, H, W), H and W from {STRIDE} pixels on, got {_show(video)}")
+        raise ValueError(f"expected clips (B, 3, T, H, W) with H and W at least {STRIDE} pixels, got {_show(video)}")
 
 
 def _show(video: Tensor) -> str:

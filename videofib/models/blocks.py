@@ -7,58 +7,74 @@ or "t h w" (frame after frame).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from einops import rearrange, reduce, repeat
 from timm.layers import DropPath, LayerScale, Mlp
 from torch import Tensor, nn
 
-from videofib.attention import SelfAttention, TokenShard
+from videofib.mixers import Grid
 from videofib.models.embed import join_prefix
 
 
-class Block(nn.Module):
-    """Attention over all the tokens it is given, then an MLP: joint space-time and space-only attention.
+@dataclass(frozen=True)
+class BlockSpec:
+    """What all blocks of a model have in common, besides their mixers.
 
-    Args:
-        attn: the attention layer, over the prefix and the patches.
+    Attributes:
         dim: token width.
-        mlp_ratio: hidden width of the MLP over ``dim``.
+        mlp_ratio: hidden width of the MLP / ``dim``.
         drop: dropout within the MLP.
-        drop_path: probability of skipping a residual branch, for each sample (stochastic depth).
         norm_eps: epsilon of the layer norms.
-        layer_scale: what the learned scales of the residual branches start with (CaiT, arXiv 2103.17239, section 2);
+        layer_scale: initial value of the learned scales of the residual branches (CaiT, arXiv 2103.17239, section 2);
             None: no scales.
     """
 
-    def __init__(
-        self,
-        attn: SelfAttention,
-        dim: int,
-        mlp_ratio: float,
-        drop: float,
-        drop_path: float,
-        norm_eps: float,
-        layer_scale: float | None,
-    ):
+    dim: int
+    mlp_ratio: float
+    drop: float
+    norm_eps: float
+    layer_scale: float | None
+
+    def norm(self) -> nn.Module:
+        return nn.LayerNorm(self.dim, eps=self.norm_eps)
+
+    def scale(self) -> nn.Module:
+        return nn.Identity() if self.layer_scale is None else LayerScale(self.dim, self.layer_scale)
+
+
+class Block(nn.Module):
+    """A mixer over all tokens of its input, then an MLP: joint space-time and space-only attention.
+
+    Args:
+        attn: the mixer (:mod:`videofib.mixers`), over the prefix and the patches.
+        spec: sizes and rates of the rest.
+        drop_path: probability of skipping a residual branch, for each sample (stochastic depth).
+    """
+
+    def __init__(self, attn: nn.Module, spec: BlockSpec, drop_path: float):
         super().__init__()
-
-        def scale() -> nn.Module:
-            return nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
-
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm1 = spec.norm()
         self.attn = attn
-        self.ls1 = scale()
+        self.ls1 = spec.scale()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=drop)
-        self.ls2 = scale()
+        self.norm2 = spec.norm()
+        self.mlp = Mlp(spec.dim, int(spec.dim * spec.mlp_ratio), drop=spec.drop)
+        self.ls2 = spec.scale()
 
-    def forward(self, x: Tensor, grid: tuple[int, int, int], shard: TokenShard | None = None) -> Tensor:
-        """(b, p+N, d) -> (b, p+N, d); ``grid`` = (t, h, w), which this block has no need of.
+    def mixers(self) -> dict[str, nn.Module]:
+        """The mixers of this block, under their names as submodules."""
+        return {"attn": self.attn}
 
-        Where several processes share the tokens, x is this process's slice of them, as ``shard`` tells.
+    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
+        """(b, p+N, d) -> (b, p+N, d), and the mixer's state; N = t·h·w for ``grid`` = (t, h, w).
+
+        With context parallelism x holds the local tokens only.
         """
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), shard)))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        y, state = self.attn(self.norm1(x), grid, state)
+        x = x + self.drop_path(self.ls1(y))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x)))), state
 
 
 class DividedBlock(Block):
@@ -66,30 +82,50 @@ class DividedBlock(Block):
 
     The prefix takes no part in temporal attention; for spatial attention each frame gets a copy of it, and the
     copies' updates are averaged. The temporal branch has no scale of its own: ``temporal_fc`` is one.
+
+    Args:
+        attn, temporal_attn: the mixers over the prefix and the patches of a frame, and over the frames of a patch.
+        spec, drop_path: as for :class:`Block`.
+        order, num_prefix_tokens: the layout of the tokens.
     """
 
-    def __init__(self, attn: SelfAttention, temporal_attn: SelfAttention, dim: int, *, order: str, **common):
-        super().__init__(attn, dim, **common)
-        self.order = order
-        self.temporal_norm1 = nn.LayerNorm(dim, eps=self.norm1.eps)
+    def __init__(
+        self,
+        attn: nn.Module,
+        temporal_attn: nn.Module,
+        spec: BlockSpec,
+        drop_path: float,
+        *,
+        order: str,
+        num_prefix_tokens: int,
+    ):
+        super().__init__(attn, spec, drop_path)
+        self.order, self.num_prefix_tokens = order, num_prefix_tokens
+        self.temporal_norm1 = spec.norm()
         self.temporal_attn = temporal_attn
-        self.temporal_fc = nn.Linear(dim, dim)
+        self.temporal_fc = nn.Linear(spec.dim, spec.dim)
 
-    def forward(self, x: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """(b, p+N, d) -> (b, p+N, d) with N = t·h·w for ``grid`` = (t, h, w)."""
+    def mixers(self) -> dict[str, nn.Module]:
+        return {"attn": self.attn, "temporal_attn": self.temporal_attn}
+
+    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
+        """(b, p+N, d) -> (b, p+N, d), and the states of both mixers, the temporal one's first."""
         axes = dict(zip("thw", grid, strict=True), b=x.shape[0])
-        num_prefix = self.attn.num_prefix_tokens
+        temporal_state, spatial_state = (None, None) if state is None else state
+        num_prefix = self.num_prefix_tokens
         prefix, patches = x[:, :num_prefix], x[:, num_prefix:]
 
         lines = rearrange(patches, f"b ({self.order}) d -> (b h w) t d", **axes)
-        lines = self.drop_path(self.temporal_attn(self.temporal_norm1(lines)))
+        lines, temporal_state = self.temporal_attn(self.temporal_norm1(lines), (axes["t"], 1, 1), temporal_state)
+        lines = self.drop_path(lines)
         patches = patches + self.temporal_fc(rearrange(lines, f"(b h w) t d -> b ({self.order}) d", **axes))
 
         frames = rearrange(patches, f"b ({self.order}) d -> (b t) (h w) d", **axes)
         frames = join_prefix(repeat(prefix, "b p d -> (b t) p d", t=axes["t"]), frames)
-        frames = self.drop_path(self.ls1(self.attn(self.norm1(frames))))
+        frames, spatial_state = self.attn(self.norm1(frames), (1, axes["h"], axes["w"]), spatial_state)
+        frames = self.drop_path(self.ls1(frames))
         prefix = prefix + reduce(frames[:, :num_prefix], "(b t) p d -> b p d", "mean", t=axes["t"])
         patches = patches + rearrange(frames[:, num_prefix:], f"(b t) (h w) d -> b ({self.order}) d", **axes)
 
         x = join_prefix(prefix, patches)
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x)))), (temporal_state, spatial_state)

@@ -3,10 +3,14 @@
 Axes: B batch, C channels, T frames, H W image, t h w grid of patches or tubelets, P prefix tokens, D width.
 """
 
+from __future__ import annotations
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+from videofib.mixers import Grid
 
 
 class PatchEmbed(nn.Module):
@@ -16,8 +20,8 @@ class PatchEmbed(nn.Module):
         img_size: (H, W) in pixels.
         patch_size: pixels along each side of a patch.
         in_chans, embed_dim: C, D.
-        tubelet_size: frames that a token covers. At 1 the projection is a 2-D convolution, named and shaped as the
-            published one; above it is a 3-D one, as in ViViT (arXiv 2103.15691, section 3.2) and VideoMAE.
+        tubelet_size: frames that a token covers. If 1, the projection is a 2-D convolution, with the published name
+            and shape; if more, it is a 3-D one, as in ViViT (arXiv 2103.15691, section 3.2) and VideoMAE.
     """
 
     def __init__(self, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int, tubelet_size: int):
@@ -27,17 +31,18 @@ class PatchEmbed(nn.Module):
         check_divisible(img_size, patch_size)
         self.patch_size, self.tubelet_size, self.in_chans = patch_size, tubelet_size, in_chans
         self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
+        self.proj: nn.Conv2d | nn.Conv3d
         if tubelet_size == 1:
             self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
         else:
             tubelet = (tubelet_size, patch_size, patch_size)
             self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=tubelet, stride=tubelet)
 
-    def grid_of(self, video: Tensor) -> tuple[int, int, int]:
-        """(t, h, w): how many tokens a clip (B, C, T, H, W) gives along each axis.
+    def grid_of(self, video: Tensor) -> Grid:
+        """(t, h, w): the number of tokens of a clip (B, C, T, H, W) along each axis.
 
         Raises:
-            ValueError: another shape, or one that tokens do not tile.
+            ValueError: another shape, or a size that does not divide into tokens.
         """
         if video.ndim != 5 or video.shape[1] != self.in_chans:
             raise ValueError(f"input must be (B, {self.in_chans}, T, H, W), got shape {tuple(video.shape)}")
@@ -46,34 +51,134 @@ class PatchEmbed(nn.Module):
         check_tubelets(frames, self.tubelet_size)
         return frames // self.tubelet_size, height // self.patch_size, width // self.patch_size
 
-    def forward(self, video: Tensor, places: tuple[Tensor, Tensor, Tensor] | None = None) -> Tensor:
-        """All tokens, or those at ``places`` alone: (B, n, D) for n numbers each of t, h and w."""
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, t, h, w, D)."""
         self.grid_of(video)  # checks
-        if places is not None:
-            return self._at(video, places)
         batch = video.shape[0]
         if self.tubelet_size > 1:
             return rearrange(self.proj(video), "b d t h w -> b t h w d")
         patches = self.proj(rearrange(video, "b c t h w -> (b t) c h w"))
         return rearrange(patches, "(b t) d h w -> b t h w d", b=batch)
 
-    def _at(self, video: Tensor, places: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """The convolution at a few places: what it sees there, as rows, times its weights as a matrix."""
-        sizes = dict(u=self.tubelet_size, p=self.patch_size, q=self.patch_size)
-        seen = rearrange(video, "b c (t u) (h p) (w q) -> t h w b c u p q", **sizes)[places]
-        rows = rearrange(seen, "n b c u p q -> b n (c u p q)")
-        return F.linear(rows, self.proj.weight.flatten(1), self.proj.bias)
+
+class ClipEmbedding(nn.Module):
+    """From clips to tokens: prefix tokens, then patches in the model's order, each with its position.
+
+    A base class, not a submodule, since published checkpoints name its parameters as the model's own (``cls_token``,
+    ``pos_embed``).
+
+    Args:
+        img_size, patch_size, in_chans, num_frames, tubelet_size, embed_dim, num_registers, drop_rate: as for
+            :class:`~videofib.models.TimeSformer`.
+        order: how the t·h·w patches are laid out, "h w t" or "t h w".
+        single_frames: each frame is a sequence of its own, without a time.
+        class_token: whether there is a class token; it comes first, the registers after it.
+        position: ``learned``, or the fixed table ``sinusoid``.
+
+    Attributes:
+        grid: (t, h, w) of the clips that the model is built for.
+        num_prefix_tokens: P.
+
+    Raises:
+        ValueError: sizes that do not divide.
+    """
+
+    positions: Tensor  # of the fixed table
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int],
+        patch_size: int,
+        in_chans: int,
+        num_frames: int,
+        tubelet_size: int,
+        embed_dim: int,
+        *,
+        order: str,
+        single_frames: bool,
+        class_token: bool,
+        num_registers: int,
+        position: str,
+        drop_rate: float,
+    ):
+        super().__init__()
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.patch_embed = PatchEmbed((height, width), patch_size, in_chans, embed_dim, tubelet_size)
+        check_tubelets(num_frames, tubelet_size)
+        self.grid = (num_frames // tubelet_size, *self.patch_embed.grid_size)
+        self.order, self.single_frames = order, single_frames
+        self.num_prefix_tokens = int(class_token) + num_registers
+        length, patches = self.grid[0], self.grid[1] * self.grid[2]
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, num_registers, embed_dim)) if num_registers else None
+        self.pos_embed = self.time_embed = None
+        if position == "sinusoid":
+            self.register_buffer("positions", sinusoid_positions(length * patches, embed_dim), persistent=False)
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, int(class_token) + patches, embed_dim))
+            if not single_frames:
+                self.time_embed = nn.Parameter(torch.zeros(1, length, embed_dim))
+        self.pos_drop, self.time_drop = nn.Dropout(drop_rate), nn.Dropout(drop_rate)
+
+    def reset_embeddings(self, std: float, position_std: float | None) -> None:
+        """Draw prefix tokens with ``std``, and embeddings of positions and times with ``position_std``.
+
+        None: as published, positions with ``std`` and times zero.
+        """
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=std)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=position_std or std)
+        if self.time_embed is not None and position_std:
+            nn.init.trunc_normal_(self.time_embed, std=position_std)
+
+    def embed(self, video: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, P+N, D); single frames: (B·t, P+h·w, D)."""
+        layout = "(b t) (h w) d" if self.single_frames else f"b ({self.order}) d"
+        patches = self._add_positions(self.patch_embed(video))
+        return self._add_prefix(rearrange(patches, f"b t h w d -> {layout}"))
+
+    def _add_positions(self, patches: Tensor) -> Tensor:
+        """(B, t, h, w, D) -> the same, with the embeddings of each token's position and time added."""
+        length, height, width = patches.shape[1:4]
+        if self.pos_embed is None:
+            table = self._sinusoids(length * height * width)
+            return self.pos_drop(patches + table.unflatten(1, (length, height, width)))
+        embed = self.pos_embed[:, 0 if self.cls_token is None else 1 :]
+        embed = resize_grid(embed, self.patch_embed.grid_size, (height, width))
+        patches = self.pos_drop(patches + rearrange(embed, "1 (h w) d -> 1 1 h w d", h=height))
+        if self.time_embed is None:
+            return patches
+        return self.time_drop(patches + resize_time(self.time_embed, length)[:, :, None, None])
+
+    def _sinusoids(self, num_tokens: int) -> Tensor:
+        """The fixed position table (1, N, D), frame after frame."""
+        table = self.positions
+        if table.shape[1] == num_tokens:
+            return table
+        return sinusoid_positions(num_tokens, table.shape[2], table.device).to(table.dtype)
+
+    def _add_prefix(self, patches: Tensor) -> Tensor:
+        """(B, N, D) -> (B, P+N, D): the class token with its position, then the registers, then the patches."""
+        tokens: list[Tensor] = [] if self.reg_token is None else [self.reg_token]
+        if self.cls_token is not None:
+            tokens.insert(0, self.cls_token if self.pos_embed is None else self.cls_token + self.pos_embed[:, :1])
+        if not tokens:
+            return patches
+        prefix = torch.cat(tokens, dim=1)
+        return join_prefix(self.pos_drop(prefix.expand(patches.shape[0], -1, -1)), patches)
 
 
 def check_divisible(img_size: tuple[int, int], patch_size: int) -> None:
-    """Raise ValueError where patches do not tile the frame."""
+    """Raise ValueError where the frame does not divide into patches."""
     height, width = img_size
     if height % patch_size or width % patch_size or not height or not width:
         raise ValueError(f"frames of {height}x{width} pixels do not divide into patches of {patch_size}x{patch_size}")
 
 
 def check_tubelets(num_frames: int, tubelet_size: int) -> None:
-    """Raise ValueError where tubelets do not tile the clip in time."""
+    """Raise ValueError where the clip does not divide into tubelets."""
     if num_frames % tubelet_size or not num_frames:
         raise ValueError(f"clips of {num_frames} frames do not divide into tubelets of {tubelet_size} frames")
 
@@ -82,7 +187,7 @@ def resize_grid(embed: Tensor, old: tuple[int, int], new: tuple[int, int], mode:
     """Resize a 2-D grid of position embeddings: (1, h·w, D) -> (1, h'·w', D).
 
     Args:
-        mode: ``nearest``, as TimeSformer's model does with frames of another size, or ``bicubic``, with antialiasing,
+        mode: ``nearest``, as TimeSformer's model does for frames of another size, or ``bicubic``, with antialiasing,
             as is usual for fine-tuning at another resolution (arXiv 2010.11929, section 3.2).
     """
     if old == new:
@@ -101,13 +206,13 @@ def resize_time(embed: Tensor, length: int, mode: str = "nearest") -> Tensor:
 
 
 def sinusoid_positions(num_tokens: int, dim: int, device: torch.device | None = None) -> Tensor:
-    """The fixed position table of VideoMAE (arXiv 2203.12602): (1, N, D), sines in even places, cosines in odd ones.
+    """The fixed position table of VideoMAE (arXiv 2203.12602): (1, N, D), sines in even columns, cosines in odd ones.
 
-    One number counts all the tokens of a clip, frame after frame ("t h w").
+    Positions count all tokens of a clip, frame after frame ("t h w").
     """
-    place = torch.arange(num_tokens, dtype=torch.float64, device=device)[:, None]
+    position = torch.arange(num_tokens, dtype=torch.float64, device=device)[:, None]
     pair = torch.arange(dim, device=device) // 2
-    angle = place / 10000.0 ** (2.0 * pair.double() / dim)
+    angle = position / 10000.0 ** (2.0 * pair.double() / dim)
     odd = torch.arange(dim, device=device) % 2 == 1
     return torch.where(odd, angle.cos(), angle.sin()).to(torch.get_default_dtype())[None]
 

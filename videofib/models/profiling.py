@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds and activations, by fvcore."""
+"""What a model costs: parameters, multiply-adds and activations, counted by fvcore and by torch."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ DENSE = "aten::scaled_dot_product_attention"
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one clip.
+    """The cost of one clip.
 
     Attributes:
-        parameters: numbers that training changes.
-        multiply_adds: a multiplication and an addition counted once, as papers do who speak of FLOPs.
-        activations: numbers that convolutions, matrix products and attention put out, logits included.
+        parameters: the number of trainable parameters.
+        multiply_adds: a multiplication and an addition count once; papers call these FLOPs.
+        activations: output elements of convolutions, matrix products and attention, its logits included.
         by_operator: the multiply-adds of each kind of operator.
-        uncounted: operators that fvcore knows nothing of, and how often each was called; element by element as a rule.
+        uncounted: operators that fvcore does not count, mostly elementwise ones, and how often each was called.
     """
 
     parameters: int
@@ -40,12 +40,12 @@ class Cost:
 
 
 def cost(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Cost:
-    """Cost of the model for one clip of shape (C, T, H, W), as in evaluation; fvcore traces two passes of it."""
+    """The model's cost for one clip of shape (C, T, H, W), in evaluation mode; fvcore traces two forward passes."""
     device = next(model.parameters()).device
     model = copy.deepcopy(model).eval()
     inputs = torch.zeros(1, *clip_shape, device=device)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracing warns of each shape that code asks for
+        warnings.simplefilter("ignore")  # tracing warns about every shape that the model reads
         flops = FlopCountAnalysis(model, inputs)
         flops.set_op_handle(**{DENSE: _dense_flops, op.NAME: op.fvcore_flops})
         activations = ActivationCountAnalysis(model, inputs)
@@ -62,38 +62,38 @@ def cost(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Cost:
 
 
 def forward_multiply_adds(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> int:
-    """Multiply-adds of products, convolutions and attention of one clip (C, T, H, W), without computing any of them.
+    """Multiply-adds of matrix products, convolutions and attention for one clip (C, T, H, W).
 
-    By torch's counter over tensors that are shapes alone, which takes no longer for a large model. ``cost`` counts
+    torch counts them on fake tensors, so that nothing is computed and a large model takes no longer. ``cost`` counts
     norms and pooling, too.
     """
     was_training = model.training
     model.eval()
-    shapes_alone = FakeTensorMode(allow_non_fake_inputs=True)
-    as_products = sdpa_kernel(SDPBackend.MATH)  # the counter knows nothing of the CPU's own dense attention
-    with shapes_alone, as_products, FlopCounterMode(display=False) as counter, torch.no_grad():
+    fake_tensors = FakeTensorMode(allow_non_fake_inputs=True)
+    as_products = sdpa_kernel(SDPBackend.MATH)  # torch's counter does not count the CPU's fused attention
+    with fake_tensors, as_products, FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, *clip_shape, device=next(model.parameters()).device))
     model.train(was_training)
     return counter.get_total_flops() // 2
 
 
-def _pairs(inputs: list) -> int:
-    """Of dense attention: all pairs of query and key, in all heads."""
+def _dense_pairs(inputs: list) -> int:
+    """Pairs of query and key of dense attention, in all heads."""
     return math.prod(get_shape(inputs[0])[:-1]) * get_shape(inputs[1])[-2]
 
 
 def _dense_flops(inputs: list, outputs: list) -> int:
-    return 2 * _pairs(inputs) * get_shape(inputs[0])[-1]  # q · k, weights · v
+    return 2 * _dense_pairs(inputs) * get_shape(inputs[0])[-1]  # q · k, weights · v
 
 
-def _output(outputs: list) -> int:
+def _output_size(outputs: list) -> int:
     return math.prod(get_shape(outputs[0]))
 
 
 def _dense_activations(inputs: list, outputs: list) -> int:
-    return _pairs(inputs) + _output(outputs)
+    return _dense_pairs(inputs) + _output_size(outputs)
 
 
 def _sparse_activations(inputs: list, outputs: list) -> int:
     support = Support.from_code(inputs[3].toIValue())
-    return get_shape(inputs[0])[0] * support.num_pairs() + _output(outputs)
+    return get_shape(inputs[0])[0] * support.num_pairs() + _output_size(outputs)

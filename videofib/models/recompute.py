@@ -1,17 +1,17 @@
 """Activation checkpointing: what is kept for the backward pass, and what is computed a second time instead.
 
-``block`` keeps a block's input alone (arXiv 1604.06174): the least memory, one more forward pass. ``cheap`` keeps what
-matrix products and attention gave, and computes norms, activations, dropout and sums again, which take memory but
-little time (selective recomputation, arXiv 2205.05198).
+``block`` keeps only a block's input (arXiv 1604.06174): the least memory, one more forward pass. ``cheap`` keeps the
+results of matrix products and attention, and computes norms, activations, dropout and sums again, which take memory
+but little time (selective recomputation, arXiv 2205.05198).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from videofib.attention.op import forward as sparse_attention
@@ -31,7 +31,12 @@ _COSTLY = [
 ]
 
 
-def recomputed(function: Callable[..., Tensor], *args: object, recompute: str) -> Tensor:
-    """``function(*args)``, parts of which the backward pass computes again; random numbers are drawn the same."""
-    options = {"context_fn": partial(create_selective_checkpoint_contexts, _COSTLY)} if recompute == "cheap" else {}
+def recomputed(function: Callable[..., Any], *args: object, recompute: str) -> Any:
+    """``function(*args)``, parts of which the backward pass computes again, with the same random numbers.
+
+    Tensors may be nested in tuples, lists and dicts in the arguments and the result; gradients pass through all.
+    """
+    options: dict[str, Any] = {}
+    if recompute == "cheap":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _COSTLY)
     return checkpoint(function, *args, use_reentrant=False, **options)

@@ -1,4 +1,4 @@
-"""Reading annotation files: whatever is wrong with one is told with its name and the place."""
+"""Reading annotation files; every error names the file and the line or entry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_lines(file: Path) -> list[tuple[int, str]]:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
         PrepareError: no such file, or not JSON; names file and line.
@@ -32,13 +32,13 @@ def read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        raise PrepareError(f"{file}:{error.lineno}: no JSON ({error.msg}); is the file whole?") from error
+        raise PrepareError(f"{file}:{error.lineno}: not JSON ({error.msg}); is the file complete?") from error
     except (OSError, ValueError, RecursionError) as error:
         raise PrepareError(f"{file} cannot be read: {error}") from error
 
 
 def read_entries(file: Path, keys: Sequence[str]) -> Iterator[tuple[str, list]]:
-    """(where it is, the values of ``keys``) of each entry of a JSON file that is a list of objects.
+    """(location for messages, the values of ``keys``) of each entry of a JSON file that is a list of objects.
 
     Raises:
         PrepareError: another file, or an entry that lacks a key; names file and entry.
@@ -47,19 +47,19 @@ def read_entries(file: Path, keys: Sequence[str]) -> Iterator[tuple[str, list]]:
     if not isinstance(entries, list):
         raise PrepareError(f"{file}: expected a list of objects with {', '.join(keys)}")
     for number, entry in enumerate(entries, 1):
-        place = f"{file}: entry {number}"
+        where = f"{file}: entry {number}"
         if not isinstance(entry, dict) or not entry.keys() >= set(keys):
-            raise PrepareError(f"{place}: expected an object with {', '.join(keys)}, got {str(entry)[:200]!r}")
-        yield place, [entry[key] for key in keys]
+            raise PrepareError(f"{where}: expected an object with {', '.join(keys)}, got {str(entry)[:200]!r}")
+        yield where, [entry[key] for key in keys]
 
 
-def plain_name(name: object, place: str) -> str:
-    """A name of a video or class from an annotation file, if it can be that of one file; numbers are names, too.
+def plain_name(name: object, where: str) -> str:
+    """A name of a video or class from an annotation file, if it can name a single file; numbers are allowed, too.
 
     Raises:
-        PrepareError: it is no name, or leads elsewhere; names the place.
+        PrepareError: it is not a name, or leads to another folder; the message begins with ``where``.
     """
     text = str(name) if isinstance(name, str | int) else ""
     if text in ("", ".", "..") or "/" in text or not text.isprintable():
-        raise PrepareError(f"{place}: the name {name!r} is refused; expected one without a slash or control characters")
+        raise PrepareError(f"{where}: the name {name!r} is refused; expected one without a slash or control characters")
     return text

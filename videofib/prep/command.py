@@ -1,4 +1,4 @@
-"""What the commands in sets/ share: the command line, finding listed videos, the summary."""
+"""Code shared by the commands in sets/: the command line, finding listed videos, the summary."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from videofib.data.lists.manifest import VIDEO_EXTENSIONS
 from videofib.prep.encode import GOP
-from videofib.prep.parallel import run_parallel
+from videofib.prep.engines.parallel import run_parallel
+from videofib.prep.engines.ray_engine import run_on_ray
 from videofib.prep.person_crops import cut_to_persons
 from videofib.prep.prepare import Item, PrepareError, check_name, prepare
-from videofib.prep.ray_engine import run_on_ray
 from videofib.prep.transcode import Encoding
 
-_SHOWN = 10  # names printed of each kind; report.json has them all
+_MAX_SHOWN = 10  # names printed of each kind; report.json contains all
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Listed:
     Attributes:
         name: ``Class/v_Class_g01_c01.avi``.
         label: its class.
-        splits: the lists it goes to, train, val, test.
-        stems: file names without extension by which it may be found, best first; by default that of ``name``.
-        source: its file, where that is known already and need not be found.
+        splits: the lists that will contain it, of train, val and test.
+        stems: file names without extension to find it by, best first; by default that of ``name``.
+        source: its file, where that is already known.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """What one data set lists: its videos, all its classes in the order of their labels, and notes for the report."""
+    """The content of a data set's annotations: videos, all classes in the order of labels, notes for the report."""
 
     videos: Sequence[Listed]
     classes: Sequence[str]
@@ -51,42 +51,42 @@ class Listing:
 
 
 def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
-    """The arguments common to every data set; ``prog`` is the command's name in messages, else that of the script."""
+    """The arguments of every data set; ``prog`` is the command's name in messages, by default that of the script."""
     parser = argparse.ArgumentParser(prog, description=description)
     parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to go on or to mend")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to resume or repair it")
     parser.add_argument(
         "--codec",
         choices=("h264", "copy"),
         default="h264",
-        help="h264 (default): encode anew so that seeking is right; copy: the very files, by hard link where possible",
+        help="h264 (default): re-encode so that seeking is right; copy: keep the files, by hard link where possible",
     )
-    parser.add_argument("--short-side", type=int, help=f"pixels at most; 0: as it is (default {Encoding.short_side})")
-    parser.add_argument("--fps", type=float, help="resample to so many frames a second (default: as it is)")
-    parser.add_argument("--gop", type=int, help=f"frames from one key frame to the next (default {GOP})")
+    parser.add_argument("--short-side", type=int, help=f"pixels at most; 0: unchanged (default {Encoding.short_side})")
+    parser.add_argument("--fps", type=float, help="frames a second to resample to (default: unchanged)")
+    parser.add_argument("--gop", type=int, help=f"frames from one keyframe to the next (default {GOP})")
     parser.add_argument(
         "--person-crops", type=Path, metavar="JSON", help="boxes to cut videos to; see videofib/prep/person_crops.py"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos at once (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos in parallel (default: one a core)")
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="what runs the jobs (default local)"
     )
-    parser.add_argument("--address", help="Ray cluster, auto or host:port (default: a Ray of its own on this machine)")
+    parser.add_argument("--address", help="Ray cluster, auto or host:port (default: start Ray on this machine)")
     return parser
 
 
 def add_annotations(parser: argparse.ArgumentParser, help: str) -> None:
-    """The arguments of data sets that come with annotation files."""
+    """The arguments of data sets that have annotation files."""
     parser.add_argument("--annotations", type=Path, required=True, help=help)
     add_only_present_classes(parser)
 
 
 def add_only_present_classes(parser: argparse.ArgumentParser) -> None:
-    """The argument of every data set whose classes are known without its videos."""
+    """The argument of data sets whose classes are known without their videos."""
     parser.add_argument(
         "--only-present-classes",
         action="store_true",
-        help="leave out classes of which no video is there, and number the others anew",
+        help="leave out classes without a single video, and renumber the others",
     )
 
 
@@ -101,10 +101,10 @@ def add_split(parser: argparse.ArgumentParser) -> None:
 
 
 def read_splits(read: Callable[[Path, int], Listing], annotations: Path, split: str) -> Listing:
-    """What ``read(annotations, number)`` lists for one split, or for all three together.
+    """The listing that ``read(annotations, number)`` returns for one split, or for all three combined.
 
     Raises:
-        PrepareError: splits that contradict each other, and what ``read`` raises.
+        PrepareError: splits that contradict each other, and errors of ``read``.
     """
     if split != "all":
         return read(annotations, int(split))
@@ -116,13 +116,15 @@ def read_splits(read: Callable[[Path, int], Listing], annotations: Path, split: 
         for video in listing.videos:
             first = videos.get(video.name, replace(video, splits=()))
             if first.label != video.label:
-                raise PrepareError(f"{annotations}: {video.name!r} is {first.label!r} and, in split {number}, another")
+                raise PrepareError(
+                    f"{annotations}: {video.name!r} is {first.label!r}, but in split {number} {video.label!r}"
+                )
             videos[video.name] = replace(first, splits=first.splits + tuple(f"split{number}/{s}" for s in video.splits))
     return Listing(list(videos.values()), listings[1].classes)
 
 
 def run_listed(parser: argparse.ArgumentParser, args: argparse.Namespace, read: Callable[[], Listing]) -> None:
-    """The rest of a script whose annotations ``read`` reads: find the videos, prepare them, say how it went."""
+    """Run a command whose annotations ``read`` reads: find the videos, prepare them, print a summary."""
 
     def items() -> tuple[list[Item], Sequence[str], dict]:
         listing = read()
@@ -136,7 +138,7 @@ def run(
     args: argparse.Namespace,
     items: Callable[[], tuple[Sequence[Item], Sequence[str], dict]],
 ) -> None:
-    """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program in one line."""
+    """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program with one line."""
     try:
         encoding = _encoding(args)
         if not args.videos.is_dir():
@@ -155,17 +157,17 @@ def run(
             notes=notes,
             engine=_engine(args),
         )
-    except (PrepareError, ConnectionError) as error:  # no Ray at that --address
+    except (PrepareError, ConnectionError) as error:  # ConnectionError: no Ray at that --address
         parser.exit(1, f"{parser.prog}: {error}\n")
     except KeyboardInterrupt:
-        parser.exit(130, f"\n{parser.prog}: interrupted; the same command goes on where it stopped\n")
+        parser.exit(130, f"\n{parser.prog}: interrupted; the same command resumes where it stopped\n")
     print(summary(report, args.out))
 
 
 def _engine(args: argparse.Namespace) -> Callable:
     if args.engine == "local":
         if args.address:
-            raise PrepareError(f"--address {args.address} is for --engine ray")
+            raise PrepareError(f"--address {args.address} needs --engine ray")
         return run_parallel
     if find_spec("ray") is None:
         raise PrepareError("--engine ray needs Ray, which is not installed: pip install 'videofib[ray]'")
@@ -176,13 +178,13 @@ def _encoding(args: argparse.Namespace) -> Encoding:
     if args.jobs < 1:
         raise PrepareError(f"--jobs {args.jobs} must be 1 or above")
     if args.codec == "copy" and args.person_crops:
-        raise PrepareError("--person-crops does not go with --codec copy, which leaves files as they are")
+        raise PrepareError("--person-crops cannot be used with --codec copy, which leaves files as they are")
     given = {name: getattr(args, name) for name in ("short_side", "fps", "gop") if getattr(args, name) is not None}
     limits = {"short_side": (0, 2**15), "fps": (0.1, 1000), "gop": (1, 10_000)}
     for name, value in given.items():
         low, high = limits[name]
         if args.codec == "copy":
-            raise PrepareError(f"{_option(name)} does not go with --codec copy, which leaves files as they are")
+            raise PrepareError(f"{_option(name)} cannot be used with --codec copy, which leaves files as they are")
         if not low <= value <= high:
             raise PrepareError(f"{_option(name)} {value} must be from {low} to {high}")
     return Encoding(codec=args.codec, **given)
@@ -197,11 +199,11 @@ def locate(
 ) -> tuple[list[Item], Sequence[str], dict[str, list[str]]]:
     """Find the file of every listed video under ``videos``.
 
-    A file counts if its name (any video extension) is one of the video's stems and its folder is not that of
-    another class; the folder may be named with spaces or underscores.
+    A file matches if its name (any video extension) is one of the video's stems and its folder is not that of another
+    class; the folder's name may have spaces or underscores.
 
     Returns:
-        Items, the classes in use, and notes for the report (``absent_classes``: those without a single file).
+        Items, the classes in use, and notes for the report (``absent_classes``: classes without a single file).
 
     Raises:
         PrepareError: a listed name leads out of the folder.
@@ -209,7 +211,7 @@ def locate(
     by_stem = defaultdict(list)
     for path in [] if all(video.source for video in listing.videos) else find_videos(videos):
         by_stem[path.stem].append(path)
-    folders = {_key(name) for name in listing.classes}
+    class_folders = {_key(name) for name in listing.classes}
 
     def find(video: Listed) -> Path | None:
         check_name(video.name)
@@ -218,8 +220,8 @@ def locate(
         wanted = Path(video.name)
         for stem in video.stems or (wanted.stem,):
             own = [path for path in by_stem[stem] if _key(path.parent.name) == _key(video.label)]
-            nobodys = [path for path in by_stem[stem] if _key(path.parent.name) not in folders]
-            if found := own or nobodys:
+            unclassified = [path for path in by_stem[stem] if _key(path.parent.name) not in class_folders]
+            if found := own or unclassified:
                 return min(found, key=lambda path: (path.name != wanted.name, str(path)))
         return None
 
@@ -242,7 +244,7 @@ def find_videos(folder: Path) -> list[Path]:
     """All files below a folder with a video's extension, sorted; symbolic links are followed, loops of them are not."""
     found, seen = [], set()
     for root, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()  # which of two links to one folder is taken must not depend on the file system
+        folders.sort()  # of two links to one folder, the choice must not depend on the file system
         real = os.path.realpath(root)
         if real in seen:
             folders.clear()
@@ -253,38 +255,38 @@ def find_videos(folder: Path) -> list[Path]:
 
 
 def list_by_name(videos: Path, classes: Sequence[str], like: str, describe: Callable[[str], Listed | str]) -> Listing:
-    """The listing of a data set whose file names say everything: class, person, camera.
+    """The listing of a data set whose file names contain everything: class, person, camera.
 
     Args:
         videos: the folder to search.
         classes: all classes in the order of their labels.
-        like: a name as it should be, for the error message.
-        describe: gets a path below ``videos``, without its extension, and returns the video under a name (without
-            extension) that no other video has, or the heading under which the report shall name the file instead.
+        like: an example of a name, for the error message.
+        describe: receives a path below ``videos`` without its extension; returns the video, under a unique name
+            (without extension), or the heading under which the report lists the file instead.
 
     Raises:
-        PrepareError: two files of one video, or not one video.
+        PrepareError: two files of one video, or no video at all.
     """
     found: dict[str, Listed] = {}
     notes: dict[str, list[str]] = defaultdict(list)
     for path in find_videos(videos):
-        place = path.relative_to(videos)
-        video = describe(place.with_suffix("").as_posix())
+        relative = path.relative_to(videos)
+        video = describe(relative.with_suffix("").as_posix())
         if isinstance(video, str):
-            notes[video].append(str(place))
+            notes[video].append(str(relative))
         elif video.name in found:
             first = found[video.name].source.relative_to(videos)
-            raise PrepareError(f"{videos} has {video.name} twice, as {first} and as {place}; move one of them away")
+            raise PrepareError(f"{videos} has {video.name} twice, as {first} and as {relative}; move one of them away")
         else:
             found[video.name] = replace(video, name=f"{video.name}{path.suffix}", source=path)
     if not found:
-        others = "".join(f"; {heading}: {len(names)}, as {names[0]}" for heading, names in notes.items())
-        raise PrepareError(f"no video under {videos} is named like {like} and belongs to what was asked for{others}")
+        others = "".join(f"; {heading}: {len(names)}, such as {names[0]}" for heading, names in notes.items())
+        raise PrepareError(f"no video under {videos} is named like {like} and selected by the options{others}")
     return Listing(list(found.values()), classes, dict(notes))
 
 
 def summary(report: dict, out: Path) -> str:
-    """The report in a few lines; missing and unreadable videos by name."""
+    """The report in a few lines, with the names of missing and unreadable videos."""
     splits = ", ".join(f"{count} {split}" for split, count in report["splits"].items())
     lines = [
         f"{out}: {report['prepared']} of {report['listed']} listed videos ({splits}) of {report['classes']} classes; "
@@ -293,20 +295,20 @@ def summary(report: dict, out: Path) -> str:
     for kind, names in report.items():
         if isinstance(names, list) and names:
             lines.append(f"{kind.replace('_', ' ')}: {len(names)}")
-            lines += [f"  {name.encode(errors='backslashreplace').decode()}" for name in names[:_SHOWN]]
-            if len(names) > _SHOWN:
-                lines.append(f"  ... and {len(names) - _SHOWN} more, in {out}/report.json")
+            lines += [f"  {name.encode(errors='backslashreplace').decode()}" for name in names[:_MAX_SHOWN]]
+            if len(names) > _MAX_SHOWN:
+                lines.append(f"  ... and {len(names) - _MAX_SHOWN} more, in {out}/report.json")
     return "\n".join(lines)
 
 
-def enter(videos: dict[str, Listed], video: Listed, place: str) -> None:
-    """Put a video among those listed by name.
+def add_unique(videos: dict[str, Listed], video: Listed, where: str) -> None:
+    """Add a video to those listed, under its name.
 
     Raises:
-        PrepareError: it is among them already; names the place.
+        PrepareError: one of that name is already listed; the message begins with ``where``.
     """
     if video.name in videos:
-        raise PrepareError(f"{place}: {video.name!r} is listed twice; remove one of the two")
+        raise PrepareError(f"{where}: {video.name!r} is listed twice; remove one of the two")
     videos[video.name] = video
 
 

@@ -1,11 +1,11 @@
 """Writing videos that can be read at any frame: H.264 in mp4 with a closed, regular group of pictures.
 
-Readers jump to a frame by going to the key frame before it and decoding on. That lands on the wrong frame, without an
-error, where key frames are irregular, where frames refer across a key frame (an open group) or where the order of
-decoding is not the order of showing. None of this is in the files written here:
+Readers seek to the keyframe before a frame and decode on. That returns wrong frames, without an error, where keyframes
+are irregular, where frames refer across a keyframe (an open group), or where the decoding order is not the presentation
+order. None of this occurs in the files written here:
 
     frame    0 1 2 ... 11 | 12 13 14 ... 23 | 24 ...
-    kind     I P P ...  P |  I  P  P ...  P |  I ...      I: key frame; P refers to earlier frames of its group only
+    kind     I P P ...  P |  I  P  P ...  P |  I ...      I: keyframe; P refers to earlier frames of its group only
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from av.video.reformatter import VideoReformatter
 
 from videofib.files import replacing
 
-GOP = 12  # frames a group: a jump decodes at most this many
-CRF = 18  # x264's constant quality: 0 lossless, 18 hardly to be told from the source, 23 x264's own default
+GOP = 12  # frames a group: a seek decodes at most this many
+CRF = 18  # x264's constant quality: 0 lossless, 18 hardly distinguishable from the source, 23 x264's own default
 
 
 def write_video(
@@ -33,16 +33,15 @@ def write_video(
     crf: int = CRF,
     preset: str = "veryfast",
 ) -> int:
-    """Encode frames to an H.264 mp4 file; the file appears under its name only when it is whole and on the disk.
+    """Encode frames to an H.264 mp4 file; it appears under its name only when it is complete and on the disk.
 
-    The same frames and arguments give the same bytes (one thread a file; run files in parallel instead).
+    The same frames and arguments give the same bytes (one thread a file; encode several files in parallel instead).
 
     Args:
-        path: the file to write; folders are made, a file of that name is replaced.
-        frames: ``(H, W, 3)`` uint8 RGB arrays, all of one even height and width. Taken one by one, so a generator is
-            never held in memory.
+        path: the file to write; folders are created, an existing file is replaced.
+        frames: ``(H, W, 3)`` uint8 RGB arrays, all of one even height and width; only one at a time is in memory.
         fps: frames a second.
-        gop: frames from one key frame to the next.
+        gop: frames from one keyframe to the next.
         crf: constant quality, 0 (lossless) to 51.
         preset: x264's preset; it trades time for size.
 
@@ -66,11 +65,11 @@ def write_video(
             # no-mbtree: with x264's macroblock tree one file in 200 differed from run to run, without it none in 3000
             "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:bframes=0:no-mbtree=1",
         }
-        # One for the file: it keeps its tables from frame to frame. One thread: with several, rows at the borders of
-        # their slices were seen to differ from run to run.
+        # One for all frames, since it keeps its tables. One thread: with several, rows at the borders of their slices
+        # differed from run to run.
         to_yuv = VideoReformatter()
-        for frame in frames:
-            frame = to_yuv.reformat(_to_av(frame, path), format="yuv420p", threads=1)
+        for rgb in frames:
+            frame = to_yuv.reformat(_to_av(rgb, path), format="yuv420p", threads=1)
             if count == 0:
                 stream.width, stream.height = frame.width, frame.height
             elif (frame.width, frame.height) != (stream.width, stream.height):

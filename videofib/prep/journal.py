@@ -1,4 +1,4 @@
-"""What a preparation has done so far, one JSON line a video; a line counts once it is on the disk."""
+"""The record of what a preparation has done so far: one JSON line a video, valid once it is on the disk."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from videofib.prep.transcode import Transcoded
 class Journal:
     """Results by output path, each with the fingerprint of what it was made from.
 
-    A line cut short by a crash is dropped. When the work ends, the journal is written anew in the order of the
-    items, so that its bytes do not tell how often the work was interrupted.
+    A line cut short by a crash is dropped. When the work ends, the journal is rewritten in the order of the items, so
+    that its bytes do not depend on how often the work was interrupted.
     """
 
     def __init__(self, file: Path, order: Sequence[str]):
@@ -30,7 +30,7 @@ class Journal:
                 continue  # cut short: that video is done again
 
     def __enter__(self) -> Journal:
-        self._rewrite()  # without the line cut short, behind which nothing may be appended
+        self._rewrite()  # without a line cut short, behind which nothing may be appended
         self._stream = self._file.open("a", encoding="utf-8")
         return self
 
@@ -39,8 +39,8 @@ class Journal:
         if kind is None:
             self._rewrite()
 
-    def strangers(self) -> list[str]:
-        """Outputs that an earlier run has made and this one does not have; to be asked before ``with``."""
+    def outdated(self) -> list[str]:
+        """Outputs that an earlier run has written and this one does not list; call it before ``with``."""
         return sorted(self._entries.keys() - set(self._order))
 
     def find(self, path: str, fingerprint: dict) -> Transcoded | str | None:
@@ -53,10 +53,10 @@ class Journal:
         try:
             return Transcoded(**entry["facts"])
         except (KeyError, TypeError):
-            return None  # written by another version, which knew other facts
+            return None  # written by another version, with other facts
 
     def add(self, path: str, fingerprint: dict, result: Transcoded | str) -> None:
-        """Remember a result, on the disk when this returns."""
+        """Record a result; it is on the disk when this returns."""
         entry = {"path": path, "fingerprint": fingerprint}
         entry |= {"corrupt": result} if isinstance(result, str) else {"facts": asdict(result)}
         self._entries[path] = entry

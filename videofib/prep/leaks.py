@@ -1,13 +1,13 @@
-"""Are the same recordings in training and in test? What names and pictures tell; ``videofib prep leaks DIR``.
+"""``videofib prep leaks DIR``: finds recordings and pictures that are in both training and test.
 
-Two signs, between train and whatever is held out (val, test), for each official split on its own:
+There are two criteria, between train and what is held out (val, test), for each official split separately:
 
-- **names**: clips of one recording, as the names of UCF101 (v_Lunges_g01_c02: group 1 of Lunges) and HMDB51
-  (<recording>_<class>_<tags>_<n>) say. No other names are read. Whether it is within a class matters: HMDB51's splits
-  have clips of one film on both sides, but never of one class.
-- **pictures**: middle frames whose difference hashes (see dhash.py) differ in few bits. That finds copies and clips of
-  one scene; it also finds a camera that stands in the same place, which need not be a leak, and it cannot find a clip
-  of the same recording that looks elsewhere. Frames of one colour say nothing and are left out.
+- **names**: clips of one recording, according to the names of UCF101 (v_Lunges_g01_c02: group 1 of Lunges) and HMDB51
+  (<recording>_<class>_<tags>_<n>). No other names are interpreted. Whether it is within a class matters: HMDB51's
+  splits have clips of one film on both sides, but never of one class.
+- **pictures**: middle frames whose difference hashes (see dhash.py) differ in few bits. This finds copies and clips of
+  one scene. It also finds recordings by a camera at a fixed position, which need not be a leak, and it misses clips of
+  one recording whose middle frames look different. Frames of one colour are left out.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read_manifest
 from videofib.prep.dhash import BITS, to_signs
 
-# Bits of 64. Of 69 clips of UCF101, scaled and compressed in two ways, 97 % differ in no more; of 2346 pairs of other
-# groups none differs in less than 9.
+# Bits of 64. Of 69 clips of UCF101, each scaled and compressed in two ways, 97 % differ in at most 4; of 2346 pairs of
+# different groups none differs in fewer than 9.
 NEAR = 4
-_MOST = 1000  # pairs that are named; all are counted
+_MAX_NAMED = 1000  # pairs that are named; all are counted
 _BLOCK = 2**22  # distances at once: 16 MiB
 _UCF = re.compile(r"(v_.+_g[0-9]+)_c[0-9]+")
 _HMDB = re.compile(r"(.+)_[fhlu]_[cn]m_np[0-9]_(?:ba|fr|le|ri)_(?:bad|goo|med)_[0-9]+")
 
 
 def find_leaks(rows: Sequence[ManifestRow], *, near: int = NEAR) -> dict:
-    """What may leak between train and the held-out lists of a manifest.
+    """Possible leaks between train and the held-out lists of a manifest.
 
     Args:
         rows: of a manifest.
         near: bits in which the hashes of two middle frames may differ.
 
     Returns:
-        For report.json: ``leaks_by_name`` and ``leaks_by_picture``, a line each, the nearest first and at most a
-        thousand; ``leaks``: how many of both there are, and the threshold.
+        Entries of report.json: ``leaks_by_name`` and ``leaks_by_picture``, at most a thousand lines each, the nearest
+        first; ``leaks``: the number of both, and the threshold.
     """
     by_name, by_picture, pairs = [], [], 0
     for prefix in dict.fromkeys(name.rpartition("/")[0] for name in LISTS):
@@ -50,29 +50,30 @@ def find_leaks(rows: Sequence[ManifestRow], *, near: int = NEAR) -> dict:
         train, held_out = _sides(rows, start)
         by_name += [f"{start}{line}" for line in _shared_recordings(train, held_out)]
         found = [row for row in train if row.dhash], [row for row in held_out if row.dhash]
-        count, named = near_pairs(*([row.dhash for row in side] for side in found), near, _MOST)
+        hashes = [[row.dhash for row in side] for side in found]
+        count, named = near_pairs(hashes[0], hashes[1], near, _MAX_NAMED)
         pairs += count
         by_picture += [
             f"{start}train {found[0][i].path} ~ {found[1][j].split} {found[1][j].path}: {distance} bits of {BITS}"
             for i, j, distance in named
         ]
     counts = {"recordings_on_both_sides": len(by_name), "near_pairs": pairs, "near_is_at_most_bits": near}
-    return {"leaks": counts, "leaks_by_name": by_name[:_MOST], "leaks_by_picture": by_picture[:_MOST]}
+    return {"leaks": counts, "leaks_by_name": by_name[:_MAX_NAMED], "leaks_by_picture": by_picture[:_MAX_NAMED]}
 
 
 def near_pairs(train: list[str], held_out: list[str], near: int, most: int) -> tuple[int, list[tuple[int, int, int]]]:
-    """Pairs of hashes that differ in at most ``near`` bits, found by matrix products, which need no loop over pairs.
+    """Pairs of hashes that differ in at most ``near`` bits, found by matrix products instead of a loop over pairs.
 
     Returns:
-        How many pairs there are, and of the nearest ``most`` (index in train, index in held_out, distance).
+        The number of pairs, and of the nearest ``most`` (index in train, index in held_out, distance).
     """
     if not train or not held_out:
         return 0, []
-    train, held_out = to_signs(train), to_signs(held_out)
+    train_signs, signs = to_signs(train), to_signs(held_out)
     step, total = max(1, _BLOCK // len(train)), 0
     nearest = np.empty((0, 3), np.int64)  # rows of (distance, in train, in held_out)
     for first in range(0, len(held_out), step):
-        products = held_out[first : first + step] @ train.T  # exact: whole numbers up to 64
+        products = signs[first : first + step] @ train_signs.T  # exact: integers up to 64
         j, i = np.nonzero(products >= BITS - 2 * near)
         total += len(i)
         if len(i):
@@ -83,7 +84,7 @@ def near_pairs(train: list[str], held_out: list[str], near: int, most: int) -> t
 
 
 def recording(row: ManifestRow) -> str | None:
-    """The recording that a clip of UCF101 or HMDB51 was cut from, by its name; None where it does not tell."""
+    """The recording that a clip of UCF101 or HMDB51 was cut from, by its name; None for other names."""
     name = PurePosixPath(row.source).stem
     if match := _UCF.fullmatch(name):
         return match[1]
@@ -93,7 +94,7 @@ def recording(row: ManifestRow) -> str | None:
 
 
 def _sides(rows: Sequence[ManifestRow], start: str) -> tuple[list[ManifestRow], list[ManifestRow]]:
-    """(those for training, those held out) of the readable videos."""
+    """(training videos, held-out videos) of those that could be read."""
     lists = [(row, row.split.split("+")) for row in rows if row.size]
     train = [row for row, names in lists if f"{start}train" in names]
     held_out = [row for row, names in lists if f"{start}val" in names or f"{start}test" in names]
@@ -116,7 +117,9 @@ def _shared_recordings(train: Sequence[ManifestRow], held_out: Sequence[Manifest
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    parser = argparse.ArgumentParser(prog, description="Tell what training and test videos have in common.")
+    parser = argparse.ArgumentParser(
+        prog, description="Find recordings and pictures that are in both training and test."
+    )
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a preparation")
     parser.add_argument("--near", type=int, default=NEAR, help=f"bits that may differ, of {BITS} (default {NEAR})")
     args = parser.parse_args(arguments)

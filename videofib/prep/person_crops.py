@@ -1,16 +1,16 @@
-"""Cutting videos to the persons in them: ``--person-crops boxes.json``, as works on Smarthome and NTU do.
+"""Cropping videos to the persons in them, as papers on Smarthome and NTU do: ``--person-crops boxes.json``.
 
-The file is one JSON object. A key is a video: its file's name with or without extension, or, where several videos have
-that name, as the data set lists it (class/name.mp4). A value is one box, or a list of boxes each with its frame:
+The file is one JSON object. A key is a video: its file name with or without extension or, where several videos have
+that name, its name in the data set's lists (class/name.mp4). A value is a box, or a list of boxes each with its frame:
 
     {
       "Cook.Cut_p02_r00_v02_c03": [212, 35, 508, 470],
       "S001C002P003R002A013_rgb.avi": [[0, 410.5, 120, 640, 700], [15, 400, 118, 655.2, 705]]
     }
 
-[x0, y0, x1, y1] are pixels of the original video, upright, x1 and y1 just outside; in front of them a frame's number,
-counted from 0. The whole video is cut to the smallest box around all of its boxes, so that the camera seems to stand
-still, within the frame, and grown by a pixel where its width or height is odd. Then it is scaled as others are.
+[x0, y0, x1, y1] are pixels of the original video, upright, x1 and y1 exclusive; a frame number in front of them counts
+from 0. All frames are cropped to the smallest box around all boxes of the video, so that the camera does not seem to
+move; the crop is clamped to the frame and grown by a pixel where its width or height is odd, then scaled as usual.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
 def cut_to_persons(items: Sequence[Item], file: Path) -> tuple[list[Item], dict[str, list[str]]]:
-    """Give the items their boxes; and notes: videos ``without_person_crop`` and ``person_crops_of_no_video``.
+    """The items with their boxes, and notes: videos ``without_person_crop`` and ``person_crops_of_no_video``.
 
     Raises:
-        PrepareError: an unusable file, a box that is none, or a key that fits several videos; names file and key.
+        PrepareError: an unusable file, an invalid box, or a key that matches several videos; names file and key.
     """
     boxes = read_boxes(file)
     by_key: dict[str, list[int]] = defaultdict(list)
@@ -42,7 +42,7 @@ def cut_to_persons(items: Sequence[Item], file: Path) -> tuple[list[Item], dict[
         owners = by_key.get(key, [])
         if len(owners) > 1:
             names = " and ".join(items[index].name for index in owners[:2])
-            raise PrepareError(f"{file}: {key!r} fits {names}; name the video as one of these")
+            raise PrepareError(f"{file}: {key!r} matches {names}; use one of these as the key")
         if owners and owners[0] in found:
             raise PrepareError(f"{file}: {key!r} is {items[owners[0]].name}, which has a box already; remove one")
         found |= dict.fromkeys(owners, box)
@@ -57,7 +57,7 @@ def read_boxes(file: Path) -> dict[str, Box]:
     """The smallest box around all boxes of each video.
 
     Raises:
-        PrepareError: another file, or a box that is none; names file, video and box.
+        PrepareError: a file in another format, or an invalid box; names file, video and box.
     """
     entries = read_json(file)
     if not isinstance(entries, dict):
@@ -75,13 +75,13 @@ def read_boxes(file: Path) -> dict[str, Box]:
     return boxes
 
 
-def _box(entry: object, length: int, place: str) -> Box:
+def _box(entry: object, length: int, where: str) -> Box:
     form = ["frame", "x0", "y0", "x1", "y1"][-length:]
     if not isinstance(entry, list) or len(entry) != length or not all(type(n) in (int, float) for n in entry):
-        raise PrepareError(f"{place}: expected [{', '.join(form)}], got {str(entry)[:100]}")
+        raise PrepareError(f"{where}: expected [{', '.join(form)}], got {str(entry)[:100]}")
     if length == 5 and (entry[0] != entry[0] // 1 or entry[0] < 0):
-        raise PrepareError(f"{place}: frame {entry[0]} is no number of a frame (0, 1, 2, ...)")
+        raise PrepareError(f"{where}: frame {entry[0]} is not a frame number (0, 1, 2, ...)")
     x0, y0, x1, y1 = entry[-4:]
-    if not (-1e6 < x0 < x1 < 1e6 and -1e6 < y0 < y1 < 1e6):  # nor nan
-        raise PrepareError(f"{place}: [{x0}, {y0}, {x1}, {y1}] is no box: x0 must be below x1, y0 below y1")
+    if not (-1e6 < x0 < x1 < 1e6 and -1e6 < y0 < y1 < 1e6):  # refuses nan, too
+        raise PrepareError(f"{where}: [{x0}, {y0}, {x1}, {y1}] is not a box: x0 must be below x1, y0 below y1")
     return float(x0), float(y0), float(x1), float(y1)

@@ -4,12 +4,12 @@
     out/train.csv  val.csv  test.csv    `path label` a line; with several official splits they and classes.txt
                                         are in out/split1/, split2/, split3/ and share the videos
     out/classes.txt                     line i names label i
-    out/manifest.parquet                every listed video: what was counted and proved, or why it is not there
-    out/report.json                     the same in short: missing, corrupt and damaged videos by name; possible leaks
-    out/journal.jsonl                   what is done, so that a later run redoes only what is not
+    out/manifest.parquet                every listed video: what was counted and proved, or why it is missing
+    out/report.json                     a summary: missing, corrupt and damaged videos by name; possible leaks
+    out/journal.jsonl                   what is done, so that a later run does only the rest
 
-A video enters the journal after its file is whole and on the disk, and lists are written last: killed at any moment
-and run again, preparation ends with the same bytes as if nothing had happened.
+A video is added to the journal once its file is complete and on the disk, and lists are written last: killed at any
+moment and run again, a preparation ends with the same bytes as if it had not been interrupted.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from videofib.data.lists.manifest import (
     write_manifest,
 )
 from videofib.files import remove_partial, replacing
+from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
-from videofib.prep.parallel import run_parallel
 from videofib.prep.transcode import Encoding, Transcoded, transcode
 
 
 class PrepareError(ValueError):
-    """A data set that cannot be prepared as it is; the message names the file or name and the mend."""
+    """A data set that cannot be prepared as it is; the message names the file or video, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Item:
     Attributes:
         name: as it is listed; reports use it, and its last part names the output.
         label: class index.
-        splits: the list files it goes to, of ``manifest.LISTS``; a test set is often also the validation set.
+        splits: the list files that will contain it, of ``manifest.LISTS``; a test set is often also the validation set.
         source: the file, or None where there is none.
         crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source shown upright.
     """
@@ -80,17 +80,17 @@ def prepare(
     notes: dict[str, list[str]] | None = None,
     engine: Callable[[Callable, Sequence, int], Iterator[tuple[int, Any]]] = run_parallel,
 ) -> dict:
-    """Transcode every item that has a source and write the data set; see the top of this file.
+    """Transcode every item that has a source and write the data set; the top of this file shows its files.
 
     Args:
-        items: what is listed, in the order of the list files.
+        items: all listed videos, in the order of the list files.
         classes: name of label 0, 1, ...
         out: the folder to write.
         videos: the folder of the sources, which ``out`` must not overwrite; sources are recorded relative to it.
         encoding: size and quality.
         jobs: processes at once.
-        notes: lists of names to put into the report as they are.
-        engine: does the work: ``run_parallel``, or ``run_on_ray`` with the same signature.
+        notes: lists of names to add to the report unchanged.
+        engine: runs the work: ``run_parallel``, or ``run_on_ray`` with the same signature.
 
     Returns:
         The report, as written to report.json.
@@ -126,13 +126,13 @@ def prepare(
 
 
 def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: bool = False) -> list[str]:
-    """Where each item goes, relative to ``out``; no two to the same file, none out of it.
+    """The output file of each item, relative to ``out``; all different, none outside of it.
 
     Two sources of one stem, ``a.avi`` and ``a.mp4``, become ``a.avi.mp4`` and ``a.mp4.mp4``. With ``keep_suffix`` the
     source's extension stays instead of ``.mp4``.
 
     Raises:
-        PrepareError: a name or class is absolute, contains ``..`` or, as a class, a slash; or nothing is listed.
+        PrepareError: a name or class that is absolute, contains ``..`` or, as a class, a slash; or nothing is listed.
     """
     items = list(items)
     if not items:
@@ -175,7 +175,7 @@ def check_name(name: str) -> None:
 
 
 def _safe(name: str) -> str:
-    """A file name without control characters (a list file is read by lines), short enough for ``.mp4`` behind it."""
+    """A file name without control characters (list files are read by lines), short enough to append ``.mp4``."""
     name = re.sub(r"[\x00-\x1f\x7f]", "_", name)
     if len(fsencode(name)) > 240:
         name = f"{name[:60]}-{sha1(fsencode(name)).hexdigest()[:12]}"
@@ -188,14 +188,14 @@ def _transcode_all(
     """A manifest row for each item, from the journal or from work done now."""
     results: dict[str, Transcoded | str] = {}  # by path: the facts, or why there are none
     journal = Journal(out / "journal.jsonl", order=paths)
-    for path in journal.strangers():
+    for path in journal.outdated():
         if path.startswith("videos/") and ".." not in path.split("/"):
-            (out / path).unlink(missing_ok=True)  # made by an earlier run of other options; the manifest lacks it now
+            (out / path).unlink(missing_ok=True)  # of an earlier run with other options; not in the manifest any more
     with journal:
         work = []
         for item, path in zip(items, paths, strict=True):
             if item.source is None:
-                (out / path).unlink(missing_ok=True)  # its source is gone; the lists will not have it
+                (out / path).unlink(missing_ok=True)  # its source is gone; the lists will not contain it
             elif (known := journal.find(path, _fingerprint(item, videos, encoding))) is not None and (
                 isinstance(known, str) or _has_size(out / path, known.size)
             ):
@@ -203,18 +203,18 @@ def _transcode_all(
             else:
                 work.append((item, path))
         done = len(results)
-        quiet = None if work else True  # None: where the output is no terminal
+        quiet = None if work else True  # None: quiet unless the output is a terminal
         calls = [(item.source, out / path, encoding, item.crop) for item, path in work]
         progress = tqdm(run(_work, calls), "videos", done + len(work), initial=done, disable=quiet)
         for index, result in progress:
             item, path = work[index]
             if isinstance(result, OSError):
-                raise PrepareError(f"{out / path} cannot be written: {result}; mend it and run again") from result
+                raise PrepareError(f"{out / path} cannot be written: {result}; fix this and run again") from result
             if isinstance(result, Transcoded):
                 results[path] = result
             else:
                 results[path] = _reason(result, item.source)
-            if isinstance(result, Transcoded | DecodeError):  # what merely crashed is tried again by the next run
+            if isinstance(result, Transcoded | DecodeError):  # the next run tries again what crashed
                 journal.add(path, _fingerprint(item, videos, encoding), results[path])
     return [_row(item, path, videos, results.get(path)) for item, path in zip(items, paths, strict=True)]
 
@@ -230,8 +230,8 @@ def _reason(error: Exception, source: Path) -> str:
 
 
 def _fingerprint(item: Item, videos: Path, encoding: Encoding) -> dict:
-    """What a result depends on."""
-    stat = item.source.stat() if item.source.exists() else None  # None: a link to nothing, which decoding will report
+    """All that a result depends on."""
+    stat = item.source.stat() if item.source.exists() else None  # None: a broken link, which decoding will report
     return {
         "source": _relative(item.source, videos),
         "size": stat and stat.st_size,
@@ -286,13 +286,13 @@ def _report(
 
 
 def _list_names(items: Sequence[Item]) -> Sequence[str]:
-    """The lists that these items go to; of one split all three, though nothing may be in one of them."""
+    """The lists of these items; with a single official split all three, although one of them may be empty."""
     used = {name for item in items for name in item.splits}
     return SPLITS if used <= set(SPLITS) else [name for name in LISTS if name in used]
 
 
 def _write_lists(items: Sequence[Item], rows: Sequence[ManifestRow], classes: Sequence[str], out: Path) -> None:
-    """classes.txt, the manifest and the lists; those of another choice of splits, from an earlier run, go."""
+    """Write classes.txt, the manifest and the lists; remove lists of other splits that an earlier run has written."""
     write_manifest(out / MANIFEST_NAME, rows)
     _write_classes(out, classes)
     folders = set()
@@ -314,7 +314,7 @@ def _write_lists(items: Sequence[Item], rows: Sequence[ManifestRow], classes: Se
             _write_classes(folder, classes)
         elif folder.is_dir():
             (folder / "classes.txt").unlink(missing_ok=True)
-            with suppress(OSError):  # not empty: somebody's own files
+            with suppress(OSError):  # not empty: it contains other files
                 folder.rmdir()
 
 

@@ -6,7 +6,7 @@ Output frame i stands for the time from i/fps to (i+1)/fps and is the frame that
     output, 2 a second    |     0     |     1     |
     middles                     ^           ^               -> source frames 0 and 2
 
-The middle, since times are rounded in many containers: at the source's own rate every frame comes exactly once.
+The middle, since many containers round times: at the source's own rate every frame occurs exactly once.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from typing import TypeVar
 from videofib.data.errors import DecodeError
 
 Frame = TypeVar("Frame")
-LONGEST = 60.0  # seconds that one frame may stay; a lying file may claim days
+LONGEST = 60.0  # seconds that one frame may be shown; wrong times in a file may amount to days
 
 
 def resample(frames: Iterable[tuple[float | None, Frame]], source_fps: float, fps: float) -> Iterator[Frame]:
-    """Repeat and leave out frames so that there are ``fps`` a second; at least one comes out.
+    """Repeat and skip frames so that there are ``fps`` a second; at least one is returned.
 
     Args:
-        frames: (time in seconds, frame) in the order shown; without a time, a frame comes 1/source_fps after the
-            start of the one before it, and times that run backwards are those of the frame before.
-        source_fps: frames a second on average; the last frame stays as long as one of these.
-        fps: frames a second to give out.
+        frames: (time in seconds, frame) in the order shown; a frame without a time begins 1/source_fps after the one
+            before it, and one whose time runs backwards begins with the one before it.
+        source_fps: frames a second on average; the last frame is shown for the duration of one of these.
+        fps: frames a second to return.
 
     Raises:
-        DecodeError: a frame that stays longer than a minute, or no frames.
+        DecodeError: a frame that is shown for longer than a minute, or no frames.
     """
     given, held, start, origin = 0, None, 0.0, None
     for index, (time, frame) in enumerate(frames):

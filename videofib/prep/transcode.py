@@ -1,4 +1,4 @@
-"""One video of any kind -> a small H.264 file that can be read at any frame, or a copy; and the facts about it."""
+"""One video of any format -> a small H.264 file that can be read at any frame, or a copy; and the facts about it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Encoding:
     """How videos are written; see ``encode.write_video``.
 
     Attributes:
-        short_side: pixels at most; 0: as it is.
+        short_side: pixels at most; 0: unchanged.
         gop, crf, preset: of the H.264 encoder.
-        fps: constant rate to resample to by time; 0: the source's average rate, at which even frames stay as they are.
-        codec: ``h264``, or ``copy`` for the source byte for byte, to which nothing of the above applies.
+        fps: constant rate to resample to by time; 0: the source's average rate, at which frames at even times stay.
+        codec: ``h264``, or ``copy`` for the source byte for byte, to which none of the above applies.
     """
 
     short_side: int = 256
@@ -43,13 +43,13 @@ class Encoding:
     codec: str = "h264"
 
     def as_dict(self) -> dict:
-        """What decides about the result."""
+        """The settings that the result depends on."""
         return asdict(self) if self.codec == "h264" else {"codec": self.codec}
 
 
 @dataclass(frozen=True)
 class Transcoded:
-    """What decoding the written file has shown, and ``damaged``: "" or why the source could be read only in part."""
+    """The facts that decoding the written file has shown; ``damaged``: "" or why the source was read only in part."""
 
     num_frames: int
     fps: float
@@ -73,18 +73,18 @@ def transcode(
     *,
     crop: tuple[float, float, float, float] | None = None,
 ) -> Transcoded:
-    """Decode ``source`` in order to its end, or to its first break, and write it as ``target``; then prove ``target``.
+    """Decode ``source`` in order to its end or first error, write it as ``target``, and check what was written.
 
-    Frames are turned as the rotation mark says and scaled so that the short side has at most ``short_side`` pixels;
-    where the size changes midway all get the size of the first. A variable frame rate becomes its constant average, or
-    the rate asked for, for which frames are repeated and left out.
+    Frames are turned upright and scaled so that the short side has at most ``short_side`` pixels; where the size
+    changes midway all have the size of the first. A variable frame rate becomes its constant average, or
+    ``encoding.fps``, for which frames are repeated and skipped.
 
-    With a ``crop``, (x0, y0, x1, y1) in pixels of the upright source, frames are cut to it first; see ``pixel_crop``.
-    With ``codec`` ``copy`` the target is the source's very bytes, and what is proven is proven of them.
+    With a ``crop``, (x0, y0, x1, y1) in pixels of the upright source, frames are cropped first; see ``pixel_crop``.
+    With ``codec`` ``copy`` the target has the source's bytes, and the facts are about these.
 
     Raises:
-        DecodeError: not one frame of ``source`` can be read, or the crop lies outside of it; an older
-            ``target`` is removed.
+        DecodeError: not a single frame of ``source`` can be read, or the crop lies outside of it; an older ``target``
+            is removed.
         OSError: ``target`` cannot be written.
     """
     target = Path(target)
@@ -127,7 +127,7 @@ def _encode(source: str | Path, target: Path, encoding: Encoding, crop: tuple | 
     stored = estimate(source)
     is_sane = _SANE_FPS[0] <= stored.fps <= _SANE_FPS[1]
     fps = stored.fps if is_sane else _FALLBACK_FPS
-    # frames shown at uneven times become as many at even ones, unless the times are those of a lying file
+    # frames shown at uneven times become as many at even times, unless the times are implausible
     at_even_times = stored.times and is_sane and max(b - a for a, b in pairwise(stored.times)) < LONGEST
     with open_in_order(source) as reader:
         frames = reader.frames()
@@ -141,15 +141,15 @@ def _encode(source: str | Path, target: Path, encoding: Encoding, crop: tuple | 
 
 
 def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """(width, height) with the short side at most ``short_side``, never enlarged, both even as yuv420p wants."""
-    share = min(1.0, (short_side or min(width, height)) / min(width, height))
-    return max(2, 2 * int(width * share / 2 + 1e-6)), max(2, 2 * int(height * share / 2 + 1e-6))
+    """(width, height) with the short side at most ``short_side``, never enlarged, both even as yuv420p needs."""
+    scale = min(1.0, (short_side or min(width, height)) / min(width, height))
+    return max(2, 2 * int(width * scale / 2 + 1e-6)), max(2, 2 * int(height * scale / 2 + 1e-6))
 
 
 def pixel_crop(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
-    """A box as whole pixels (left, top, right, bottom) of a frame: clamped to it, and of even width and height.
+    """A box in integer pixels (left, top, right, bottom) of a frame: clamped to it, with even width and height.
 
-    An odd side grows by a pixel to the right (bottom), else to the left (top), else, over the whole frame, loses one.
+    An odd side grows by a pixel to the right (bottom), else to the left (top); one as long as the frame loses a pixel.
 
     Raises:
         DecodeError: the box lies outside of the frame.
@@ -167,9 +167,9 @@ def pixel_crop(crop: tuple[float, float, float, float], width: int, height: int)
 
 
 class _Scaled:
-    """Frames of a reader, turned upright, cut and scaled, one at a time; ``damaged`` says why it ended early.
+    """Frames of a reader, turned upright, cropped and scaled, one at a time; ``damaged``: "" or why it ended early.
 
-    They are plain RGB arrays: matrix and range of the source's colours, which may be marked in many ways, end here.
+    They are plain RGB arrays: here the colour matrix and range that the source is marked with are converted.
     """
 
     def __init__(self, reader: OrderedReader, frames: Iterable[av.VideoFrame], short_side: int, crop: tuple | None):
@@ -179,13 +179,13 @@ class _Scaled:
     def __iter__(self) -> Iterator[np.ndarray]:
         last, rgb = None, None
         for count, frame in enumerate(self.frames):
-            if frame is last:  # repeated for the rate
+            if frame is last:  # repeated by resampling
                 yield rgb
                 continue
             last = frame
             try:
-                rgb = self._cut(frame) if self.crop else self._whole(frame)
-            except (ValueError, MemoryError, DecodeError) as error:  # FFmpeg's errors are ValueErrors, too
+                rgb = self._cropped(frame) if self.crop else self._uncropped(frame)
+            except (ValueError, MemoryError, DecodeError) as error:  # FFmpeg's are ValueErrors
                 if isinstance(error, DecodeError) and count == 0:
                     raise
                 if count == 0:
@@ -196,12 +196,12 @@ class _Scaled:
                 return
             yield rgb
 
-    def _whole(self, frame: av.VideoFrame) -> np.ndarray:
+    def _uncropped(self, frame: av.VideoFrame) -> np.ndarray:
         turns, (height, width) = self.reader.rotation, self.reader.size
         size = target_size(width, height, self.short_side)
         return np.rot90(self._scale(frame, size[::-1] if turns % 2 else size), turns)  # both count counter-clockwise
 
-    def _cut(self, frame: av.VideoFrame) -> np.ndarray:
+    def _cropped(self, frame: av.VideoFrame) -> np.ndarray:
         upright = self.reader.to_rgb(frame)
         left, top, right, bottom = pixel_crop(self.crop, upright.shape[1], upright.shape[0])
         part = av.VideoFrame.from_ndarray(np.ascontiguousarray(upright[top:bottom, left:right]), format="rgb24")

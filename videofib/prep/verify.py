@@ -1,7 +1,7 @@
-"""``videofib prep verify DIR``: is a prepared folder still what its manifest says?
+"""``videofib prep verify DIR``: checks a prepared folder against its manifest.
 
-Read again are the manifest, the list files, classes.txt and every byte of every video. Nothing is changed. A file that
-is missing or altered is made anew by the preparation's own command; what else is named has to be looked at.
+It reads the manifest, the list files, classes.txt and every byte of every video, and changes nothing. Run the
+preparation's command again to restore files that are missing or altered; other problems have to be fixed by hand.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, list_rows, read_manifest
 from videofib.files import sha256
-from videofib.prep.parallel import run_parallel
+from videofib.prep.engines.parallel import run_parallel
 
 
 def verify(folder: str | Path, jobs: int) -> tuple[list[str], int]:
@@ -26,10 +26,10 @@ def verify(folder: str | Path, jobs: int) -> tuple[list[str], int]:
         jobs: processes at once.
 
     Returns:
-        Problems, one line each with the file in front, in the order lists, files; and how many videos were read.
+        Problems, one line each that begins with the file, lists before videos; and the number of videos read.
 
     Raises:
-        ManifestError: no folder or no usable manifest, or a preparation is writing to it now.
+        ManifestError: no folder or no usable manifest, or a preparation is still writing to it.
         ValueError: ``jobs`` below 1.
     """
     folder = Path(folder)
@@ -73,7 +73,8 @@ def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
     present = {name for name in LISTS if (folder / f"{name}.csv").exists()}
     problems = []
     for name in sorted(expected.keys() | present):
-        file, seen = f"{name}.csv", {}
+        file = f"{name}.csv"
+        seen: dict[str, int] = {}  # path -> line
         if not _stays_below(file):
             problems.append(f"{file}: the manifest names a list out of the folder")
             continue
@@ -102,7 +103,7 @@ def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
 
 
 def _check_names(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
-    """Names that lead elsewhere, videos that should not be there, and what killed writers have left."""
+    """Names that lead out of the folder, unexpected videos, and files left by writers that were killed."""
     problems = [f"{path}: this name in the manifest leads out of the folder" for path in rows if not _stays_below(path)]
     for root, folders, files in os.walk(folder):
         folders.sort()
@@ -119,7 +120,7 @@ def _check_names(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
 
 
 def _check_file(work: tuple[Path, ManifestRow]) -> str:
-    """What is wrong with the file of one row, or ""."""
+    """The problem with the file of one row, or ""."""
     folder, row = work
     try:
         size = (folder / row.path).stat().st_size
@@ -140,7 +141,7 @@ def _stays_below(path: str) -> bool:
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = argparse.ArgumentParser(prog, description="Check a prepared folder against its manifest.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a preparation")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes in parallel (default: one a core)")
     args = parser.parse_args(arguments)
     try:
         problems, count = verify(args.folder, args.jobs)

@@ -1,4 +1,4 @@
-"""Line charts as SVG, each with its values as a table: they are to be read without seeing them, too."""
+"""Line charts as SVG, each with its values as a table for readers who cannot see it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from videofib.report.html import number, table, text
+from videofib.report.html import amount, number, table, text
 
-_WIDTH, _HEIGHT = 360, 216  # of the drawing, which is scaled; letters stay readable at 340 pixels
+_WIDTH, _HEIGHT = 360, 216  # of the drawing, which is scaled; its text is readable when 340 pixels wide
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 34
-_MOST_POINTS = 400  # of a line; of more, neighbours are averaged
+_MOST_POINTS = 400  # of a line; where there are more, neighbours are averaged
 _MOST_ROWS = 100  # of a chart's table
+_TICK_LETTERS = 6  # for which there is room beside the vertical axis
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: ``points`` (x, y) in order of x; where y is None or not finite there is a gap."""
+    """A line through ``points`` (x, y), in order of x; where y is None or not finite there is a gap."""
 
     name: str
     points: Sequence[tuple[float, float | None]]
@@ -27,20 +28,17 @@ class Series:
 def line_chart(
     title: str, series: Sequence[Series], *, x: str, y: str, lowest: float | None = None, highest: float | None = None
 ) -> str:
-    """A figure with a title, a legend where there are several lines, axes named ``x`` and ``y``, and a table.
+    """A chart with a title, a legend where there are several lines, axes named ``x`` and ``y``, and a table.
 
-    ``lowest`` and ``highest`` are values that the vertical axis reaches at least. Empty where there is no point.
+    ``lowest`` and ``highest`` are values that the vertical axis covers in any case. Empty where there is no point.
     """
     thinned = [Series(line.name, _thinned(line.points), line.dots) for line in series]
     thinned = [line for line in thinned if any(value is not None for _, value in line.points)]
     if not thinned:
         return ""
-    places = [at for line in thinned for at, _ in line.points]
+    positions = [at for line in thinned for at, _ in line.points]
     values = [value for line in thinned for _, value in line.points if value is not None]
-    low, high = _spanned(min([*values, *_given(lowest)]), max([*values, *_given(highest)]))
-    if y == "%":
-        low, high = max(low, 0.0), min(high, 100.0)
-    axis = _Axes(_spanned(min(places), max(places)), (low, high))
+    axis = _axes(positions, [*values, *_given(lowest), *_given(highest)], percent=y == "%")
     drawn = "".join(_line(line, order, axis) for order, line in enumerate(thinned))
     legend = "".join(f'<li class="s{order % 6}">{text(line.name)}</li>' for order, line in enumerate(thinned))
     data = text(json.dumps({line.name: line.points for line in thinned}))
@@ -58,8 +56,12 @@ def line_chart(
 
 @dataclass(frozen=True)
 class _Axes:
+    """The range of each axis, and the distance between its marks."""
+
     across: tuple[float, float]
     upward: tuple[float, float]
+    across_step: float
+    upward_step: float
 
     def x(self, value: float) -> float:
         low, high = self.across
@@ -71,12 +73,13 @@ class _Axes:
 
     def drawn(self, x: str, y: str) -> str:
         lines = []
-        for value in _ticks(*self.upward):
+        for value in _ticks(*self.upward, self.upward_step):
+            mark = _tick(value, self.upward_step)
             lines.append(
                 f'<path class="grid" d="M{_LEFT} {self.y(value):.1f}H{_WIDTH - _RIGHT}"/>'
-                f'<text class="tick end" x="{_LEFT - 5}" y="{self.y(value) + 3.5:.1f}">{_tick(value)}</text>'
+                f'<text class="tick end" x="{_LEFT - 5}" y="{self.y(value) + 3.5:.1f}">{mark}</text>'
             )
-        for value in _ticks(*self.across):
+        for value in _ticks(*self.across, self.across_step):
             lines.append(
                 f'<text class="tick middle" x="{self.x(value):.1f}" y="{_HEIGHT - _BOTTOM + 14}">{number(value)}</text>'
             )
@@ -86,6 +89,18 @@ class _Axes:
             f'<text class="tick" x="2" y="{_HEIGHT - 4}">{text(y)}</text>'
         )
         return "".join(lines)
+
+
+def _axes(positions: Sequence[float], values: Sequence[float], *, percent: bool) -> _Axes:
+    """Axes for the points; the vertical one ends at marks, so that no line touches the frame."""
+    across = _spanned(min(positions), max(positions))
+    across_step = _step(*across)
+    if all(float(at).is_integer() for at in positions):
+        across_step = max(1.0, across_step)  # epochs and views
+    low, high = _spanned(min(values), max(values))
+    step = _step(low, high)
+    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    return _Axes(across, (max(low, 0.0), min(high, 100.0)) if percent else (low, high), across_step, step)
 
 
 def _line(line: Series, order: int, axis: _Axes) -> str:
@@ -125,19 +140,26 @@ def _spanned(low: float, high: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round values within a range: four to eight of them."""
+def _step(low: float, high: float) -> float:
+    """The distance between marks on an axis: 1, 2 or 5 times a power of ten, for four to eight marks."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.8)
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.8)
+
+
+def _ticks(low: float, high: float, step: float) -> list[float]:
+    """The multiples of ``step`` within a range."""
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [place * step for place in range(first, last + 1)]
+    return [multiple * step for multiple in range(first, last + 1)]
 
 
-def _tick(value: float) -> str:
-    """A value for the vertical axis, beside which there is room for so many letters."""
-    written = number(value)
-    return written if len(written) <= 6 else f"{value:.1g}"
+def _tick(value: float, step: float) -> str:
+    """A mark of the vertical axis, with as many decimals as its step needs; short where it is very large or small."""
+    if value == 0:
+        return "0"
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    written = f"{value:.{decimals}f}".replace("-", "−") if abs(value) < 10_000 else amount(value)
+    return written if len(written) <= _TICK_LETTERS else f"{value:.2g}"
 
 
 def _summary(title: str, series: Sequence[Series], x: str, y: str) -> str:
@@ -150,9 +172,9 @@ def _summary(title: str, series: Sequence[Series], x: str, y: str) -> str:
 
 
 def _values(title: str, series: Sequence[Series], x: str) -> str:
-    places = sorted({at for line in series for at, _ in line.points})
-    size = math.ceil(len(places) / _MOST_ROWS)
-    chosen = [*places[::size], *([places[-1]] if (len(places) - 1) % size else [])]
+    positions = sorted({at for line in series for at, _ in line.points})
+    size = math.ceil(len(positions) / _MOST_ROWS)
+    chosen = [*positions[::size], *([positions[-1]] if (len(positions) - 1) % size else [])]
     columns = [dict(line.points) for line in series]
     rows = [[number(at), *(number(column.get(at)) for column in columns)] for at in chosen]
     content = table(f"{title}: values", [x, *(line.name for line in series)], rows, numeric=True)

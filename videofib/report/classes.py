@@ -1,4 +1,4 @@
-"""The classes of a test: which are hard, and which are taken for which."""
+"""The classes of a test: which are hard, and which are confused with which."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 from PIL import Image
 
 from videofib.metrics.accuracy import most_confused
-from videofib.report.analyse import Judged, confusion
-from videofib.report.frames import data_uri
-from videofib.report.html import number, percent, table, text
+from videofib.report.analysis import confusion
+from videofib.report.html import data_uri, number, percent, table, text
+from videofib.report.scored_videos import ScoredVideos
 
-_LARGEST_TABLE = 40  # classes; of more, the matrix is a picture
-_EXTREMES = 10  # classes shown of the best and of the worst, where there are many
+_LARGEST_TABLE = 40  # classes; where there are more, the matrix is a picture
+_EXTREMES = 10  # best and worst classes shown, where there are many
 _PAIRS = 20
-_BESIDE = 12  # classes whose matrix finds room beside their table
+_BESIDE = 12  # classes whose matrix fits beside their table
 
 
-def classes_html(results: dict, judged: Judged | None) -> str:
-    """Every class by its accuracy (or average precision), and, where videos have one class, what it is taken for."""
-    every, mixed = _by_figure(results), _confusion(judged) if judged and not judged.several else ""
-    if every and mixed and len(judged.class_names) <= _BESIDE:
-        return f'<div class="pair"><div>{every}</div><div>{mixed}</div></div>'
-    return every + mixed
+def classes_html(results: dict, scored: ScoredVideos | None) -> str:
+    """Every class by its accuracy (or average precision) and, where videos have one class, the confusion matrix."""
+    every, matrix = _by_figure(results), _confusion(scored) if scored and not scored.multi_label else ""
+    if every and matrix and len(scored.class_names) <= _BESIDE:
+        return f'<div class="pair"><div>{every}</div><div>{matrix}</div></div>'
+    return every + matrix
 
 
 def _by_figure(results: dict) -> str:
@@ -37,10 +37,10 @@ def _by_figure(results: dict) -> str:
     rows = [[text(name), f"{_bar(value)}{percent(value)}"] for name, value in known]
     header = ["class", what]
     if len(rows) <= 2 * _EXTREMES:
-        content = table(f"Classes by {what}, hardest first", header, rows, raw=True)
+        content = table(f"Classes by {what}, lowest first", header, rows, raw=True)
     else:
-        worst = table(f"The {_EXTREMES} classes of lowest {what}", header, rows[:_EXTREMES], raw=True)
-        best = table(f"The {_EXTREMES} classes of highest {what}", header, rows[::-1][:_EXTREMES], raw=True)
+        worst = table(f"The {_EXTREMES} classes with the lowest {what}", header, rows[:_EXTREMES], raw=True)
+        best = table(f"The {_EXTREMES} classes with the highest {what}", header, rows[::-1][:_EXTREMES], raw=True)
         every = table(f"All {len(rows)} classes by {what}", header, rows, raw=True)
         content = (
             f'<div class="pair">{worst}{best}</div><details><summary>All {len(rows)} classes</summary>{every}</details>'
@@ -50,23 +50,23 @@ def _by_figure(results: dict) -> str:
     return content
 
 
-def _confusion(judged: Judged) -> str:
-    """The whole matrix, and the pairs that are mixed up most."""
-    counts = confusion(judged)
+def _confusion(scored: ScoredVideos) -> str:
+    """The full matrix, and the most confused pairs."""
+    counts = confusion(scored)
     matrix = counts.numpy()
     if not matrix.sum():
         return ""
-    names = judged.class_names
-    whole = _matrix_table(matrix, names) if len(names) <= _LARGEST_TABLE else _matrix_picture(matrix)
+    names = scored.class_names
+    drawn = _matrix_table(matrix, names) if len(names) <= _LARGEST_TABLE else _matrix_picture(matrix)
     totals = matrix.sum(axis=1)
     rows = [
-        [f"{names[true]} → {names[said]}", number(videos), percent(100 * videos / totals[true])]
-        for true, said, videos in most_confused(counts, _PAIRS)
+        [f"{names[true]} → {names[predicted]}", number(videos), percent(100 * videos / totals[true])]
+        for true, predicted, videos in most_confused(counts, _PAIRS)
     ]
     if not rows:
-        return f"{whole}<p>No readable video was taken for another class.</p>"
-    header = ["true class → taken for", "videos", "of the class"]
-    return whole + table("Most confused pairs of classes", header, rows, numeric=True)
+        return f"{drawn}<p>Every readable video was classified correctly.</p>"
+    header = ["true → predicted class", "videos", "of the class"]
+    return drawn + table("Most confused pairs of classes", header, rows, numeric=True)
 
 
 def _matrix_table(matrix: np.ndarray, names) -> str:
@@ -75,12 +75,12 @@ def _matrix_table(matrix: np.ndarray, names) -> str:
     lines = []
     for true, name in enumerate(names):
         cells = "".join(
-            f'<td{" class=own" if true == said else ""} style="--share:{shares[true, said]:.2f}">'
-            f"{matrix[true, said] or '<span class=none>0</span>'}</td>"
-            for said in range(len(names))
+            f'<td{" class=own" if true == predicted else ""} style="--share:{shares[true, predicted]:.2f}">'
+            f"{matrix[true, predicted] or '<span class=none>0</span>'}</td>"
+            for predicted in range(len(names))
         )
         lines.append(f'<tr><th scope="row">{text(name)}</th>{cells}</tr>')
-    caption = "Videos; rows: true class, columns: taken for"
+    caption = "Videos; rows: true, columns: predicted"
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix">'
         f'<table class="matrix"><caption>{caption}</caption>'
@@ -89,22 +89,22 @@ def _matrix_table(matrix: np.ndarray, names) -> str:
 
 
 def _matrix_picture(matrix: np.ndarray) -> str:
-    """A pixel a cell: the share of the row, as opacity, so that it fits a light and a dark page."""
+    """One pixel for each cell: its share of the row as opacity, which suits a light and a dark page."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     pixels = np.zeros((*matrix.shape, 4), np.uint8)
     own = np.eye(len(matrix), dtype=bool)
     pixels[..., :3] = np.where(own[..., None], (59, 130, 246), (249, 115, 22))
-    pixels[..., 3] = np.round(255 * np.sqrt(shares))  # the root, so that few videos are seen, too
+    pixels[..., 3] = np.round(255 * np.sqrt(shares))  # the root, so that small shares are visible
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    said = f"Confusion matrix of {len(matrix)} classes; the pairs that are mixed up most are in the table below"
-    told = (
-        "Rows are true classes from the first at the top, columns what the model says. Blue is right, orange wrong; "
-        "the fuller, the larger its share of the row."
+    alt = f"Confusion matrix of {len(matrix)} classes; the most confused pairs are in the table below"
+    caption = (
+        "Rows are true classes, the first at the top; columns are predicted classes. Blue is right, orange wrong; the "
+        "stronger the colour, the larger its share of the row."
     )
     address, size = data_uri("png", buffer.getvalue()), len(matrix)
-    picture = f'<img src="{address}" width="{size}" height="{size}" alt="{said}">'
-    return f'<figure class="heat">{picture}<figcaption>{told}</figcaption></figure>'
+    picture = f'<img src="{address}" width="{size}" height="{size}" alt="{alt}">'
+    return f'<figure class="heat">{picture}<figcaption>{caption}</figcaption></figure>'
 
 
 def _bar(value: float) -> str:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
 
 from videofib.report.charts import Series, line_chart
 from videofib.report.html import amount, interval, number, percent, table, text
 from videofib.report.read import Run
 
-# key of test_results.json -> what a person calls it; all are in percent
+# key of test_results.json -> its name on the page; all are in percent
 FIGURES = {
     "top1_acc": "Top-1 accuracy, videos",
     "top5_acc": "Top-5 accuracy, videos",
     "mAP": "Mean average precision",
-    "mean_class_acc": "Mean of the classes' accuracies",
-    "clip_top1_acc": "Top-1 accuracy, single clips",
+    "mean_class_acc": "Mean class accuracy",
+    "clip_top1_acc": "Top-1 accuracy, single views",
     "calibration_error": "Expected calibration error",
 }
 
 
 def main_figure(results: dict) -> str:
-    """The key of the figure that a test is judged by."""
+    """The key of a test's main figure."""
     return "mAP" if "mAP" in results else "top1_acc"
 
 
@@ -32,19 +31,18 @@ def accuracy_table(results: dict) -> str:
         for key, name in FIGURES.items()
         if results.get(key) is not None
     ]
-    counted = f"{number(results.get('num_videos'))} videos, {number(results.get('num_views'))} views of each"
-    return table(f"Accuracy over {counted}", ["figure", "value", "95 % interval"], rows, numeric=True)
+    counted = f"{number(results.get('num_videos'))} test videos, {number(results.get('num_views'))} views of each"
+    return table(counted, ["metric", "value", "95 % interval"], rows, numeric=True)
 
 
 def tiles(run: Run, cost: dict | None) -> str:
-    """The few figures that one looks for first."""
+    """The figures that a reader looks for first."""
     shown: list[tuple[str, str, str]] = []
     if results := run.results:
         key = main_figure(results)
         bounds = results.get(f"{key}_interval")
-        shown.append(
-            ("mAP" if key == "mAP" else "Top-1", percent(results.get(key)), interval(bounds) if bounds else "")
-        )
+        note = f"95 %: {interval(bounds)}" if bounds else ""
+        shown.append(("mAP" if key == "mAP" else "Top-1", percent(results.get(key)), note))
         if results.get("top5_acc") is not None:
             shown.append(("Top-5", percent(results["top5_acc"]), ""))
         videos = f"{number(results.get('num_views'))} views each"
@@ -58,7 +56,7 @@ def tiles(run: Run, cost: dict | None) -> str:
         shown.append(("Training loss", number(last.get("loss")), f"epoch {last['epoch']} of {last.get('epochs')}"))
         shown.append(("Training time", duration(train_seconds(run.epochs)), ""))
     if cost:
-        views = f"{amount(cost['multiply_adds'])} multiply-adds a view"
+        views = f"{amount(cost['multiply_adds'])} multiply-adds per view"
         shown.append(("Parameters", amount(cost["parameters"]), views))
     items = "".join(
         f"<div><dt>{text(name)}</dt><dd>{text(value)}{f'<small>{text(note)}</small>' if note else ''}</dd></div>"
@@ -70,19 +68,20 @@ def tiles(run: Run, cost: dict | None) -> str:
 def curves(runs: Sequence[Run]) -> str:
     """Loss, accuracy, learning rate and gradient norm over the epochs of one run, or of several."""
     named = [(run, f"{run.name}: " if len(runs) > 1 else "") for run in runs]
-    several = any("mAP" in line for run in runs for line in run.validations)
+    multi_label = any("mAP" in line for run in runs for line in run.validations)
     loss = [Series(f"{name}training", _points(_steps(run), "loss")) for run, name in named]
     loss += [Series(f"{name}validation", _points(run.validations, "loss"), True) for run, name in named]
-    if several:
+    if multi_label:
         accuracy = [Series(f"{name}validation", _points(run.validations, "mAP"), True) for run, name in named]
     else:
         accuracy = [Series(f"{name}validation", _points(run.validations, "top1_acc"), True) for run, name in named]
         if len(runs) == 1:
-            accuracy.append(Series("training, single clips", _points(runs[0].epochs, "clip_top1_acc"), True))
+            accuracy.append(Series("training clips", _points(runs[0].epochs, "clip_top1_acc"), True))
     charts = [
         line_chart("Loss", loss, x="epoch", y="loss"),
         line_chart(
-            "Mean average precision" if several else "Top-1 accuracy", accuracy, x="epoch", y="%", lowest=0, highest=100
+            "Mean average precision" if multi_label else "Top-1 accuracy", accuracy,
+            x="epoch", y="%", lowest=0, highest=100,
         ),
         *(
             line_chart(
@@ -96,7 +95,7 @@ def curves(runs: Sequence[Run]) -> str:
 
 
 def views_chart(runs: Sequence[Run]) -> str:
-    """Accuracy over the number of views, where a test has told it: ``accuracy_by_views`` [[views, top1, top5], ...]."""
+    """Accuracy over the number of views, where results have ``accuracy_by_views`` [[views, top1, top5], ...]."""
     lines = []
     for run in runs:
         rows = (run.results or {}).get("accuracy_by_views") or []
@@ -104,18 +103,17 @@ def views_chart(runs: Sequence[Run]) -> str:
         lines.append(Series(f"{name}top-1", [(row[0], row[1]) for row in rows], True))
         if len(runs) == 1:
             lines.append(Series("top-5", [(row[0], row[2]) for row in rows if len(row) > 2], True))
-    chart = line_chart("Accuracy by number of views", lines, x="views", y="%")
-    return chart
+    return line_chart("Accuracy by number of views", lines, x="views", y="%")
 
 
 def cost_rows(run: Run, cost: dict | None) -> list[list[str]]:
-    """What the run took, as rows of name and figure."""
+    """The cost of the model and of the run, as rows of name and figure."""
     rows = []
     if cost:
         rows.append(["Parameters", amount(cost["parameters"])])
-        rows.append(["Multiply-adds of a view", amount(cost["multiply_adds"])])
+        rows.append(["Multiply-adds per view", amount(cost["multiply_adds"])])
         if views := (run.results or {}).get("num_views"):
-            rows.append([f"Multiply-adds of a video, {views} views", amount(cost["multiply_adds"] * views)])
+            rows.append([f"Multiply-adds per video, {views} views", amount(cost["multiply_adds"] * views)])
     if run.epochs:
         last = run.epochs[-1]
         waits = [line["data_wait"] for line in run.epochs if line.get("data_wait") is not None]
@@ -123,28 +121,27 @@ def cost_rows(run: Run, cost: dict | None) -> list[list[str]]:
         memory = [line["memory_gib"] for line in run.epochs if line.get("memory_gib") is not None]
         rows.append(["Training time", duration(train_seconds(run.epochs))])
         if speeds:
-            rows.append(["Training speed", f"{number(sum(speeds) / len(speeds))} clips a second, over all processes"])
+            rows.append(["Training speed", f"{number(sum(speeds) / len(speeds))} clips per second, over all processes"])
         if waits:
-            rows.append(["Waiting for data", percent(100 * sum(waits) / len(waits))])
+            rows.append(["Time spent waiting for data", percent(100 * sum(waits) / len(waits))])
         if memory:
-            rows.append(["Peak memory of the first process", f"{max(memory):.2f} GiB"])
+            rows.append(["Peak memory of process 0", f"{max(memory):.2f} GiB"])
         skipped = sum(line.get("skipped_steps") or 0 for line in run.epochs)
         replaced = sum(line.get("replaced_videos") or 0 for line in run.epochs)
-        rows.append(["Optimizer steps skipped", number(skipped)])
-        rows.append(["Unreadable training videos replaced", number(replaced)])
+        rows.append(["Skipped optimizer steps", number(skipped)])
+        rows.append(["Replaced unreadable training videos", number(replaced)])
         rows.append(["Epochs", f"{number(last['epoch'])} of {number(last.get('epochs'))}"])
     return rows
 
 
 def train_seconds(epochs: Sequence[dict]) -> float:
-    """Of all epochs together, validation not counted."""
+    """The time of all epochs together, without validation."""
     return sum(line.get("seconds") or 0.0 for line in epochs)
 
 
 def duration(seconds: float) -> str:
     """``1 h 03 min``, ``4 min 20 s`` or ``8 s``."""
-    whole = timedelta(seconds=round(seconds))
-    hours, rest = divmod(int(whole.total_seconds()), 3600)
+    hours, rest = divmod(round(seconds), 3600)
     minutes, seconds = divmod(rest, 60)
     if hours:
         return f"{hours} h {minutes:02} min"

@@ -1,28 +1,38 @@
-"""Bits of HTML. What ``text`` has not escaped is nothing that comes from a file."""
+"""Parts of HTML pages. Whatever comes from a file passes through ``text``, which escapes it."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 
 from videofib.files import printable
+from videofib.report.style import SCRIPT, STYLE
 
 
 def text(value: object) -> str:
-    """Anything as text that is safe in an element or a quoted attribute; what cannot be printed is replaced."""
+    """Anything as text that is safe in an element or a quoted attribute; unprintable characters are replaced."""
     return escape(printable(str(value)))
 
 
+def breakable(value: object) -> str:
+    """Text of an element with line breaks allowed within paths and keys, after ``/ . _ -``; not within numbers."""
+    return re.sub(r"(?<=\w)(?:[/_-]|\.(?!\d))(?=\w)", r"\g<0><wbr>", text(value))
+
+
 def number(value: float | None) -> str:
-    """A number as people write it, at four digits: ``0.00062``, ``12.3``, ``1,792``; a dash for none."""
+    """A number with four digits: ``0.00062``, ``12.3``, ``1,792``; a dash for None."""
     if value is None or not math.isfinite(value):
         return "–"
     if value == 0 or abs(value - round(value)) < 1e-9 * max(1, abs(value)):
         return f"{round(value):,}".replace("-", "−")
     digits = max(0, 3 - math.floor(math.log10(abs(value))))
-    said = f"{value:,.{min(digits, 10)}f}"
-    return (said.rstrip("0").rstrip(".") if "." in said else said).replace("-", "−")
+    written = f"{value:,.{min(digits, 10)}f}"
+    return (written.rstrip("0").rstrip(".") if "." in written else written).replace("-", "−")
 
 
 def percent(value: float | None) -> str:
@@ -41,6 +51,20 @@ def interval(bounds: Sequence[float] | None) -> str:
     return "–" if not bounds else f"{bounds[0]:.1f} to {bounds[1]:.1f} %".replace("-", "−")
 
 
+def setting(value: object) -> str:
+    """A value of a config as YAML and JSON write it, on one line; a dash for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value or '""'
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else str(value)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """A picture as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def table(
     caption: str,
     header: Sequence[str],
@@ -53,12 +77,12 @@ def table(
     """A table whose first column names its rows.
 
     Args:
-        numeric: all columns but the first are set flush right.
-        wide: cells may be long, and are broken anywhere.
+        numeric: all columns but the first are aligned right.
+        wide: cells may be long paths or keys, and are broken within these.
         raw: cells are HTML, not text; the caption and header never are.
     """
     kinds = [name for name, given in (("numeric", numeric), ("wide", wide)) if given]
-    cell = (lambda value: value) if raw else text
+    cell = (lambda value: value) if raw else breakable if wide else text
     heads = "".join(f'<th scope="col">{text(name)}</th>' for name in header)
     lines = (
         f'<tr><th scope="row">{cell(first)}</th>{"".join(f"<td>{cell(value)}</td>" for value in rest)}</tr>'
@@ -72,7 +96,32 @@ def table(
 
 
 def section(anchor: str, title: str, content: str) -> str:
-    """A part of the page with a heading; nothing where there is no content."""
-    if not content:
-        return ""
+    """A part of the page with a heading."""
     return f'<section aria-labelledby="{anchor}"><h2 id="{anchor}">{text(title)}</h2>\n{content}\n</section>\n'
+
+
+def document(title: str, head: str, parts: Sequence[tuple[str, str, str]]) -> str:
+    """A page of ``parts`` (anchor, title, HTML), with links to each below its ``head``; empty parts are left out."""
+    parts = [part for part in parts if part[2]]
+    links = "".join(f'<li><a href="#{anchor}">{text(name)}</a></li>' for anchor, name, _ in parts)
+    script = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script}'"
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{text(title)}</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+{head}
+<nav aria-label="Contents"><ul>{links}</ul></nav>
+{"".join(section(*part) for part in parts)}</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""

@@ -1,4 +1,4 @@
-"""A run's folder as plain data; whatever is not there, or damaged, is left out and said to be missing."""
+"""A run's folder as plain data; files that are absent are left out, damaged ones are listed as missing."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 
 import yaml
 
-from videofib.config.defaults import default_config
+from videofib.config import default_config
 
 
 class ReportError(RuntimeError):
-    """A folder that no report can be made of; the message says what it lacks."""
+    """A folder that is not that of a run; the message says what it lacks."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a folder holds.
+    """The contents of a run's folder.
 
     Attributes:
         name: of the folder.
-        config: value by full key (``SOLVER.BASE_LR``); empty where there is none.
-        records: title -> what ``environment.json`` (of training, of testing) says.
-        steps, epochs, validations: figures from training, in order; see ``timeline``.
-        results: what ``test_results.json`` says, or None.
-        missing: what could not be read, and why.
+        config: value by full key (``SOLVER.BASE_LR``); empty where there is no config.
+        records: stage (training, testing) -> the contents of its ``environment.json``.
+        steps, epochs, validations: figures of training, in order; see ``timeline``.
+        results: the contents of ``test_results.json``, or None.
+        missing: the files that could not be read, each with the reason.
     """
 
     name: str
@@ -40,17 +40,17 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """All of a run that can be read.
+    """The parts of a run that can be read.
 
     Raises:
-        ReportError: the folder holds neither figures of training nor results of a test.
+        ReportError: the folder has neither figures of training nor results of a test.
     """
     folder = Path(folder)
     missing: list[str] = []
     lines = _stats(folder / "stats.jsonl")
     results = _json(folder / "test_results.json", missing)
     if not lines and results is None:
-        raise ReportError(f"{folder} is no folder of a run: it has neither stats.jsonl nor test_results.json")
+        raise ReportError(f"{folder} is not the folder of a run: it has neither stats.jsonl nor test_results.json")
     records = {
         title: found
         for title, file in (("training", "environment.json"), ("testing", "test_environment.json"))
@@ -70,37 +70,37 @@ def read_run(folder: str | Path) -> Run:
 
 
 def timeline(lines: Sequence[dict], kind: str) -> list[dict]:
-    """The figures of a kind in order, with ``at``: the epochs done by then, such as 1.5.
+    """The lines of a kind in order, each with ``at``: the epochs finished by then, such as 1.5.
 
-    A run that was stopped and went on from a checkpoint repeats what came after it. The later line holds, and what an
-    earlier attempt told of places that the later one has not come to yet is left out.
+    A run that resumes from a checkpoint repeats the steps after it. The new lines replace those of the interrupted
+    attempt, also of steps that the resumed run has yet to reach.
     """
-    told: list[dict] = []
+    kept: list[dict] = []
     for line in lines:
-        at = _place(line)
+        at = _epochs_done(line)
         if at is None:
             continue
-        while told and told[-1]["at"] >= at and not _same_epoch_end(told[-1], line):
-            told.pop()
-        told.append({**line, "at": at})
-    return [line for line in told if line["_type"] == kind]
+        while kept and kept[-1]["at"] >= at and not _same_epoch_end(kept[-1], line):
+            kept.pop()
+        kept.append({**line, "at": at})
+    return [line for line in kept if line["_type"] == kind]
 
 
 def changed_settings(config: dict[str, object]) -> dict[str, tuple[object, object]]:
-    """The keys that differ from their defaults: (default, value)."""
+    """The keys whose values differ from the defaults: key -> (default, value)."""
     defaults = flat(default_config())
     return {key: (defaults.get(key), value) for key, value in config.items() if defaults.get(key) != value}
 
 
 def flat(node: dict, prefix: str = "") -> dict[str, object]:
-    """Sections and keys -> full keys."""
+    """Nested sections as full keys (``SOLVER.BASE_LR``)."""
     found: dict[str, object] = {}
     for name, value in node.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
 
 
-def _place(line: dict) -> float | None:
+def _epochs_done(line: dict) -> float | None:
     epoch, step, steps = (line.get(key) for key in ("epoch", "step", "steps"))
     if line["_type"] not in _ORDER or not isinstance(epoch, int):
         return None
@@ -110,8 +110,8 @@ def _place(line: dict) -> float | None:
 
 
 def _same_epoch_end(before: dict, line: dict) -> bool:
-    """Whether both are told of the end of one epoch, in the order of one attempt: last step, epoch, validation."""
-    return before["at"] == _place(line) and _ORDER.index(before["_type"]) < _ORDER.index(line["_type"])
+    """Whether both lines are of the end of one epoch, in the order of one attempt: last step, epoch, validation."""
+    return before["at"] == _epochs_done(line) and _ORDER.index(before["_type"]) < _ORDER.index(line["_type"])
 
 
 _ORDER = ("train_iter", "train_epoch", "val_epoch")
@@ -127,7 +127,7 @@ def _stats(file: Path) -> list[dict]:
         try:
             stats = json.loads(line)
         except ValueError:
-            continue  # half a line, where the run was killed
+            continue  # an incomplete line, where the run was killed
         if isinstance(stats, dict) and isinstance(stats.get("_type"), str):
             found.append(stats)
     return found

@@ -1,4 +1,4 @@
-"""How the pages look, and the one script that moves their frames and reads their charts."""
+"""The style of the pages, and the one script that plays their frames and reads values off their charts."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1a1d21; --pale: #565c64; --paper: #f6f7f9; --card: #fff; --line: #d9dde3;
@@ -72,7 +72,8 @@ thead th { overflow-wrap: normal; }
 .matrix td, .matrix thead th { text-align: center; padding: .25rem; min-width: 2.1rem; border: 1px solid var(--card); }
 .matrix thead th { vertical-align: bottom; border: 0; }
 .matrix thead th:first-child { text-align: left; }
-.matrix thead th span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 11rem; }
+.matrix thead th span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 13rem;
+  overflow-wrap: anywhere; }
 .matrix tbody th { white-space: nowrap; border: 0; padding-right: .6rem; }
 .matrix td { background: color-mix(in srgb, var(--heat) calc(var(--share) * var(--heat-most)), transparent);
   vertical-align: middle; }
@@ -106,14 +107,14 @@ SCRIPT = """
 "use strict";
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const players = [...document.querySelectorAll(".player")].map((box) => {
-  const picture = box.querySelector("img"), slider = box.querySelector("input"), told = box.querySelector("output");
-  const button = box.querySelector("button"), indices = told.dataset.indices.split(" ");
+  const picture = box.querySelector("img"), slider = box.querySelector("input"), output = box.querySelector("output");
+  const button = box.querySelector("button"), indices = output.dataset.indices.split(" ");
   const name = button.getAttribute("aria-label").slice("Play ".length);
   const player = { playing: false };
   player.show = (frame) => {
     slider.value = frame;
     picture.style.transform = `translateX(${(-100 * frame) / indices.length}%)`;
-    told.textContent = `frame ${indices[frame]}`;
+    output.textContent = `frame ${indices[frame]}`;
     slider.setAttribute("aria-valuetext", `frame ${indices[frame]}`);
   };
   player.step = () => player.playing && player.show((Number(slider.value) + 1) % indices.length);
@@ -122,19 +123,22 @@ const players = [...document.querySelectorAll(".player")].map((box) => {
     button.textContent = on ? "Pause" : "Play";
     button.setAttribute("aria-label", `${on ? "Pause" : "Play"} ${name}`);
   };
-  button.addEventListener("click", () => { player.play(!player.playing); tellAll(); });
-  slider.addEventListener("input", () => { player.play(false); player.show(Number(slider.value)); tellAll(); });
+  button.addEventListener("click", () => { player.play(!player.playing); updateAll(); });
+  const pause = () => { player.play(false); updateAll(); };
+  slider.addEventListener("input", () => { pause(); player.show(Number(slider.value)); });
+  // at the first or last frame an arrow key changes nothing, and gives no input event
+  slider.addEventListener("keydown", (event) => { if (event.key.startsWith("Arrow")) pause(); });
   player.show(0);
   return player;
 });
 const all = document.querySelector("button.all");
-function tellAll() {
+function updateAll() {
   const playing = players.some((player) => player.playing);
   all.textContent = playing ? "Pause all" : "Play all";
   all.setAttribute("aria-pressed", String(playing));
 }
 if (all) {
-  const playAll = (on) => { players.forEach((player) => player.play(on)); tellAll(); };
+  const playAll = (on) => { players.forEach((player) => player.play(on)); updateAll(); };
   all.addEventListener("click", () => playAll(!players.some((player) => player.playing)));
   playAll(!still);
   setInterval(() => players.forEach((player) => player.step()), 200);
@@ -143,19 +147,19 @@ for (const chart of document.querySelectorAll("svg[data-lines]")) {
   const lines = Object.entries(JSON.parse(chart.dataset.lines));
   const [low, high, left, right] = JSON.parse(chart.dataset.scale);
   const readout = chart.parentElement.querySelector(".readout"), cross = chart.querySelector(".cross");
-  const said = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
+  const format = (value) => (value === null ? "–" : String(Number(value.toPrecision(4))));
   chart.addEventListener("pointermove", (event) => {
     const box = chart.getBoundingClientRect();
     const x = ((event.clientX - box.left) / box.width) * chart.viewBox.baseVal.width;
     const at = low + ((x - left) / (right - left)) * (high - low);
     const nearest = (points) => points.reduce((a, b) => (Math.abs(b[0] - at) < Math.abs(a[0] - at) ? b : a));
     const found = lines.map(([name, points]) => [name, nearest(points)]);
-    const place = found.map(([, point]) => point[0]).reduce((a, b) => (Math.abs(b - at) < Math.abs(a - at) ? b : a));
-    cross.setAttribute("x1", left + ((place - low) / (high - low)) * (right - left));
+    const position = found.map(([, point]) => point[0]).reduce((a, b) => (Math.abs(b - at) < Math.abs(a - at) ? b : a));
+    cross.setAttribute("x1", left + ((position - low) / (high - low)) * (right - left));
     cross.setAttribute("x2", cross.getAttribute("x1"));
     cross.style.visibility = "visible";
-    const values = found.map(([name, point]) => (lines.length > 1 ? name + " " : "") + said(point[1])).join(", ");
-    readout.textContent = `at ${said(place)}: ${values}`;
+    const values = found.map(([name, point]) => (lines.length > 1 ? name + " " : "") + format(point[1])).join(", ");
+    readout.textContent = `at ${format(position)}: ${values}`;
   });
   chart.addEventListener("pointerleave", () => { readout.textContent = ""; cross.style.visibility = "hidden"; });
 }

@@ -1,47 +1,57 @@
-"""From the config to batches: which process reads which videos, in which order, with how many workers."""
+"""Builds the data loaders from the config: which process reads which videos, in which order, with how many workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from operator import attrgetter
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
 
-from videofib.config.defaults import ConfigError
+from videofib.config import ConfigError
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
-from videofib.data.lists.manifest import ManifestError, VideoRecord, load_split
-from videofib.data.lists.shards import has_shards, read_shards
+from videofib.data.lists.manifest import ManifestError, load_split
+from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.shard_index import has_shards, read_shards
 from videofib.data.loading.loader import VideoLoader
-from videofib.data.loading.multigrid import Stretch, StretchedLoader, long_cycle
-from videofib.data.samplers import EpochSampler, Order, class_balanced, length_bucketed, shard_by_shard, shuffled
+from videofib.data.loading.multigrid import MultigridLoader, MultigridStage, long_cycle
+from videofib.data.samplers import (
+    EpochSampler,
+    EvalSampler,
+    Order,
+    class_balanced,
+    length_bucketed,
+    shard_by_shard,
+    shuffled,
+)
 from videofib.data.source import ByteRange
 
 
-def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | StretchedLoader:
-    """Shuffled training batches of this process; call ``loader.sampler.set_epoch`` before each epoch.
+def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | MultigridLoader:
+    """The training batches of this process, shuffled; call ``loader.sampler.set_epoch`` before each epoch.
 
-    With MULTIGRID.LONG_CYCLE the epoch says how large clips and batches are.
+    With MULTIGRID.LONG_CYCLE the size of clips and batches depends on the epoch.
 
     Raises:
         ManifestError: no usable train split, or fewer videos than one batch.
-        ConfigError: an augmentation that there is not.
+        ConfigError: an unknown augmentation, or a sampler that these lists cannot serve.
     """
-    records = _load(cfg, "train")
+    records = _read_records(cfg, "train")
     if not cfg.MULTIGRID.LONG_CYCLE:
         return _train_loader(cfg, records, rank, world_size)
-    stretches = train_stretches(cfg)
-    configs = [_stretched(cfg, stretch) for stretch in stretches]
-    return StretchedLoader(stretches, [_train_loader(config, records, rank, world_size) for config in configs])
+    stages = multigrid_stages(cfg)
+    configs = [_stage_config(cfg, stage) for stage in stages]
+    return MultigridLoader(stages, [_train_loader(config, records, rank, world_size) for config in configs])
 
 
-def train_stretches(cfg: CfgNode) -> list[Stretch]:
-    """The stretches of epochs with clips of one size that MULTIGRID describes.
+def multigrid_stages(cfg: CfgNode) -> list[MultigridStage]:
+    """The stages of training, each with clips of one size, that MULTIGRID describes.
 
     Raises:
-        ConfigError: factors that cannot be.
+        ConfigError: MULTIGRID.LONG_CYCLE_FACTORS are not pairs from 0 to 1, or more stages than epochs.
     """
     try:
         return long_cycle(
@@ -56,18 +66,18 @@ def train_stretches(cfg: CfgNode) -> list[Stretch]:
         raise ConfigError(f"MULTIGRID.LONG_CYCLE_FACTORS: {error}") from error
 
 
-def _stretched(cfg: CfgNode, stretch: Stretch) -> CfgNode:
-    """The config with the clips and batches of a stretch; fewer frames lie further apart, and cover the same time."""
+def _stage_config(cfg: CfgNode, stage: MultigridStage) -> CfgNode:
+    """The config with the clips and batches of a stage; fewer frames are further apart, so they cover the same time."""
     full, data = cfg.DATA, cfg.DATA.clone()
     data.defrost()
-    data.NUM_FRAMES, data.TRAIN_CROP_SIZE = stretch.num_frames, stretch.crop_size
-    data.SAMPLING_RATE = full.SAMPLING_RATE * full.NUM_FRAMES / stretch.num_frames
-    scale = stretch.crop_size / full.TRAIN_CROP_SIZE
+    data.NUM_FRAMES, data.TRAIN_CROP_SIZE = stage.num_frames, stage.crop_size
+    data.SAMPLING_RATE = full.SAMPLING_RATE * full.NUM_FRAMES / stage.num_frames
+    scale = stage.crop_size / full.TRAIN_CROP_SIZE
     data.TRAIN_JITTER_SCALES = [round(scale * size) for size in full.TRAIN_JITTER_SCALES]
     changed = cfg.clone()
     changed.defrost()
     changed.DATA = data
-    changed.TRAIN.BATCH_SIZE = cfg.TRAIN.BATCH_SIZE * stretch.batch_factor
+    changed.TRAIN.BATCH_SIZE = cfg.TRAIN.BATCH_SIZE * stage.batch_factor
     changed.freeze()
     return changed
 
@@ -83,55 +93,62 @@ def _train_loader(cfg: CfgNode, records: list[VideoRecord], rank: int, world_siz
         records, _clip_spec(cfg), _train_transform(cfg), num_views=cfg.AUG.NUM_SAMPLE, seed=cfg.RNG_SEED
     )
     sampler = EpochSampler(_order(cfg, records), batch, rank=rank, world_size=world_size)
-    return _loader(cfg, dataset, sampler, batch // world_size)
+    return _make_loader(cfg, dataset, sampler, batch // world_size)
 
 
 def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> VideoLoader:
     """The views of this process's videos, ``records[rank::world_size]``, in order and without padding.
 
     ``val``: one view a video, the centre of its middle clip. ``test``: NUM_ENSEMBLE_VIEWS x NUM_SPATIAL_CROPS views.
-    ``loader.dataset.records`` are the videos of the whole split, and the batches' indices are positions in it.
+    ``loader.dataset.records`` are all videos of the split, and the batches' indices are positions in it.
+    ``loader.restrict(indices)`` leaves only some videos, such as those that an interrupted test has not finished.
 
     Raises:
         ManifestError: no usable list or folder for the split.
     """
     clips, crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if split == "test" else (1, 1)
     size = cfg.DATA.TEST_CROP_SIZE
-    # as TimeSformer tests: three crops cover the frame, a single one is cut from a larger one
+    # as TimeSformer tests: three crops cover the frame, a single crop is taken from a frame scaled to the jitter size
     short_side = size if crops == 3 else max(size, cfg.DATA.TRAIN_JITTER_SCALES[0])
     transform = ViewTransform(size, short_side, crops, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    dataset = ViewDataset(_load(cfg, split), _clip_spec(cfg), transform, clips)
-    share = range(rank, len(dataset), world_size)
-    return _loader(cfg, dataset, share, max(1, cfg.TEST.BATCH_SIZE // world_size // (clips * crops)))
+    dataset = ViewDataset(_read_records(cfg, split), _clip_spec(cfg), transform, clips)
+    sampler = EvalSampler(len(dataset), rank=rank, world_size=world_size)
+    return _make_loader(cfg, dataset, sampler, max(1, cfg.TEST.BATCH_SIZE // world_size // (clips * crops)))
 
 
-def _load(cfg: CfgNode, split: str) -> list[VideoRecord]:
+def _read_records(cfg: CfgNode, split: str) -> list[VideoRecord]:
+    multi_label = _is_multi_label(cfg)
     if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
-        return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split)
+        return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split, multi_label=multi_label)
     return load_split(
         cfg.DATA.PATH_TO_DATA_DIR,
         split,
         prefix=cfg.DATA.PATH_PREFIX,
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
-        multi_label=cfg.MODEL.LOSS_FUNC == "bce_logit",
+        multi_label=multi_label,
     )
 
 
+def _is_multi_label(cfg: CfgNode) -> bool:
+    return cfg.MODEL.LOSS_FUNC == "bce_logit"
+
+
 def _multi_hot(num_classes: int, record: VideoRecord) -> Tensor:
-    """(K,) float32: 1 for each class of a video."""
+    """(K,) float32: 1 for each class of a video, 0 for the others."""
     return torch.zeros(num_classes).index_fill(0, torch.tensor(record.classes), 1.0)
 
 
 def _order(cfg: CfgNode, records: Sequence[VideoRecord]) -> Order:
-    """The order of training videos that DATA_LOADER.SAMPLER names."""
+    """The order of training videos that DATA_LOADER.SAMPLER and SHARD_WINDOW choose."""
     name, seed = cfg.DATA_LOADER.SAMPLER, cfg.RNG_SEED
     if name == "class_balanced":
         return class_balanced([record.label for record in records], seed)
     if name == "length_bucketed":
         if uncounted := [record.video_id for record in records if record.num_frames is None]:
             raise ConfigError(
-                f"DATA_LOADER.SAMPLER length_bucketed needs the number of frames of each video, and {len(uncounted)} "
-                f"have none, such as {uncounted[0]}; prepare the data set, or set DATA_LOADER.SAMPLER shuffle"
+                f"DATA_LOADER.SAMPLER length_bucketed needs the number of frames of each video, which is unknown for "
+                f"{len(uncounted)} of them, such as {uncounted[0]}; prepare the data set, or set DATA_LOADER.SAMPLER "
+                "shuffle"
             )
         return length_bucketed([record.num_frames for record in records], cfg.TRAIN.BATCH_SIZE, seed)
     if cfg.DATA_LOADER.SHARD_WINDOW:
@@ -172,15 +189,15 @@ def _train_transform(cfg: CfgNode) -> TrainTransform:
             erase_count=cfg.AUG.RE_COUNT,
         )
     except ValueError as error:
-        raise ConfigError(f"AUG describes no augmentation: {error}") from error
+        raise ConfigError(f"the AUG keys do not describe an augmentation: {error}") from error
 
 
-def _loader(cfg: CfgNode, dataset: ClipDataset | ViewDataset, sampler: Iterable, batch_size: int) -> VideoLoader:
+def _make_loader(cfg: CfgNode, dataset: ClipDataset | ViewDataset, sampler: Iterable, batch_size: int) -> VideoLoader:
     return VideoLoader(
         dataset,
         sampler,
         batch_size,
-        **({"target": partial(_multi_hot, cfg.MODEL.NUM_CLASSES)} if cfg.MODEL.LOSS_FUNC == "bce_logit" else {}),
+        target=partial(_multi_hot, cfg.MODEL.NUM_CLASSES) if _is_multi_label(cfg) else attrgetter("label"),
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         time_limit=cfg.DATA_LOADER.TIME_LIMIT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),

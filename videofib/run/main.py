@@ -1,6 +1,6 @@
-"""From the command line to a finished run: its processes, its stages, and what is said where one fails.
+"""From the command line to a finished run: config, processes, stages, and one line for every error of a user.
 
-The tools are this module's front doors.
+``videofib run``, ``train`` and ``test`` call ``main``.
 """
 
 from __future__ import annotations
@@ -10,49 +10,57 @@ import logging
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from fvcore.common.config import CfgNode
 
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, known_keys, load_config, value_of
 from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
-from videofib.distributed.launch import launch, leave_cores_to, let_main_speak_first, torchrun_processes
+from videofib.distributed.launch import delay_unless_main, launch, limit_threads, torchrun_processes
 from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
 from videofib.run.reporting import report_from_config
-from videofib.run.sinks import attach_sinks
-from videofib.run.testing import test_from_config
+from videofib.run.testing import evaluate_run
 from videofib.run.training import train_from_config
+from videofib.tracking import sinks
 from videofib.tracking.environment import write_record
 from videofib.tracking.log import close_logging, setup_logging
 from videofib.tracking.sinks import SinkError
 
 logger = logging.getLogger(__name__)
 
-# What a user can mend: told in one line, without a traceback.
+# Errors that a user can fix: reported in one line, without a traceback.
 USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError)
 
 
-def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None) -> None:
+def main(
+    stages: Sequence[str] | None = None,
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str | None = None,
+    description: str | None = None,
+) -> None:
     """Run stages (``train``, ``test``) in as many processes as the config or torchrun says.
 
     Args:
-        stages: by default those that TRAIN.ENABLE and TEST.ENABLE ask for.
+        stages: by default those that TRAIN.ENABLE and TEST.ENABLE turn on.
         argv: the command line without the program's name.
+        prog, description: the command's name and what it does, for its help.
 
     Raises:
-        SystemExit: 2 after an error the user can mend, which has been told in one line on stderr.
+        SystemExit: 2 after one of USER_ERRORS, reported in one line on stderr; 143 after SIGTERM.
     """
     setup_logging()
     try:
-        cfg = config_from_command_line(argv)
-        stages = stages or [name for name, enabled in _enabled(cfg) if enabled]
+        cfg = config_from_command_line(argv, prog=prog, description=description)
+        stages = stages or [name for name, on in (("train", cfg.TRAIN.ENABLE), ("test", cfg.TEST.ENABLE)) if on]
         if not stages:
-            raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False: there is nothing to do")
+            raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False, so there is nothing to do; set one to True")
         if torch.cuda.is_available() and torch.cuda.device_count() < cfg.NUM_GPUS:
             raise ConfigError(f"NUM_GPUS is {cfg.NUM_GPUS}, but this machine has {torch.cuda.device_count()} GPU(s)")
     except USER_ERRORS as error:
@@ -61,20 +69,34 @@ def main(stages: Sequence[str] | None = None, argv: Sequence[str] | None = None)
         run,
         (cfg, stages),
         processes=cfg.NUM_GPUS,
-        machines=cfg.NUM_SHARDS,
-        machine=cfg.SHARD_ID,
+        nodes=cfg.NUM_SHARDS,
+        node=cfg.SHARD_ID,
         init_method=cfg.INIT_METHOD,
     )
 
 
-def config_from_command_line(argv: Sequence[str] | None) -> CfgNode:
-    """``--cfg FILE KEY VALUE ...`` as PySlowFast's and TimeSformer's users write it."""
-    parser = argparse.ArgumentParser(description="Options come first, then KEY VALUE pairs that change the config.")
+def config_from_command_line(
+    argv: Sequence[str] | None, *, prog: str | None = None, description: str | None = None
+) -> CfgNode:
+    """The config of ``--cfg FILE KEY VALUE ...``, as users of PySlowFast and TimeSformer write it.
+
+    Raises:
+        ConfigError: a file or an override that cannot be used.
+    """
+    parser = argparse.ArgumentParser(
+        prog,
+        usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
+        description=description,
+        epilog="Options come first, then KEY VALUE pairs that change the config.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML file")
-    parser.add_argument("--shard_id", metavar="N", help="SHARD_ID: which machine this is")
-    parser.add_argument("--num_shards", metavar="N", help="NUM_SHARDS: how many machines there are")
-    parser.add_argument("--init_method", metavar="URL", help="INIT_METHOD: where several machines meet")
-    parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="same as without it")
+    parser.add_argument("--shard_id", metavar="N", help="SHARD_ID: index of this machine, from 0")
+    parser.add_argument("--num_shards", metavar="N", help="NUM_SHARDS: number of machines")
+    parser.add_argument("--init_method", metavar="URL", help="INIT_METHOD: address at which they meet")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="may precede the pairs"
+    )
     parser.add_argument("pairs", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for example SOLVER.BASE_LR 0.1")
     args = parser.parse_args(argv)
     overrides = [*args.pairs, *args.opts]
@@ -87,32 +109,28 @@ def config_from_command_line(argv: Sequence[str] | None) -> CfgNode:
 
 
 def run(cfg: CfgNode, stages: Sequence[str]) -> None:
-    """Run the stages in this process, one of those that work together."""
-    leave_cores_to(cfg.DATA_LOADER.NUM_WORKERS)
+    """Run the stages in this process, which is one of the run's."""
+    limit_threads(cfg.DATA_LOADER.NUM_WORKERS)
     try:
         _open_output_dir(cfg, stages)
         if "train" in stages:
             with sigterm_noticed() as stop:
                 train_from_config(cfg, stop)
-            processes.barrier()  # the last checkpoint is there for everyone
+            processes.barrier()  # until the last checkpoint is written
             report_from_config(cfg)
         if "test" in stages:
-            test_from_config(cfg)
+            evaluate_run(cfg)
             report_from_config(cfg)
-        close_logging()  # what is on its way to a server arrives
+        close_logging()  # sends what trackers still hold
     except InterruptedRun as reason:
-        logger.warning("%s; it is saved, and the same command goes on", reason)
+        logger.warning("%s and saved; run the same command to resume", reason)
         raise SystemExit(128 + signal.SIGTERM) from None
     except USER_ERRORS as error:
         _fail(error)
 
 
-def _enabled(cfg: CfgNode) -> list[tuple[str, bool]]:
-    return [("train", cfg.TRAIN.ENABLE), ("test", cfg.TEST.ENABLE)]
-
-
 def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:
-    """Start the log, and write down the config and what it runs on: a test on its own leaves training's records."""
+    """Open the log, and write the config and the environment; a test alone does not overwrite those of training."""
     prefix = "" if "train" in stages else "test_"
     try:
         setup_logging(cfg.OUTPUT_DIR, processes.rank())
@@ -125,7 +143,28 @@ def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:
         raise ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}") from error
 
 
-def _fail(error: Exception) -> None:
-    let_main_speak_first()
+def attach_sinks(cfg: CfgNode) -> None:
+    """Connect the trackers that TENSORBOARD, WANDB and MLFLOW turn on; called in rank 0 only.
+
+    Raises:
+        SinkError: a tracker is not installed, or cannot be started.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    settings = {key: value_of(cfg, key) for key in known_keys()}
+    if cfg.TENSORBOARD.ENABLE:
+        sinks.attach(sinks.tensorboard(folder / "tensorboard"))
+    if cfg.WANDB.ENABLE:
+        sinks.attach(sinks.wandb(folder, cfg.WANDB.PROJECT, settings))
+    if cfg.MLFLOW.ENABLE:
+        uri = cfg.MLFLOW.TRACKING_URI or (folder / "mlruns").resolve().as_uri()
+        sinks.attach(sinks.mlflow(uri, cfg.MLFLOW.EXPERIMENT, folder.resolve().name, settings))
+
+
+def _fail(error: Exception) -> NoReturn:
+    delay_unless_main()
     logger.error("error: %s", error)
     raise SystemExit(2)
+
+
+if __name__ == "__main__":  # processes that it starts would import this module a second time
+    raise SystemExit("error: this module is not a command; run: python -m videofib run --cfg FILE [KEY VALUE ...]")

@@ -3,12 +3,14 @@
 from fvcore.common.config import CfgNode
 from torch import nn
 
+from videofib.attention import ContextGroup
+from videofib.mixers import MIXERS
 from videofib.models.timesformer import SIZES, TimeSformer
 
 
 def timesformer(cfg: CfgNode) -> TimeSformer:
-    """The TimeSformer that MODEL, TIMESFORMER, ATTENTION and FIBOTTENTION describe."""
-    options, fib = cfg.TIMESFORMER, cfg.FIBOTTENTION
+    """The TimeSformer that MODEL, TIMESFORMER, ATTENTION and the sections of the mixers describe."""
+    options = cfg.TIMESFORMER
     size = SIZES[options.SIZE]
     return TimeSformer(
         img_size=cfg.DATA.TRAIN_CROP_SIZE,
@@ -36,13 +38,7 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         space_attention=cfg.ATTENTION.SPACE,
         time_attention=cfg.ATTENTION.TIME,
         joint_attention=cfg.ATTENTION.JOINT,
-        fibottention=dict(
-            w_min=fib.W_MIN,
-            w_max=fib.W_MAX or None,
-            variant=fib.VARIANT,
-            head_order=fib.HEAD_ORDER,
-            masking=fib.MASKING,
-        ),
+        mixer_options={name: mixer_options(cfg, name) for name in MIXERS if name.upper() in cfg},
         token_order=options.TOKEN_ORDER,
         position_init_std=options.POSITION_INIT_STD or None,
         gradient_checkpointing=options.GRADIENT_CHECKPOINTING,
@@ -52,7 +48,17 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
     )
 
 
-# pytorchvideo takes seconds to import, so that only those wait for it who build a baseline
+def mixer_options(cfg: CfgNode, name: str) -> dict[str, object]:
+    """The options of a mixer, from the section that has its name, in capitals; 0 stands for a default of None."""
+    defaults = MIXERS[name].options
+    section = {key.lower(): value for key, value in cfg[name.upper()].items()}
+    return {
+        option: None if value == 0 and option in defaults and defaults[option] is None else value
+        for option, value in section.items()
+    }
+
+
+# pytorchvideo takes seconds to import, so it is imported only where a baseline is built
 
 
 def slowfast_r50(cfg: CfgNode) -> nn.Module:
@@ -95,7 +101,7 @@ def mvit_b(cfg: CfgNode) -> nn.Module:
 MODELS = {
     "TimeSformer": timesformer,
     "SlowFast_R50": slowfast_r50,
-    "X3D_S": x3d,  # S and M differ in the clips alone, which DATA describes
+    "X3D_S": x3d,  # S and M differ only in their clips, which DATA describes
     "X3D_M": x3d,
     "R2plus1D_R50": r2plus1d_r50,
     "MViT_B": mvit_b,
@@ -111,3 +117,17 @@ def build_model(cfg: CfgNode) -> nn.Module:
     if cfg.MODEL.MODEL_NAME not in MODELS:
         raise ValueError(f"unknown MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME!r}; known: {', '.join(MODELS)}")
     return MODELS[cfg.MODEL.MODEL_NAME](cfg)
+
+
+def share_tokens(model: nn.Module, context: ContextGroup) -> None:
+    """From now on each process of ``context`` computes its slice of the tokens of every clip.
+
+    Raises:
+        ValueError: a model whose tokens processes cannot share; the message says why.
+    """
+    if not isinstance(model, TimeSformer):
+        raise ValueError(
+            f"processes can share the clips of a TimeSformer only, this model is {type(model).__name__}; set "
+            "MODEL.MODEL_NAME TimeSformer, or TRAIN.CONTEXT_PARALLEL 1"
+        )
+    model.share_tokens(context)

@@ -1,25 +1,28 @@
-"""The parts that both stages make of the config: a model, weights brought into it, its evaluation."""
+"""The parts that both stages make from the config: a model, its weights, its evaluation."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import torch
 from fvcore.common.config import CfgNode
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.attention import ContextGroup
 from videofib.checkpoint.file import CheckpointError
-from videofib.config.checks import value_of
-from videofib.config.defaults import ConfigError, differences, load_config
+from videofib.config import ConfigError, differences, load_config, value_of
 from videofib.distributed import processes
-from videofib.distributed.mesh import NOT_SHARED, ClipSharing
-from videofib.engine.evaluate import evaluate
+from videofib.distributed.mesh import context_size, data_size
+from videofib.engine.evaluate import Scoring, evaluate
+from videofib.engine.resume_cache import ResumeCache
+from videofib.engine.shared_batches import BatchLoader
 from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.pretrained.load import LoadReport, load_pretrained
-from videofib.models.pretrained.weight_files import Source, read_source
-from videofib.run.models import build_model
+from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.run.models import build_model, share_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +35,12 @@ _SAME_FOR_TEACHER = (
 )
 
 
-def model_from_config(cfg: CfgNode, sharing: ClipSharing = NOT_SHARED) -> nn.Module:
-    """The model the config describes, with its first weights; its clips are shared as ``sharing`` says."""
+def model_from_config(cfg: CfgNode, mesh: DeviceMesh | None = None) -> nn.Module:
+    """The model that the config describes, with random weights; processes of ``mesh`` may share its clips."""
     try:
         model = build_model(cfg)
-        if sharing.ranks > 1:
-            model.share_tokens(ContextGroup(sharing.group))
+        if context_size(mesh) > 1:
+            share_tokens(model, ContextGroup(mesh.get_group("context")))
         return model
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error
@@ -47,7 +50,7 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     """The model that DISTILL names, with its weights, frozen and in evaluation mode; None where it names none.
 
     Raises:
-        ConfigError: it takes other clips than the model that learns from it, or knows other classes.
+        ConfigError: it takes other clips than the model that is trained, or has other classes.
         CheckpointError: the checkpoint lacks some of its weights.
     """
     if not cfg.DISTILL.CONFIG:
@@ -56,11 +59,11 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     for key in _SAME_FOR_TEACHER:
         if value_of(own, key) != value_of(cfg, key):
             raise ConfigError(
-                f"the teacher gets the clips of the model that learns from it, but {key} is {value_of(own, key)} in "
+                f"the teacher is given the clips of the model that is trained, but {key} is {value_of(own, key)} in "
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
     teacher = model_from_config(own)
-    report = bring_weights(own, teacher, read_source(cfg.DISTILL.CHECKPOINT))
+    report = load_into_model(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT))
     if report.untrained:
         raise CheckpointError(
             f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
@@ -69,14 +72,13 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
     return teacher.eval().requires_grad_(False)
 
 
-def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
-    """Bring weights into the model, and log what became of them."""
+def load_into_model(cfg: CfgNode, model: nn.Module, source: Weights) -> LoadReport:
+    """Load weights into the model, and log which were used, resized or left out."""
     report = load_pretrained(
         model,
         source,
         position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
         time_resize=cfg.TIMESFORMER.TIME_RESIZE,
-        verbose=False,
     )
     logger.info("%s", report)
     if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):
@@ -87,31 +89,35 @@ def bring_weights(cfg: CfgNode, model: nn.Module, source: Source) -> LoadReport:
 def evaluate_from_config(
     cfg: CfgNode,
     model: nn.Module,
-    loader,
-    class_names,
-    amp_dtype: torch.dtype | None,
-    title: str,
+    loader: BatchLoader,
+    class_names: Sequence[str] | None = None,
+    amp_dtype: torch.dtype | None = None,
+    title: str = "evaluate",
     *,
-    sharing: ClipSharing = NOT_SHARED,
-    **options,
+    num_crops: int = 1,
+    details: bool = False,
+    cache: ResumeCache | None = None,
+    mesh: DeviceMesh | None = None,
 ) -> tuple[dict, Scores | None]:
-    """Multi-view figures and scores as the config's TEST and DATA say; unreadable videos are told in the log.
-
-    ``options`` are of ``evaluate``, and so is what comes back.
-    """
-    figures, scores = evaluate(
-        model,
-        loader,
-        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // sharing.data_world),
+    """``evaluate`` as the config's TEST and DATA say; unreadable videos are logged."""
+    scoring = Scoring(
+        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
+        num_crops=num_crops,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
         unreadable=cfg.TEST.UNREADABLE,
-        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
         class_names=class_names,
+        details=details,
+    )
+    figures, scores = evaluate(
+        model,
+        loader,
+        view_batch_size=max(1, cfg.TEST.BATCH_SIZE // data_size(mesh)),
+        scoring=scoring,
         amp_dtype=amp_dtype,
         title=title,
-        sharing=sharing,
-        **options,
+        cache=cache,
+        mesh=mesh,
     )
     if figures["skipped"] and processes.is_main():
         what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"

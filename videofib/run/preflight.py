@@ -1,4 +1,4 @@
-"""What is looked at before a run begins, so that nothing is found late that could be found at once."""
+"""Checks before a run begins: mistakes that would otherwise end it after minutes or hours."""
 
 from __future__ import annotations
 
@@ -12,42 +12,52 @@ from pathlib import Path
 import torch
 from fvcore.common.config import CfgNode
 
-from videofib.checkpoint.sharded import can_write_shares
-from videofib.config.defaults import ConfigError
+from videofib.checkpoint.sharded import can_write_sharded
+from videofib.config import ConfigError
 from videofib.distributed import processes
 
 logger = logging.getLogger(__name__)
 
 
 def choose_amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
-    """The type of mixed precision, None for full precision; ConfigError where the device does not have it."""
+    """The 16-bit type of mixed precision, None for full precision.
+
+    Raises:
+        ConfigError: the device does not support the type.
+    """
     if not cfg.TRAIN.MIXED_PRECISION:
         return None
     name = cfg.TRAIN.MIXED_PRECISION_DTYPE
     if name == "fp16" and device.type == "cpu":
-        raise ConfigError("TRAIN.MIXED_PRECISION_DTYPE fp16 needs a GPU; use bf16, or TRAIN.MIXED_PRECISION False")
+        raise ConfigError(
+            "TRAIN.MIXED_PRECISION_DTYPE fp16 needs a GPU; set it to bf16, or TRAIN.MIXED_PRECISION False"
+        )
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError("this GPU has no bf16; set TRAIN.MIXED_PRECISION_DTYPE fp16")
+        raise ConfigError("this GPU does not support bf16; set TRAIN.MIXED_PRECISION_DTYPE fp16")
     return {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
 def check_compiler(cfg: CfgNode, device: torch.device) -> None:
-    """ConfigError where models cannot be compiled; on a GPU torch brings what it needs."""
+    """Raise ConfigError where TRAIN.COMPILE lacks a C++ compiler, which it needs on a CPU only."""
     compiler = os.environ.get("CXX", "g++")
     if cfg.TRAIN.COMPILE and device.type == "cpu" and shutil.which(compiler) is None:
-        raise ConfigError(f"TRAIN.COMPILE True needs a C++ compiler, and there is no {compiler}; set it to False")
+        raise ConfigError(f"TRAIN.COMPILE True needs a C++ compiler, and {compiler} is not installed; set it to False")
 
 
-def check_shares(cfg: CfgNode) -> None:
-    """ConfigError where this torch cannot write checkpoints in shares."""
-    if cfg.TRAIN.SHARDED_CHECKPOINTS and not can_write_shares():
+def check_sharded_checkpoints(cfg: CfgNode) -> None:
+    """Raise ConfigError where this version of torch cannot write sharded checkpoints."""
+    if cfg.TRAIN.SHARDED_CHECKPOINTS and not can_write_sharded():
         raise ConfigError(
             f"TRAIN.SHARDED_CHECKPOINTS True needs a newer torch than {torch.__version__}; set it to False"
         )
 
 
 def read_class_names(cfg: CfgNode) -> list[str] | None:
-    """The names in ``classes.txt`` of the data folder, None where there is no such file."""
+    """The class names in ``classes.txt`` of the data folder, None without that file.
+
+    Raises:
+        ConfigError: it has another number of names than MODEL.NUM_CLASSES, or a name twice.
+    """
     file = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
     if not file.is_file():
         return None
@@ -58,7 +68,7 @@ def read_class_names(cfg: CfgNode) -> list[str] | None:
 
 
 def check_split(cfg: CfgNode, loader, split: str) -> None:
-    """Find at once what would otherwise be found late: labels without a class, and lists that name no real files."""
+    """Raise ConfigError for labels beyond MODEL.NUM_CLASSES, and for a list whose first videos do not exist."""
     records = loader.dataset.records
     worst = max(records, key=lambda record: max(record.classes))
     if (label := max(worst.classes)) >= cfg.MODEL.NUM_CLASSES:
@@ -66,7 +76,7 @@ def check_split(cfg: CfgNode, loader, split: str) -> None:
             f"the {split} split has label {label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
             f"{label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
         )
-    first = records[:20]  # a wrong folder shows in the first few, and a large data set is not searched
+    first = records[:20]  # enough to notice a wrong folder without looking for a million files
     if not any(record.seems_there() for record in first):
         raise ConfigError(
             f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}; "
@@ -75,13 +85,13 @@ def check_split(cfg: CfgNode, loader, split: str) -> None:
 
 
 def warn_of_flips(cfg: CfgNode, class_names: Sequence[str] | None) -> None:
-    """Warn where training mirrors clips although some classes are each other's mirror image."""
+    """Warn if training mirrors clips although some classes are mirror images of each other."""
     pairs = mirrored_classes(class_names or ())
     if cfg.DATA.RANDOM_FLIP and pairs and processes.is_main():
         first, second = pairs[0]
         logger.warning(
-            "DATA.RANDOM_FLIP mirrors half of the clips but not their labels, and of %d pair(s) of classes each is the "
-            "other in a mirror, such as %r and %r; set DATA.RANDOM_FLIP False",
+            "DATA.RANDOM_FLIP mirrors half of the clips but not their labels, and %d pair(s) of classes are mirror "
+            "images of each other, such as %r and %r; set DATA.RANDOM_FLIP False",
             len(pairs),
             first,
             second,
@@ -89,7 +99,7 @@ def warn_of_flips(cfg: CfgNode, class_names: Sequence[str] | None) -> None:
 
 
 def mirrored_classes(class_names: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of classes whose names turn into each other when left and right, or the ways round, change places."""
+    """Pairs of classes whose names differ only in left and right, or in the direction of a rotation."""
     spelled = {name: name.lower().replace("anticlockwise", "counterclockwise") for name in class_names}
     known = {spelling: name for name, spelling in spelled.items()}
     mirrored = ((name, known.get(_SIDES.sub(_other_side, spelling))) for name, spelling in spelled.items())

@@ -1,4 +1,4 @@
-"""A run as a job of a cluster: one task a machine, which starts the machine's processes, and saves when time is up."""
+"""A run as a cluster job: one task per machine, which starts its processes and saves before the time limit."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-_RUN = "from videofib.run.main import main; main()"
-
 
 class SubmittedRun:
-    """What submitit calls in every task of a job: ``run_net`` with the words of a command line.
+    """The function that submitit calls in every task of a job: ``videofib run`` with a command line.
 
-    When submitit hears that the time is up, or that the job must make room, it calls ``checkpoint``: the run is asked
-    to end (SIGTERM), saves where it is, and the same job is queued again, to go on from there.
+    Before the time limit, and when the job is preempted, submitit calls ``checkpoint``: the run gets SIGTERM and saves,
+    and the job is queued again, to resume.
 
     Args:
-        words: of the command line, ``--cfg FILE KEY VALUE ...``.
+        words: the command line, ``--cfg FILE KEY VALUE ...``.
         gpus: processes on each machine.
     """
 
@@ -27,20 +25,20 @@ class SubmittedRun:
         self.words, self.gpus, self.pid = list(words), gpus, 0
 
     def __call__(self) -> None:
-        """Run until the end.
+        """Run to the end.
 
         Raises:
-            SystemExit: with the exit code of the run, where that is not 0.
+            SystemExit: with the run's exit code, unless that is 0.
         """
-        process = subprocess.Popen([sys.executable, "-c", _RUN, *self.words, *self._place()])
+        process = subprocess.Popen([sys.executable, "-m", "videofib", "run", *self.words, *self._task_settings()])
         self.pid = process.pid
-        while process.poll() is None:  # a blocking wait would hold a lock that the signal's handler needs
+        while process.poll() is None:  # a blocking wait would hold a lock that the signal handler needs
             time.sleep(0.5)
         if process.returncode:
             raise SystemExit(process.returncode if process.returncode > 0 else 128 - process.returncode)
 
     def checkpoint(self):
-        """End the run, wait until it has saved, and return what the job is to do when its turn comes again."""
+        """End the run, wait until it has saved, and return what the job runs when it starts again."""
         from submitit.helpers import DelayedSubmission
 
         if self.pid:
@@ -48,8 +46,8 @@ class SubmittedRun:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         return DelayedSubmission(SubmittedRun(self.words, self.gpus))
 
-    def _place(self) -> list[str]:
-        """The settings that follow from where this task is."""
+    def _task_settings(self) -> list[str]:
+        """KEY VALUE pairs that follow from this task's index in the job."""
         from submitit.helpers import TorchDistributedEnvironment
 
         task = TorchDistributedEnvironment()

@@ -1,1 +1,1 @@
-"""What a run leaves for its reader: log lines, figures, and a record of the environment."""
+"""The records of a run: its log, its figures, and the environment it ran in."""

@@ -1,6 +1,6 @@
-"""What a run was made with: the source's git state, the machine, the packages and the command line.
+"""The environment of a run: the git state of its source, the machine, the packages and the command line.
 
-Nothing here tells who ran it: no user, host or environment variable is recorded, and the home folder is written ``~``.
+Nothing recorded identifies the user: no names of users or hosts, no environment variables; the home folder is ``~``.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from videofib import __version__
 from videofib.files import replacing
 
 _SOURCE = Path(__file__).parents[1]
-# of these what is installed: what computes, what reads videos, and what files are written with
+# for computing, for reading videos, for writing files; those that are installed are recorded
 _PACKAGES = (
     *("torch", "torchvision", "triton", "timm", "einops", "fvcore", "pytorchvideo", "transformers", "safetensors"),
     *("numpy", "numba", "av", "decord2", "torchcodec", "pillow", "pyarrow", "fsspec"),
 )
-_LARGEST_DIFF = 1 << 20  # bytes; of more changes than that the hash alone is kept
+_LARGEST_DIFF = 1 << 20  # bytes; of a larger diff only the hash is kept
 
 
 def write_record(folder: str | Path, *, prefix: str = "", processes: int = 1) -> dict:
     """Write ``environment.json``, and ``source.diff`` where the source has uncommitted changes; returns the former.
 
     Args:
-        prefix: put before both files' names.
-        processes: how many of them work together.
+        prefix: of both files' names.
+        processes: of the run.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -46,7 +46,7 @@ def write_record(folder: str | Path, *, prefix: str = "", processes: int = 1) ->
     record = {
         "videofib": __version__,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": command_line(["python", *sys.argv]),  # as spawned processes know it, too
+        "command": command_line(_program(sys.argv)),  # which spawned processes have as well
         "git": git,
         "processes": processes,
         **machine(),
@@ -57,22 +57,22 @@ def write_record(folder: str | Path, *, prefix: str = "", processes: int = 1) ->
         with replacing(changes) as partial:
             partial.write_bytes(diff)
     else:
-        changes.unlink(missing_ok=True)  # that of an earlier start
+        changes.unlink(missing_ok=True)  # of an earlier start
     with replacing(Path(folder) / f"{prefix}environment.json") as partial:
         partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record
 
 
 def git_state(source: Path) -> tuple[dict | None, bytes]:
-    """The git state of the checkout that ``source`` is a folder of, and its uncommitted changes as a patch.
+    """The git state of the checkout that contains the folder ``source``, and its uncommitted changes as a patch.
 
     Returns:
-        ``commit``, ``branch`` (None where there is none), ``dirty``, ``changed`` files (untracked ones included) and
-        ``diff_sha256`` of the patch (of tracked files; None where there is none); all None where the source is no
-        checkout or git is not there.
+        ``commit``, ``branch`` (None for a detached head), ``dirty``, ``changed`` files (also untracked ones) and
+        ``diff_sha256`` of the patch (of tracked files; None without changes); None where the source is not in a
+        checkout, or git is not installed.
     """
     try:
-        _git(source, "ls-files", "--error-unmatch", "__init__.py")  # else the checkout is another project's
+        _git(source, "ls-files", "--error-unmatch", "__init__.py")  # otherwise the checkout is another project's
         commit = _git(source, "rev-parse", "HEAD").decode().strip()
         branch = _git(source, "rev-parse", "--abbrev-ref", "HEAD").decode(errors="replace").strip()
         top = Path(os.fsdecode(_git(source, "rev-parse", "--show-toplevel").rstrip(b"\n")))
@@ -106,16 +106,26 @@ def machine() -> dict:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """A command as it could be typed again; the home folder and what URLs carry of passwords are left out."""
-    home = os.path.expanduser("~")  # noqa: PTH111, since Path.home fails where nobody knows the home folder
+    """A command to copy and run again, without the home folder's name and without passwords in URLs."""
+    home = os.path.expanduser("~")  # noqa: PTH111, since Path.home fails where the home folder is unknown
     text = shlex.join(words)
     if len(home) > 1:
         text = re.sub(rf"(?<![\w.-]){re.escape(home)}(?=/|\s|'|$)", "~", text)
     return re.sub(r"(?<=://)[^/\s@']+@", "", text)
 
 
+def _program(argv: Sequence[str]) -> list[str]:
+    """The words that start this program: ``videofib ...``, ``python -m videofib ...`` or ``python SCRIPT ...``."""
+    program = Path(argv[0])
+    if program.name == "videofib":
+        return ["videofib", *argv[1:]]
+    if program == _SOURCE / "__main__.py":
+        return ["python", "-m", "videofib", *argv[1:]]
+    return ["python", *argv]
+
+
 def _git(folder: Path, *words: str) -> bytes:
-    """What git answers; its own variables, as a hook has them, would point it to another checkout."""
+    """The output of a git command; without GIT_ variables, which in a hook point to another checkout."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return subprocess.run(
         ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", folder, *words],

@@ -1,7 +1,7 @@
-"""What a run says: readable lines on stdout and in ``log.txt``, and its figures as JSON.
+"""The log of a run: readable lines on stdout and in ``log.txt``, and its figures as JSON.
 
-Every set of figures appears as ``json_stats: {...}`` on stdout, the prefix by which PySlowFast's users find theirs,
-and as a JSON line in ``stats.jsonl``.
+Every set of figures is a line ``json_stats: {...}`` on stdout, as in PySlowFast's logs, and a JSON line in
+``stats.jsonl``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STATS = "videofib.stats"
 def setup_logging(output_dir: str | Path | None = None, rank: int = 0) -> None:
     """Send the log of rank 0 to stdout and, given a folder, to ``log.txt`` and ``stats.jsonl`` in it.
 
-    Other ranks only speak up, on stderr, when they have a warning. A second call replaces what the first one set.
+    Other ranks log warnings and errors alone, to stderr. A second call replaces the handlers of the first.
     """
     close_logging()
     logger, stats = logging.getLogger(_LOGGER), logging.getLogger(_STATS)
@@ -41,7 +41,7 @@ def setup_logging(output_dir: str | Path | None = None, rank: int = 0) -> None:
 
 
 def close_logging() -> None:
-    """Flush and take away every handler that ``setup_logging`` added."""
+    """Flush and remove every handler that was added since ``setup_logging``."""
     for name in (_LOGGER, _STATS):
         logger = logging.getLogger(name)
         for handler in list(logger.handlers):
@@ -50,12 +50,12 @@ def close_logging() -> None:
 
 
 def add_stats_handler(handler: logging.Handler) -> None:
-    """Give every set of figures to a handler, too, as ``record.figures``, until the log is closed."""
+    """Also send every set of figures to a handler, as ``record.figures``, until the log is closed."""
     logging.getLogger(_STATS).addHandler(handler)
 
 
 def log_stats(stats: dict) -> None:
-    """Log figures as one line of JSON; numbers that JSON does not have (nan, inf) become null."""
+    """Log figures as one line of JSON, in which nan and infinity become null."""
     text = json.dumps({key: _json_value(value) for key, value in stats.items()}, allow_nan=False)
     logging.getLogger(_STATS).info("json_stats: %s", text, extra={"stats": text, "figures": stats})
 
@@ -67,14 +67,14 @@ def _json_value(value: object) -> object:
 
 
 class _Printable(logging.Formatter):
-    """Shows the bytes of file names that are no text as ``\\udc..`` instead of failing on them."""
+    """Writes undecodable bytes of file names as ``\\udc..`` instead of raising an error."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class _BesideProgressBar(logging.Handler):
-    """Prints to stdout, errors to stderr, without tearing the progress bar that may be on the screen."""
+    """Prints to stdout, and errors to stderr, without breaking a progress bar on the screen."""
 
     def __init__(self) -> None:
         super().__init__()

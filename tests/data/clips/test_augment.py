@@ -1,4 +1,4 @@
-"""Colour jitter, learned policies and erasing of whole clips."""
+"""Colour jitter, learned policies and erasing of clips."""
 
 import random
 
@@ -34,7 +34,7 @@ def test_colour_jitter_draws_three_factors():
     assert (factors.corrcoef() - torch.eye(3)).abs().max() < 0.2  # each for itself
 
 
-def test_colour_jitter_keeps_grey_grey_and_never_turns_a_picture_inside_out():
+def test_colour_jitter_keeps_grey_grey_and_never_inverts_a_picture():
     grey = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
     for seed in range(50):
         out = color_jitter(grey, 1.5, random.Random(seed))  # factors from 0, not from -0.5
@@ -44,7 +44,7 @@ def test_colour_jitter_keeps_grey_grey_and_never_turns_a_picture_inside_out():
 @pytest.mark.parametrize(
     "spec", ["rand-m11-n2", "rand-m5", "rand-m9-mstd0.5-n2", "augmix-m3", "trivially", "autoaugment"]
 )
-def test_unreadable_augmentations_are_refused_with_the_forms(spec):
+def test_unknown_augmentations_are_refused_with_the_known_forms(spec):
     with pytest.raises(ValueError, match=f"'{spec}'; expected rand-m<0 to 10>-n<operations>, trivial or augmix"):
         build_auto_augment(spec, MEAN)
 
@@ -72,7 +72,7 @@ def test_policies_change_most_clips_and_keep_their_layout(spec):
     outs = [auto_augment(clip, augment, random.Random(seed)) for seed in range(40)]
     assert all(out.shape == clip.shape and out.dtype == torch.uint8 and type(out) is torch.Tensor for out in outs)
     assert sum(not torch.equal(out, clip) for out in outs) > 28
-    assert torch.equal(clip, noise())  # the clip itself is left alone
+    assert torch.equal(clip, noise())  # the clip itself is unchanged
 
 
 @pytest.mark.parametrize(("mode", "distinct"), [("const", 1), ("rand", 3), ("pixel", None)])

@@ -1,4 +1,4 @@
-"""Data sets and loaders on real files: determinism, sharding, and what happens to videos that cannot be read."""
+"""Data sets and loaders on real files: determinism, division over processes, and unreadable videos."""
 
 import random
 from collections import Counter
@@ -9,10 +9,11 @@ import pytest
 import torch
 
 import videofib.data.clips.dataset
-from videofib.config.defaults import ConfigError, load_config
+from videofib.config import ConfigError, load_config
 from videofib.data.clips.dataset import MAX_DRAWS, ClipDataset, ClipSpec, ViewDataset, read_clips
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
-from videofib.data.lists.manifest import ManifestError, ManifestRow, VideoRecord, write_list, write_manifest
+from videofib.data.lists.manifest import ManifestError, ManifestRow, write_list, write_manifest
+from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.sampling import clip_indices, train_start
@@ -111,12 +112,17 @@ def test_the_config_reaches_the_training_transform(folder):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("AUG.AA_TYPE", "v0", "'v0'; expected rand-m<0 to 10>-n<operations>, trivial or augmix"),
-        ("AUG.RE_MODE", "noise", "'noise'; it must be one of const, rand, pixel"),
+        (
+            "AUG.AA_TYPE",
+            "v0",
+            "the AUG keys do not describe an augmentation: .*'v0'; "
+            "expected rand-m<0 to 10>-n<operations>, trivial or augmix",
+        ),
+        ("AUG.RE_MODE", "noise", "AUG.RE_MODE is noise on the command line; it must be one of pixel, const, rand"),
     ],
 )
-def test_an_augmentation_that_there_is_not_is_a_config_error(folder, key, value, message):
-    with pytest.raises(ConfigError, match=f"AUG describes no augmentation: .*{message}"):
+def test_an_unknown_augmentation_is_a_config_error(folder, key, value, message):
+    with pytest.raises(ConfigError, match=message):
         build_train_loader(config(folder, "AUG.ENABLE", True, key, value))
 
 
@@ -147,7 +153,15 @@ def test_evaluation_covers_each_video_exactly_once(folder, split, world_size):
     assert seen == Counter(range(12))
 
 
-def test_validation_sees_the_middle_clip_and_testing_the_whole_video(tmp_path):
+def test_an_evaluation_loader_can_be_restricted_to_some_videos(folder):
+    loaders = [build_eval_loader(config(folder), "val", rank, 2) for rank in range(2)]
+    for loader in loaders:
+        loader.restrict([0, 3, 4, 9, 11])
+    seen = [[index for batch in loader for index in batch["indices"].tolist()] for loader in loaders]
+    assert seen == [[0, 4, 11], [3, 9]]
+
+
+def test_validation_sees_the_middle_clip_and_testing_the_full_video(tmp_path):
     records = [grey_video(tmp_path / "a.mp4", 40)]
     transform = ViewTransform(32, 32, 1, **PIXELS)
     item = ViewDataset(records, EVERY_FRAME, transform, 1)[0]  # clip of 8, middle start 16: 16, 18, 20, 23
@@ -208,7 +222,7 @@ def test_repeated_views_are_other_clips_and_crops_from_one_reading(tmp_path, mon
     assert torch.equal(ClipDataset([record, noise], EVERY_FRAME, TRAIN, num_views=3)[0, 1]["views"], views)
 
 
-def test_large_videos_are_read_small_where_the_config_says_so(folder, monkeypatch):
+def test_large_videos_are_scaled_down_as_the_config_says(folder, monkeypatch):
     sizes = []
 
     def watching(source, indices, **options):
@@ -289,7 +303,7 @@ def test_a_replaced_file_is_counted_again(tmp_path):
     assert item["failures"] == []
 
 
-def test_a_manifest_that_promises_too_many_frames_is_corrected_aloud(tmp_path):
+def test_a_manifest_with_too_many_frames_is_corrected_with_a_warning(tmp_path):
     grey_video(tmp_path / "a.mp4", 12)
     record = VideoRecord(str(tmp_path / "a.mp4"), 0, "a.mp4", num_frames=40, fps=25.0)
     with pytest.warns(RuntimeWarning, match=r"a\.mp4: 12 frames decode, not 40; clips are taken from those"):
@@ -344,7 +358,7 @@ def test_the_config_chooses_the_order_of_videos(folder, sampler, tmp_path):
             assert max(indices) - min(indices) == 2  # video i has 10 + i frames
     (tmp_path / "train.csv").write_text("".join(f"{folder}/v {i}.mp4 0\n" for i in range(12)))
     if sampler == "length_bucketed":
-        with pytest.raises(ConfigError, match=r"needs the number of frames of each video, and 12 have none"):
+        with pytest.raises(ConfigError, match="the number of frames of each video, which is unknown for 12 of them"):
             build_train_loader(config(tmp_path, "DATA_LOADER.SAMPLER", sampler))
 
 

@@ -1,4 +1,4 @@
-"""Crops, scaling, normalisation and augmentation of whole clips."""
+"""Crops, scaling, normalisation and augmentation of clips."""
 
 import random
 
@@ -22,7 +22,7 @@ PLAIN = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # normalised values are the p
 
 
 def ramp(frames=4, height=60, width=80):
-    """Pixel (t, y, x) is (x, y, t): every value tells where it came from."""
+    """Pixel (t, y, x) is (x, y, t): every value shows where it came from."""
     t, y, x = np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
     return np.stack([x, y, t], -1).astype(np.uint8)
 
@@ -47,12 +47,12 @@ def test_denormalize_undoes_normalize_for_every_pixel_value():
     assert beyond[:, 0, 0].tolist() == [[0] * 3, [255] * 3]
 
 
-def test_places_are_what_the_views_show():
+def test_drawn_boxes_are_what_the_views_show():
     frames = ramp(1, 60, 80)
     for more in ({}, {"relative_areas": [0.2, 0.9], "relative_aspects": [0.5, 2.0]}):
         transform = TrainTransform(40, [40, 56], flip=True, **PLAIN, **more)
         for seed in range(30):
-            (top, left, height, width), mirrored = transform.place(60, 80, random.Random(seed))
+            (top, left, height, width), mirrored = transform.draw_box(60, 80, random.Random(seed))
             x, y = transform(frames, random.Random(seed))[:2, 0]
             assert y[0, 0] == pytest.approx(top, abs=1.5)
             assert y[-1, 0] == pytest.approx(top + height - 1, abs=1.5)
@@ -88,8 +88,8 @@ def test_cropping_first_differs_from_scaling_first_by_less_than_a_pixel():
         crop = cut(clip, random_square(60, 80, 90, 120, random.Random(seed)), 90).float()
         rng = random.Random(seed)
         top, left = rng.randint(0, 120 - 90), rng.randint(0, 160 - 90)
-        whole = resize(clip, 120, 160)[..., top : top + 90, left : left + 90].float()
-        assert (crop - whole).abs().max() <= 1.5  # neighbouring pixels differ by 1, and values are rounded
+        expected = resize(clip, 120, 160)[..., top : top + 90, left : left + 90].float()
+        assert (crop - expected).abs().max() <= 1.5  # neighbouring pixels differ by 1, and values are rounded
 
 
 @pytest.mark.parametrize("shape", [(16, 640), (640, 16), (16, 16), (1, 1), (241, 319)])
@@ -143,14 +143,14 @@ def test_the_same_state_gives_the_same_view_and_global_generators_are_left_alone
 
 @pytest.mark.parametrize("spec", ["", "rand-m9-n2", "trivial", "augmix"])
 @pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["plain", "everything"])
-def test_all_frames_of_a_clip_are_augmented_alike(spec, more):
+def test_all_frames_of_a_clip_are_augmented_identically(spec, more):
     frames = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 60, 80, 3), dtype=np.uint8), 4, 0)
     for seed in range(30):
         view = augmenting(augment=spec, **more)(frames, random.Random(seed))
         assert torch.equal(view, view[:, :1].expand_as(view))
 
 
-def test_what_is_off_draws_nothing():
+def test_augmentations_that_are_off_draw_nothing():
     frames = np.random.default_rng(0).integers(0, 256, (4, 60, 80, 3), dtype=np.uint8)
     transform = TrainTransform(32, [32, 48], flip=True, mean=MEAN, std=STD)
     for seed in range(20):
@@ -173,8 +173,8 @@ def test_a_resized_crop_shows_the_box_that_was_drawn():
         assert across[-1] == pytest.approx(left + width - 1, abs=1.5)
         assert down[0] == pytest.approx(top, abs=1.5)
         assert down[-1] == pytest.approx(top + height - 1, abs=1.5)
-    whole = cut(clip, random_box(60, 80, (1.0, 1.0), (4 / 3, 4 / 3), random.Random(0)), 60)
-    assert torch.equal(whole, resize(clip, 60, 60))
+    full = cut(clip, random_box(60, 80, (1.0, 1.0), (4 / 3, 4 / 3), random.Random(0)), 60)
+    assert torch.equal(full, resize(clip, 60, 60))
 
 
 def test_erasing_happens_as_often_as_asked():

@@ -17,10 +17,10 @@ from videofib.data.lists.manifest import (
     read_folder,
     read_list,
     read_manifest,
-    verified,
     write_list,
     write_manifest,
 )
+from videofib.data.lists.record import verified
 from videofib.files import from_utf8, to_utf8
 
 AWKWARD = ["a b/c d.mp4", "quote's,comma;semi.mp4", "(1)+!.avi", "ünï.mp4", " leading.mp4", "#hash.mp4"]
@@ -52,7 +52,7 @@ def test_names_that_are_not_utf8_survive(tmp_path):
         ("ünï 東.mp4".encode(), "ünï 東.mp4"),
     ],
 )
-def test_every_name_of_a_file_has_one_form_in_the_manifest(raw, kept):
+def test_every_file_name_has_one_form_in_the_manifest(raw, kept):
     assert to_utf8(os.fsdecode(raw)) == kept
     assert from_utf8(kept) == os.fsdecode(raw)
 
@@ -72,10 +72,10 @@ def test_paths_start_at_the_prefix_or_the_list(tmp_path):
     ("text", "message"),
     [
         ("a.mp4 0\nb.mp4\n", r"l\.csv:2: expected 'path label'"),
-        ("a.mp4 0\nb.mp4 dog\n", r"l\.csv:2: label 'dog' is no class index"),
-        ("a.mp4 -1\n", r"l\.csv:1: label '-1' is no class index"),
-        ("a.mp4 0\n\nb.mp4 1\na.mp4 1\n", r"l\.csv:4: 'a\.mp4' is listed already, on line 1"),
-        ("\n\n", "lists no video"),
+        ("a.mp4 0\nb.mp4 dog\n", r"l\.csv:2: label 'dog' is not a class index"),
+        ("a.mp4 -1\n", r"l\.csv:1: label '-1' is not a class index"),
+        ("a.mp4 0\n\nb.mp4 1\na.mp4 1\n", r"l\.csv:4: 'a\.mp4' is already listed on line 1"),
+        ("\n\n", "lists no videos"),
     ],
 )
 def test_bad_lists_are_refused_with_the_line(tmp_path, text, message):
@@ -90,8 +90,8 @@ def test_missing_list_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["two\nlines.mp4", "trailing ", ""])
-def test_names_a_list_cannot_hold_are_refused_and_nothing_is_written(tmp_path, name):
-    with pytest.raises(ManifestError, match="cannot hold"):
+def test_names_a_list_cannot_contain_are_refused_and_nothing_is_written(tmp_path, name):
+    with pytest.raises(ManifestError, match="cannot contain"):
         write_list(tmp_path / "l.csv", [("good.mp4", 0), (name, 1)])
     assert list(tmp_path.iterdir()) == []
 
@@ -119,24 +119,24 @@ def test_manifest_round_trip(tmp_path):
     ("change", "message"),
     [
         ({"status": "fine"}, "row 2: 'b.mp4' has status 'fine'"),
-        ({"path": "a.mp4"}, "row 2: 'a.mp4' is there twice"),
+        ({"path": "a.mp4"}, "row 2: 'a.mp4' occurs twice"),
         ({"label": -1}, "row 2: 'b.mp4' has {'label': -1}"),
         ({"fps": float("nan")}, "row 2: 'b.mp4' has {'fps': nan}"),
         ({"size": 2**63}, "row 2: 'b.mp4' has {'size': 9223372036854775808}"),
         ({"rotation": 45}, "row 2: 'b.mp4' has rotation 45"),
         ({"sha256": "xyz"}, "row 2: 'b.mp4' has sha256 'xyz'"),
         ({"dhash": "0f"}, "row 2: 'b.mp4' has dhash '0f'"),
-        ({"source": "\ud800"}, "cannot hold"),
+        ({"source": "\ud800"}, "cannot contain"),
     ],
 )
-def test_what_no_manifest_may_hold_is_not_written(tmp_path, change, message):
+def test_values_that_are_not_allowed_are_not_written(tmp_path, change, message):
     with pytest.raises(ManifestError, match=message):
         write_manifest(tmp_path / "manifest.parquet", [ROW, replace(ROW, **{"path": "b.mp4", **change})])
     assert list(tmp_path.iterdir()) == []
 
 
 def foreign(table, change):
-    """A Parquet table that is no manifest."""
+    """A Parquet table that is not a manifest."""
     if change == "a column less":
         return table.drop_columns(["fps", "sha256"])
     if change == "another type":
@@ -153,12 +153,12 @@ def foreign(table, change):
     [
         ("a column less", "lacks the columns fps, sha256"),
         ("another type", "the column label holds string, expected int64"),
-        ("a column twice", "the column size is there twice"),
+        ("a column twice", "the column size occurs twice"),
         ("a null", r"row 1: size is empty \(null\)"),
         ("a status", "row 1: 'a.mp4' has status 'fine'"),
     ],
 )
-def test_foreign_manifests_are_refused_with_file_and_column(tmp_path, change, message):
+def test_files_that_are_not_manifests_are_refused_with_file_and_column(tmp_path, change, message):
     file = tmp_path / "manifest.parquet"
     write_manifest(file, [ROW])
     parquet.write_table(foreign(parquet.read_table(file), change), file)
@@ -167,20 +167,20 @@ def test_foreign_manifests_are_refused_with_file_and_column(tmp_path, change, me
     assert str(file) in str(caught.value)
 
 
-def test_columns_of_later_versions_are_left_alone(tmp_path):
+def test_columns_of_later_versions_are_ignored(tmp_path):
     file = tmp_path / "manifest.parquet"
     write_manifest(file, [ROW])
     parquet.write_table(parquet.read_table(file).append_column("new", pyarrow.array([[1, 2]])), file)
     assert read_manifest(file) == [ROW]
 
 
-def test_a_damaged_manifest_is_refused_in_one_line_wherever_it_broke(tmp_path):
+def test_a_damaged_manifest_is_refused_in_one_line_wherever_the_damage_is(tmp_path):
     file = tmp_path / "manifest.parquet"
     rows = [replace(ROW, path=f"{number}.mp4", size=number) for number in range(40)]
     write_manifest(file, rows)
-    whole = file.read_bytes()
-    damaged = [b"", b"path,label\na.mp4,0\n", *(whole[:length] for length in range(1, len(whole), 97))]
-    damaged += [whole[:i] + bytes([whole[i] ^ 64]) + whole[i + 1 :] for i in range(0, len(whole), 61)]
+    intact = file.read_bytes()
+    damaged = [b"", b"path,label\na.mp4,0\n", *(intact[:length] for length in range(1, len(intact), 97))]
+    damaged += [intact[:i] + bytes([intact[i] ^ 64]) + intact[i + 1 :] for i in range(0, len(intact), 61)]
     messages = []
     for number, content in enumerate(damaged):
         file.write_bytes(content)
@@ -193,14 +193,15 @@ def test_a_damaged_manifest_is_refused_in_one_line_wherever_it_broke(tmp_path):
     assert all("prepare" in message or "row" in message for message in messages)
 
 
-def test_without_a_manifest_nobody_imports_pyarrow(tmp_path):
+def test_without_a_manifest_pyarrow_is_not_imported(tmp_path):
     write_list(tmp_path / "l.csv", [("a.mp4", 0)])
-    script = f"import sys; from videofib.data import loader, manifest; manifest.read_list({str(tmp_path / 'l.csv')!r})"
+    script = "import sys; from videofib.data.lists import manifest; from videofib.data.loading import loader"
+    script += f"; manifest.read_list({str(tmp_path / 'l.csv')!r})"
     script += "; sys.exit('pyarrow' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_manifest_beside_the_list_adds_what_is_known_until_the_file_is_replaced(tmp_path):
+def test_the_manifest_adds_what_it_knows_until_the_file_is_replaced(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"x" * 10)
     write_list(tmp_path / "train.csv", [("a.mp4", 0), ("new.mp4", 1)])
     row = ManifestRow("a.mp4", 0, "train", num_frames=50, fps=25.0, random_access=True, size=10)
@@ -241,7 +242,7 @@ def test_a_list_is_preferred_to_a_folder(tmp_path):
     assert [r.video_id for r in load_split(tmp_path, "train")] == ["elsewhere.mp4"]
 
 
-def test_folders_that_hold_nothing_are_refused(tmp_path):
+def test_folders_without_videos_are_refused(tmp_path):
     with pytest.raises(ManifestError, match=r"neither the list file .*test\.csv nor the folder of classes .*test"):
         load_split(tmp_path, "test")
     with pytest.raises(ManifestError, match="no folder of classes"):
@@ -253,14 +254,14 @@ def test_folders_that_hold_nothing_are_refused(tmp_path):
         read_folder(tmp_path, ["b"])
 
 
-def test_videos_of_several_classes(tmp_path):
+def test_videos_with_several_classes(tmp_path):
     file = tmp_path / "train.csv"
     file.write_text("a, b.mp4 3,7,12\nc.mp4 5\n")
     first, second = read_list(file, multi_label=True)
     assert (first.video_id, first.label, first.classes) == ("a, b.mp4", 3, (3, 7, 12))
     assert (second.label, second.classes) == (5, (5,))
     with pytest.raises(
-        ManifestError, match=r"train\.csv:1: label '3,7,12' is no class index .* MODEL.LOSS_FUNC bce_logit"
+        ManifestError, match=r"train\.csv:1: label '3,7,12' is not a class index .* MODEL.LOSS_FUNC bce_logit"
     ):
         read_list(file)
     file.write_text("c.mp4 5\n")
@@ -271,11 +272,11 @@ def test_videos_of_several_classes(tmp_path):
 @pytest.mark.parametrize(
     ("line", "separator", "message"),
     [
-        ("a.mp4 3,x", " ", "train.csv:1: of '3,x': label 'x' is no class index"),
-        ("a.mp4 3,,4", " ", "of '3,,4': label '' is no class index"),
+        ("a.mp4 3,x", " ", "train.csv:1: of '3,x': label 'x' is not a class index"),
+        ("a.mp4 3,,4", " ", "of '3,,4': label '' is not a class index"),
         ("a.mp4 3,4,3", " ", "'3,4,3' names a class twice"),
-        ("a.mp4 3, 4", " ", "no space may follow it: 'a.mp4 3,' '4'"),
-        ("a.mp4,3", ",", "DATA.PATH_LABEL_SEPARATOR must be another"),
+        ("a.mp4 3, 4", " ", "no space may follow a comma: 'a.mp4 3,' '4'"),
+        ("a.mp4,3", ",", "(DATA.PATH_LABEL_SEPARATOR) must be another character"),
     ],
 )
 def test_classes_that_cannot_be_read(tmp_path, line, separator, message):

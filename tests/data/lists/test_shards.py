@@ -1,4 +1,4 @@
-"""Shards hold the same videos as the files they were made of, readable by anybody, from a folder or a URL."""
+"""Shards contain the same videos as the files they were made of, from a folder or a URL, for WebDataset too."""
 
 import itertools
 import json
@@ -10,13 +10,14 @@ import torch
 
 from tests.data.clips.test_dataset import config
 from videofib import cli
-from videofib.config.defaults import ConfigError
+from videofib.config import ConfigError
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import ManifestRow, write_list, write_manifest
+from videofib.data.lists.manifest import ManifestRow, read_list, write_list, write_manifest
 from videofib.data.lists.parquet import read_columns, write_columns
-from videofib.data.lists.shards import _KINDS, read_shards
+from videofib.data.lists.shard_index import COLUMNS, LABELS, read_shards
 from videofib.prep.encode import write_video
 from videofib.run.loaders import build_eval_loader, build_train_loader
+from videofib.run.training import train_from_config
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def views(cfg):
     return found
 
 
-def test_others_find_videos_labels_and_facts_by_name(files, shards):
+def test_webdataset_finds_videos_labels_and_facts_by_name(files, shards):
     tars = sorted(shards.glob("train-*.tar"))
     assert len(tars) > 2
     seen = {}
@@ -123,15 +124,76 @@ def test_a_shard_that_is_cut_short_costs_its_last_videos(shards, tmp_path):
 @pytest.mark.parametrize(
     ("column", "value"), [("shard", "../../etc/x.tar"), ("start", -1), ("size", 0), ("label", -1), ("shard", "a.zip")]
 )
-def test_an_index_that_points_elsewhere_is_refused(shards, tmp_path, column, value):
-    columns = read_columns(shards / "train.parquet", _KINDS)
+def test_an_index_that_leads_out_of_its_folder_is_refused(shards, tmp_path, column, value):
+    columns = read_columns(shards / "train.parquet", COLUMNS)
     columns[column][0] = value
-    write_columns(tmp_path / "train.parquet", columns, _KINDS)
-    with pytest.raises(ManifestError, match=r"train\.parquet: 'videos/v \d+\.mp4' is said to be"):
+    write_columns(tmp_path / "train.parquet", columns, COLUMNS)
+    with pytest.raises(ManifestError, match=r"train\.parquet: 'videos/v \d+\.mp4' cannot be"):
         read_shards(tmp_path, "train")
 
 
-def test_what_is_not_there_is_named(files, tmp_path, capsys):
+SMALL_MODEL = {
+    "TIMESFORMER.ATTENTION_TYPE": "joint_space_time",
+    "TIMESFORMER.EMBED_DIM": 24,
+    "TIMESFORMER.DEPTH": 1,
+    "TIMESFORMER.NUM_HEADS": 2,
+    "MODEL.NUM_CLASSES": 4,
+    "SOLVER.MAX_EPOCH": 1,
+    "SOLVER.WARMUP_EPOCHS": 0.0,
+    "OUTPUT_DIR": "{out}",
+}
+
+
+def test_shards_carry_several_classes_of_a_video_and_a_run_trains_on_them(files, tmp_path):
+    """Every other video has class 3 beside its own."""
+    rows = read_list(files / "train.csv")
+    lines = [f"{files}/{row.video_id} {row.label}{',3' if i % 2 else ''}\n" for i, row in enumerate(rows)]
+    for split in ("train", "val"):
+        (tmp_path / f"{split}.csv").write_text("".join(lines))
+    cli.main(["prep", "shards", str(tmp_path), "--out", str(tmp_path / "shards"), "--shard-bytes", "150000"])
+
+    model = [str(part).format(out=tmp_path / "run") for item in SMALL_MODEL.items() for part in item]
+    several = [*model, "MODEL.LOSS_FUNC", "bce_logit"]
+    expected, found = (
+        {record.video_id: record.classes for record in build_train_loader(config(folder, *several)).dataset.records}
+        for folder in (tmp_path, tmp_path / "shards")
+    )
+    assert found == expected
+    assert {len(classes) for classes in found.values()} == {1, 2}
+    (batch, *_) = build_train_loader(config(tmp_path / "shards", *several))
+    assert batch["labels"].shape == (4, 4)
+
+    for path in (tmp_path / "shards").glob("train-*.tar"):
+        with tarfile.open(path) as tar:
+            facts = [json.load(tar.extractfile(name)) for name in tar.getnames() if name.endswith(".json")]
+            assert all(tuple(fact["labels"]) == expected[fact["video_id"]] for fact in facts)
+            assert not [name for name in tar.getnames() if name.endswith(".cls")]  # which holds one class index
+
+    train_from_config(config(tmp_path / "shards", *several), stop=lambda: False)
+    (saved,) = (tmp_path / "run/checkpoints").glob("*.pyth")
+    assert saved.name == "checkpoint_epoch_00001.pyth"
+    with pytest.raises(ManifestError, match=r"train\.parquet: '.*v \d+\.mp4' has the labels \d,3; .* bce_logit"):
+        build_train_loader(config(tmp_path / "shards"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("1,2", r"has label=0, but the labels 1,2"),
+        ("0,x", r"of '0,x': label 'x' is not a class index"),
+        ("0,0", r"'0,0' names a class twice"),
+    ],
+)
+def test_labels_of_an_index_that_contradict_each_other_are_refused(shards, tmp_path, labels, message):
+    columns = read_columns(shards / "train.parquet", COLUMNS)
+    texts = [str(label) for label in columns["label"]]
+    texts[columns["label"].index(0)] = labels
+    write_columns(tmp_path / "train.parquet", {**columns, "labels": texts}, COLUMNS | LABELS)
+    with pytest.raises(ManifestError, match=rf"train\.parquet: 'videos/v \d+\.mp4'.* {message}"):
+        read_shards(tmp_path, "train", multi_label=True)
+
+
+def test_missing_files_and_unknown_protocols_are_reported(files, tmp_path, capsys):
     with pytest.raises(
         ManifestError, match=r"no index of shards: file://.*/train\.parquet cannot be fetched: FileNotFound"
     ):

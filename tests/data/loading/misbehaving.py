@@ -1,4 +1,4 @@
-"""A data set whose videos do to their reader what real files do to decoders: records are what to do."""
+"""A data set whose records are instructions: to fail, hang or crash, as real files make decoders do."""
 
 import os
 import signal
@@ -12,33 +12,43 @@ from videofib.data.errors import DecodeError
 class Misbehave:
     """Writes a video's number into its sample; or fails, hangs, crashes, or dies the first time only."""
 
-    def __call__(self, record, chance, out):
-        deed = record.path.split()[0]
-        if deed == "bad":
+    def __call__(self, record, seed, out):
+        action = record.path.split()[0]
+        if action == "bad":
             raise DecodeError(f"{record.path}: not a video")
-        if deed == "hang":
+        if action == "hang":
             time.sleep(3600)
-        if deed == "crash-once" and not (mark := Path(record.path.split()[2])).exists():
+        if action == "crash-once" and not (mark := Path(record.path.split()[2])).exists():
             mark.touch()
-            deed = "crash"
-        if deed == "crash":
+            action = "crash"
+        if action == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
-        if deed == "bug":
-            raise KeyError("a mistake in the code")
-        if deed == "slow":
+        if action == "bug":
+            raise KeyError("an error in the code")
+        if action == "slow":
             time.sleep(0.2)
         out.fill_(record.label)
 
 
+class CannotStart(Misbehave):
+    """Ends the process that receives it."""
+
+    def __setstate__(self, state):
+        os._exit(3)
+
+    def __getstate__(self):
+        return {"not": "empty"}
+
+
 class Videos:
-    """Key i asks for record i; where that fails, for those after it."""
+    """Key i is record i or, where that fails, one of those after it."""
 
     shape = (1, 3, 2, 4, 4)
 
-    def __init__(self, *deeds):
+    def __init__(self, *actions):
         self.records = [
-            SimpleNamespace(path=f"{deed} {i}" if " " not in deed else deed, video_id=f"v{i}", label=i)
-            for i, deed in enumerate(deeds)
+            SimpleNamespace(path=f"{action} {i}" if " " not in action else action, video_id=f"v{i}", label=i)
+            for i, action in enumerate(actions)
         ]
         self.read = Misbehave()
 

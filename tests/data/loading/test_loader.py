@@ -1,4 +1,4 @@
-"""The loader's promises: order, no sample lost to a broken one, memory that is used again."""
+"""The loader: batches in order, no sample lost to a broken video, memory that is reused."""
 
 import gc
 import logging
@@ -6,19 +6,20 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.data.loading.misbehaving import Videos
+from tests.data.loading.misbehaving import CannotStart, Videos
 from videofib.data.loading.loader import VideoLoader
-from videofib.data.loading.shared_memory import Slots
+from videofib.data.loading.shared_memory import BatchBuffers
 from videofib.data.loading.workers import WorkerError
 
 
 @pytest.fixture
 def make_loader():
-    """Loaders with two workers, which are ended with the test."""
+    """Loaders with two workers, which are closed after the test."""
     loaders = []
 
     def make(dataset, keys=None, batch_size=3, **options):
@@ -36,7 +37,7 @@ def labels(batches):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
-def test_batches_come_in_the_order_of_the_keys_whoever_is_slow(make_loader, num_workers):
+def test_batches_come_in_the_order_of_the_keys_even_if_a_read_is_slow(make_loader, num_workers):
     loader = make_loader(Videos("slow", *["good"] * 6), num_workers=num_workers)
     for _ in range(2):
         found = [(batch["labels"].tolist(), batch["views"][:, 0, 0, 0, 0, 0].tolist()) for batch in loader]
@@ -59,16 +60,16 @@ def test_a_hanging_read_costs_its_worker_and_nothing_else(make_loader, caplog):
     assert caplog.text.count("hang 1") == 1
 
 
-def test_a_crash_is_forgiven_once(make_loader, tmp_path, caplog):
-    deed = f"crash-once 1 {tmp_path / 'crashed'}"
-    batches = list(make_loader(Videos("good", deed, "crash", "good")))
+def test_a_read_that_crashes_once_is_tried_again(make_loader, tmp_path, caplog):
+    action = f"crash-once 1 {tmp_path / 'crashed'}"
+    batches = list(make_loader(Videos("good", action, "crash", "good")))
     assert labels(batches) == [[0, 1, 3], [3]]
     assert batches[0]["failures"] == [("v2", "crash 2: the process that read it died twice (signal SIGSEGV)")]
     assert "crash 2" in caplog.text
     assert "crash-once" not in caplog.text
 
 
-def test_a_worker_that_somebody_kills_loses_no_sample(make_loader):
+def test_a_killed_worker_loses_no_sample(make_loader):
     loader = make_loader(Videos(*["slow"] * 8), batch_size=4)
     batches = iter(loader)
     next(batches)
@@ -78,7 +79,7 @@ def test_a_worker_that_somebody_kills_loses_no_sample(make_loader):
 
 
 def test_a_stopped_worker_is_replaced(make_loader):
-    """SIGSTOP is as near as a test comes to a decoder that hangs in the kernel: no code of the worker runs."""
+    """SIGSTOP is the closest a test gets to a decoder that hangs in the kernel: no code of the worker runs."""
     loader = make_loader(Videos(*["slow"] * 4), batch_size=1, num_workers=1, time_limit=1.0)
     batches = iter(loader)
     next(batches)
@@ -88,7 +89,7 @@ def test_a_stopped_worker_is_replaced(make_loader):
     assert loader._workers._workers[0].process.pid != worker
 
 
-def test_what_cannot_be_read_is_replaced_and_named_in_its_batch(make_loader):
+def test_unreadable_videos_are_replaced_and_named_in_their_batch(make_loader):
     batches = list(make_loader(Videos("good", "bad", "good", "bad", "good"), batch_size=2))
     assert labels(batches) == [[0, 2], [2, 4], [4]]
     assert [batch["failures"] for batch in batches] == [
@@ -100,9 +101,16 @@ def test_what_cannot_be_read_is_replaced_and_named_in_its_batch(make_loader):
         list(make_loader(Videos("bad", "bad")))
 
 
-def test_a_mistake_in_the_code_is_not_taken_for_a_bad_video(make_loader):
-    with pytest.raises(WorkerError, match=r"(?s)bug 1.*KeyError: 'a mistake in the code'"):
+def test_an_error_in_the_code_is_not_taken_for_a_bad_video(make_loader):
+    with pytest.raises(WorkerError, match=r"(?s)bug 1.*KeyError: 'an error in the code'"):
         list(make_loader(Videos("good", "bug")))
+
+
+def test_workers_that_cannot_start_are_reported_and_not_restarted_forever(make_loader):
+    dataset = Videos("good", "good")
+    dataset.read = CannotStart()
+    with pytest.raises(WorkerError, match=r"end before they read the first one \(exit code 3\)"):
+        list(make_loader(dataset))
 
 
 def test_stopping_early_does_not_disturb_the_next_pass(make_loader):
@@ -123,31 +131,54 @@ def test_two_passes_at_once_do_not_disturb_each_other(make_loader):
     assert [batch["labels"][0].item() for batch in second] == [100, 200, 300, 400]
 
 
-def test_a_batch_stays_as_it_is_while_anybody_holds_a_part_of_it(make_loader):
+def test_a_batch_is_not_overwritten_while_a_view_of_it_exists(make_loader):
     loader = make_loader(Videos(*["good"] * 12), batch_size=2)
     kept = [batch["views"][1, 0, 0] for _ in range(3) for batch in loader]  # views of views
     assert [part.unique().tolist() for part in kept] == [[i] for i in range(1, 12, 2)] * 3
 
 
-def test_memory_is_used_again(make_loader):
+def test_memory_is_reused(make_loader):
     loader = make_loader(Videos(*["good"] * 12), batch_size=2)
     for _ in range(5):
         for batch in loader:  # noqa: B007
             pass
-    assert len(loader._slots._maps) <= 5
-    slots = Slots((2, 3))
-    number, batch = slots.take()
+    assert len(loader._buffers._maps) <= 5
+    buffers = BatchBuffers((2, 3))
+    number, batch = buffers.acquire()
     row = batch[0]
     del batch
     gc.collect()
-    assert slots.take()[0] != number
+    assert buffers.acquire()[0] != number
     del row
     gc.collect()
-    assert slots.take()[0] == number
-    assert torch.equal(slots.take()[1].fill_(7), torch.full((2, 3), 7.0))
-    slots.close()
+    assert buffers.acquire()[0] == number
+    assert torch.equal(buffers.acquire()[1].fill_(7), torch.full((2, 3), 7.0))
+    buffers.close()
 
 
-def test_a_sampler_without_length_is_refused():
+def alive(pids):
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes through /proc, which only Linux has")
+def test_closing_a_loader_ends_its_workers_and_a_later_pass_starts_new_ones():
+    with VideoLoader(Videos(*["good"] * 6), range(6), 2, num_workers=2) as loader:
+        loader.close()  # without workers yet
+        for _ in range(2):
+            batches = iter(loader)
+            assert next(batches)["labels"].tolist() == [0, 1]
+            pids = [worker.process.pid for worker in loader._workers._workers.values()]
+            assert alive(pids) == pids
+            loader.close()
+            loader.close()
+            assert alive(pids) == []
+            with pytest.raises(WorkerError, match="the loader was closed before this pass over its videos ended"):
+                list(batches)
+        assert labels(loader) == [[0, 1], [2, 3], [4, 5]]
+        pids = [worker.process.pid for worker in loader._workers._workers.values()]
+    assert alive(pids) == []
+
+
+def test_a_sampler_without_a_length_is_refused():
     with pytest.raises(TypeError, match="generator"):
         VideoLoader(Videos("good"), (i for i in range(3)), 1)

@@ -1,39 +1,39 @@
-"""The long cycle: which epochs get which clips, that workers follow, and that a run goes on within a stretch."""
+"""The long cycle: the clips of each epoch, workers that follow it, and resuming within a stage."""
 
 import pytest
 import torch
 
 from tests.data.lists.test_shards import files  # noqa: F401, a fixture
-from videofib.config.defaults import ConfigError, load_config
-from videofib.data.loading.multigrid import Stretch, long_cycle, stretch_at
+from videofib.config import ConfigError, load_config
+from videofib.data.loading.multigrid import MultigridStage, long_cycle, stage_at
 from videofib.run.loaders import build_train_loader
 from videofib.run.training import recipe_from_config
 
 FACTORS = load_config().MULTIGRID.LONG_CYCLE_FACTORS
 
 
-def test_stretches_by_hand():
+def test_stages_by_hand():
     assert long_cycle(FACTORS, 60, 8, 224, patch_size=16) == [
-        Stretch(0, 2, 160, 8),  # 224 · 0.707 = 158.4, 9.9 patches
-        Stretch(15, 4, 160, 4),
-        Stretch(30, 4, 224, 2),
-        Stretch(45, 8, 224, 1),
+        MultigridStage(0, 2, 160, 8),  # 224 · 0.707 = 158.4, 9.9 patches
+        MultigridStage(15, 4, 160, 4),
+        MultigridStage(30, 4, 224, 2),
+        MultigridStage(45, 8, 224, 1),
     ]
-    assert [stretch.num_frames for stretch in long_cycle(FACTORS, 5, 4, 32, tubelet_size=2)] == [2, 2, 2, 4]
+    assert [stage.num_frames for stage in long_cycle(FACTORS, 5, 4, 32, tubelet_size=2)] == [2, 2, 2, 4]
     uneven = long_cycle(FACTORS, 5, 4, 32)
-    assert [stretch_at(uneven, epoch) for epoch in (0, 1, 1.99, 2, 3, 4, 4.5)] == [0, 1, 1, 2, 3, 3, 3]
+    assert [stage_at(uneven, epoch) for epoch in (0, 1, 1.99, 2, 3, 4, 4.5)] == [0, 1, 1, 2, 3, 3, 3]
 
 
 @pytest.mark.parametrize(
     ("factors", "epochs", "message"),
     [
-        (FACTORS, 3, "4 stretches need as many epochs, and there are 3"),
+        (FACTORS, 3, "4 stages need as many epochs, and there are 3"),
         ([[0.5, 1.5]], 3, "above 0 and at most 1"),
         ([[0.5]], 3, "pairs"),
         ([], 3, "pairs"),
     ],
 )
-def test_factors_that_cannot_be_are_named(factors, epochs, message):
+def test_impossible_factors_are_refused(factors, epochs, message):
     with pytest.raises(ValueError, match=message):
         long_cycle(factors, epochs, 8, 224)
 
@@ -62,7 +62,7 @@ def read(loader, epoch, step=0):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_clips_and_batches_follow_the_epoch_and_any_step_can_be_gone_on_from(files, workers):  # noqa: F811
+def test_clips_and_batches_follow_the_epoch_and_any_step_can_be_resumed(files, workers):  # noqa: F811
     loader = build_train_loader(config(files, **{"DATA_LOADER.NUM_WORKERS": workers}))
     epochs = [read(loader, epoch) for epoch in range(4)]
     small, full = (8, 1, 3, 2, 24, 24), (2, 1, 3, 4, 32, 32)  # 1 / (0.5 · 0.75²) = 3.6, so four times the batch
@@ -92,10 +92,10 @@ def test_learning_rates_follow_the_batches(files):  # noqa: F811
     assert [lr_at(epoch) for epoch in (0, 1, 1.999, 2, 3)] == pytest.approx([0.4, 0.3, 0.2001, 0.05, 0.025])
 
 
-def test_what_does_not_go_with_it_is_named(files):  # noqa: F811
-    with pytest.raises(ConfigError, match="needs a model that takes clips of any size; X3D_S is"):
+def test_incompatible_settings_are_refused(files):  # noqa: F811
+    with pytest.raises(ConfigError, match="needs a model that takes clips of any size, and X3D_S does not"):
         config(files, **{"MODEL.MODEL_NAME": "X3D_S"})
-    with pytest.raises(ConfigError, match="teacher takes clips of one size"):
+    with pytest.raises(ConfigError, match="the teacher of DISTILL takes clips of one size"):
         config(files, **{"DISTILL.CONFIG": "a", "DISTILL.CHECKPOINT": "b"})
     with pytest.raises(ConfigError, match=r"MULTIGRID.LONG_CYCLE_FACTORS: .*there are 1"):
         build_train_loader(config(files, **{"SOLVER.MAX_EPOCH": 1}))

@@ -1,4 +1,4 @@
-"""Reading frames: what is promised beyond the frames being the right ones (see test_frame_truth.py)."""
+"""Reading frames: everything besides which frames they are (see test_frame_truth.py)."""
 
 import pickle
 import shutil
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.pairs import every_pair, every_value
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.video import decord_reader
 from videofib.data.video.decode import Estimate, estimate, probe, random_access_is_right, read_frames
@@ -33,10 +34,15 @@ def values(frames):
     return np.round(frames.mean((1, 2, 3)) / 8).astype(int).tolist()
 
 
-@pytest.mark.parametrize("backend", ["auto", "decord", "pyav"])
-@pytest.mark.parametrize("random_access", [False, True])
-@pytest.mark.parametrize("indices", [[0], [29], [3, 1, 2], [5, 5, 5], [29, 0, 29, 14], range(30), np.array([7, 2])])
-def test_frames_come_in_the_order_asked(video, backend, random_access, indices):
+@pytest.mark.parametrize(
+    ("backend", "random_access", "indices"),
+    every_pair(
+        ["auto", "decord", "pyav"],
+        [False, True],
+        [[0], [29], [3, 1, 2], [5, 5, 5], [29, 0, 29, 14], range(30), np.array([7, 2])],
+    ),
+)
+def test_frames_come_in_the_requested_order(video, backend, random_access, indices):
     frames = read_frames(video, indices, random_access=random_access, backend=backend)
     assert frames.dtype == np.uint8
     assert frames.shape == (len(indices), 48, 64, 3)
@@ -45,8 +51,8 @@ def test_frames_come_in_the_order_asked(video, backend, random_access, indices):
 
 @pytest.mark.parametrize("backend", ["auto", "decord", "pyav"])
 @pytest.mark.parametrize("random_access", [False, True])
-def test_a_frame_beyond_the_end_says_how_many_there_are(video, backend, random_access):
-    with pytest.raises(FrameIndexError, match="frame 30 was asked for") as caught:
+def test_the_error_of_a_frame_beyond_the_end_has_the_number_of_frames(video, backend, random_access):
+    with pytest.raises(FrameIndexError, match="frame 30 was requested") as caught:
         read_frames(video, [0, 30], random_access=random_access, backend=backend)
     assert caught.value.num_frames == COUNT
     assert pickle.loads(pickle.dumps(caught.value)).num_frames == COUNT  # as it travels between processes
@@ -66,7 +72,7 @@ def test_bad_arguments_are_refused(video, indices, options, message):
         read_frames(video, indices, **options)
 
 
-def test_probe_tells_what_was_written(video):
+def test_probe_finds_what_was_written(video):
     info = probe(video)
     assert (info.num_frames, info.width, info.height, info.codec, info.rotation) == (COUNT, 64, 48, "h264", 0)
     assert (info.fps, info.duration, info.damaged) == (pytest.approx(25), pytest.approx(1.2), "")
@@ -176,19 +182,19 @@ def test_rates_that_containers_misstate_are_measured(shared_data):
     assert probe(hostile / "fps_1.mp4").fps == pytest.approx(1)
 
 
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda path: None, "no such file"),
-        (lambda path: path.mkdir(), "a directory"),
-        (lambda path: path.touch(), "the file is empty"),
-        (lambda path: path.write_text("<html>404</html>" * 40), "cannot be opened as video|not a video"),
-        (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)), "cannot be opened as video|not a video"),
-        (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n"), "cannot be opened|not a video"),
-    ],
-)
-@pytest.mark.parametrize("name", ["a.mp4", "a.txt", "a.m3u8", "file:a.mp4", "a.jpg"])
-def test_what_is_no_video_is_refused_with_a_reason(tmp_path, make, reason, name):
+NOT_VIDEOS = [  # how the file is made, and the reason that the error gives
+    (lambda path: None, "no such file"),
+    (lambda path: path.mkdir(), "a directory"),
+    (lambda path: path.touch(), "the file is empty"),
+    (lambda path: path.write_text("<html>404</html>" * 40), "cannot be opened as video|not a video"),
+    (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)), "cannot be opened as video|not a video"),
+    (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n"), "cannot be opened|not a video"),
+]
+
+
+@pytest.mark.parametrize(("file", "name"), every_value(NOT_VIDEOS, ["a.mp4", "a.txt", "a.m3u8", "file:a.mp4", "a.jpg"]))
+def test_what_is_not_a_video_is_refused_with_a_reason(tmp_path, file, name):
+    make, reason = file
     make(tmp_path / name)
     for read in (probe, estimate, random_access_is_right, lambda path: read_frames(path, [0])):
         with pytest.raises(DecodeError, match=reason) as caught:
@@ -196,14 +202,14 @@ def test_what_is_no_video_is_refused_with_a_reason(tmp_path, make, reason, name)
         assert name in str(caught.value)
 
 
-def test_real_images_and_text_art_are_no_videos(tmp_path):
+def test_images_and_text_are_not_videos(tmp_path):
     from PIL import Image
 
     for name in ("a.jpg", "jpeg_as.mp4", "a.png"):
         Image.new("RGB", (64, 48)).save(tmp_path / name, format="PNG" if name.endswith("png") else "JPEG")
         with pytest.raises(DecodeError, match="not a video"):
             probe(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("plain text\n" * 200)  # FFmpeg would show it as a film of letters
+    (tmp_path / "notes.txt").write_text("plain text\n" * 200)  # FFmpeg would decode it as a video of letters
     with pytest.raises(DecodeError, match=r"not a video|cannot be opened"):
         probe(tmp_path / "notes.txt")
 

@@ -1,7 +1,7 @@
-"""``read_frames`` returns the frames asked for, on real videos of many codecs, measured against decoding in order.
+"""``read_frames`` returns the requested frames, on real videos of many codecs, compared with decoding in order.
 
-The same reads are made with decord where that is proven, and with decord alone, which gets a part of these files wrong
-without an error: that shows both why videofib does not trust it and that this comparison can fail.
+The same reads are made with decord where that is proven, and with decord alone, which reads some of these files wrong
+without an error: this shows both why videofib does not trust it and that the comparison can fail.
 """
 
 import random
@@ -34,7 +34,7 @@ def truth(path, wanted=None):
                     frames[count] = np.rot90(image, first.rotation // 90 % 4)
                 count += 1
         except av.FFmpegError:
-            pass  # up to the break
+            pass  # up to the first error
     return frames, count
 
 
@@ -97,7 +97,7 @@ def test_hostile_videos(shared_data):
     assert len(wrong) < len(paths) / 2
 
 
-def test_hostile_files_that_are_no_videos(shared_data):
+def test_hostile_files_that_are_not_videos(shared_data):
     for name in sorted(NOT_VIDEOS):
         assert (shared_data / "hostile" / name).exists()
         with pytest.raises(DecodeError, match=name):

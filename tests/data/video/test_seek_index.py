@@ -1,4 +1,4 @@
-"""Where to enter a video: the arithmetic, by hand."""
+"""Where decoding may start in a video: the arithmetic, by hand."""
 
 import pytest
 
@@ -9,7 +9,7 @@ def video(times, keys, hidden=()):
     return [Stored(time, number in keys, number not in hidden) for number, time in enumerate(times)]
 
 
-#                 0  1  2  3 |4  5  6  7 |8  9      packet 4 opens a group that leans on the one before
+#                 0  1  2  3 |4  5  6  7 |8  9      packet 4 opens a group that refers to the one before
 OPEN_AND_CLOSED = video([0, 3, 1, 2, 6, 4, 5, 7, 8, 9], {0, 4, 8})
 
 
@@ -47,7 +47,7 @@ def test_frames_that_an_edit_list_cuts_away_are_not_counted():
         ([], "no packets"),
         (video([0, 1], {0, 1}, hidden={0, 1}), "none is shown"),
         (video([0, None, 2], {0}), "a time is unknown"),
-        (video([0, 1, 1], {0}), "a time comes twice"),
+        (video([0, 1, 1], {0}), "a time occurs twice"),
         (video([0, 1, 2], {1}), "frames before the first keyframe do not decode"),
         (video([2, 0, 1, 3], {0}), "frames shown before the first keyframe do not decode"),
     ],
@@ -56,6 +56,6 @@ def test_videos_whose_times_do_not_number_their_frames_have_no_index(packets, wh
     assert build(packets) is None, why
 
 
-def test_order_of_storing_and_showing():
+def test_storage_order_and_presentation_order():
     assert ascending(video([0, 1, 5], {0}))
     assert not ascending(OPEN_AND_CLOSED)

@@ -1,4 +1,4 @@
-"""Entering real videos at keyframes: exactly the frames that reading in order gives, or none."""
+"""Reading real videos from keyframes: exactly the frames that reading in order returns, or none."""
 
 import random
 from fractions import Fraction
@@ -14,7 +14,7 @@ from videofib.data.video.pyav_reader import open_in_order
 from videofib.data.video.seeking_reader import read_seeking
 from videofib.prep.encode import write_video
 
-# Packets that are no frames, no frames' times, or damage: only reading in order tells what their frames are.
+# Packets that are no frames, no frames' times, or damage: only reading in order finds their frames.
 IN_ORDER_ONLY = {
     *("bitflips.avi", "bitflips_mdat.mp4", "truncated_60pct.avi", "truncated_faststart.mp4"),
     *("codec_vp8.webm", "resolution_change.ts", "short_1frame.mp4", "short_2frame.mp4"),
@@ -122,7 +122,7 @@ def test_videos_too_large_to_keep_are_read_twice(video, monkeypatch):
     ("name", "believed"),
     [("codec_h264.mp4", False), ("codec_hevc.mp4", True), ("codec_flv1.flv", True), ("codec_wmv2.wmv", True)],
 )
-def test_marks_of_keyframes_that_lie_are_noticed(shared_data, tmp_path, name, believed):
+def test_wrong_keyframe_flags_are_noticed(shared_data, tmp_path, name, believed):
     def all_keys(packet, number):
         packet.is_keyframe = True
 
@@ -150,7 +150,7 @@ def test_a_size_that_changes_midway_is_left_to_reading_in_order(tmp_path):
     assert read_frames(tmp_path / "a.mkv", [7]).shape == (1, 48, 64, 3)
 
 
-def test_times_that_lie_are_noticed(video, tmp_path):
+def test_wrong_times_are_noticed(video, tmp_path):
     def swapped(packet, number):
         packet.pts = packet.dts + 2 * packet.duration + packet.duration * {28: 1, 29: -1}.get(number, 0)
 

@@ -1,4 +1,4 @@
-"""torchcodec, where it is installed: the same frames, sizes and errors as from PyAV."""
+"""torchcodec, where it is installed: the same frames, sizes and errors as with PyAV."""
 
 import subprocess
 import sys
@@ -70,10 +70,10 @@ def test_parts_of_files_smaller_sizes_and_errors(shared_data, tmp_path):
         read_frames(shared_data / "hostile/text.avi", [0], backend="torchcodec")
 
 
-def test_where_it_is_missing_the_message_says_what_to_install(shared_data, monkeypatch):
+def test_without_torchcodec_the_message_says_what_to_install(shared_data, monkeypatch):
     monkeypatch.delitem(sys.modules, "decord", raising=False)
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
-    with pytest.raises(ImportError, match=r"pip install 'videofib\[torchcodec\]'.* or take the backend auto \("):
+    with pytest.raises(ImportError, match=r"pip install 'videofib\[torchcodec\]'.* or use the backend auto \("):
         read_frames(shared_data / "hostile/codec_h264.mp4", [0], backend="torchcodec")
 
 

@@ -1,4 +1,4 @@
-"""Weights out: what comes back from the official and the Hugging Face layout is what went in, bit for bit."""
+"""Exporting weights: the official and the Hugging Face layout give back the same bits."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_official_to_ours_to_official(attention_type, tmp_path, randomize):
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save({"epoch": 14, "model_state": state, "cfg": "text"}, tmp_path / "theirs.pyth")
     ours = TimeSformer(**TINY, attention_type=attention_type)
-    load_pretrained(ours, tmp_path / "theirs.pyth", strict=True, verbose=False)
+    load_pretrained(ours, tmp_path / "theirs.pyth", strict=True)
     content = torch.load(save_official(ours, tmp_path / "back.pyth", config="text"), weights_only=True)
     assert_same(content["model_state"], state)
     assert content["cfg"] == "text"
@@ -46,7 +46,7 @@ def test_hugging_face_to_ours_to_hugging_face(attention_type, tmp_path, randomiz
     theirs = randomize(TimesformerForVideoClassification(config))
     theirs.save_pretrained(tmp_path / "theirs")
     ours = TimeSformer(**TINY, attention_type=attention_type).eval()
-    assert load_pretrained(ours, tmp_path / "theirs", strict=True, verbose=False).is_exact
+    assert load_pretrained(ours, tmp_path / "theirs", strict=True).is_exact
     save_hugging_face(ours, tmp_path / "back", class_names=list(names.values()))
     assert_same(
         load_file(tmp_path / "back" / "model.safetensors"), load_file(tmp_path / "theirs" / "model.safetensors")
@@ -63,17 +63,17 @@ def test_hugging_face_to_ours_to_hugging_face(attention_type, tmp_path, randomiz
     assert torch.equal(back(video).logits, theirs(video).logits)
 
 
-def test_a_sparse_model_is_written_with_a_note_and_read_with_a_report(tmp_path, randomize):
+def test_an_export_notes_sparse_attention_and_loading_reports_the_difference(tmp_path, randomize):
     options = dict(TINY, attention_type="joint_space_time")
-    sparse = dict(joint_attention="fibottention", fibottention={"variant": "modified"})
+    sparse = dict(joint_attention="fibottention", mixer_options={"fibottention": {"variant": "modified"}})
     model = randomize(TimeSformer(**options, **sparse))
     save_hugging_face(model, tmp_path / "hf")
     save_official(model, tmp_path / "official.pyth")
-    settings = {"joint": "fibottention", "token_order": "hwt", "variant": "modified"}
+    settings = {"joint": "fibottention", "variant": "modified", "token_order": "hwt"}
     note = json.loads((tmp_path / "hf" / "config.json").read_text())["videofib"]
     assert note["attention"] == settings
     assert "sparse" in note["note"]
-    TimesformerForVideoClassification.from_pretrained(tmp_path / "hf")  # reads over it
+    TimesformerForVideoClassification.from_pretrained(tmp_path / "hf")  # ignores it
     for source in (tmp_path / "hf", tmp_path / "official.pyth"):
         assert load_pretrained(TimeSformer(**options, **sparse), source, strict=True).is_exact
         report = load_pretrained(TimeSformer(**options), source)
@@ -99,14 +99,14 @@ def test_a_model_that_the_layout_cannot_hold_is_refused(change, named, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_hugging_face_has_no_rectangles_nor_other_names_than_classes(tmp_path):
+def test_hugging_face_takes_square_frames_and_one_name_a_class_only(tmp_path):
     with pytest.raises(CheckpointError, match="32x48"):
         save_hugging_face(TimeSformer(**TINY | dict(img_size=(32, 48))), tmp_path)
     with pytest.raises(CheckpointError, match="got 2 class names for 5 classes"):
         save_hugging_face(TimeSformer(**TINY), tmp_path, class_names=["a", "b"])
 
 
-def test_a_file_in_the_way_is_named(tmp_path):
+def test_a_path_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for save in (save_official, save_hugging_face):
         with pytest.raises(CheckpointError, match="cannot write"):

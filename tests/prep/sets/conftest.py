@@ -1,11 +1,10 @@
 """Fixtures for tests of preparation scripts."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.prep.encode import write_video
 
 
@@ -43,10 +42,7 @@ def run_script(tmp_path):
 
     def run(module, *options, check=True):
         name = module.__name__.rpartition(".")[2]
-        command = [sys.executable, "-m", "videofib.cli", "prep", name, "--videos", str(tmp_path / "raw"), "--jobs", "1"]
-        command += ["--out", str(tmp_path / "out"), *map(str, options)]
-        result = subprocess.run(command, check=False, capture_output=True, text=True)
-        assert not check or result.returncode == 0, result.stderr
-        return result
+        words = [name, "--videos", tmp_path / "raw", "--jobs", "1", "--out", tmp_path / "out", *options]
+        return call(main, words, check=check)
 
     return run

@@ -1,4 +1,4 @@
-"""Diving48's JSON lists; official files were not at hand, so all are made here."""
+"""Diving48's JSON lists; no official files were available, so all are made here."""
 
 import json
 
@@ -41,8 +41,8 @@ def test_labels_count_from_0_and_the_vocabulary_names_them(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"train": [("a", 48)]}, r"V2_train\.json: entry 1: label 48 is none of 0 to 47"),
-        ({"train": [("a", True)]}, r"label True is none of"),
+        ({"train": [("a", 48)]}, r"V2_train\.json: entry 1: label 48 is not from 0 to 47"),
+        ({"train": [("a", True)]}, r"label True is not from"),
         ({"train": [("a", 1), ("a", 1)]}, r"V2_train\.json: entry 2: 'a\.mp4' is listed twice"),
         ({"test": [("-a_00000", 0)]}, r"V2_test\.json: entry 1: '-a_00000\.mp4' is listed twice"),
         ({"test": [("../x", 1)]}, r"V2_test\.json: entry 1: the name '\.\./x' is refused"),

@@ -33,7 +33,7 @@ def test_without_options_everything_is_for_training(tmp_path):
     assert sorted(notes["ignored"]) == ["a/folder", "a/note.txt", "stray.mp4"]
 
 
-def test_without_groups_every_class_gives_its_share(tmp_path):
+def test_without_groups_the_same_fraction_of_every_class_is_held_out(tmp_path):
     touch(tmp_path, *(f"{label}/{i}.mp4" for label, count in (("a", 10), ("b", 20)) for i in range(count)))
     items, _, _ = read_root(tmp_path, val_fraction=0.2)
     assert Counter(item.label for item in items if "val" in item.splits) == {0: 2, 1: 4}
@@ -43,7 +43,7 @@ def test_without_groups_every_class_gives_its_share(tmp_path):
     assert names_of(read_root(tmp_path, val_fraction=0.2, seed=1)[0], "val") != names_of(items, "val")
 
 
-def test_whole_groups_are_held_out(tmp_path):
+def test_entire_groups_are_held_out(tmp_path):
     touch(tmp_path, *(f"{label}/v_g{g}_c{c}.mp4" for label in "abc" for g in range(10) for c in range(3)))
     items, _, _ = read_root(tmp_path, val_fraction=0.3, group_regex=r"_g(\d+)_")
     groups = {split: {re.search(r"_g\d+_", name)[0] for name in names_of(items, split)} for split in ("train", "val")}
@@ -79,21 +79,21 @@ def test_a_divided_folder_keeps_its_division(tmp_path):
     [
         ({"val_fraction": 1.5}, "--val-fraction is 1.5"),
         ({"val_groups": ["x"]}, "--val-groups needs --group-regex"),
-        ({"val_groups": ["x"], "group_regex": "^(.)", "val_fraction": 0.5}, "does not go with --val-fraction"),
+        ({"val_groups": ["x"], "group_regex": "^(.)", "val_fraction": 0.5}, "cannot be used with --val-fraction"),
         ({"val_groups": ["x"], "group_regex": "^(.)"}, r"\['x'\] do not occur; the groups are \['1', '2'\]"),
         ({"val_fraction": 0.5, "group_regex": "^g"}, "does not match a/1.mp4"),
-        ({"val_fraction": 0.5, "group_regex": "("}, "is no regular expression"),
+        ({"val_fraction": 0.5, "group_regex": "("}, "is not a regular expression"),
     ],
 )
-def test_options_that_do_not_fit_are_told(tmp_path, options, message):
+def test_options_that_do_not_apply_are_refused(tmp_path, options, message):
     touch(tmp_path, "a/1.mp4", "a/2.mp4")
     with pytest.raises(PrepareError, match=message):
         read_root(tmp_path, **options)
 
 
-def test_folders_that_do_not_fit_are_told(tmp_path):
+def test_unusable_folders_are_refused(tmp_path):
     with pytest.raises(PrepareError, match="no folders of classes"):
         read_root(tmp_path)
     touch(tmp_path, "train/a/1.mp4")
-    with pytest.raises(PrepareError, match="divided already"):
+    with pytest.raises(PrepareError, match="is already divided"):
         read_root(tmp_path, val_fraction=0.5)

@@ -1,20 +1,18 @@
 """HMDB51's 153 official files and its odd names."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.lists.manifest import SPLITS, load_split
 from videofib.data.video.decode import probe
 from videofib.prep.command import read_splits
 from videofib.prep.prepare import PrepareError
 from videofib.prep.sets import hmdb51
-
-SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 ODD = "(HQ)_Rock_Climbing_-_Free_Solo_Speed_Climb_-_Dan_Osman_climb_f_cm_np1_le_med_2.avi"
 
@@ -45,7 +43,7 @@ def test_all_splits_together(shared_data):
     )  # of 6766 files, some of which no split uses
 
 
-def test_splits_that_contradict_each_other_are_told(tmp_path):
+def test_splits_that_contradict_each_other_are_refused(tmp_path):
     for number in (1, 2, 3):
         (tmp_path / f"wave_test_split{number}.txt").write_text("a.avi 1\n")
     (tmp_path / "run_test_split1.txt").write_text("b.avi 1\n")
@@ -54,15 +52,15 @@ def test_splits_that_contradict_each_other_are_told(tmp_path):
 
 
 def test_names_with_brackets_and_signs_are_found_and_prepared(shared_data, tmp_path):
-    """These files are also the ones in which decord, after a seek, returns other frames than asked for."""
+    """These files are also the ones in which decord, after a seek, returns wrong frames."""
     annotations = tmp_path / "annotations"
     annotations.mkdir()
     raw = shared_data / "samples/hmdb51"
     names = {"climb": ODD, "golf": "Golf_Tips_-_Hit_The_Driver_300+_Yards!!!_golf_f_nm_np1_fr_med_0.avi"}
     for use, (label, name) in enumerate(names.items(), 1):
         (annotations / f"{label}_test_split3.txt").write_text(f"{name} {use} \nunused.avi 0 \n")
-    script = [sys.executable, str(SCRIPTS / "hmdb51.py"), "--annotations", str(annotations), "--split", "3"]
-    subprocess.run([*script, "--videos", str(raw), "--out", str(tmp_path / "out")], check=True, capture_output=True)
+    words = ["hmdb51", "--annotations", annotations, "--split", "3", "--videos", raw, "--out", tmp_path / "out"]
+    call(main, words, check=True)
     (train,), (test,) = load_split(tmp_path / "out", "train"), load_split(tmp_path / "out", "test")
     assert train.video_id == f"videos/climb/{Path(ODD).stem}.mp4"
     assert (train.label, test.label) == (0, 1)

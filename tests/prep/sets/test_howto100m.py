@@ -33,7 +33,7 @@ def test_classes_are_categories_and_rows_without_one_are_named(tmp_path):
     assert (second.classes, second.notes["without_category_2"]) == (["Recipes"], ["x_1.mp4", "nocat.mp4"])
 
 
-def test_whole_tasks_are_held_out(tmp_path):
+def test_entire_tasks_are_held_out(tmp_path):
     rows = [f"v{i},Food,Recipes,1,{i % 200}" for i in range(2000)]
     listing = howto100m.read_annotations(write(tmp_path, rows), val_fraction=0.2)
     sides = {}
@@ -59,7 +59,7 @@ def test_bad_files_are_named_with_the_line(tmp_path, header, rows, message):
         howto100m.read_annotations(write(tmp_path, rows, header))
 
 
-def test_a_missing_file_and_an_impossible_share_are_told(tmp_path):
+def test_a_missing_file_and_an_impossible_fraction_are_refused(tmp_path):
     with pytest.raises(PrepareError, match=r"nowhere\.csv cannot be read"):
         howto100m.read_annotations(tmp_path / "nowhere.csv")
     with pytest.raises(PrepareError, match="--val-fraction is 1"):

@@ -1,17 +1,15 @@
 """Kinetics' csv files, and both ways of naming its clips."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.lists.manifest import SPLITS, load_split
 from videofib.prep.prepare import PrepareError
 from videofib.prep.sets import kinetics
-
-SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"
 
@@ -27,13 +25,13 @@ def test_official_counts(shared_data):
     assert listing.notes == {"unlabelled_lists": [], "listed_twice": []}
 
 
-def test_both_naming_habits_and_all_kinds_of_folders(shared_data, tmp_path):
+def test_both_naming_schemes_and_all_kinds_of_folders(shared_data, tmp_path):
     source, raw = shared_data / "hostile/short_7frame.mp4", tmp_path / "raw"
-    places = ["air_drumming/aaaaaaaaaaa.mp4", "air drumming/bbbbbbbbbbb_000010_000020.mkv", "-ccccccccc0.mp4"]
-    places += ["train/yoga/ddddddddddd_000001_000011.mp4", "yoga/eeeeeeeeeee.mp4"]
-    for place in places:
-        (raw / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source, raw / place)
+    names = ["air_drumming/aaaaaaaaaaa.mp4", "air drumming/bbbbbbbbbbb_000010_000020.mkv", "-ccccccccc0.mp4"]
+    names += ["train/yoga/ddddddddddd_000001_000011.mp4", "yoga/eeeeeeeeeee.mp4"]
+    for name in names:
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, raw / name)
     annotations = tmp_path / "annotations"
     annotations.mkdir()
     rows = ["air drumming,aaaaaaaaaaa,3,13,train", "air drumming,bbbbbbbbbbb,10,20,validate"]
@@ -42,9 +40,8 @@ def test_both_naming_habits_and_all_kinds_of_folders(shared_data, tmp_path):
     rows += ["yoga,fffffffffff,5,15,test", "yoga,eeeeeeeeeee,5,15,test"]
     (annotations / "b.csv").write_text(HEADER + "\r\n".join(rows), newline="")
     (annotations / "test.csv").write_text("youtube_id,time_start,time_end,split\nggggggggggg,0,10,test\n")
-    script = [sys.executable, str(SCRIPTS / "kinetics.py"), "--annotations", str(annotations), "--jobs", "2"]
-    command = [*script, "--videos", str(raw), "--out", str(tmp_path / "out")]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    words = ["kinetics", "--annotations", annotations, "--jobs", "2", "--videos", raw, "--out", tmp_path / "out"]
+    printed = call(main, words, check=True).stdout
 
     ids = {split: [Path(record.video_id).stem for record in load_split(tmp_path / "out", split)] for split in SPLITS}
     assert ids == {

@@ -1,13 +1,12 @@
-"""The motion data set: the movement is right, and nothing but the movement tells the class."""
+"""The motion data set: the movement is right, and nothing but the movement depends on the class."""
 
 import hashlib
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.video.decode import probe
 from videofib.prep.sets import motion
 from videofib.prep.sets.motion import (
@@ -21,8 +20,6 @@ from videofib.prep.sets.motion import (
     render,
     write_motion,
 )
-
-SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 SMALL = MotionSet(train_per_class=2, test_per_class=1, size=32)
 X, Y, ANGLE, SIZE = range(4)
@@ -48,7 +45,7 @@ def background_of(group, settings):
 
 
 @pytest.mark.parametrize("label", CLASSES)
-def test_only_the_coordinate_of_the_class_runs_and_in_its_direction(label):
+def test_only_the_coordinate_of_the_class_changes_and_in_its_direction(label):
     axis, direction = CLASSES[label]
     moved = steps(all_coordinates(label, count=40))
     others = [other for other in range(4) if other != axis]
@@ -60,7 +57,7 @@ def test_only_the_coordinate_of_the_class_runs_and_in_its_direction(label):
 
 
 @pytest.mark.parametrize("time", [0, 23, NUM_FRAMES - 1])
-def test_at_no_moment_do_place_and_angle_tell_the_class(time):
+def test_position_and_angle_do_not_depend_on_the_class_at_any_moment(time):
     for label in CLASSES:
         now = all_coordinates(label)[:, time]  # 400 draws: the mean's standard error is 0.014
         assert now[:, :SIZE].mean(0) == pytest.approx([0.5] * 3, abs=0.06), label
@@ -68,7 +65,7 @@ def test_at_no_moment_do_place_and_angle_tell_the_class(time):
         assert np.abs(np.corrcoef(now.T) - np.eye(4)).max() < 0.2, label
 
 
-def test_at_a_random_moment_size_does_not_tell_the_class():
+def test_size_at_a_random_moment_does_not_depend_on_the_class():
     quantiles = [np.quantile(all_coordinates(label)[..., SIZE], [0.05, 0.25, 0.5, 0.75, 0.95]) for label in CLASSES]
     assert np.ptp(quantiles, axis=0).max() < 0.05
     assert all_coordinates("Grow")[..., SIZE].min() >= 0
@@ -84,17 +81,17 @@ def test_the_middle_frames_of_all_classes_are_one_picture_but_for_size_and_other
         assert np.abs(clip[0].astype(int) - other[0]).mean() > 1
 
 
-def test_pictures_have_the_same_sprite_size_and_place_in_every_class():
+def test_pictures_have_the_same_sprite_size_and_position_in_every_class():
     settings, moments = MotionSet(size=32), [0, 12, 25, 37, 49]
-    places = [(group, number) for group in range(1, 13) for number in (1, 2, 3, 4)]
+    clip_numbers = [(group, number) for group in range(1, 13) for number in (1, 2, 3, 4)]
     backgrounds = {group: background_of(group, settings) for group in range(1, 13)}
     area, centre = {}, {}
     for label in CLASSES:
-        clips = [(group, render(MotionClip(label, group, number), settings)[moments]) for group, number in places]
+        clips = [(group, render(MotionClip(label, group, number), settings)[moments]) for group, number in clip_numbers]
         masks = np.stack([sprite_mask(frames, backgrounds[group]) for group, frames in clips])  # (clips, moments, H, W)
         area[label] = masks.mean((1, 2, 3))
         centre[label] = masks.mean((0, 1, 3)), masks.mean((0, 1, 2))
-    noise = np.std(area["MoveUp"]) * (2 / len(places)) ** 0.5
+    noise = np.std(area["MoveUp"]) * (2 / len(clip_numbers)) ** 0.5
     means = [values.mean() for values in area.values()]
     assert max(means) - min(means) < 4 * noise  # the range of eight means of one distribution is about 2.8 noise
     for rows, columns in centre.values():  # no class keeps to one part of the frame
@@ -123,7 +120,7 @@ def test_moving_sprites_move_on_the_torus_as_the_name_says():
         masks = sprite_mask(render(MotionClip(label, 5, 1), settings), background).astype(float)  # (T, H, W)
         rows, columns = (np.exp(2j * np.pi * np.arange(side) / side) for side in settings.shape)
         x, y = np.angle(masks.sum(1) @ columns), np.angle(masks.sum(2) @ rows)  # circular means
-        moved = np.array([np.unwrap(place)[-1] - place[0] for place in (x, y)]) / (2 * np.pi)
+        moved = np.array([np.unwrap(phase)[-1] - phase[0] for phase in (x, y)]) / (2 * np.pi)
         assert moved @ vector > 0.45, label
         assert np.abs(moved[1 - np.argmax(np.abs(vector))]) < 0.05, label
 
@@ -137,8 +134,8 @@ def test_rotation_turns_the_picture_the_way_the_name_says():
     for label, sign in [("RotateClockwise", 1), ("RotateCounterclockwise", -1)]:
         for number in (1, 2, 3, 4):
             clip = MotionClip(label, 5, number)
-            place = (coordinates(clip, 0)[0, 1::-1] * shape).round().astype(int)
-            frames = np.roll(render(clip, settings), shape // 2 - place, (1, 2)).astype(float)
+            centre = (coordinates(clip, 0)[0, 1::-1] * shape).round().astype(int)
+            frames = np.roll(render(clip, settings), shape // 2 - centre, (1, 2)).astype(float)
             before, after = frames[0], frames[4]  # 0.08 to 0.12 turns apart: 29 to 43 degrees
             errors = [np.abs(turned(before, angle) - after)[near].mean() for angle in angles]
             best = angles[int(np.argmin(errors))]
@@ -166,14 +163,14 @@ def digest(folder):
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_files_are_real_video_deterministic_and_mended_by_running_again(tmp_path, capsys):
+def test_files_are_deterministic_and_running_again_restores_them(tmp_path, capsys):
     write_motion(tmp_path / "a", SMALL, jobs=2)
     write_motion(tmp_path / "b", SMALL, jobs=1)
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
     info = probe(tmp_path / "a/videos/Grow/v_Grow_g01_c01.mp4")
     assert (info.num_frames, info.fps, info.width, info.height) == (NUM_FRAMES, FPS, 36, 32)
 
-    whole = digest(tmp_path / "a")
+    complete = digest(tmp_path / "a")
     untouched = (tmp_path / "a/videos/Grow/v_Grow_g01_c01.mp4").stat().st_mtime_ns
     (tmp_path / "a/videos/Shrink/v_Shrink_g02_c01.mp4").unlink()
     (tmp_path / "a/annotations/testlist01.txt").unlink()
@@ -181,7 +178,7 @@ def test_files_are_real_video_deterministic_and_mended_by_running_again(tmp_path
     capsys.readouterr()
     write_motion(tmp_path / "a", SMALL, jobs=1)
     assert "(1 written now)" in capsys.readouterr().out
-    assert digest(tmp_path / "a") == whole
+    assert digest(tmp_path / "a") == complete
     assert (tmp_path / "a/videos/Grow/v_Grow_g01_c01.mp4").stat().st_mtime_ns == untouched
 
 
@@ -197,10 +194,9 @@ def test_annotations_are_like_the_official_ones(tmp_path):
 
 def test_other_settings_do_not_mix_into_a_folder(tmp_path):
     write_motion(tmp_path, SMALL, jobs=1)
-    command = [sys.executable, str(SCRIPTS / "motion.py"), "--out", str(tmp_path), "--size", "34"]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = call(main, ["motion", "--out", tmp_path, "--size", "34"])
     assert result.returncode == 1
-    assert "take another --out" in result.stderr
+    assert "choose another --out" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -117,11 +117,11 @@ def test_actions_with_numbers_as_on_the_official_page(tmp_path, empty):
         ),
         ([f"{A}.avi"], {"version": 60, "protocol": "xset"}, "--version 60 has the protocols xsub and xview, not xset"),
         ([f"a/{A}_rgb.avi", f"b/{A}.mp4"], {}, rf"{A} twice, as a/{A}_rgb\.avi and as b/{A}\.mp4; move one"),
-        (["x.avi"], {}, r"named like S001C002P003R002A013_rgb\.avi .*names_not_understood: 1, as x\.avi"),
+        (["x.avi"], {}, r"named like S001C002P003R002A013_rgb\.avi .*names_not_understood: 1, such as x\.avi"),
         ([f"{A}.txt"], {}, r"no video under"),
     ],
 )
-def test_what_does_not_fit_is_told(empty, names, options, message):
+def test_errors_name_the_option_or_the_file(empty, names, options, message):
     with pytest.raises(PrepareError, match=message):
         ntu.plan(empty(*names), **{"version": 60, "protocol": "xsub", **options})
 

@@ -40,7 +40,7 @@ def test_folds(empty, test_view):
     assert [video.name for video in listing.videos if "test" in video.splits] == [f"a01_s01_e00_v0{test_view}.avi"]
 
 
-def test_names_that_do_not_fit_are_told(empty):
+def test_other_names_are_reported(empty):
     odd = ["a07/v01_s01_e00.avi", "a01/v04_s01_e00.avi", "a01/v01_s1_e00.avi", "a01/x.avi", "v01_s01_e00.avi"]
     videos = empty("a01/v01_s01_e00.avi", *odd)
     assert sorted(nucla.plan(videos).notes["names_not_understood"]) == sorted(odd)

@@ -64,7 +64,7 @@ def test_cross_view(empty):
     assert notes == {"not_in_cv2": [name("Laydown"), name(camera=0)]}
 
 
-def test_names_that_do_not_fit_are_told(empty):
+def test_other_names_are_reported(empty):
     odd = ["Fly_p03_r00_v02_c01.mp4", "Walk_p3_r00_v02_c01.mp4", "Walk_p03_r00_v02_c01_rgb.mp4", "note.avi"]
     videos = empty("mp4/" + name(), *odd)
     assert sorted(smarthome.plan(videos, protocol="cs").notes["names_not_understood"]) == sorted(odd)
@@ -73,8 +73,8 @@ def test_names_that_do_not_fit_are_told(empty):
         smarthome.plan(videos, protocol="cs")
 
 
-def test_a_folder_without_videos_of_the_protocol_is_told(empty):
-    with pytest.raises(PrepareError, match=r"no video under .* named like Cook.*; not_in_cv1: 1, as Laydown_p03"):
+def test_a_folder_without_videos_of_the_protocol_is_refused(empty):
+    with pytest.raises(PrepareError, match=r"no video under .* named like Cook.*; not_in_cv1: 1, such as Laydown_p03"):
         smarthome.plan(empty(name("Laydown")), protocol="cv1")
 
 

@@ -1,4 +1,4 @@
-"""Something-Something v2's official files, and the whole script on webm and mp4."""
+"""Something-Something v2's official files, and the full command on webm and mp4."""
 
 import json
 import shutil
@@ -69,13 +69,16 @@ def test_test_answers_make_a_test_set_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"train": [("1", "Throwing [something]")]}, r"train\.json: entry 1: 'Throwing \[something\]' is no template"),
+        (
+            {"train": [("1", "Throwing [something]")]},
+            r"train\.json: entry 1: 'Throwing \[something\]' is not a template",
+        ),
         ({"train": [("1", CLOSE), ("1", BEND)]}, r"train\.json: entry 2: '1\.webm' is listed twice"),
         ({"validation": [("1", CLOSE)]}, r"validation\.json: entry 1: '1\.webm' is listed twice"),
         ({"train": [("../x", CLOSE)]}, r"train\.json: entry 1: the name '\.\./x' is refused"),
         ({"train": [("a\nb", CLOSE)]}, r"entry 1: the name 'a\\nb' is refused"),
         ({"train": [(None, CLOSE)]}, r"entry 1: the name None is refused"),
-        ({"train": [("1", None)]}, r"entry 1: None is no template"),
+        ({"train": [("1", None)]}, r"entry 1: None is not a template"),
         (
             {"labels": {"Closing something": "0", "Bending something": "2"}},
             r"labels\.json: 2 classes, but none has .* 1",
@@ -87,7 +90,7 @@ def test_test_answers_make_a_test_set_of_their_own(tmp_path):
         ({"answers": "../7;Closing something\n"}, r"test-answers\.csv:1: the name '\.\./7' is refused"),
     ],
 )
-def test_contradictions_name_file_and_place(tmp_path, files, message):
+def test_contradictions_name_file_and_entry(tmp_path, files, message):
     with pytest.raises(PrepareError, match=message):
         ssv2.read_annotations(write(tmp_path, **files))
 
@@ -95,12 +98,12 @@ def test_contradictions_name_file_and_place(tmp_path, files, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('[\n{"id": "1",\n', r"train\.json:\d: no JSON \(.*\); is the file whole\?"),
+        ('[\n{"id": "1",\n', r"train\.json:\d: not JSON \(.*\); is the file complete\?"),
         ('{"id": "1"}', r"train\.json: expected a list of objects with id, template"),
         ('[{"id": "1", "template": "x"}, 5]', r"train\.json: entry 1: 'x'"),
         ('[{"id": "1"}]', r"train\.json: entry 1: expected an object with id, template"),
         ("[" * 100_000, r"train\.json cannot be read"),
-        ("\0", r"train\.json:1: no JSON"),
+        ("\0", r"train\.json:1: not JSON"),
     ],
 )
 def test_broken_json_is_named_with_the_line(tmp_path, text, message):

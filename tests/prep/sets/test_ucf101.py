@@ -1,22 +1,20 @@
-"""UCF101's official annotations, and the whole script on real clips."""
+"""UCF101's official annotations, and the full command on real clips."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.commands import call
+from videofib.commands.prep import main
 from videofib.data.lists.manifest import load_split, read_manifest
 from videofib.prep.command import Listed, Listing, locate, read_splits
 from videofib.prep.encode import write_video
 from videofib.prep.prepare import PrepareError
 from videofib.prep.sets import ucf101
 from videofib.prep.verify import verify
-
-SCRIPTS = Path(__file__).parents[3] / "data_prep"
 
 
 @pytest.mark.parametrize(("split", "train", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
@@ -41,7 +39,7 @@ def test_all_splits_are_listed_over_one_set_of_videos(shared_data):
     assert read_splits(ucf101.read_annotations, folder, "2") == ucf101.read_annotations(folder, 2)
 
 
-def test_the_lists_of_all_splits_find_the_videos_and_what_is_known_of_them(shared_data, tmp_path):
+def test_the_lists_of_all_splits_find_the_videos_and_their_facts(shared_data, tmp_path):
     for name in ("Lunges/v_Lunges_g01_c01.avi", "Lunges/v_Lunges_g08_c01.avi"):
         (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "raw" / name).symlink_to(shared_data / "ucf101_5" / name)
@@ -93,9 +91,8 @@ def test_a_missing_annotation_file_is_named(tmp_path):
 
 
 def run(tmp_path, *options, check=True):
-    script = [sys.executable, str(SCRIPTS / "ucf101.py"), "--annotations", str(tmp_path / "annotations")]
-    paths = ["--videos", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--jobs", "1"]
-    return subprocess.run([*script, *paths, *options], check=check, capture_output=True, text=True)
+    paths = ["--annotations", tmp_path / "annotations", "--videos", tmp_path / "raw", "--out", tmp_path / "out"]
+    return call(main, ["ucf101", *paths, "--jobs", "1", *options], check=check)
 
 
 def test_the_script_on_real_clips_with_most_classes_absent(shared_data, tmp_path):
@@ -133,7 +130,7 @@ def test_hostile_names_are_refused_in_one_line(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_wrong_folders_are_told_in_one_line(tmp_path):
+def test_wrong_folders_are_reported_in_one_line(tmp_path):
     write_annotations(tmp_path / "annotations")
     assert "is not a folder" in run(tmp_path, check=False).stderr
     (tmp_path / "raw").mkdir()

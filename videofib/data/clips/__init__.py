@@ -1,1 +1,1 @@
-"""From frames to the clips and views a model takes."""
+"""From frames to the clips and views that a model takes."""

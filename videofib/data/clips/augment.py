@@ -1,7 +1,7 @@
-"""Augmentation of whole clips beyond crops and flips: colour, learned policies, erasing.
+"""Augmentation of clips beyond crops and flips: colour, learned policies, erasing.
 
-Whatever is drawn is drawn once a clip and holds for all its frames; still frames stay still. Operations that measure a
-picture first (contrast about its mean, equalising its histogram) measure each frame.
+Random values are drawn once a clip and hold for all its frames, so identical frames stay identical. Operations that
+measure a picture first (contrast about its mean, equalising its histogram) measure each frame.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COLOR_CHANGES = (functional.adjust_brightness, functional.adjust_contrast, func
 def color_jitter(clip: Tensor, strength: float, rng: random.Random) -> Tensor:
     """Change brightness, contrast and saturation, in random order, each by a factor of 1 - strength to 1 + strength.
 
-    As timm's and torchvision's ColorJitter of one strength; hue stays. (T, C, H, W) uint8 -> the same shape.
+    As timm's and torchvision's ColorJitter with one strength; hue stays. (T, C, H, W) uint8 -> the same shape.
     """
     for change in rng.sample(_COLOR_CHANGES, len(_COLOR_CHANGES)):
         clip = change(clip, rng.uniform(max(0.0, 1 - strength), 1 + strength))
@@ -33,13 +33,13 @@ def color_jitter(clip: Tensor, strength: float, rng: random.Random) -> Tensor:
 
 
 def build_auto_augment(spec: str, mean: Sequence[float]) -> AutoAugment:
-    """The augmentation that a text names; uncovered pixels take the mean colour. All are torchvision's.
+    """The augmentation of torchvision that a text names; uncovered pixels take the mean colour.
 
     ``rand-m<magnitude 0 to 10>-n<operations>``: RandAugment (arXiv 1909.13719); ``trivial``: TrivialAugment, wide
-    (arXiv 2103.10158); ``augmix``: AugMix (arXiv 1912.02781), the mixed picture without its consistency loss.
+    (arXiv 2103.10158); ``augmix``: AugMix (arXiv 1912.02781), its mixed picture without the consistency loss.
 
     Raises:
-        ValueError: another text.
+        ValueError: an unknown augmentation.
     """
     settings = {"interpolation": v2.InterpolationMode.BILINEAR, "fill": [255 * value for value in mean]}
     if spec == "trivial":
@@ -58,9 +58,9 @@ def build_auto_augment(spec: str, mean: Sequence[float]) -> AutoAugment:
 
 def auto_augment(clip: Tensor, augment: AutoAugment, rng: random.Random) -> Tensor:
     """Apply what ``build_auto_augment`` built. (T, C, H, W) uint8 -> the same shape."""
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator: lend it a seeded one
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from torch's global generator: seed it for this call
         torch.manual_seed(rng.getrandbits(63))
-        # only what is marked as a video is one to AugMix, which else draws new weights for each frame
+        # unless the clip is marked as a video, AugMix draws new weights for each frame
         return augment(tv_tensors.Video(clip)).as_subclass(Tensor)
 
 
@@ -75,8 +75,9 @@ ERASE_MODES = {
 def random_erase(clip: Tensor, mode: str, max_count: int, rng: random.Random) -> None:
     """Overwrite random boxes, the same in all frames, in place. clip: (C, T, H, W), normalised.
 
-    Random Erasing (arXiv 1708.04896) with timm's ranges: up to ``max_count`` boxes, which share an area of 2 % to 33 %
-    and have sides of ratio 0.3 to 3.3. Filled with ``const`` 0, ``rand``: one normal colour, ``pixel``: normal noise.
+    Random Erasing (arXiv 1708.04896) with timm's ranges: up to ``max_count`` boxes, which together cover 2 % to 33 % of
+    the area and have sides of ratio 0.3 to 3.3. Filled with ``const``: 0, ``rand``: one normally distributed colour,
+    ``pixel``: normal noise.
     """
     c, t, height, width = clip.shape
     count = rng.randint(1, max_count)

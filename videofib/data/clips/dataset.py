@@ -1,4 +1,4 @@
-"""Data sets: a record in, the views a model sees out. What cannot be read is named, and never stops a run."""
+"""Data sets: from a record to the views a model sees. A video that cannot be read is reported and never stops a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from videofib.data.clips.transforms import CHANNELS, TrainTransform, ViewTransform
 from videofib.data.errors import DecodeError, FrameIndexError
-from videofib.data.lists.manifest import VideoRecord, verified
+from videofib.data.lists.record import VideoRecord, verified
 from videofib.data.lists.remote import fetched
 from videofib.data.sampling import (
     clip_indices,
@@ -35,12 +35,12 @@ class ClipSpec:
     """How clips are taken from videos.
 
     ``dense``: ``num_frames`` frames, ``sampling_rate`` apart in a ``target_fps`` video.
-    ``uniform``: one frame of each of ``num_frames`` segments of the whole video, whatever its frame rate.
+    ``uniform``: one frame of each of ``num_frames`` segments of the full video, whatever its frame rate.
 
-    Frames whose shorter side is longer than ``short_side`` pixels are read scaled down to it; 0: none is.
+    Frames whose shorter side is longer than ``short_side`` pixels are scaled down to it while they are read; 0: never.
 
     Raises:
-        ValueError: another ``sampling``.
+        ValueError: an unknown ``sampling``.
     """
 
     num_frames: int
@@ -76,12 +76,13 @@ class ClipSpec:
 class ClipDataset(Dataset):
     """Training: random views of each video, each of a random clip of its own; the video is decoded once.
 
-    Items are keyed ``(epoch, index)``, or ``(epoch, index, copy)`` where an epoch has a video several times. All chance
-    comes from the seed and the key, so an item is the same in any worker, process or resumed run. Each is a dict of
+    Items are keyed ``(epoch, index)``, or ``(epoch, index, copy)`` where an epoch has a video several times. All random
+    draws are seeded by ``seed`` and the key, so an item is the same in any worker, process or resumed run. Each is a
+    dict of
 
         views: (V, C, T, H, W) float32, V = num_views
         label: int
-        index: int, the position in ``records`` of the video really used
+        index: int, the position in ``records`` of the video that was used
         failures: list of (video_id, reason): videos that could not be read and were replaced by another
 
     Raises:
@@ -105,16 +106,20 @@ class ClipDataset(Dataset):
         return len(self.records)
 
     def candidates(self, key: tuple[int, ...]) -> Iterator[tuple[int, str]]:
-        """(index, chance) of the video that a key asks for, then of those to take where it cannot be read."""
+        """(index, seed of its random draws) of the video of a key, then of those to try where it cannot be read."""
         epoch, index, copy = (*key, 0)[:3]
-        chance = f"{self.seed}/{epoch}/{index}" + (f"/copy {copy}" if copy else "")
-        yield index, chance
-        rng = random.Random(f"{chance}/instead")
+        seed = f"{self.seed}/{epoch}/{index}" + (f"/copy {copy}" if copy else "")
+        yield index, seed
+        rng = random.Random(f"{seed}/instead")
         for draw in range(1, MAX_DRAWS):
-            yield rng.randrange(len(self.records)), f"{chance}/{draw}"
+            yield rng.randrange(len(self.records)), f"{seed}/{draw}"
 
     def give_up(self, failures: list[tuple[str, str]], out: Tensor) -> None:
-        """What becomes of a sample when no candidate could be read: here the end."""
+        """Called where no candidate for a sample could be read.
+
+        Raises:
+            RuntimeError: always; names the reasons.
+        """
         reasons = "\n  ".join(sorted({reason for _, reason in failures}))
         raise RuntimeError(f"{MAX_DRAWS} videos drawn in a row could not be read; check the data set:\n  {reasons}")
 
@@ -142,11 +147,11 @@ class ViewDataset(Dataset):
         return len(self.records)
 
     def candidates(self, key: int) -> Iterator[tuple[int, str]]:
-        """(index, no chance) of the video that a key asks for; there is no other to take its place."""
+        """(index, no seed) of the video of a key; evaluation replaces no video by another."""
         yield key, ""
 
     def give_up(self, failures: list[tuple[str, str]], out: Tensor) -> None:
-        """What becomes of a sample whose video cannot be read: zeros."""
+        """Called where the video of a sample could not be read: its views are zeros."""
         out.zero_()
 
     def __getitem__(self, key: int) -> dict:
@@ -155,19 +160,19 @@ class ViewDataset(Dataset):
 
 @dataclass(frozen=True)
 class ReadClips:
-    """Reads a training sample; small enough to be sent to workers, which need no records of their own."""
+    """Reads a training sample; small enough to send to workers, which need no copy of all records."""
 
     spec: ClipSpec
     transform: TrainTransform
     num_views: int
 
-    def __call__(self, record: VideoRecord, chance: str, out: Tensor) -> None:
-        """Write views (V, C, T, H, W) of a video into ``out``; ``chance`` seeds all that is random.
+    def __call__(self, record: VideoRecord, seed: str, out: Tensor) -> None:
+        """Write views (V, C, T, H, W) of a video into ``out``; ``seed`` determines all random draws.
 
         Raises:
             DecodeError: the video cannot be read.
         """
-        rng = random.Random(chance)
+        rng = random.Random(seed)
         frames, clips = read_clips(
             record, self.spec, lambda length, fps: self.spec.train_clips(length, fps, self.num_views, rng)
         )
@@ -183,7 +188,7 @@ class ReadViews:
     transform: ViewTransform
     num_clips: int
 
-    def __call__(self, record: VideoRecord, chance: str, out: Tensor) -> None:
+    def __call__(self, record: VideoRecord, seed: str, out: Tensor) -> None:
         frames, clips = read_clips(
             record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, self.num_clips)
         )
@@ -192,11 +197,11 @@ class ReadViews:
 
 def load_sample(dataset: ClipDataset | ViewDataset, key, out: Tensor) -> tuple[int, list[tuple[str, str]]]:
     """Read the sample of a key into ``out``, in this process; returns the index of its video, and failures."""
-    failures = []
-    for index, chance in dataset.candidates(key):
+    failures: list[tuple[str, str]] = []
+    for index, seed in dataset.candidates(key):
         record = dataset.records[index]
         try:
-            dataset.read(record, chance, out)
+            dataset.read(record, seed, out)
             return index, failures
         except DecodeError as error:
             failures.append((record.video_id, str(error)))
@@ -215,12 +220,13 @@ def read_clips(
 ) -> tuple[np.ndarray, list[list[int]]]:
     """The distinct frames (N, H, W, C) of the chosen clips, and each clip's positions among them.
 
-    ``choose(video_length, fps)`` gives the frame indices of each clip. It may be asked twice: the length of a video
-    that nobody has counted is an estimate, and reading shows where it was too high.
+    ``choose(video_length, fps)`` returns the frame indices of each clip. It may be called twice: where the frames of a
+    video have not been counted, its length is an estimate, and reading may find it too high.
     """
     record = verified(record)
     with fetched(record.path) as source:
-        length, fps, times = record.num_frames, record.fps, ()
+        length, fps = record.num_frames, record.fps
+        times: tuple[float, ...] = ()
         if length is None or record.variable_rate:
             stored = estimate(source)
             length, fps, times = length or stored.num_frames, fps or stored.fps, stored.times
@@ -241,12 +247,12 @@ def read_clips(
                 if not 0 < error.num_frames < length:
                     raise DecodeError(str(error)) from error
                 if record.num_frames or error.num_frames < length - 2:  # an estimate may be off by one or two
-                    warnings.warn(  # which Python shows once a process, where a log line would come with each clip
+                    warnings.warn(  # Python shows a warning once a process; a log line would come with each clip
                         f"{record.path}: {error.num_frames} frames decode, not {length}; clips are taken from those",
                         RuntimeWarning,
                         stacklevel=2,
                     )
                 length = error.num_frames
                 continue
-            place = {index: position for position, index in enumerate(wanted)}
-            return frames, [[place[index] for index in clip] for clip in clips]
+            position = {index: number for number, index in enumerate(wanted)}
+            return frames, [[position[index] for index in clip] for clip in clips]

@@ -2,7 +2,7 @@
 
 Shapes: T frames, C=3 channels, H x W pixels. Frames come as uint8 (T, H, W, C), as decoders give them, are handled as
 uint8 (T, C, H, W) views of the same memory (torch resizes that layout several times faster than any other), and leave
-as normalised float32 (C, T, H, W). Whatever is random is the same for all frames of a clip.
+as normalised float32 (C, T, H, W). All random draws hold for all frames of a clip.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ def normalize(clip: Tensor, mean: Sequence[float], std: Sequence[float], out: Te
 
 
 def denormalize(view: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """Undo ``normalize``: (C, T, H, W) float32 -> (T, H, W, C) uint8; what is no pixel value becomes the nearest."""
+    """Undo ``normalize``: (C, T, H, W) float32 -> (T, H, W, C) uint8, rounded and clamped to 0..255."""
     shape = (-1, 1, 1, 1)
     pixels = 255 * (view * torch.tensor(std).view(shape) + torch.tensor(mean).view(shape))
     return pixels.round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
 
 
 class TrainTransform:
-    """One randomly scaled, cropped, flipped and, if asked, augmented view of a clip.
+    """One randomly scaled, cropped, flipped and, if so configured, augmented view of a clip.
 
     Args:
         crop_size: pixels of the square view.
         jitter_scales: (low, high) between which the short side is drawn before cropping; low >= crop_size.
-        relative_areas, relative_aspects: crop a ``random_box`` of these ranges and scale it to the square, whatever
-            the frame's size; jitter_scales is not used then. Both empty: off.
+        relative_areas, relative_aspects: crop a ``random_box`` of these ranges and scale it to the square instead,
+            without jitter_scales. Both empty: off.
         flip: mirror half of the clips.
         mean, std: of each channel, for pixel values of 0..1.
         color_strength: see ``color_jitter``; 0: none.
@@ -103,8 +103,8 @@ class TrainTransform:
         self.augment = build_auto_augment(augment, mean) if augment else None
         self.erase_prob, self.erase_mode, self.erase_count = erase_prob, erase_mode, erase_count
 
-    def place(self, height: int, width: int, rng: random.Random) -> tuple[tuple[int, int, int, int], bool]:
-        """Draw what is seen of a frame: its box (top, left, height, width), and whether it is mirrored.
+    def draw_box(self, height: int, width: int, rng: random.Random) -> tuple[tuple[int, int, int, int], bool]:
+        """Draw which part of a frame a view shows: its box (top, left, height, width), and whether it is mirrored.
 
         These are the first draws of a view: from the same rng state ``__call__`` uses the same box.
         """
@@ -117,9 +117,10 @@ class TrainTransform:
     def __call__(self, frames: np.ndarray, rng: random.Random, out: Tensor | None = None) -> Tensor:
         """(T, H, W, C) uint8 -> (C, T, crop_size, crop_size) float32; the same rng state gives the same view.
 
-        It is written into ``out`` where that is given.
+        Where ``out`` is given, the view is written into it.
         """
-        box, mirrored = self.place(*frames.shape[1:3], rng)
+        _, height, width, _ = frames.shape
+        box, mirrored = self.draw_box(height, width, rng)
         clip = cut(to_tensor(frames), box, self.crop_size)
         if mirrored:
             clip = clip.flip(-1)
@@ -143,7 +144,7 @@ class ViewTransform:
         self.mean, self.std = mean, std
 
     def boxes(self, height: int, width: int) -> list[tuple[int, int, int, int]]:
-        """(top, left, height, width) of what each crop sees of a frame, in the frame's own pixels, rounded."""
+        """(top, left, height, width) of the part of a frame that each crop shows, in the frame's pixels, rounded."""
         scaled = short_side_size(height, width, self.short_side)
         corners = [view_crop(*scaled, self.crop_size, crop, self.num_crops) for crop in range(self.num_crops)]
         return [source_box(*corner, self.crop_size, scaled, (height, width)) for corner in corners]
@@ -154,12 +155,13 @@ class ViewTransform:
         Args:
             frames: (N, H, W, C) uint8, the distinct frames.
             clips: for each temporal view the T positions of its frames among ``frames``.
-            out: where to write the views.
+            out: to write the views into.
 
         Returns:
             (V, C, T, crop_size, crop_size) float32, V = len(clips) * num_crops; all crops of a clip together.
         """
-        height, width = short_side_size(*frames.shape[1:3], self.short_side)
+        _, rows, columns, _ = frames.shape
+        height, width = short_side_size(rows, columns, self.short_side)
         scaled = resize(to_tensor(frames), height, width)  # (N, C, height, width)
         if out is None:
             size = self.crop_size

@@ -1,1 +1,1 @@
-"""Which videos there are: list files, folders of classes, manifests and tar shards, local or remote."""
+"""Which videos a data set has: list files, folders of classes, manifests and tar shards, local or remote."""

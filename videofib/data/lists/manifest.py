@@ -1,9 +1,9 @@
 """List files and manifests: which videos a data set holds, and what is known about each.
 
 A **list file** (``train.csv``, ``val.csv``, ``test.csv``) has one ``path<separator>label`` a line and no header; where
-videos may be of several classes, ``path<separator>3,7,12``.
+videos may have several classes, ``path<separator>3,7,12``.
 A **manifest** (``manifest.parquet`` beside the lists) has one row a video: what preparation counted, measured and
-proved. A list alone is enough to train; the manifest saves counting and allows fast seeking.
+proved. A list alone is enough to train; with a manifest, frames need not be counted and decord may seek.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pathlib import Path
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.parquet import read_columns, write_columns
-from videofib.data.lists.remote import is_remote
-from videofib.data.source import ByteRange
+from videofib.data.lists.record import VideoRecord
 from videofib.files import replacing
 
 VIDEO_EXTENSIONS = (
@@ -28,43 +27,8 @@ SPLITS = ("train", "val", "test")
 # the names, without .csv, of the lists that a prepared folder may have: of one split or of several official ones
 LISTS = (*SPLITS, *(f"split{number}/{split}" for number in (1, 2, 3) for split in SPLITS))
 MANIFEST_NAME = "manifest.parquet"
+SEVERAL_CLASSES_HINT = "for videos with several classes set MODEL.LOSS_FUNC bce_logit"
 STATUSES = ("ok", "damaged", "missing", "corrupt")
-
-
-@dataclass(frozen=True)
-class VideoRecord:
-    """One video of a split.
-
-    Attributes:
-        path: the file to open, or the part of one.
-        label: class index, 0 or above; the first as listed where there are several.
-        video_id: the path as its list writes it; unique within the split.
-        num_frames: frames that decode, None where nobody has counted them.
-        fps: frames a second, None where unknown.
-        random_access: preparation proved that seeking in this file gives the frames asked for.
-        variable_rate: its frames are not shown at even times.
-        size: bytes of the file when that was counted and proved; see ``verified``.
-        labels: all class indices as listed, where the list was read as one of several classes a video.
-    """
-
-    path: str | ByteRange
-    label: int
-    video_id: str
-    num_frames: int | None = None
-    fps: float | None = None
-    random_access: bool = False
-    variable_rate: bool = False
-    size: int | None = None
-    labels: tuple[int, ...] = ()
-
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """The indices of all its classes."""
-        return self.labels or (self.label,)
-
-    def seems_there(self) -> bool:
-        """Whether its file exists; files behind URLs are not asked for."""
-        return is_remote(self.path) or Path(getattr(self.path, "path", self.path)).is_file()
 
 
 @dataclass(frozen=True)
@@ -74,23 +38,23 @@ class ManifestRow:
     Attributes:
         path: relative to the manifest's folder, exactly as in the list files.
         label: class index.
-        split: the list files that have it, as ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``.
+        split: the list files that contain it: ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``.
         num_frames: frames that decode in order.
         fps: frames a second.
         duration: seconds.
         width, height: pixels as shown, after rotation.
         codec: such as ``h264``.
         rotation: degrees counter-clockwise by which a reader has to turn the stored frames: 0, 90, 180 or 270.
-        random_access: seeking in it was proved to be right.
+        random_access: seeking in it was proved to return the right frames.
         size: bytes.
         sha256: of its bytes, 64 hexadecimal digits; "" where there is no file.
-        status: ok, damaged (readable up to a break), missing or corrupt.
+        status: ok, damaged (readable up to some frame), missing or corrupt.
         reason: why it is not ok.
         source: the file it was made from.
-        dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it says nothing.
-        variable_rate: frames are not shown at even times (of files that were not encoded anew).
+        dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it has one colour.
+        variable_rate: frames are not shown at even times (only of files that were copied instead of encoded).
 
-    How names that are not UTF-8 are kept: see ``files.to_utf8``.
+    ``files.to_utf8`` describes how names that are not UTF-8 are stored.
     """
 
     path: str
@@ -113,57 +77,52 @@ class ManifestRow:
     variable_rate: bool = False
 
 
-def verified(record: VideoRecord) -> VideoRecord:
-    """The record as far as it can still be trusted: a file of another size has lost its count and its proof."""
-    if record.size is None or not (record.random_access or record.num_frames):
-        return record
-    try:
-        unchanged = Path(record.path).stat().st_size == record.size
-    except OSError:
-        return record  # reading it will say what is wrong
-    return record if unchanged else replace(record, num_frames=None, fps=None, random_access=False, size=None)
-
-
 def read_list(
     file: str | Path, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False
 ) -> list[VideoRecord]:
-    """The records of a list file, enriched from the ``manifest.parquet`` beside or above it where there is one.
+    """The records of a list file, with what the ``manifest.parquet`` beside or above it knows, where there is one.
 
-    Lines split at their last separator, so paths may hold spaces and commas. Relative paths start at ``prefix``,
-    else at the list's folder. Blank lines, CRLF and a byte-order mark are tolerated.
+    Lines are split at the last separator, so paths may contain spaces and commas. Relative paths start at ``prefix``,
+    or without one at the list's folder. Blank lines, CRLF and a byte-order mark are tolerated.
 
     Args:
-        multi_label: videos may be of several classes, separated by commas without spaces.
+        multi_label: videos may have several classes, separated by commas without spaces.
 
     Raises:
-        ManifestError: missing or empty file, a line without a label, a label that is no class index, several where
-            one is expected, a path listed twice; names file and line.
+        ManifestError: a missing or empty file, a line without a label, a label that is not a class index, several
+            labels where one is expected, a path listed twice; names file and line.
     """
     file = Path(file)
-    parse = _class_indices if multi_label else _class_index
+    parse = class_indices if multi_label else _class_index
     known = _sidecar(file)
     root = Path(prefix) if str(prefix) else file.parent
     records: list[VideoRecord] = []
     seen: dict[str, int] = {}
     for number, path, text in _lines(file, separator):
         if path in seen:
-            raise ManifestError(f"{file}:{number}: {path!r} is listed already, on line {seen[path]}")
+            raise ManifestError(f"{file}:{number}: {path!r} is already listed on line {seen[path]}")
         seen[path] = number
         if multi_label and (separator == "," or path.endswith(",")):
             raise ManifestError(
-                f"{file}:{number}: a comma stands between classes, so DATA.PATH_LABEL_SEPARATOR must be another and no "
-                f"space may follow it: {path!r} {text!r}"
+                f"{file}:{number}: commas separate classes, so the separator between path and label "
+                f"(DATA.PATH_LABEL_SEPARATOR) must be another character, and no space may follow a comma: "
+                f"{path!r} {text!r}"
             )
         labels = parse(text, f"{file}:{number}")
         record = VideoRecord(str(root / path), labels[0], path, labels=labels if multi_label else ())
         records.append(_with_facts(record, known[path]) if path in known else record)
     if not records:
-        raise ManifestError(f"{file} lists no video")
+        raise ManifestError(f"{file} lists no videos")
     return records
 
 
+def has_several_classes(file: Path, separator: str = " ") -> bool:
+    """Whether a list file gives any of its videos several classes, as ``path 3,7``."""
+    return any("," in text for _, _, text in _lines(file, separator))
+
+
 def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]]:
-    """(line number, path as written, label) of each line of a list file; the same path may come twice.
+    """(line number, path as written, label) of each line of a list file; the same path may occur twice.
 
     Raises:
         ManifestError: as ``read_list``.
@@ -178,7 +137,7 @@ def _lines(file: Path, separator: str) -> Iterator[tuple[int, str, str]]:
         raise ManifestError("the separator of a list file must not be empty")
     if not file.is_file():
         raise ManifestError(f"no list file at {file}")
-    # surrogateescape carries file names that are not UTF-8 through unharmed
+    # surrogateescape preserves file names that are not UTF-8
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
@@ -191,17 +150,22 @@ def _lines(file: Path, separator: str) -> Iterator[tuple[int, str, str]]:
             yield number, path, label.strip()
 
 
-def _class_index(text: str, place: str) -> tuple[int]:
+def _class_index(text: str, where: str) -> tuple[int]:
     if not text.isdecimal():
-        hint = "; for videos of several classes set MODEL.LOSS_FUNC bce_logit" if "," in text else ""
-        raise ManifestError(f"{place}: label {text!r} is no class index (0, 1, 2, ...){hint}")
+        hint = f"; {SEVERAL_CLASSES_HINT}" if "," in text else ""
+        raise ManifestError(f"{where}: label {text!r} is not a class index (0, 1, 2, ...){hint}")
     return (int(text),)
 
 
-def _class_indices(text: str, place: str) -> tuple[int, ...]:
-    labels = tuple(_class_index(part, f"{place}: of {text!r}")[0] for part in text.split(","))
+def class_indices(text: str, where: str) -> tuple[int, ...]:
+    """The class indices of a video from text such as ``3,7,12``.
+
+    Raises:
+        ManifestError: not class indices, or one of them twice; the message begins with ``where``.
+    """
+    labels = tuple(_class_index(part, f"{where}: of {text!r}")[0] for part in text.split(","))
     if len(set(labels)) != len(labels):
-        raise ManifestError(f"{place}: {text!r} names a class twice")
+        raise ManifestError(f"{where}: {text!r} names a class twice")
     return labels
 
 
@@ -209,8 +173,8 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[lis
     """The videos of ``root/class_name/*.mp4`` (any video extension), sorted, and the sorted class names.
 
     Args:
-        root: holds one folder a class.
-        classes: fixes the labels; by default the folders' sorted names do.
+        root: contains one folder a class.
+        classes: class i has label i; by default the folders' sorted names.
 
     Raises:
         ManifestError: no such folder, no class folders, no videos, or a folder that ``classes`` does not name.
@@ -239,11 +203,11 @@ def load_split(
 ) -> list[VideoRecord]:
     """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
 
-    With folders the class names of all splits together fix the labels, so that a class absent from one split does
-    not shift those of another. ``prefix``, ``separator`` and ``multi_label`` are of lists: see ``read_list``.
+    With folders, labels number the class names of all splits together, so that a class which is absent from one split
+    does not shift the labels of another. ``prefix``, ``separator`` and ``multi_label`` are those of ``read_list``.
 
     Raises:
-        ManifestError: neither is there, or the one that is cannot be used.
+        ManifestError: neither exists, or the one that does cannot be used.
     """
     list_file, folder = Path(data_dir) / f"{split}.csv", Path(data_dir) / split
     if list_file.is_file():
@@ -258,21 +222,21 @@ def load_split(
 
 
 def write_list(file: str | Path, rows: Iterable[tuple[str, int]], *, separator: str = " ") -> None:
-    """Write (path, label) rows as a list file; whole or not at all."""
+    """Write (path, label) rows as a list file, completely or not at all."""
     lines = []
     for path, label in rows:
         if "\n" in path or "\r" in path or path != path.rstrip() or not path:
-            raise ManifestError(f"{file}: a list file cannot hold the path {path!r}")
+            raise ManifestError(f"{file}: a list file cannot contain the path {path!r}")
         lines.append(f"{path}{separator}{label}\n")
     with replacing(file) as partial:
         partial.write_text("".join(lines), encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
-    """Write rows as a manifest; whole or not at all, and the same rows always as the same bytes.
+    """Write rows as a manifest, completely or not at all; the same rows always give the same bytes.
 
     Raises:
-        ManifestError: a value that no manifest may hold, or a path that is there twice; names the row.
+        ManifestError: a value that is not allowed in a manifest, or a path that occurs twice; names the row.
     """
     rows = list(rows)
     _check(file, rows)
@@ -280,11 +244,11 @@ def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
 
 
 def read_manifest(file: str | Path) -> list[ManifestRow]:
-    """The rows of a manifest. Columns that it has beyond those of ``ManifestRow`` are left alone.
+    """The rows of a manifest. Columns that ``ManifestRow`` does not have are ignored.
 
     Raises:
-        ManifestError: missing, damaged or foreign file, a missing column, one of another type, or a value that no
-            manifest may hold; names the file, and the column or row.
+        ManifestError: a missing or damaged file or one that is not a manifest, a missing column, one of another type,
+            or a value that is not allowed; names the file, and the column or row.
     """
     file = Path(file)
     if not file.is_file():
@@ -314,7 +278,7 @@ def _check(file: str | Path, rows: list[ManifestRow]) -> None:
         elif row.dhash and not re.fullmatch("[0-9a-f]{16}", row.dhash):
             problem = f"has dhash {row.dhash!r}; expected 16 hexadecimal digits"
         elif row.path in seen:
-            problem = "is there twice"
+            problem = "occurs twice"
         else:
             seen.add(row.path)
             continue

@@ -1,4 +1,4 @@
-"""Columns of plain values <-> one Parquet file that is whole or absent. pyarrow is imported only when it is used."""
+"""Columns of plain values <-> a Parquet file, written completely or not at all. pyarrow is imported when it is used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from videofib.data.errors import ManifestError
 from videofib.files import from_utf8, replacing, to_utf8
 
-_MOST_ROWS = 50_000_000  # a small hostile file may announce more than memory holds
+_MAX_ROWS = 50_000_000  # a small hostile file may claim more rows than fit into memory
 
 
 def write_columns(file: str | Path, columns: Mapping[str, Sequence], kinds: Mapping[str, str]) -> None:
@@ -17,10 +17,10 @@ def write_columns(file: str | Path, columns: Mapping[str, Sequence], kinds: Mapp
     Args:
         file: to write.
         columns: values by column name, all of one length.
-        kinds: by column name ``"str"``, ``"int"``, ``"float"`` or ``"bool"``; their order is that of the file.
+        kinds: by column name ``"str"``, ``"int"``, ``"float"`` or ``"bool"``; the file's columns are in this order.
 
     Raises:
-        ManifestError: text that cannot be the name of a file.
+        ManifestError: text that cannot be a file name.
     """
     import pyarrow
     from pyarrow import parquet
@@ -31,21 +31,25 @@ def write_columns(file: str | Path, columns: Mapping[str, Sequence], kinds: Mapp
         parquet.write_table(table, partial, write_page_checksum=True)
 
 
-def read_columns(file: str | Path, kinds: Mapping[str, str]) -> dict[str, list]:
-    """The columns that ``kinds`` names, in its order; others are left alone.
+def read_columns(
+    file: str | Path, kinds: Mapping[str, str], optional: Mapping[str, str] | None = None
+) -> dict[str, list]:
+    """The columns that ``kinds`` names, in its order, then those of ``optional`` that the file has; others are ignored.
 
     Raises:
-        ManifestError: a damaged or foreign file, a column that is missing, there twice or of another type, an empty
-            value; names the file and the column.
+        ManifestError: a damaged file or one that is not Parquet, a column that is missing, occurs twice or has another
+            type, an empty value; names the file and the column.
     """
     from pyarrow import ArrowException, parquet
 
     try:
-        # One thread: a pool of them would not survive the fork of a data loader's workers.
+        # One thread: a thread pool would not survive the fork of a data loader's workers.
         with parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as source:
+            present = source.schema_arrow.names
+            kinds = {**kinds, **{name: kind for name, kind in (optional or {}).items() if name in present}}
             _check_schema(file, source.schema_arrow, kinds)
-            if source.metadata.num_rows > _MOST_ROWS:
-                raise ManifestError(f"{file}: {source.metadata.num_rows} rows; no manifest has above {_MOST_ROWS}")
+            if source.metadata.num_rows > _MAX_ROWS:
+                raise ManifestError(f"{file}: {source.metadata.num_rows} rows, but a manifest has at most {_MAX_ROWS}")
             table = source.read(columns=list(kinds), use_threads=False)
             table.validate(full=True)
     except ManifestError:
@@ -53,7 +57,7 @@ def read_columns(file: str | Path, kinds: Mapping[str, str]) -> dict[str, list]:
     except (ArrowException, OSError, ValueError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise ManifestError(
-            f"{file} is damaged or no Parquet file ({reason}); prepare the data set again to write it anew"
+            f"{file} is damaged or not a Parquet file ({reason}); prepare the data set again to rewrite it"
         ) from error
     columns = {}
     for name, kind in kinds.items():
@@ -65,15 +69,15 @@ def read_columns(file: str | Path, kinds: Mapping[str, str]) -> dict[str, list]:
 
 
 def escape(text: str) -> str:
-    """Text as Parquet takes it: see ``files.to_utf8``.
+    """Text as it is stored in Parquet: see ``files.to_utf8``.
 
     Raises:
-        ManifestError: text that no name of a file can be.
+        ManifestError: text that cannot be a file name.
     """
     try:
         return to_utf8(text)
     except UnicodeEncodeError as error:
-        raise ManifestError(f"a manifest cannot hold {text!r}: it is no name of a file ({error})") from error
+        raise ManifestError(f"a manifest cannot contain {text!r}: it is not a file name ({error})") from error
 
 
 def _schema(kinds: Mapping[str, str]):
@@ -88,6 +92,6 @@ def _check_schema(file: str | Path, found, kinds: Mapping[str, str]) -> None:
         raise ManifestError(f"{file} lacks the columns {', '.join(missing)}; is it a manifest? then prepare again")
     for field in _schema(kinds):
         if found.names.count(field.name) > 1:
-            raise ManifestError(f"{file}: the column {field.name} is there twice; prepare the data set again")
+            raise ManifestError(f"{file}: the column {field.name} occurs twice; prepare the data set again")
         if (kind := found.field(field.name).type) != field.type:
             raise ManifestError(f"{file}: the column {field.name} holds {kind}, expected {field.type}; prepare again")

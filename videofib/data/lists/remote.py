@@ -1,4 +1,4 @@
-"""Files behind URLs (``s3://``, ``https://``: whatever fsspec has a driver for), fetched whole or in part."""
+"""Files behind URLs (``s3://``, ``https://``, all that fsspec has a driver for), fetched completely or in part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def is_remote(path: str | Path) -> bool:
 
 @contextmanager
 def fetched(source: Source) -> Iterator[Source]:
-    """A source that decoders can open: itself where it is local, else a copy in memory for as long as the block lasts.
+    """A source that decoders can open: a local one itself, else a copy in memory for the duration of the block.
 
     Raises:
         DecodeError: it cannot be fetched.
@@ -31,41 +31,32 @@ def fetched(source: Source) -> Iterator[Source]:
         return
     try:
         part = (source.start, source.start + source.size) if isinstance(source, ByteRange) else (None, None)
-        content = _file_system(path).cat_file(path, *part)
+        content = file_system(path).cat_file(path, *part)
     except Exception as error:  # each driver has its own
-        raise DecodeError(f"{source}: cannot be fetched: {_reason(error)}") from error
+        raise DecodeError(f"{source}: cannot be fetched: {one_line(error)}") from error
     if isinstance(source, ByteRange) and len(content) != source.size:
         raise DecodeError(f"{source}: the file ends early; was it replaced after it was indexed?")
     with _in_memory(content) as local:
         try:
             yield local
-        except DecodeError as error:  # which knows the copy alone
+        except DecodeError as error:  # it names the copy
             raise DecodeError(str(error).replace(str(local), str(source))) from error
 
 
 @contextmanager
 def fetched_file(url: str) -> Iterator[Path]:
-    """A local copy of a whole file; OSError where there is none to be had."""
+    """A local copy of a complete file, for the duration of the block; OSError where it cannot be fetched."""
     try:
-        content = _file_system(url).cat_file(url)
+        content = file_system(url).cat_file(url)
     except Exception as error:
-        raise OSError(f"{url} cannot be fetched: {_reason(error)}") from error
+        raise OSError(f"{url} cannot be fetched: {one_line(error)}") from error
     with _in_memory(content) as local:
         yield local
 
 
-def upload(file: Path, url: str) -> None:
-    """Copy a local file to a URL; OSError where that fails."""
-    try:
-        system = _file_system(url)
-        system.makedirs(system._parent(url), exist_ok=True)
-        system.put_file(str(file), url)
-    except Exception as error:
-        raise OSError(f"{url} cannot be written: {_reason(error)}") from error
-
-
-def _file_system(url: str):
-    import fsspec  # here, since few need it
+def file_system(url: str):
+    """fsspec's driver for a URL; each driver raises errors of its own."""
+    import fsspec  # here, since it is needed for URLs only
 
     return fsspec.core.url_to_fs(url)[0]
 
@@ -87,5 +78,6 @@ def _in_memory(content: bytes) -> Iterator[Path]:
         os.close(file)
 
 
-def _reason(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """An error of a driver in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from videofib.data.clips.dataset import ClipDataset, ViewDataset, load_sample
-from videofib.data.lists.manifest import VideoRecord
-from videofib.data.loading.shared_memory import Slots
-from videofib.data.loading.workers import Task, Workers
+from videofib.data.lists.record import VideoRecord
+from videofib.data.loading.shared_memory import BatchBuffers
+from videofib.data.loading.workers import ReadRequest, WorkerPool
 
 logger = logging.getLogger(__name__)
 
@@ -29,17 +29,18 @@ class VideoLoader:
         indices: (B,) int64, positions in ``dataset.records``
         failures: list of (video_id, reason) of the videos that could not be read
 
-    A video that kills its worker, or that keeps it longer than the limit, is named once in the log and not read again.
-    The worker is replaced, and no other sample suffers.
+    A video that crashes its worker, or keeps it longer than the time limit, is reported once in the log and not read
+    again. The worker is replaced, and no other sample is affected. ``close``, or leaving a ``with`` block, ends the
+    workers.
 
     Args:
         dataset: what a key means and how it is read.
-        sampler: the keys of one pass, in order; it is asked anew at the beginning of each.
+        sampler: the keys of one pass, in order; each pass iterates over it once.
         batch_size: samples; the last batch of a pass may have fewer.
-        target: what of a record is its label.
+        target: the label of a record, as training wants it.
         num_workers: processes; 0: read in this one, without time limit.
         time_limit: seconds to read a video; 0: no limit.
-        pin_memory: hand batches out in page-locked memory, from which copies to a GPU run beside other work.
+        pin_memory: return batches in page-locked memory, from which copies to a GPU run beside other work.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class VideoLoader:
         self.dataset, self.sampler, self.batch_size, self.target = dataset, sampler, batch_size, target
         self.num_workers, self.time_limit, self.pin_memory = num_workers, time_limit, pin_memory
         self._quarantine: dict[int, str] = {}  # index of a video -> why it is not read again
-        self._workers: Workers | None = None
+        self._workers: WorkerPool | None = None
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)
@@ -74,12 +75,30 @@ class VideoLoader:
                 "failures": [failure for failures in batch.failures for failure in failures],
             }
 
+    def restrict(self, indices: Sequence[int]) -> None:
+        """Read only these videos of the split from the next pass on, as when a test resumes; of evaluation loaders.
+
+        Args:
+            indices: positions in ``dataset.records`` for all processes together, the same in each; the sampler
+                divides them over the processes.
+        """
+        self.sampler.restrict(indices)
+
     def close(self) -> None:
-        """End the workers; iterating starts new ones."""
+        """End the worker processes; a second call does nothing. A later pass starts new ones.
+
+        A pass that has not ended raises WorkerError when it is continued.
+        """
         if self._workers:
             self._workers.close()
-            self._slots.close()
+            self._buffers.close()
             self._workers = None
+
+    def __enter__(self) -> VideoLoader:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
 
     def _read_here(self, keys: list) -> _Batch:
         batch = _Batch(keys, torch.empty(len(keys), *self.dataset.shape))
@@ -89,69 +108,72 @@ class VideoLoader:
 
     def _read_ahead(self, batches: list[list]) -> Iterator[_Batch]:
         if self._workers is None:
-            self._slots = Slots((self.batch_size, *self.dataset.shape))
-            self._workers = Workers(self.dataset.read, self.num_workers, self._slots, self.time_limit)
+            self._buffers = BatchBuffers((self.batch_size, *self.dataset.shape))
+            self._workers = WorkerPool(self.dataset.read, self.num_workers, self._buffers, self.time_limit)
+        workers = self._workers  # of this pass, also after ``close``
         ahead = max(_AHEAD, -(-_AHEAD * self.num_workers // self.batch_size))
-        coming: deque[_Batch] = deque()
-        waiting = iter(batches)
+        in_flight: deque[_Batch] = deque()
+        remaining = iter(batches)
         try:
             for _ in batches:
-                while len(coming) <= ahead and (keys := next(waiting, None)) is not None:
-                    coming.append(self._begin(keys))
-                batch = coming[0]
-                while batch.left:
-                    for task in self._workers.done():
-                        self._settle(task)
-                yield coming.popleft()
-        finally:  # whoever stops early leaves samples half read: their memory is free again when they are done
-            for batch in coming:
+                while len(in_flight) <= ahead and (keys := next(remaining, None)) is not None:
+                    in_flight.append(self._request(keys))
+                batch = in_flight[0]
+                while batch.num_missing:
+                    for request in workers.completed():
+                        self._complete(request)
+                yield in_flight.popleft()
+        finally:  # a pass that stops early has requests at the workers: their buffers are free once they are completed
+            for batch in in_flight:
                 batch.abandoned = True
-            self._workers.drop(lambda task: task.owner[0].abandoned)
+            workers.cancel(lambda request: request.context[0].abandoned)
 
-    def _begin(self, keys: list) -> _Batch:
-        slot, views = self._slots.take()
-        batch = _Batch(keys, views[: len(keys)], slot)
+    def _request(self, keys: list) -> _Batch:
+        """Request all samples of a batch."""
+        buffer, views = self._buffers.acquire()
+        batch = _Batch(keys, views[: len(keys)], buffer)
         for row, key in enumerate(keys):
-            self._read_next(batch, row, self.dataset.candidates(key))
+            self._request_next(batch, row, self.dataset.candidates(key))
         return batch
 
-    def _read_next(self, batch: _Batch, row: int, candidates: Iterator[tuple[int, str]]) -> None:
-        """Have the next candidate for a row read, if there is one left."""
-        for index, chance in candidates:
+    def _request_next(self, batch: _Batch, row: int, candidates: Iterator[tuple[int, str]]) -> None:
+        """Request the next candidate for a row, if there is one left."""
+        for index, seed in candidates:
             batch.indices[row] = index
             record = self.dataset.records[index]
             if index not in self._quarantine:
-                self._workers.submit(Task(record, chance, batch.slot, row, (batch, candidates)))
+                self._workers.submit(ReadRequest(record, seed, batch.buffer, row, (batch, candidates)))
                 return
             batch.failures[row].append((record.video_id, self._quarantine[index]))
         self.dataset.give_up(batch.failures[row], batch.views[row])
-        batch.left -= 1
+        batch.num_missing -= 1
 
-    def _settle(self, task: Task) -> None:
-        batch, candidates = task.owner
-        if task.deadly:
-            self._quarantine[batch.indices[task.row]] = f"{task.record.path}: {task.failure}"
-            logger.error("%s: %s; it is left out from now on", task.record.path, task.failure)
+    def _complete(self, request: ReadRequest) -> None:
+        """Record that a request is completed; where its video could not be read, request another one."""
+        batch, candidates = request.context
+        if request.lost_worker:
+            self._quarantine[batch.indices[request.row]] = f"{request.record.path}: {request.failure}"
+            logger.error("%s: %s; it is left out from now on", request.record.path, request.failure)
         if batch.abandoned:
             return
-        if task.failure is None:
-            batch.left -= 1
+        if request.failure is None:
+            batch.num_missing -= 1
             return
-        reason = task.failure if not task.deadly else f"{task.record.path}: {task.failure}"
-        batch.failures[task.row].append((task.record.video_id, reason))
-        self._read_next(batch, task.row, candidates)
+        reason = request.failure if not request.lost_worker else f"{request.record.path}: {request.failure}"
+        batch.failures[request.row].append((request.record.video_id, reason))
+        self._request_next(batch, request.row, candidates)
 
 
 @dataclass(eq=False)
 class _Batch:
-    """A batch on its way: ``views`` is being filled, ``left`` rows are not there yet."""
+    """A batch that is being read: ``num_missing`` rows of ``views`` are not written yet."""
 
     keys: list
     views: Tensor
-    slot: int = -1
+    buffer: int = -1
     abandoned: bool = False
 
     def __post_init__(self) -> None:
-        self.left = len(self.keys)
+        self.num_missing = len(self.keys)
         self.indices = [0] * len(self.keys)
         self.failures: list[list[tuple[str, str]]] = [[] for _ in self.keys]

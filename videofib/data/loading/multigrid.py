@@ -2,7 +2,7 @@
 
 ::
 
-    epoch    0          15         30         45         60      four stretches, by PySlowFast's factors
+    epoch    0          15         30         45         60      four stages, by PySlowFast's factors
     frames   | T / 4    | T / 2    | T / 2    | T        |
     crop     | 0.71 S   | 0.71 S   | S        | S        |
     batch    | 8 B      | 4 B      | 2 B      | B        |   about as many values in each
@@ -19,11 +19,11 @@ from videofib.data.loading.loader import VideoLoader
 
 
 @dataclass(frozen=True)
-class Stretch:
+class MultigridStage:
     """Epochs with clips of one size.
 
     Attributes:
-        first_epoch: from here to the next stretch.
+        first_epoch: the stage lasts from here to the next one.
         num_frames, crop_size: of the clips; T, and pixels.
         batch_factor: how many times as many videos a batch has, and by how much learning rates grow.
     """
@@ -42,66 +42,73 @@ def long_cycle(
     *,
     tubelet_size: int = 1,
     patch_size: int = 1,
-) -> list[Stretch]:
-    """Stretches of equally many epochs (to one), with these factors of frames and of the crop's side.
+) -> list[MultigridStage]:
+    """Stages of equally many epochs (to one), with these factors of frames and of the crop's side.
 
-    Frames and crops are rounded to whole tubelets and patches, batches to whole multiples.
+    Frames and crops are rounded to multiples of the tubelet and the patch, batch factors to integers.
 
     Raises:
-        ValueError: fewer epochs than stretches, or a factor that is not above 0 and at most 1.
+        ValueError: fewer epochs than stages, or a factor that is not above 0 and at most 1.
     """
     if len(factors) > epochs:
-        raise ValueError(f"{len(factors)} stretches need as many epochs, and there are {epochs}")
+        raise ValueError(f"{len(factors)} stages need as many epochs, and there are {epochs}")
     if not factors or not all(len(pair) == 2 and all(0 < factor <= 1 for factor in pair) for pair in factors):
         raise ValueError(f"factors are pairs (frames, crop), each above 0 and at most 1; got {factors}")
     return [
-        Stretch(
+        MultigridStage(
             number * epochs // len(factors),
-            _whole(num_frames * frames, tubelet_size),
-            _whole(crop_size * crop, patch_size),
+            _multiple_of(tubelet_size, num_frames * frames),
+            _multiple_of(patch_size, crop_size * crop),
             max(1, round(1 / (frames * crop**2))),
         )
         for number, (frames, crop) in enumerate(factors)
     ]
 
 
-def stretch_at(stretches: Sequence[Stretch], epoch: float) -> int:
-    """Which of them this epoch belongs to."""
-    return bisect_right([stretch.first_epoch for stretch in stretches], epoch) - 1
+def stage_at(stages: Sequence[MultigridStage], epoch: float) -> int:
+    """The index of the stage that an epoch belongs to."""
+    return bisect_right([stage.first_epoch for stage in stages], epoch) - 1
 
 
-class StretchedLoader:
-    """A loader for each stretch of epochs, of which one has workers at a time; to the trainer it is one loader.
+class MultigridLoader:
+    """A loader for each stage, of which one has workers at a time; to the trainer it is one loader.
 
-    A position (epoch, step) tells the stretch, too, so a run goes on with the very next batch of the right size.
+    The epoch of a position (epoch, step) determines the stage, so a run resumes with the very next batch, in its size.
     """
 
-    def __init__(self, stretches: Sequence[Stretch], loaders: Sequence[VideoLoader]):
-        self._stretches, self._loaders, self._now = stretches, loaders, loaders[0]
+    def __init__(self, stages: Sequence[MultigridStage], loaders: Sequence[VideoLoader]):
+        self._stages, self._loaders, self._current = stages, loaders, loaders[0]
         self.sampler = self
 
     def set_epoch(self, epoch: int, step: int = 0) -> None:
-        """Choose the epoch, how many of its batches are done already, and with the epoch the size of clips."""
-        loader = self._loaders[stretch_at(self._stretches, epoch)]
-        if loader is not self._now:
-            self._now.close()  # its workers write batches of another shape
-            self._now = loader
+        """Choose the epoch, with it the size of clips, and how many of the epoch's batches are done already."""
+        loader = self._loaders[stage_at(self._stages, epoch)]
+        if loader is not self._current:
+            self._current.close()  # its workers write batches of another shape
+            self._current = loader
         loader.sampler.set_epoch(epoch, step)
 
     @property
     def dataset(self) -> ClipDataset:
-        return self._now.dataset
+        return self._current.dataset
 
     def __len__(self) -> int:
-        return len(self._now)
+        return len(self._current)
 
     def __iter__(self) -> Iterator[dict]:
-        return iter(self._now)
+        return iter(self._current)
 
     def close(self) -> None:
-        """End the workers; iterating starts new ones."""
-        self._now.close()
+        """End the worker processes; a second call does nothing. A later pass starts new ones."""
+        self._current.close()
+
+    def __enter__(self) -> MultigridLoader:
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
 
 
-def _whole(size: float, unit: int) -> int:
+def _multiple_of(unit: int, size: float) -> int:
+    """The multiple of ``unit`` nearest to ``size``, at least one."""
     return max(1, round(size / unit)) * unit

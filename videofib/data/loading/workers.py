@@ -1,7 +1,7 @@
-"""Processes that read videos, and outlive what videos do to decoders.
+"""A pool of processes that read videos, and that survives the videos which crash or block a decoder.
 
-A file may crash the decoder or keep it busy for ever. So the parent can tell from outside what each worker reads and
-since when, kills one that takes too long, starts another in its place and gives what was waiting to others.
+Each worker keeps a heartbeat in shared memory: which request it reads, and since when. So the parent process can kill a
+worker that takes too long, start a new one, and give the requests that were queued behind the slow one to the pool.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from videofib.data.errors import DecodeError, ending
-from videofib.data.loading.shared_memory import MAX_WORKERS, Slots, SlotWriter
+from videofib.data.errors import DecodeError, describe_exit
+from videofib.data.loading.shared_memory import MAX_WORKERS, BatchBuffers, BufferWriter
 
-# call(record, chance, out) reads one sample into ``out``, or raises DecodeError
+# call(record, seed, out) reads one sample into ``out``, or raises DecodeError
 Read = Callable[[Any, str, Tensor], None]
 
-_QUEUED = 32  # tasks sent ahead to a worker: enough that it is never idle, few enough that a pipe holds them
-_STILLBIRTHS = 3  # workers in a row that die before their first answer, after which the fault is not a video's
+_MAX_QUEUED = 32  # requests sent ahead to a worker: enough that it is never idle, few enough to fit into a pipe
+_MAX_FAILED_STARTS = 3  # workers in a row that end before their first result: then no video is to blame
+_MAX_CRASHES = 2  # times that a worker may end during a request; the first may have another cause, such as memory
 
 
 class WorkerError(RuntimeError):
@@ -35,94 +36,85 @@ class WorkerError(RuntimeError):
 
 
 @dataclass(eq=False)
-class Task:
-    """One sample to read: ``read(record, chance, row of slot)``.
+class ReadRequest:
+    """One sample to read: ``read(record, seed, row of buffer)``.
 
     Attributes:
-        owner: whatever the caller wants to find here when the task is done.
-        failure: once it is done, why the video could not be read; None: it was.
-        deadly: the failure was the end of a worker; the video had better not be read again.
+        context: what the caller wants to find here when the request is completed.
+        failure: of a completed request, why the video could not be read; None: it was read.
+        lost_worker: the video crashed its worker or ran into the time limit, and should not be read again.
     """
 
     record: Any
-    chance: str
-    slot: int
+    seed: str
+    buffer: int
     row: int
-    owner: Any
+    context: Any
     failure: str | None = None
-    deadly: bool = False
+    lost_worker: bool = False
     number: int = 0
-    deaths: int = 0
+    crashes: int = 0
 
 
 @dataclass(eq=False)
 class _Worker:
-    place: int
+    index: int
     process: multiprocessing.process.BaseProcess
     connection: Connection
-    sent: dict[int, Task] = field(default_factory=dict)  # in the order in which it takes them
+    sent: dict[int, ReadRequest] = field(default_factory=dict)  # by number, in the order in which they are read
     has_answered: bool = False
 
 
-class Workers:
-    """``count`` processes that take tasks and write samples into shared slots.
+class WorkerPool:
+    """``count`` processes that take requests and write samples into shared buffers.
 
     Args:
         read: sent to every worker by pickle.
-        time_limit: seconds a task may take before its worker is killed; 0: no limit.
+        time_limit: seconds a request may take before its worker is killed; 0: no limit.
 
-    A task fails, with a reason, where ``read`` raises DecodeError, where it takes longer than the limit, and where
-    the worker dies over it twice (the first time may be somebody else's fault, such as a lack of memory).
+    A request fails, with a reason, where ``read`` raises DecodeError, where it takes longer than the limit, and where
+    its worker ends unexpectedly for the second time.
     """
 
-    def __init__(self, read: Read, count: int, slots: Slots, time_limit: float):
+    def __init__(self, read: Read, count: int, buffers: BatchBuffers, time_limit: float):
         if not 1 <= count <= MAX_WORKERS:
             raise ValueError(f"there can be 1 to {MAX_WORKERS} workers, got {count}")
-        self._read, self._slots, self._time_limit = read, slots, time_limit
+        self._read, self._buffers, self._time_limit = read, buffers, time_limit
         self._context = _context()
-        self._waiting: deque[Task] = deque()
-        self._number = 0
-        self._stillbirths = 0
-        self._workers = {place: self._start(place) for place in range(count)}
+        self._waiting: deque[ReadRequest] = deque()
+        self._last_number = 0
+        self._failed_starts = 0
+        self._workers = {index: self._start(index) for index in range(count)}
 
-    def submit(self, task: Task) -> None:
-        """Have a task done, after those submitted before."""
-        self._waiting.append(task)
+    def submit(self, request: ReadRequest) -> None:
+        """Queue a request behind those submitted before."""
+        self._waiting.append(request)
         self._send()
 
-    def drop(self, unwanted: Callable[[Task], bool]) -> None:
-        """Forget those tasks that no worker has been given yet."""
-        self._waiting = deque(task for task in self._waiting if not unwanted(task))
+    def cancel(self, unwanted: Callable[[ReadRequest], bool]) -> None:
+        """Drop those requests that have not been sent to a worker yet."""
+        self._waiting = deque(request for request in self._waiting if not unwanted(request))
 
-    def done(self) -> Iterator[Task]:
-        """Wait until at least one task is done, and yield those that are.
+    def completed(self) -> Iterator[ReadRequest]:
+        """Wait until at least one request is completed, and yield those that are.
 
         Raises:
-            WorkerError: a read failed for another reason than its video, or workers die at once.
+            WorkerError: a read failed for another reason than its video, workers end at once, or ``close`` was called.
         """
+        if not self._workers:
+            raise WorkerError("the loader was closed before this pass over its videos ended")
         by_connection = {worker.connection: worker for worker in self._workers.values()}
-        ready = wait(list(by_connection), timeout=self._next_check())
-        for connection in ready:
-            worker = by_connection[connection]
-            try:
-                number, failure, error = connection.recv()
-            except (EOFError, OSError):
-                yield from self._replace(worker)
-                continue
-            task = worker.sent.pop(number)
-            worker.has_answered, self._stillbirths = True, 0
-            if error:
-                raise WorkerError(f"reading {task.record} failed\n{error}")
-            task.failure = failure
-            yield task
+        for connection in wait(list(by_connection), timeout=self._seconds_to_next_check()):
+            yield from self._receive(by_connection[connection])
         for worker in list(self._workers.values()):
-            number, seconds = self._slots.clock.read(worker.place)
+            number, seconds = self._buffers.heartbeats.read(worker.index)
             if self._time_limit and number in worker.sent and seconds > self._time_limit:
-                task = worker.sent.pop(number)
-                worker.has_answered = True  # it lives, if only too slowly
+                request = worker.sent.pop(number)
+                worker.has_answered = True  # it runs, if too slowly
                 yield from self._replace(worker)
-                task.failure, task.deadly = f"not read within {self._time_limit:g} s; its process was killed", True
-                yield task
+                request.failure = f"not read within {self._time_limit:g} s; its process was killed"
+                request.lost_worker = True
+                yield request
         self._send()
 
     def close(self) -> None:
@@ -134,57 +126,71 @@ class Workers:
             worker.process.join()
         self._workers.clear()
 
-    def _start(self, place: int) -> _Worker:
-        self._slots.clock.stop(place)
+    def _start(self, index: int) -> _Worker:
+        self._buffers.heartbeats.end(index)
         ours, theirs = self._context.Pipe()
-        args = (self._read, theirs, self._slots, place)
-        process = self._context.Process(target=_work, args=args, daemon=True, name=f"video-reader-{place}")
+        args = (self._read, theirs, self._buffers, index)
+        process = self._context.Process(target=_work, args=args, daemon=True, name=f"video-reader-{index}")
         process.start()
-        theirs.close()  # now open in the worker alone, so that its death closes the pipe
-        return _Worker(place, process, ours)
+        theirs.close()  # now open only in the worker, so that the pipe closes when the worker ends
+        return _Worker(index, process, ours)
 
     def _send(self) -> None:
         while self._waiting:
             worker = min(self._workers.values(), key=lambda worker: len(worker.sent))
-            if len(worker.sent) >= _QUEUED:
+            if len(worker.sent) >= _MAX_QUEUED:
                 return
-            task = self._waiting.popleft()
-            self._number += 1
-            task.number = self._number
-            worker.sent[task.number] = task
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died: its end of file says so
-                worker.connection.send((task.number, task.record, task.chance, task.slot, task.row))
+            request = self._waiting.popleft()
+            self._last_number += 1
+            request.number = self._last_number
+            worker.sent[request.number] = request
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it ended: receiving will notice
+                worker.connection.send((request.number, request.record, request.seed, request.buffer, request.row))
 
-    def _replace(self, worker: _Worker) -> Iterator[Task]:
-        """Put a new process in the place of one that died, or is to; yields the task it died over, if that failed."""
+    def _receive(self, worker: _Worker) -> Iterator[ReadRequest]:
+        """The request that a worker reports as completed; or, where the worker has ended, replace it."""
+        try:
+            number, failure, error = worker.connection.recv()
+        except (EOFError, OSError):
+            yield from self._replace(worker)
+            return
+        request = worker.sent.pop(number)
+        worker.has_answered, self._failed_starts = True, 0
+        if error:
+            raise WorkerError(f"reading {request.record} failed\n{error}")
+        request.failure = failure
+        yield request
+
+    def _replace(self, worker: _Worker) -> Iterator[ReadRequest]:
+        """End a worker if it still runs, and start a new one; yields the request it was reading, if that has failed."""
         worker.process.kill()
         worker.process.join()
         worker.connection.close()
-        how = ending(worker.process.exitcode)
-        current = worker.sent.get(self._slots.clock.read(worker.place)[0])
+        how = describe_exit(worker.process.exitcode)
+        current = worker.sent.get(self._buffers.heartbeats.read(worker.index)[0])
         if current is None and not worker.has_answered:
-            self._stillbirths += 1
-            if self._stillbirths >= _STILLBIRTHS:
-                raise WorkerError(f"workers that read videos die before they begin ({how})")
-        self._workers[worker.place] = self._start(worker.place)
+            self._failed_starts += 1
+            if self._failed_starts >= _MAX_FAILED_STARTS:
+                raise WorkerError(f"processes that read videos end before they read the first one ({how})")
+        self._workers[worker.index] = self._start(worker.index)
         if current is not None:
-            current.deaths += 1
-            if current.deaths == 2:
+            current.crashes += 1
+            if current.crashes == _MAX_CRASHES:
                 del worker.sent[current.number]
-                current.failure, current.deadly = f"the process that read it died twice ({how})", True
+                current.failure, current.lost_worker = f"the process that read it died twice ({how})", True
                 yield current
         self._waiting.extendleft(reversed(worker.sent.values()))
 
-    def _next_check(self) -> float | None:
+    def _seconds_to_next_check(self) -> float | None:
         """Seconds until a worker may have exceeded the limit."""
         if not self._time_limit:
             return None
-        busy = [self._slots.clock.read(worker.place) for worker in self._workers.values()]
+        busy = [self._buffers.heartbeats.read(worker.index) for worker in self._workers.values()]
         return max(0.01, min([self._time_limit - seconds for number, seconds in busy if number] + [self._time_limit]))
 
 
 def _context():
-    """A server that has imported this module, and so torch, once, and is copied for each worker; where that is safe."""
+    """Where it is safe, a server process that has imported torch once and is forked for each worker."""
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -192,23 +198,23 @@ def _context():
     return context
 
 
-def _work(read: Read, connection: Connection, slots: SlotWriter, place: int) -> None:
+def _work(read: Read, connection: Connection, buffers: BufferWriter, index: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
     torch.set_num_threads(1)  # parallel over videos, not within one
     while True:
         try:
-            number, record, chance, slot, row = connection.recv()
+            number, record, seed, buffer, row = connection.recv()
         except (EOFError, OSError):  # the parent is gone
             return
         failure = error = None
-        slots.clock.start(place, number)
+        buffers.heartbeats.begin(index, number)
         try:
-            read(record, chance, slots.row(slot, row))
+            read(record, seed, buffers.row(buffer, row))
         except DecodeError as reason:
             failure = str(reason)
         except Exception:
             error = traceback.format_exc()
-        slots.clock.stop(place)
+        buffers.heartbeats.end(index)
         try:
             connection.send((number, failure, error))
         except OSError:  # the parent is gone

@@ -1,1 +1,1 @@
-"""From a video file to the frames asked for."""
+"""From a video file to the requested frames."""

@@ -1,12 +1,13 @@
-"""Frames of a video file: the ones asked for, whatever the file.
+"""Reads frames of a video file, and makes sure that they are the requested ones.
 
-The truth about a video is what decoding in order gives: as many frames, up to the end or the first break. (decord
-counts one more for HMDB51's avi files, whose packed B-frames leave an empty packet: it repeats the last frame.)
+The reference is decoding in order: the frames of a video are those that come out, up to the end or the first decoding
+error. (decord counts one more for HMDB51's avi files, whose packed B-frames leave an empty packet: it repeats the last
+frame.)
 
-A few frames of a long video are cheaper to reach by entering it at keyframes. Many files number or store their frames
-so that this gives others than asked for, without an error; so it is checked on each read, and where the check fails
-the file is read in order (``seeking_reader``). decord seeks unchecked; it may do so only in files for which
-``random_access_is_right`` has been proved, which preparation does and the manifest remembers.
+To reach a few frames of a long video it is faster to seek to the keyframes before them. Many files number or store
+their frames in a way that makes this return wrong frames, without an error. So each read is checked, and where the
+check fails the file is read in order (``seeking_reader``). decord seeks unchecked; it may do so only in files for which
+``random_access_is_right`` has been proved, which preparation does and the manifest records.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from videofib.data.video.pyav_reader import open_in_order
 from videofib.data.video.seeking_reader import read_seeking
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
-# Mean absolute difference, of 255, that two decoders' colour conversion may make and a wrong frame rarely stays below.
+# Mean absolute difference, of 255: two decoders' colour conversions stay below it, a wrong frame rarely does.
 _SAME_FRAME = 0.5
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What decoding a whole video has shown.
+    """The facts about a video that decoding all of it has shown.
 
     Attributes:
         num_frames: frames that decode in order.
@@ -39,7 +40,7 @@ class VideoInfo:
         width, height: pixels as shown, after rotation.
         duration: seconds.
         codec: such as ``h264``.
-        rotation: degrees counter-clockwise by which frames are turned: 0, 90, 180 or 270. ``read_frames`` does it.
+        rotation: degrees counter-clockwise by which ``read_frames`` turns the stored frames: 0, 90, 180 or 270.
         damaged: "" or why decoding stopped early.
         variable_rate: frames are not shown at even times; see ``sampling.is_uneven``.
     """
@@ -57,12 +58,12 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a video's packets say.
+    """The facts about a video that its packets state, before any is decoded.
 
     Attributes:
         num_frames: frames stored.
         fps: frames a second, on average.
-        times: when each is shown, in seconds, ascending; empty where they are shown at even times, or nobody knows.
+        times: when each is shown, in seconds, ascending; empty where they are shown at even times or that is unknown.
     """
 
     num_frames: int
@@ -71,7 +72,7 @@ class Estimate:
 
 
 def probe(source: Source) -> VideoInfo:
-    """Decode the whole video once and say what it holds.
+    """Decode all of a video once and return the facts about it.
 
     Raises:
         DecodeError: no such file, not a video, or not one frame decodes.
@@ -80,7 +81,7 @@ def probe(source: Source) -> VideoInfo:
         times = []
         for frame in reader.frames():
             if frame is reader.first:
-                reader.to_rgb(frame)  # a pixel format that does not convert is found here, not in training
+                reader.to_rgb(frame)  # find a pixel format that cannot be converted here, not in training
             times.append(frame.time)
         height, width = reader.size
         fps = _average_fps(reader.fps, times)
@@ -100,8 +101,8 @@ def probe(source: Source) -> VideoInfo:
 def estimate(source: Source) -> Estimate:
     """Count stored frames without decoding them.
 
-    The count is rarely off by more than one or two, but for files that break midway it may be far too high;
-    ``read_frames`` notices and says how many there are.
+    The count is rarely off by more than one or two, but for files that are damaged midway it may be far too high;
+    ``read_frames`` notices this and reports how many there are.
 
     Raises:
         DecodeError: no such file, not a video, or no frames stored.
@@ -121,22 +122,22 @@ def read_frames(
     backend: str = "auto",
     short_side: int = 0,
 ) -> np.ndarray:
-    """The frames at ``indices``, in the order asked; repeats are allowed.
+    """The frames at ``indices``, in that order; repeats are allowed.
 
-    Rotation is applied, and where a video changes its size midway all frames come at the size of its first.
+    Rotation is applied, and where a video changes its size midway all frames have the size of its first.
 
     Args:
         source: a local video file, or a ``ByteRange``: a video within another file, such as a tar.
         indices: counted from 0.
-        random_access: this file has passed ``random_access_is_right``, so decord may seek in it. Others need no proof.
-        backend: ``auto``: PyAV, entering at keyframes as far as the frames prove to be the right ones while they are
-            read, else in order; ``pyav``: PyAV in order; ``decord``: only decord, in order unless the file is proven;
-            ``torchcodec``: torchcodec as far as the packets' times number the frames, else as ``pyav``.
+        random_access: this file has passed ``random_access_is_right``, so decord may seek in it. Only decord needs it.
+        backend: ``auto``: PyAV, seeking to keyframes where each frame is found to be the requested one, else in order;
+            ``pyav``: PyAV in order; ``decord``: only decord, in order unless the file is proven; ``torchcodec``:
+            torchcodec where the packets' times number the frames, else as ``pyav``.
         short_side: pixels that the shorter side has at most: larger frames are scaled down while they are converted,
             bicubic with antialiasing, to ``sampling.short_side_size``; none is enlarged. 0: as they are. Frames of two
             backends then differ by less than 2 of 255 on average.
 
-    Behind the first break of a damaged file ``pyav`` ends; ``auto`` may reach frames behind it, each checked alike.
+    ``pyav`` ends at the first decoding error of a damaged file; ``auto`` may reach frames behind it, checked as others.
 
     Returns:
         (T, H, W, 3) uint8 RGB.
@@ -144,7 +145,7 @@ def read_frames(
     Raises:
         DecodeError: the file cannot be read.
         FrameIndexError: an index beyond the last frame that decodes.
-        ImportError: torchcodec was asked for and is not installed.
+        ImportError: the backend is torchcodec, which is not installed.
         ValueError: no indices, a negative index or short side, or an unknown backend.
     """
     if backend not in BACKENDS:
@@ -153,18 +154,18 @@ def read_frames(
         raise ValueError(f"{source}: indices must be 0 or above and at least one, got {list(indices)}")
     if short_side < 0:
         raise ValueError(f"{source}: short_side must be 0 or above, got {short_side}")
-    wanted, place = np.unique(np.asarray(indices), return_inverse=True)
+    wanted, positions = np.unique(np.asarray(indices), return_inverse=True)
     frames = _read_ascending(source, wanted.tolist(), random_access, backend, short_side)
-    return frames if len(wanted) == len(indices) and (np.diff(place) == 1).all() else frames[place]
+    return frames if len(wanted) == len(indices) and (np.diff(positions) == 1).all() else frames[positions]
 
 
 def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
-    """Whether decord, seeking in this file, returns the frames that reading in order returns, whichever are asked for.
+    """Whether decord, seeking in this file, returns the same frames as reading in order, for any indices.
 
-    decord numbers, seeks and skips by the times stored with the packets. So it is right if (1) exactly those times
-    come out of decoding, one frame each and ascending, and (2) after a seek to any keyframe the frames up to the
-    next one are the true ones. The first is checked entirely; the second at the start, the end and a random place
-    behind every keyframe, visited in random order. Random sets of frames, as training reads them, are compared, too.
+    decord numbers, seeks and skips by the times stored with the packets. So it is right if (1) decoding yields exactly
+    those times, one frame each and ascending, and (2) after a seek to any keyframe the frames up to the next one are
+    the true ones. The first is checked for all frames; the second for the first, the last and a random frame of every
+    keyframe's group, visited in random order. Random sets of frames, as training reads them, are compared as well.
 
     Raises:
         DecodeError: the file cannot be read even in order.
@@ -207,18 +208,18 @@ def _read_ascending(
 
 def _read_in_order(source: Source, indices: list[int], short_side: int) -> np.ndarray:
     with open_in_order(source) as reader:
-        frames = []
+        frames: list[np.ndarray] = []
         for count, frame in enumerate(reader.frames(), start=1):
             if count - 1 == indices[len(frames)]:
                 frames.append(reader.to_rgb(frame, short_side))
                 if len(frames) == len(indices):
                     return np.stack(frames)
         why = f" ({reader.damaged})" if reader.damaged else ""
-        raise FrameIndexError(f"{source}: frame {indices[-1]} was asked for, but {count} frames decode{why}", count)
+        raise FrameIndexError(f"{source}: frame {indices[-1]} was requested, but {count} frames decode{why}", count)
 
 
 def _uneven(times: list[float | None]) -> tuple[float, ...]:
-    """The times in ascending order, if all are known and they are not even; else nothing."""
+    """The times in ascending order if all are known and they are not even, else ()."""
     if None in times:
         return ()
     times = sorted(times)
@@ -228,8 +229,8 @@ def _uneven(times: list[float | None]) -> tuple[float, ...]:
 def _average_fps(stated: float, times: list[float | None]) -> float:
     """Frames a second: as the container states it, unless the frames' own times differ by more than a tenth.
 
-    Times are rounded in some containers, so the statement is the better figure; but for variable rates some
-    containers state a nominal one.
+    Some containers round times, so the stated rate is the more precise one; but for variable rates some containers
+    state a nominal rate.
     """
     known = [time for time in times if time is not None]
     span = max(known) - min(known) if len(known) > 1 else 0
@@ -240,7 +241,7 @@ def _average_fps(stated: float, times: list[float | None]) -> float:
 
 
 def _proof_draws(num_frames: int, keys: list[int], rng: random.Random) -> list[list[int]]:
-    """Ascending sets of frames to read by seeking: three behind each keyframe, then random ones over the video."""
+    """Ascending sets of frames to read by seeking: three in each keyframe's group, then random ones over the video."""
     behind = [
         sorted({key, rng.randrange(key, end), end - 1}) for key, end in zip(keys, [*keys[1:], num_frames], strict=True)
     ]
@@ -250,7 +251,7 @@ def _proof_draws(num_frames: int, keys: list[int], rng: random.Random) -> list[l
 
 
 def _fingerprint(image: np.ndarray) -> np.ndarray:
-    """About 64 x 64 of the pixels: enough to tell frames apart, and few enough to keep one a frame in memory."""
+    """About 64 x 64 of the pixels: enough to distinguish frames, and few enough to keep one a frame in memory."""
     return image[:: max(image.shape[0] // 64, 1), :: max(image.shape[1] // 64, 1)].astype(np.int16)
 
 

@@ -1,8 +1,8 @@
 """Reading single frames with decord.
 
 decord seeks, so a few frames of a long video cost milliseconds. But for many files (HMDB51's avi, open GOPs, some
-HEVC, MPEG-2, transport streams) it returns **other frames than asked for after a seek**, without an error. Seek only
-in files for which ``decode.random_access_is_right`` has been shown.
+HEVC, MPEG-2, transport streams) it returns **wrong frames after a seek**, without an error. Seek only in files for
+which ``decode.random_access_is_right`` has been proved.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.source import Source, location
-from videofib.data.video.convert import scaled_down
+from videofib.data.video.rgb import scaled_down
 
 
 def read_seeking(source: Source, batches: Iterable[Sequence[int]], short_side: int = 0) -> Iterator[np.ndarray]:
@@ -33,7 +33,7 @@ def read_in_order(source: Source, indices: Sequence[int], short_side: int = 0) -
 
 
 def keyframes(source: Source, num_frames: int) -> list[int]:
-    """Indices of the frames at which decord may enter the video.
+    """Indices of the keyframes to which decord may seek.
 
     Raises:
         DecodeError: decord cannot open it, or counts other than ``num_frames`` frames.
@@ -49,15 +49,15 @@ def keyframes(source: Source, num_frames: int) -> list[int]:
 
 def _read(source: Source, reader, indices: Sequence[int], seek: bool) -> np.ndarray:
     if indices[-1] >= len(reader):
-        raise FrameIndexError(f"{source}: frame {indices[-1]} was asked for, but it has {len(reader)}", len(reader))
+        raise FrameIndexError(f"{source}: frame {indices[-1]} was requested, but it has {len(reader)}", len(reader))
     frames, position = [], 0
     try:
         keys = reader.get_key_indices() if seek else []
         for index in indices:
-            if seek and (not frames or any(position < key <= index for key in keys)):  # else decoding on is shorter
+            if seek and (not frames or any(position < key <= index for key in keys)):  # else decoding on is faster
                 reader.seek_accurate(index)
                 position = index
-            while position < index:  # decord's skip_frames lands on other frames, even one step on
+            while position < index:  # decord's skip_frames ends at wrong frames, even for one frame
                 reader.next()
                 position += 1
             frames.append(_pixels(reader.next()))
@@ -77,8 +77,8 @@ def _open(source: Source):
 
 @cache
 def _decord():
-    # Here, since loading them takes a while and not every reader needs them; and torch first: decord2 loads all CUDA
-    # libraries it finds for everyone, and the NVBLAS among them makes a torch that comes later crash in linear layers.
+    # Imported here, since loading them takes a while and not every reader needs them; and torch first: decord2 loads
+    # all CUDA libraries that it finds, and with NVBLAS among them, a torch imported later crashes in linear layers.
     import torch  # noqa: F401, I001
     import decord
 
@@ -90,7 +90,7 @@ def _pixels(frame) -> np.ndarray:
     """One decord frame as (H, W, 3).
 
     decord takes the padded length of a pixel row for channels: a width of 96 gives (H, 96, 4), of 16 (H, 16, 12), and
-    ``get_batch`` fails on them. The pixels are right; the padding at the end of each row has to go.
+    ``get_batch`` fails on them. The pixels are right; the padding at the end of each row is cut off here.
     """
     image = frame.asnumpy() if hasattr(frame, "asnumpy") else np.asarray(frame)  # other code may have set its bridge
     height, width, _ = image.shape

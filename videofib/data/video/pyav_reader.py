@@ -1,4 +1,4 @@
-"""Reading a video in order with PyAV: slow for one late frame, and right for every file that decodes at all."""
+"""Reading a video in order with PyAV: slow for a single late frame, and right for every file that decodes at all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 from videofib.data.errors import DecodeError
 from videofib.data.sampling import limited_size
 from videofib.data.source import PROTOCOLS, Source, location
-from videofib.data.video.convert import ToRGB
+from videofib.data.video.rgb import ToRGB
 
-# What FFmpeg would also open "as video": text through its text-art demuxers, and lists that point at other files.
+# Formats that FFmpeg would also open as video: text, by its text-art demuxers, and lists that point to other files.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}
 _FALLBACK_FPS = 25.0
 FFMPEG_ERRORS = (av.FFmpegError, ValueError)
@@ -23,12 +23,12 @@ class OrderedReader:
     """The best video stream of an open file, decoded from its start.
 
     Attributes:
-        path: what messages call it.
-        fps: frames a second as the container says; 25 where it says nothing.
+        path: its name in messages.
+        fps: frames a second as the container states it; 25 where it does not.
         codec, container_format: FFmpeg's names, such as ``h264`` and ``avi``.
         stream: the open stream.
         damaged: once ``frames`` has ended, why it ended early, or "".
-        first: once ``frames`` has begun, the first frame, whose size and rotation hold for the whole video.
+        first: once ``frames`` has begun, the first frame, whose size and rotation hold for all frames.
     """
 
     def __init__(self, path: str, container: av.container.InputContainer, stream: av.VideoStream):
@@ -40,11 +40,12 @@ class OrderedReader:
         self.container_format = container.format.name
         self.stream, self._container = stream, container
         self._convert = ToRGB()
-        # What FFmpeg makes of a damaged frame depends on its threads: PyAV's default, but for any number of cores.
+        # How FFmpeg conceals a damaged frame depends on its threads: PyAV's default type, and a number that is the same
+        # on any machine.
         stream.thread_type, stream.thread_count = "SLICE", 2
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """The frames in the order shown, up to the end or the first break.
+        """The frames in the order shown, up to the end or the first decoding error.
 
         Raises:
             DecodeError: not even the first frame decodes.
@@ -62,7 +63,7 @@ class OrderedReader:
 
     @property
     def rotation(self) -> int:
-        """Quarter turns, counter-clockwise, after which frames are as they are meant to be shown."""
+        """Quarter turns, counter-clockwise, by which stored frames have to be turned to be upright."""
         return round(self.first.rotation / 90) % 4
 
     @property
@@ -72,9 +73,9 @@ class OrderedReader:
         return size[::-1] if self.rotation % 2 else size
 
     def to_rgb(self, frame: av.VideoFrame, short_side: int = 0) -> np.ndarray:
-        """The frame as (H, W, 3) uint8 RGB, turned, and scaled if the video changes its size midway.
+        """The frame as (H, W, 3) uint8 RGB, turned upright, and scaled if the video changes its size midway.
 
-        H and W are those of the first frame, scaled down where ``short_side`` is above 0 and the shorter is longer.
+        H and W are those of the first frame, scaled down if the shorter is above ``short_side``; 0: never.
         """
         try:
             image = self._convert(frame, *limited_size(self.first.height, self.first.width, short_side))

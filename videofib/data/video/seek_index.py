@@ -1,7 +1,7 @@
-"""Where to enter a video: pure arithmetic on the times of its stored packets, no decoding.
+"""Where decoding may start in a video: pure arithmetic on the times of its stored packets, no decoding.
 
-A file stores packets in the order in which they are decoded; each says when its frame is shown and whether decoding
-may begin there (k). A video with one open and one closed group of pictures::
+A file stores packets in the order in which they are decoded; each states when its frame is shown and whether it is a
+keyframe (k), at which decoding may start. A video with one open and one closed group of pictures::
 
     packet     0    1    2    3  |  4    5    6    7  |  8    9
     shown at   0    3    1    2  |  6    4    5    7  |  8    9
@@ -12,7 +12,7 @@ may begin there (k). A video with one open and one closed group of pictures::
                = frame 0         |  = frame 6         |  = frame 8
 
 Frame 7 is reached from packet 4, frames 4 and 5 only from packet 0: they are stored behind the keyframe that is shown
-after them and lean on the group before (after entering at 4 they come out broken or not at all).
+after them, and refer to the group before (decoded from packet 4 on, they come out broken or not at all).
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ from typing import NamedTuple
 
 
 class Stored(NamedTuple):
-    """What a packet says of its frame: when it is shown (None: unknown), keyframe or not, shown at all or cut away."""
+    """The facts that a packet states about its frame.
+
+    Attributes:
+        time: when it is shown, in ticks of the stream; None: unknown.
+        is_key: decoding may start here.
+        is_shown: False where an edit list cuts it away.
+    """
 
     time: int | None
     is_key: bool
@@ -34,12 +40,12 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True)
 class SeekIndex:
-    """Times and entries of a video.
+    """The times of a video's frames, and its entries: the keyframes at which decoding may start.
 
     Attributes:
         times: when each frame is shown, ascending; frame i is the one shown at ``times[i]``.
-        entry_frames, entry_packets: where decoding may begin, ascending: the frame that comes out first, and its
-            packet. The first entry is the video's start.
+        entry_frames, entry_packets: of each entry, ascending, the frame that comes out first, and its packet. The first
+            entry is the video's start.
     """
 
     times: list[int]
@@ -48,15 +54,15 @@ class SeekIndex:
 
     def entry(self, frame: int) -> tuple[int, int]:
         """(packet, frame) of the last entry that is not behind ``frame``."""
-        place = bisect_right(self.entry_frames, frame) - 1
-        return self.entry_packets[place], self.entry_frames[place]
+        number = bisect_right(self.entry_frames, frame) - 1
+        return self.entry_packets[number], self.entry_frames[number]
 
 
 def build(packets: Sequence[Stored]) -> SeekIndex | None:
     """The index of a video from its packets in stored order; None where their times do not number its frames.
 
-    They do not where a time is unknown or comes twice, and where the video begins with frames that cannot be
-    decoded, which reading in order leaves out: before the first keyframe, or shown before it.
+    They do not where a time is unknown or occurs twice, and where the video begins with frames that cannot be decoded
+    and that reading in order skips: those before the first keyframe, or shown before it.
     """
     shown = [packet.time for packet in packets if packet.is_shown]
     if not shown or any(packet.time is None for packet in packets) or not packets[0].is_key:

@@ -1,10 +1,10 @@
-"""Reading single frames with PyAV by entering a video at the keyframe before, and noticing where that goes wrong.
+"""Reading single frames with PyAV from the keyframe before them, and noticing where that goes wrong.
 
 All packets of the file are read, which takes about a millisecond, and only the needed ones are decoded. So nothing
-depends on how a container seeks. What is left to check is that times number the frames (``seek_index``) and that the
-decoder, entering midway, gives what it gives in order. Both are checked on each read: from the entry to the frame
-asked for, every frame must come out whole, at exactly its time, and the first must be a keyframe. At the first
-deviation the read is given up, and the caller reads in order.
+depends on how a container seeks. It remains to check that times number the frames (``seek_index``), and that the
+decoder yields the same frames when it starts midway as in order. Both are checked on each read: from the entry to the
+requested frame, every frame must come out intact and at exactly its time, and the first must be a keyframe. At the
+first deviation the attempt is given up, and the caller reads in order.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from videofib.data.source import Source
 from videofib.data.video.pyav_reader import FFMPEG_ERRORS, OrderedReader, open_in_order
 from videofib.data.video.seek_index import SeekIndex, Stored, ascending, build
 
-# Packets are kept in memory up to so many bytes in all; those of larger videos are read from the file a second time.
+# Packets are kept in memory up to this total; those of larger videos are read from the file a second time.
 _KEPT_BYTES = 64 << 20
 # MPEG-4's placeholders for "the same frame again", and for the second of two frames packed into one packet, have up to
-# 8 bytes. No frame comes out for them, or another packet's, so that packets do not number frames.
+# 8 bytes. They yield no frame, or that of another packet, so packets do not number frames.
 _PLACEHOLDER_BYTES = 15
 # VP8 stores frames that are never shown as packets of their own.
 _HIDDEN_FRAMES = ("vp8",)
-# avi has no times of showing, and these codecs may begin to reorder frames anywhere.
+# avi stores no presentation times, and these codecs may start to reorder frames anywhere.
 _LATE_REORDERING = ("h264", "hevc")
 
 
 def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray | None:
-    """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices; None where only reading in order can tell them.
+    """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices; None where only reading in order finds them.
 
     ``short_side`` in pixels: larger frames are scaled down to it; 0: none.
 
@@ -61,7 +61,7 @@ def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | Non
         if size <= _KEPT_BYTES:
             kept.append(packet)
     index = None if reader.damaged else build(stored)
-    # A decoder that reorders, and times that do not: what a container without times of showing makes up.
+    # A decoder that reorders, and times that do not: a container without presentation times has made them up.
     if index is None or (reader.stream.codec_context.has_b_frames and ascending(stored)):
         return None, None
     return index, kept if size <= _KEPT_BYTES else None
@@ -75,24 +75,24 @@ def _read(walk: _Walk, indices: Sequence[int], short_side: int) -> np.ndarray | 
 
 
 class _DeviationError(Exception):
-    """Decoding gave something else than the index foretold."""
+    """Decoding yielded something else than the index predicts."""
 
 
 class _Walk:
-    """Goes through the packets once, decodes what is needed for the frames asked for, and skips the rest."""
+    """Goes through the packets once, decodes those that the requested frames need, and skips the others."""
 
     def __init__(self, reader: OrderedReader, packets: Iterator[av.Packet], index: SeekIndex):
         self.reader, self._packets, self._index = reader, packets, index
         self._decoder = reader.stream.codec_context
         self._decoder.thread_type, self._decoder.thread_count = "NONE", 1  # the fastest for a few frames
-        self._size = self._decoder.width, self._decoder.height  # of the first frame, as the container tells it
+        self._size = self._decoder.width, self._decoder.height  # of the first frame, as the container states it
         self._position = 0  # the next packet
         self._frames = self._checked(0)
 
     def frame(self, number: int) -> av.VideoFrame:
-        """Frame ``number``, which is not before those asked for so far."""
+        """Frame ``number``, which must not be before those requested so far."""
         packet, first = self._index.entry(number)
-        if packet > self._position:  # otherwise decoding on is shorter
+        if packet > self._position:  # otherwise decoding on is faster
             self._decoder.flush_buffers()
             next(islice(self._packets, packet - self._position, packet - self._position), None)
             self._position = packet
@@ -103,18 +103,18 @@ class _Walk:
         raise _DeviationError
 
     def _checked(self, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
-        """The frames from entry ``first`` on with their numbers, each found to be the one expected."""
+        """The frames from entry ``first`` on with their numbers, each checked to be the expected one."""
         times, number = self._index.times, first
         for frame in self._decoded():
             if number == first > 0:
                 if frame.pts is not None and frame.pts < times[first]:
-                    continue  # stored behind the keyframe and shown before it; it leans on what was not decoded
+                    continue  # stored behind the keyframe and shown before it; it refers to frames not decoded
                 if not frame.key_frame:
                     raise _DeviationError
             if number == len(times) or frame.pts != times[number] or frame.is_corrupt:
                 raise _DeviationError
             if (frame.width, frame.height) != self._size:
-                raise _DeviationError  # the size changes midway, and that of the first frame is in doubt
+                raise _DeviationError  # the size changes midway, so that of the first frame is uncertain
             self.reader.first = self.reader.first or frame
             yield number, frame
             number += 1

@@ -1,11 +1,10 @@
 """Reading single frames with torchcodec, an extra: ``pip install 'videofib[torchcodec]'`` and FFmpeg's libraries.
 
-torchcodec numbers frames by the times of their packets. So it is asked only where these number the frames
-(``seek_index``), and each frame must say the time that it was asked for. What it makes of damaged frames cannot be
-seen from outside.
+torchcodec numbers frames by the times of their packets. So it is used only where these number the frames
+(``seek_index``), and each frame must have the requested time. Whether a frame was damaged is not visible from outside.
 
-torchcodec and decord use FFmpegs of their own, which clash: with both loaded, AV1 ends the process with a segmentation
-fault. So torchcodec is refused in a process that has loaded decord.
+torchcodec and decord load different FFmpeg libraries, which clash: with both loaded, AV1 ends the process with a
+segmentation fault. So torchcodec is refused in a process that has loaded decord.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from videofib.data.source import Source, location
-from videofib.data.video.convert import scaled_down
 from videofib.data.video.pyav_reader import open_in_order
+from videofib.data.video.rgb import scaled_down
 from videofib.data.video.seeking_reader import scan
 
 _SAME_TIME = 1e-4  # seconds
 
 
 def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray | None:
-    """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices; None where only reading in order can tell them.
+    """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices; None where only reading in order finds them.
 
     ``short_side`` in pixels: larger frames are scaled down to it; 0: none.
 
@@ -42,7 +41,7 @@ def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) ->
         decoder = decoder_class(location(source), stream_index=stream, dimension_order="NHWC", num_ffmpeg_threads=1)
         batch = decoder.get_frames_at(list(indices))
     except (RuntimeError, IndexError, ValueError):
-        return None  # PyAV reads it or says what is wrong
+        return None  # PyAV reads it or reports the error
     expected = [index.times[i] * tick for i in indices]
     if np.abs(batch.pts_seconds.numpy() - expected).max() > _SAME_TIME:
         return None
@@ -53,14 +52,14 @@ def _decoder_class():
     if "decord" in sys.modules:
         raise ImportError(
             "the backend torchcodec cannot share a process with decord, which is loaded; "
-            "take the backend auto, or read with decord in another process"
+            "use the backend auto, or read with decord in another process"
         )
     try:
-        from torchcodec.decoders import VideoDecoder  # here, since not everybody has it
+        from torchcodec.decoders import VideoDecoder  # here, since it is an optional dependency
     except (ImportError, RuntimeError, OSError) as error:  # without FFmpeg's libraries it is a RuntimeError
         raise ImportError(
             "the backend torchcodec needs torchcodec and FFmpeg's shared libraries; install them with "
-            '"pip install \'videofib[torchcodec]\'" and, for instance, "apt install ffmpeg", or take the backend auto '
+            '"pip install \'videofib[torchcodec]\'" and, for instance, "apt install ffmpeg", or use the backend auto '
             f"({str(error).strip().splitlines()[0]})"
         ) from error
     return VideoDecoder

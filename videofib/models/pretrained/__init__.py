@@ -1,1 +1,1 @@
-"""Weights from elsewhere, and ours in the layouts of others."""
+"""Load the weights of other projects, and write ours in their layouts."""

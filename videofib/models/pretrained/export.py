@@ -1,7 +1,7 @@
-"""Our weights in the layouts of others: the official TimeSformer's checkpoints, and Hugging Face folders.
+"""Write our weights in other projects' layouts: the official TimeSformer's checkpoints, and Hugging Face folders.
 
-Both know dense attention over learned positions, and a class token, only. A Fibottention model is written with a note:
-the weights fit there, the numbers will be those of dense attention.
+Both support only dense attention, learned positions and a class token. A Fibottention model is written with a note: the
+weights fit there, but attention is dense.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from videofib.files import replacing
 from videofib.models.pretrained import layouts
 from videofib.models.timesformer import TimeSformer
 
-NOTE = "The weights are of a model whose attention was sparse, as 'attention' says; here attention is dense."
+NOTE = "The weights are those of a model with sparse attention, see 'attention'; in this layout attention is dense."
 
 
 def save_official(model: TimeSformer, path: str | Path, *, config: str = "") -> Path:
-    """Write ``path``, a ``.pyth`` file as the official TimeSformer's, whole or not at all.
+    """Write ``path``, a ``.pyth`` file like the official TimeSformer's, completely or not at all.
 
     Args:
-        config: text for its ``cfg`` entry, which nobody reads back.
+        config: text for its ``cfg`` entry, which is never read back.
 
     Raises:
         CheckpointError: a model that the layout cannot hold, or a file that cannot be written.
     """
-    state = layouts.to_official(_dense_state(model, "the official TimeSformer"))
+    state = layouts.to_official(_dense_state(model, "the official TimeSformer's layout"))
     content = {"epoch": 0, "model_state": state, "cfg": config}
     if settings := model.attention_settings():
         content["videofib"] = {"note": NOTE, "attention": settings}
@@ -47,12 +47,12 @@ def save_hugging_face(model: TimeSformer, folder: str | Path, *, class_names: li
     """Write ``folder/model.safetensors`` and ``folder/config.json`` for ``TimesformerForVideoClassification``.
 
     Args:
-        class_names: names of the K classes; by default ``LABEL_0`` and so on.
+        class_names: names of the K classes; default: ``LABEL_0``, ``LABEL_1``, …
 
     Raises:
         CheckpointError: a model that the layout cannot hold, or a folder that cannot be written.
     """
-    state = layouts.to_hugging_face(_dense_state(model, "Hugging Face's TimeSformer"))
+    state = layouts.to_hugging_face(_dense_state(model, "Hugging Face's TimeSformer layout"))
     config = _hugging_face_config(model, class_names)
     folder = Path(folder)
     try:
@@ -65,15 +65,15 @@ def save_hugging_face(model: TimeSformer, folder: str | Path, *, class_names: li
     return folder
 
 
-def _dense_state(model: nn.Module, where: str) -> layouts.State:
-    """The weights on the CPU.
+def _dense_state(model: nn.Module, layout: str) -> layouts.State:
+    """The weights, on the CPU.
 
     Raises:
-        CheckpointError: names what the layout has no place for.
+        CheckpointError: a model with something that the layout cannot hold; the message names it.
     """
     if not isinstance(model, TimeSformer):
-        raise CheckpointError(f"{where} has no place for a {type(model).__name__}")
-    beyond = {
+        raise CheckpointError(f"{layout} cannot hold a {type(model).__name__}")
+    unsupported = {
         f"tubelets of {model.patch_embed.tubelet_size} frames": model.patch_embed.tubelet_size > 1,
         "no class token": model.cls_token is None,
         "registers": model.reg_token is not None,
@@ -83,8 +83,8 @@ def _dense_state(model: nn.Module, where: str) -> layouts.State:
         "layer scale": not isinstance(model.blocks[0].ls1, nn.Identity),
         "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
     }
-    if found := [what for what, is_there in beyond.items() if is_there]:
-        raise CheckpointError(f"{where} has no place for a model with {', '.join(found)}")
+    if found := [what for what, is_there in unsupported.items() if is_there]:
+        raise CheckpointError(f"{layout} cannot hold a model with {', '.join(found)}")
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
@@ -96,7 +96,9 @@ def _hugging_face_config(model: TimeSformer, class_names: list[str] | None) -> d
         raise CheckpointError(f"got {len(names)} class names for {num_classes} classes")
     height, width = (side * patch.patch_size for side in patch.grid_size)
     if height != width:
-        raise CheckpointError(f"Hugging Face's TimeSformer has no place for frames of {height}x{width} pixels")
+        raise CheckpointError(
+            f"Hugging Face's TimeSformer layout cannot hold frames of {height}x{width} pixels; it takes squares only"
+        )
     config = {
         "architectures": ["TimesformerForVideoClassification"],
         "model_type": "timesformer",

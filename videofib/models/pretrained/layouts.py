@@ -1,4 +1,4 @@
-"""How other projects name and cut the weights that a TimeSformer has; names only, no sizes are changed here.
+"""The names that other projects give to a TimeSformer's weights, and how they split them; sizes stay as they are.
 
     official TimeSformer      blocks.0.temporal_attn.qkv.weight                                    (ours, too)
     timm image ViT            blocks.0.attn.qkv.weight
@@ -6,7 +6,7 @@
     VideoMAE                  blocks.0.attn.qkv.weight with q_bias and v_bias, keys have no bias
     Hugging Face VideoMAE     videomae.encoder.layer.0.attention.attention.{query,key,value}.weight
 
-A wrapper around a model (DataParallel, ``self.model``, a pretraining model's encoder) shows as a prefix of the names.
+A wrapper around a model (DataParallel, ``self.model``, a pretraining model's encoder) adds a prefix to the names.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ _HF_BLOCK_BACK = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
 
 
 def to_ours(state: State) -> tuple[str, State]:
-    """A foreign state dict under our names, and what layout it had.
+    """A state dict's layout, and its tensors under our names.
 
-    Names that no layout knows stay as they are; :func:`unwrap` has been done.
+    Names that no layout knows stay as they are. ``state`` comes from :func:`unwrap`.
 
     Raises:
-        ValueError: no layout that is known.
+        ValueError: an unknown layout.
     """
     names = state.keys()
     if "embeddings.patch_embeddings.projection.weight" in names:
@@ -68,7 +68,7 @@ def to_ours(state: State) -> tuple[str, State]:
         return OWN if known else TIMM, _rename_norm(state)
     shown = ", ".join(sorted(map(str, names))[:4])
     raise ValueError(
-        f"no weights of a TimeSformer, a ViT or a VideoMAE encoder; the names begin with {shown or 'nothing'}"
+        f"not the weights of a TimeSformer, a ViT or a VideoMAE encoder; its names begin with {shown or 'nothing'}"
     )
 
 
@@ -90,19 +90,19 @@ def to_hugging_face(state: State) -> State:
 
 
 def unwrap(state: State) -> State:
-    """Without what wrappers put in front of the names; the patch embedding tells what that is.
+    """Remove the prefix that wrappers add to the names; the patch embedding's name shows it.
 
     Raises:
         ValueError: two tensors would then have one name.
     """
     cores = ("embeddings.patch_embeddings.projection.weight", "patch_embed.proj.weight")
     prefixes = [name.removesuffix(core) for core in cores for name in state if name.endswith(core)]
-    if not prefixes:  # no transformer
+    if not prefixes:  # not a transformer
         prefixes = [wrapper for wrapper in ("module.", "model.") if all(name.startswith(wrapper) for name in state)]
     prefix = prefixes[0] if prefixes else ""
     unwrapped = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     if len(unwrapped) < len(state):
-        raise ValueError(f"some names stand there with and without {prefix!r}")
+        raise ValueError(f"some names occur both with and without the prefix {prefix!r}")
     return unwrapped
 
 
@@ -118,14 +118,14 @@ def _rename_from_hf(state: State) -> State:
 
 
 def _rename_norm(state: State) -> State:
-    """Models that pool by the mean name their last norm ``fc_norm``; ours is after the pooling in either case."""
+    """fc_norm -> norm: models that pool by the mean call their last norm so; ours follows the pooling, too."""
     if "norm.weight" in state:
         return state
     return {re.sub(r"^fc_norm\.", "norm.", name): tensor for name, tensor in state.items()}
 
 
 def _join_biases(state: State) -> State:
-    """q_bias, v_bias -> qkv.bias: keys have none, which is a bias of zero."""
+    """q_bias, v_bias -> qkv.bias; keys have no bias, which equals a bias of zero."""
     joined = dict(state)
     for name in [name for name in state if name.endswith(".q_bias")]:
         layer = name.removesuffix("q_bias")
@@ -146,7 +146,7 @@ def _join_projections(state: State) -> State:
 
 
 def _join(state: State, *names: str | None) -> Tensor:
-    """Take the tensors of these names out of ``state``, and put them one below the other; None stands for zeros.
+    """Remove the tensors of these names from ``state`` and concatenate them; None stands for zeros.
 
     Raises:
         ValueError: one is missing, or of another shape.
@@ -159,7 +159,7 @@ def _join(state: State, *names: str | None) -> Tensor:
 
 
 def _swap(name: str, names: dict[str, str]) -> str:
-    """``name`` with the known part of it exchanged: ``norm.weight`` -> ``layernorm.weight``."""
+    """``name`` with its known part replaced: ``norm.weight`` -> ``layernorm.weight``."""
     stem, dot, kind = name.rpartition(".")
     if name in names:
         return names[name]

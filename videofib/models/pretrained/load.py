@@ -1,8 +1,8 @@
-"""Weights from elsewhere into a model: official TimeSformer, PySlowFast, Hugging Face, timm, VideoMAE, and our own.
+"""Load weights into a model: of the official TimeSformer, PySlowFast, Hugging Face, timm, VideoMAE, and our own.
 
-    file, folder or module --read_source--> Source --layouts.to_ours--> our names --fit--> our sizes --> the model
+    file, folder or module --read_weights--> Weights --layouts.to_ours--> our names --resize--> our sizes --> the model
 
-Nothing is taken over silently: a :class:`LoadReport` says what was loaded, resized, newly initialised and left unused.
+Nothing is loaded silently: a :class:`LoadReport` names what was loaded, resized, newly initialised and left unused.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,54 +18,50 @@ from torch import Tensor, nn
 
 from videofib.checkpoint.file import CheckpointError
 from videofib.models.pretrained import layouts
-from videofib.models.pretrained.resize import fit_patch_embedding, fit_positions, fit_times
-from videofib.models.pretrained.weight_files import Source, read_source
+from videofib.models.pretrained.resize import resize_patch_embedding, resize_positions, resize_times
+from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.models.timesformer import TimeSformer
 
-# What a model may have and the source lack; all else missing means another model.
+# What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
     r"(head|norm_pre)\..*|(cls|reg)_token|(pos|time)_embed|.*\.(temporal_.*|ls[12]\.gamma|[qk]_norm\.(weight|bias))"
 )
-
-_KEPT = "as the model had it"
+_POSITION_RESIZE = ("bicubic", "nearest")
+_TIME_RESIZE = ("nearest", "linear")
+_MAX_PROBLEMS = 6  # tensors that an error names; the rest are counted
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a source and of a model. Printed, it names groups of equal layers once.
+    """What became of every tensor of some weights and of a model. As text, it names groups of equal layers once.
 
     Attributes:
-        source, layout: where the weights came from, and how they were named there.
-        loaded: the model's tensors that were taken over as they are.
-        resized: those that were brought to another size: name -> from what to what, and how.
-        initialised: those that the source does not have: name -> what they start with.
-        unused: the source's tensors that the model has no place for: name -> why.
-        differs: settings that are known to differ, so that the numbers will, too.
+        name, layout: the file, folder or class that held the weights, and whose names they had there.
+        loaded: the model's tensors that were loaded as they are.
+        resized: the model's tensors that were loaded in another size: name -> both sizes, and how.
+        initialised: the model's tensors that the weights lack: name -> the values they now have.
+        unused: the weights' tensors that the model does not use: name -> why.
+        untrained: names of the ``initialised`` that keep the model's own initial values, which are random as a rule.
+        differs: settings that are known to differ, so that the outputs will differ, too.
     """
 
-    source: str
+    name: str
     layout: str
     loaded: tuple[str, ...]
     resized: Mapping[str, str]
     initialised: Mapping[str, str]
     unused: Mapping[str, str]
+    untrained: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
 
     @property
     def is_exact(self) -> bool:
-        """Whether the model now is the source's."""
+        """Whether the model now equals the one that the weights come from."""
         return not (self.resized or self.initialised or self.unused or self.differs)
-
-    @property
-    def untrained(self) -> list[str]:
-        """The tensors that still hold what the model began with, random numbers as a rule."""
-        return [name for name, what in self.initialised.items() if what.endswith(_KEPT)]
 
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.resized) + len(self.initialised)
-        lines = [
-            f"weights from {self.source} ({self.layout}): {len(self.loaded)} of {total} tensors loaded as they are"
-        ]
+        lines = [f"weights from {self.name} ({self.layout}): {len(self.loaded)} of {total} tensors loaded as they are"]
         for title, entries in (
             ("resized", self.resized),
             ("newly initialised", self.initialised),
@@ -78,98 +74,72 @@ class LoadReport:
 
 def load_pretrained(
     model: nn.Module,
-    source: str | Path | nn.Module | Mapping[str, object] | Source,
+    weights: str | Path | nn.Module | Mapping[str, object] | Weights,
     *,
     strict: bool = False,
     position_resize: str = "bicubic",
     time_resize: str = "nearest",
-    verbose: bool = True,
 ) -> LoadReport:
-    """Bring weights into a model, whatever the layout they come in.
+    """Load weights into a model, whichever known layout they have.
 
     Names are translated, position embeddings resized in 2-D and time embeddings in 1-D, the patch embedding inflated
-    to tubelets or summed over them; temporal attention that the source lacks starts as spatial attention behind a zero
-    ``temporal_fc``, so that it is silent at first; a classifier for another number of classes stays as it is. Models
-    other than TimeSformer take weights under their own names, but for the classifier.
+    to tubelets or summed over them. Temporal attention that the weights lack starts as a copy of spatial attention
+    behind a zero ``temporal_fc``, so that it adds nothing at first. A classifier for another number of classes is not
+    loaded. Models other than TimeSformer load weights under the model's own names only.
 
     Args:
-        model: stays untouched where anything raises.
-        source: a checkpoint file (``.pyth``, ``.pth``, ``.pt``, ``.bin``, ``.safetensors``), a folder of Hugging Face
+        model: stays as it is if anything raises.
+        weights: a checkpoint file (``.pyth``, ``.pth``, ``.pt``, ``.bin``, ``.safetensors``), a folder of Hugging Face
             or timm (``config.json`` and ``model.safetensors``), a module of theirs, a state dict, or what
-            :func:`read_source` returned.
+            :func:`read_weights` returned.
         strict: refuse weights that do not fit as they are.
         position_resize: ``bicubic`` or ``nearest``.
         time_resize: ``nearest``, as TimeSformer resizes, or ``linear``.
-        verbose: whether to print the report.
+
+    Returns:
+        A report to print or log; nothing is printed here.
 
     Raises:
-        CheckpointError: no such file, a damaged one, one that holds code, another model's, or, with ``strict``, one
-            that does not fit as it is; the message names the file and why.
-        ValueError: an unknown way of resizing.
+        CheckpointError: a file that is missing, damaged or holds code, weights of another model, or, with ``strict``,
+            weights that do not fit as they are; the message names the file and the reason.
+        ValueError: an unknown ``position_resize`` or ``time_resize``.
     """
-    for what, known in ((position_resize, ("bicubic", "nearest")), (time_resize, ("nearest", "linear"))):
-        if what not in known:
-            raise ValueError(f"unknown way of resizing {what!r}; known: {', '.join(known)}")
-    source = source if isinstance(source, Source) else read_source(source)
-    own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    for mode, known in ((position_resize, _POSITION_RESIZE), (time_resize, _TIME_RESIZE)):
+        if mode not in known:
+            raise ValueError(f"unknown way of resizing {mode!r}; known: {', '.join(known)}")
+    weights = weights if isinstance(weights, Weights) else read_weights(weights)
     try:
-        state = layouts.unwrap(source.state)
-        layout, state = layouts.to_ours(state) if isinstance(model, TimeSformer) else ("its own names", state)
-        resized = _fit(model, state, position_resize, time_resize) if isinstance(model, TimeSformer) else {}
+        state, layout, resized = layouts.unwrap(weights.state), "its own names", {}
+        if isinstance(model, TimeSformer):
+            layout, state = layouts.to_ours(state)
+            resized = _resize(model, state, position_resize, time_resize)
     except ValueError as error:
-        raise CheckpointError(f"{source.name} cannot be used: {error}") from error
-
-    unused = {name: f"{_shape(tensor)}, no such place" for name, tensor in state.items() if name not in own}
-    classifier = classifier_names(model)
-    new, initialised, problems = {}, {}, []
-    for name, tensor in own.items():
-        if name in state and not _alike(state[name], tensor):
-            theirs = state[name]
-            problems.append(f"{name} is {theirs.dtype} ({theirs.layout}, {theirs.device}) there, {tensor.dtype} here")
-        elif name in state and state[name].shape == tensor.shape:
-            new[name] = state[name]
-        elif name in state and name in classifier:
-            unused[name] = f"{_shape(state[name])}, another number of classes"
-            initialised[name] = f"{_shape(tensor)}, {_KEPT}"
-        elif name in state:
-            problems.append(f"{name} is {_shape(state[name])} there and {_shape(tensor)} here")
-        elif (start := _start(name, tensor, state)) is not None:
-            new[name], initialised[name] = start
-        elif name in classifier or _MAY_LACK.fullmatch(name):
-            initialised[name] = f"{_shape(tensor)}, {_KEPT}"
-        else:
-            problems.append(f"{name} is missing")
-    if problems:
-        more = f" and {len(problems) - 6} more" if len(problems) > 6 else ""
-        raise CheckpointError(
-            f"the weights in {source.name} are another model's: {'; '.join(problems[:6])}{more}; "
-            "build the model in their size"
-        )
+        raise CheckpointError(f"{weights.name} cannot be used: {error}") from error
+    found = _match(model, state, weights.name)
     report = LoadReport(
-        source=source.name,
+        name=weights.name,
         layout=layout,
-        loaded=tuple(name for name in new if name not in resized and name not in initialised),
+        loaded=tuple(name for name in found.tensors if name not in resized and name not in found.initialised),
         resized=resized,
-        initialised=initialised,
-        unused=unused,
-        differs=tuple(_differences(model, source)),
+        initialised=found.initialised,
+        unused=found.unused,
+        untrained=tuple(name for name in found.initialised if name not in found.tensors),
+        differs=tuple(_differences(model, weights)),
     )
     if strict and not report.is_exact:
-        raise CheckpointError(f"the weights do not fit as they are, and strict=True asks for that; {report}")
-    model.load_state_dict(own | new)
-    if verbose:
-        print(report)
+        raise CheckpointError(f"strict=True accepts only weights that fit as they are; {report}")
+    model.load_state_dict(model.state_dict() | found.tensors)
     return report
 
 
-def _fit(model: TimeSformer, state: dict[str, Tensor], position_resize: str, time_resize: str) -> dict[str, str]:
-    """Bring the embeddings in ``state`` to the model's sizes, in place; returns what was done to which.
+def _resize(model: TimeSformer, state: dict[str, Tensor], position_resize: str, time_resize: str) -> dict[str, str]:
+    """Resize the embeddings in ``state`` to the model's sizes, in place; returns which were resized, and how.
 
     Raises:
-        ValueError: tensors that are no embeddings.
+        ValueError: tensors that are not such embeddings.
     """
     embed, resized, own = model.patch_embed, {}, model.state_dict()
-    for name, lengths, fixed in (  # how many axes it may have, and those whose length is the model's
+    for name, lengths, fixed in (  # how many axes it may have, and those whose length must be the model's
         ("patch_embed.proj.weight", (4, 5), slice(0, 2)),
         ("pos_embed", (3,), slice(0, 3, 2)),
         ("time_embed", (3,), slice(0, 3, 2)),
@@ -177,57 +147,105 @@ def _fit(model: TimeSformer, state: dict[str, Tensor], position_resize: str, tim
         if name in state and name in own:
             theirs, ours = state[name], own[name]
             sizes_fit = theirs.ndim in lengths and theirs.shape[fixed] == ours.shape[fixed] and theirs.numel()
-            if not sizes_fit or not _alike(theirs, ours):
+            if not sizes_fit or not _same_kind(theirs, ours):
                 raise ValueError(f"{name} is {_shape(theirs)} there and {_shape(ours)} here; is it another model's?")
             if theirs.dtype in (torch.float16, torch.bfloat16):  # too coarse to interpolate, and not always possible
                 state[name] = theirs.float()
 
-    def put(name: str, tensor: Tensor, how: str) -> None:
+    def replace(name: str, tensor: Tensor, how: str) -> None:
         if tensor.shape != state[name].shape:
             resized[name] = f"{_shape(state[name])} -> {_shape(tensor)}, {how}"
             state[name] = tensor
 
-    put("patch_embed.proj.weight", *fit_patch_embedding(state["patch_embed.proj.weight"], embed.proj.weight.shape))
+    kernel = "patch_embed.proj.weight"
+    replace(kernel, *resize_patch_embedding(state[kernel], embed.proj.weight.shape))
     if model.pos_embed is not None and "pos_embed" in state:
         has_class = model.cls_token is not None
-        put("pos_embed", *fit_positions(state["pos_embed"], embed.grid_size, has_class, position_resize))
+        replace("pos_embed", *resize_positions(state["pos_embed"], embed.grid_size, has_class, position_resize))
     if model.time_embed is not None and "time_embed" in state:
-        put("time_embed", *fit_times(state["time_embed"], model.time_embed.shape[1], time_resize))
+        replace("time_embed", *resize_times(state["time_embed"], model.time_embed.shape[1], time_resize))
     return resized
 
 
+@dataclass
+class _Match:
+    """``tensors`` to put into the model, by name; ``initialised`` and ``unused`` as in :class:`LoadReport`."""
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    initialised: dict[str, str] = field(default_factory=dict)
+    unused: dict[str, str] = field(default_factory=dict)
+
+
+def _match(model: nn.Module, state: Mapping[str, Tensor], file: str) -> _Match:
+    """Decide for each tensor of the model, and of ``state`` under the model's names, what becomes of it.
+
+    Raises:
+        CheckpointError: weights of another model; the message names ``file`` and the tensors.
+    """
+    own = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    classifier = classifier_names(model)
+    found, problems = _Match(), []
+    found.unused = {
+        name: f"{_shape(tensor)}, the model has no such tensor" for name, tensor in state.items() if name not in own
+    }
+    for name, ours in own.items():
+        theirs = state.get(name)
+        if theirs is None and (start := _start(name, ours, state)) is not None:
+            found.tensors[name], found.initialised[name] = start
+        elif theirs is None and (name in classifier or _MAY_LACK.fullmatch(name)):
+            found.initialised[name] = f"{_shape(ours)}, initial values kept"
+        elif theirs is None:
+            problems.append(f"{name} is missing")
+        elif not _same_kind(theirs, ours):
+            problems.append(f"{name} is {theirs.dtype} ({theirs.layout}, {theirs.device}) there, {ours.dtype} here")
+        elif theirs.shape == ours.shape:
+            found.tensors[name] = theirs
+        elif name in classifier:
+            found.unused[name] = f"{_shape(theirs)}, another number of classes"
+            found.initialised[name] = f"{_shape(ours)}, initial values kept"
+        else:
+            problems.append(f"{name} is {_shape(theirs)} there and {_shape(ours)} here")
+    if problems:
+        more = f" and {len(problems) - _MAX_PROBLEMS} more" if len(problems) > _MAX_PROBLEMS else ""
+        raise CheckpointError(
+            f"the weights in {file} belong to another model: {'; '.join(problems[:_MAX_PROBLEMS])}{more}; "
+            "build the model with their sizes"
+        )
+    return found
+
+
 def _start(name: str, own: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor, str] | None:
-    """What a tensor that the source lacks is set to, and in which words; None where it is not set."""
+    """What a tensor that the weights lack is set to, and a description of it; None if it is not set."""
     if ".temporal_fc." in name:
-        return own.new_zeros(own.shape), "zero, so that temporal attention is silent at first"
+        return own.new_zeros(own.shape), "zero, so that temporal attention adds nothing at first"
     spatial = name.replace(".temporal_", ".")
     if spatial != name and spatial in state and state[spatial].shape == own.shape:
         return state[spatial], f"as {spatial.split('.', 2)[2]}"
     if name.endswith(("qkv.bias", "patch_embed.proj.bias")):
-        return own.new_zeros(own.shape), "zero, as good as the none of the source"
+        return own.new_zeros(own.shape), "zero, which equals the missing bias"
     return None
 
 
-def _differences(model: nn.Module, source: Source) -> list[str]:
-    """Settings beside the weights in which a source with a config is known to be another model.
+def _differences(model: nn.Module, weights: Weights) -> list[str]:
+    """Settings in which the model that the weights come from is known to differ, beside the weights.
 
     Raises:
-        CheckpointError: one without which the weights mean nothing.
+        CheckpointError: one that makes the weights meaningless here.
     """
     if not isinstance(model, TimeSformer):
         return []
-    config, found = source.config, []
+    config, found = weights.config, []
     for what, theirs, ours in (
         ("heads", config.get("num_attention_heads"), model.blocks[0].attn.num_heads),
         ("activation", config.get("hidden_act"), "gelu"),
         ("blocks", config.get("blocks"), "pre-norm"),
     ):
         if theirs not in (None, ours):
-            raise CheckpointError(f"the model in {source.name} has {what} {theirs}, this one {ours}")
+            raise CheckpointError(f"the model in {weights.name} has {what} {theirs}, this one {ours}")
     for what, theirs, ours in (
         ("attention over", config.get("attention_type"), model.attention_type),
         ("norm epsilon", config.get("layer_norm_eps"), model.norm.eps),
-        ("attention", source.attention, model.attention_settings()),
+        ("attention", weights.attention, model.attention_settings()),
     ):
         if theirs not in (None, ours):
             found.append(f"{what} {theirs or 'dense'} there, {ours or 'dense'} here")
@@ -241,7 +259,7 @@ def classifier_names(model: nn.Module) -> set[str]:
     return {f"{last}.weight", f"{last}.bias"}
 
 
-def _alike(theirs: Tensor, ours: Tensor) -> bool:
+def _same_kind(theirs: Tensor, ours: Tensor) -> bool:
     """Whether both hold numbers of one kind; files may hold integers, sparse tensors, and shapes without numbers."""
     kinds = [(tensor.layout, tensor.is_floating_point()) for tensor in (theirs, ours)]
     return kinds[0] == kinds[1] and not theirs.is_meta
@@ -253,7 +271,7 @@ def _shape(tensor: Tensor) -> str:
 
 def _grouped(entries: Mapping[str, str]) -> list[str]:
     """One line for the same thing in many layers: ``blocks.*.attn.qkv.bias (12): zero``."""
-    groups = defaultdict(int)
+    groups: defaultdict[tuple[str, str], int] = defaultdict(int)
     for name, what in entries.items():
         groups[re.sub(r"\.\d+\.", ".*.", name), what] += 1
     return [f"{name}{f' ({count})' if count > 1 else ''}: {what}" for (name, what), count in groups.items()]

@@ -1,6 +1,6 @@
-"""Embeddings of one size brought to another: positions in 2-D, times in 1-D, patch kernels in space and time.
+"""Resize embeddings: positions in 2-D, times in 1-D, patch kernels in space and time.
 
-Each function returns the new tensor and how it was made.
+Each function returns the new tensor and a description of what was done.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch import Tensor
 from videofib.models.embed import resize_grid, resize_time
 
 
-def fit_positions(embed: Tensor, grid: tuple[int, int], has_class: bool, mode: str) -> tuple[Tensor, str]:
+def resize_positions(embed: Tensor, grid: tuple[int, int], has_class: bool, mode: str) -> tuple[Tensor, str]:
     """(1, P+h·w, D) with P = 0, 1 or 2 positions of prefix tokens -> (1, [1]+h'·w', D).
 
-    The old grid is not written anywhere: it is the new one where the number of positions allows that, else a square.
-    Of two prefix tokens the first is the class token's. Where the source has none (its class token has no position),
-    zero stands for it.
+    Weights do not say what their grid is: it is taken to be the new one if the number of positions allows that, else a
+    square. Of two prefix tokens the first is the class token. If there is none (a class token without a position), the
+    class token's position is zero.
 
     Raises:
-        ValueError: a number of positions that is neither.
+        ValueError: a number of positions that fits neither.
     """
     wanted, count = grid[0] * grid[1], embed.shape[1]
     if count == wanted + has_class:
@@ -36,9 +36,11 @@ def fit_positions(embed: Tensor, grid: tuple[int, int], has_class: bool, mode: s
     elif squares:
         num_prefix, old = squares[0], (sizes[squares[0]],) * 2
     else:
-        raise ValueError(f"{count} positions are no square grid, with or without a class token; resize them beforehand")
-    prefix, places = embed[:, :num_prefix], embed[:, num_prefix:]
-    places, how = resize_grid(places, old, grid, mode), []
+        raise ValueError(
+            f"{count} positions are not a square grid, with or without a class token; resize them beforehand"
+        )
+    prefix, patches = embed[:, :num_prefix], embed[:, num_prefix:]
+    patches, how = resize_grid(patches, old, grid, mode), []
     if old != grid:
         how.append(f"{mode} from {old[0]}x{old[1]} to {grid[0]}x{grid[1]}")
     if has_class and not prefix.shape[1]:
@@ -46,19 +48,19 @@ def fit_positions(embed: Tensor, grid: tuple[int, int], has_class: bool, mode: s
         how.append("zero for the class token")
     elif prefix.shape[1] > has_class:
         how.append(f"{prefix.shape[1] - has_class} prefix position(s) dropped")
-    return torch.cat((prefix[:, : int(has_class)], places), dim=1), ", ".join(how)
+    return torch.cat((prefix[:, : int(has_class)], patches), dim=1), ", ".join(how)
 
 
-def fit_times(embed: Tensor, length: int, mode: str) -> tuple[Tensor, str]:
+def resize_times(embed: Tensor, length: int, mode: str) -> tuple[Tensor, str]:
     """(1, t, D) -> (1, t', D)."""
     return resize_time(embed, length, mode), mode
 
 
-def fit_patch_embedding(kernel: Tensor, wanted: Sequence[int]) -> tuple[Tensor, str]:
+def resize_patch_embedding(kernel: Tensor, wanted: Sequence[int]) -> tuple[Tensor, str]:
     """(D, C, [t,] p, p) -> (D, C, [t',] p', p').
 
-    In time the kernel is inflated, or summed, so that still frames get the token they had. In space it is resampled as
-    FlexiViT does (arXiv 2212.08013, section 3.4).
+    In time the kernel is inflated, or summed, so that a still clip keeps its tokens. In space it is resampled as in
+    FlexiViT (arXiv 2212.08013, section 3.4).
     """
     length, old = (kernel.shape[2] if kernel.ndim == 5 else 1), tuple(kernel.shape[-2:])
     new_length, new = (wanted[2] if len(wanted) == 5 else 1), tuple(wanted[-2:])

@@ -1,4 +1,4 @@
-"""Weights as they come: from files, folders and modules, read as tensors and plain values, never as code."""
+"""Read weights from files, folders and modules, as tensors and plain values, never as code."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from videofib.checkpoint.file import CheckpointError, read_tensors
 from videofib.models.timesformer import TimeSformer
 
-# Where checkpoints keep their weights; an average of the weights is what its authors evaluate.
+# Under which keys checkpoints hold their weights; an average of the weights, if any, is what its authors evaluate.
 _STATE_KEYS = ("ema_state", "model_state", "model_state_dict", "state_dict", "model", "module", "teacher")
 
 
 @dataclass(frozen=True)
-class Source:
-    """Weights as they came.
+class Weights:
+    """The tensors of a model under the names that its file gives them, and what the file says beside them.
 
     Attributes:
         name: the file, folder or class, for messages.
-        state: the tensors under their own names.
-        config: what a folder or module of Hugging Face or timm says of its model.
-        attention: where its attention was sparse (:meth:`TimeSformer.attention_settings`), empty where it was dense,
-            None where nothing tells.
-        epoch: epochs trained, where the checkpoint tells.
+        state: the tensors by name.
+        config: what a folder or module of Hugging Face or timm says about its model.
+        attention: which attention was sparse (:meth:`TimeSformer.attention_settings`), empty if it was dense, None if
+            that is not known.
+        epoch: epochs trained, if the checkpoint says so.
         settings: the config of the run that trained it, as YAML; of our own checkpoints only.
     """
 
@@ -43,37 +43,42 @@ class Source:
     settings: str = ""
 
 
-def read_source(source: str | Path | nn.Module | Mapping[str, object]) -> Source:
-    """Read a checkpoint file, a folder of Hugging Face or timm, a module of theirs, or what a file held.
+def read_weights(weights: str | Path | nn.Module | Mapping[str, object]) -> Weights:
+    """Read a checkpoint file, a folder of Hugging Face or timm, a module of theirs, or a loaded file's content.
 
     Raises:
-        CheckpointError: no such file, a damaged one, one that holds code, or one without weights.
+        CheckpointError: a file that is missing, damaged, holds code, or holds no weights.
     """
-    if isinstance(source, nn.Module):
-        name, state = type(source).__name__, source.state_dict()
-        if isinstance(source, TimeSformer):
-            return Source(name, state, attention=source.attention_settings())
-        return Source(name, state, source.config.to_dict() if hasattr(source, "config") else _timm_config(source), {})
-    if isinstance(source, Mapping):
-        return _from_content(source, "a state dict")
-    path = Path(source)
-    if path.is_dir() and path.suffix != ".dcp":  # which is a checkpoint of ours
-        return _read_folder(path)
+    if isinstance(weights, nn.Module):
+        return _from_module(weights)
+    if isinstance(weights, Mapping):
+        return _from_content(weights, "a state dict")
+    path = Path(weights)
+    if path.is_dir() and path.suffix != ".dcp":  # a .dcp folder is a checkpoint of ours
+        return _from_folder(path)
     if path.suffix == ".safetensors":
-        return Source(str(source), _read_safetensors(path), attention={})
-    return _from_content(read_tensors(path), str(source))
+        return Weights(str(weights), _read_safetensors(path), attention={})
+    return _from_content(read_tensors(path), str(weights))
 
 
-def _from_content(content: object, name: str) -> Source:
-    """What ``torch.load`` gave: a state dict, or one among other things."""
+def _from_module(module: nn.Module) -> Weights:
+    name, state = type(module).__name__, module.state_dict()
+    if isinstance(module, TimeSformer):
+        return Weights(name, state, attention=module.attention_settings())
+    config = module.config.to_dict() if hasattr(module, "config") else _timm_config(module)
+    return Weights(name, state, config, attention={})
+
+
+def _from_content(content: object, name: str) -> Weights:
+    """From what ``torch.load`` returned: a state dict, or a dict that holds one."""
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{name} holds no weights, but one {type(content).__name__}")
+        raise CheckpointError(f"{name} holds no weights, only one {type(content).__name__}")
     key = next((key for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), None)
     if key is None:
-        return Source(name, _tensors(content, name))
+        return Weights(name, _tensors(content, name))
     ours = content.keys() >= {"config", "versions"}
     epoch = content.get("epoch")
-    return Source(
+    return Weights(
         name,
         _tensors(content[key], name),
         attention=None if ours else _attention(content),
@@ -82,22 +87,22 @@ def _from_content(content: object, name: str) -> Source:
     )
 
 
-def _read_folder(folder: Path) -> Source:
-    """``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
+def _from_folder(folder: Path) -> Weights:
+    """From ``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
     config = _read_config(folder / "config.json")
     attention = _attention(config)
     if timm.is_model(str(config.get("architecture"))):
         with torch.device("meta"):
             config = _timm_config(timm.create_model(config["architecture"]))
     if (folder / "model.safetensors").is_file():
-        return Source(str(folder), _read_safetensors(folder / "model.safetensors"), config, attention)
+        return Weights(str(folder), _read_safetensors(folder / "model.safetensors"), config, attention)
     if (file := folder / "pytorch_model.bin").is_file():
-        return Source(str(folder), _from_content(read_tensors(file), str(file)).state, config, attention)
+        return Weights(str(folder), _from_content(read_tensors(file), str(file)).state, config, attention)
     raise CheckpointError(f"no model.safetensors in {folder}")
 
 
 def _attention(beside: Mapping) -> Mapping[str, object]:
-    """What the exports of videofib note of sparse attention, beside the weights."""
+    """The settings of sparse attention that an export of videofib notes beside the weights."""
     note = beside.get("videofib")
     attention = note.get("attention") if isinstance(note, Mapping) else None
     return attention if isinstance(attention, Mapping) else {}
@@ -117,7 +122,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is damaged, or not a safetensors file: {error}") from error
 
 
 def _read_config(path: Path) -> dict:
@@ -131,7 +136,7 @@ def _read_config(path: Path) -> dict:
 
 
 def _timm_config(model: nn.Module) -> dict[str, object]:
-    """What a ViT of timm is beside its weights, in Hugging Face's words."""
+    """The settings of a timm ViT that its weights do not show, under Hugging Face's names."""
     if not isinstance(model, VisionTransformer):
         return {"blocks": f"of {type(model).__name__}"}
     block = model.blocks[0]

@@ -1,1 +1,1 @@
-"""One module a data set: what its official files list, and the command that prepares it."""
+"""One module a data set: it reads the official annotations and has the command that prepares the data set."""

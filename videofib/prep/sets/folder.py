@@ -2,12 +2,12 @@
 
     python data_prep/folder.py --videos ROOT --out data/own --val-fraction 0.2
 
-ROOT is either ROOT/<class>/*.mp4 (any video extension), from which a share can be held out, or already divided:
+ROOT is either ROOT/<class>/*.mp4 (any video extension), of which a fraction can be held out, or already divided:
 ROOT/train/<class>/*, ROOT/val/<class>/*, ROOT/test/<class>/*. Where there is only one of val and test it serves as
-both. Clips of one person, place or recording belong on one side: name them with --group-regex, for example
+both. Clips of one person, location or recording belong on one side: group them with --group-regex, for example
 
     --group-regex '^([a-z]+)_' --val-groups moshe,shahar      hold out the videos of these two people
-    --group-regex '_g(\\d+)_' --val-fraction 0.2               hold out whole groups, about a fifth of the videos
+    --group-regex '_g(\\d+)_' --val-fraction 0.2               hold out entire groups, about a fifth of the videos
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def read_root(
     val_groups: Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[list[Item], list[str], dict[str, list[str]]]:
-    """Items, classes in alphabetical order, and notes: ``ignored`` names what is not a video in a class folder.
+    """Items, classes in alphabetical order, and notes: ``ignored`` lists the files that are not videos of a class.
 
     Raises:
-        PrepareError: no class folders, or options that do not fit the folder.
+        PrepareError: no class folders, or options that do not apply to the folder.
     """
     parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
     holds_out = val_fraction > 0 or bool(val_groups)
     if parts and holds_out:
         raise PrepareError(
-            f"{root} is divided already ({', '.join(parts)}): --val-fraction and --val-groups do not apply"
+            f"{root} is already divided ({', '.join(parts)}): --val-fraction and --val-groups do not apply"
         )
     classes = sorted({folder.name for part in parts.values() or [root] for folder in _folders(part)})
     if not classes:
@@ -76,11 +76,11 @@ def _items(folder: Path, root: Path, splits: tuple[str, ...], classes: Sequence[
 def _held_out(
     items: Sequence[Item], fraction: float, group_regex: str, val_groups: Sequence[str], seed: int
 ) -> set[str]:
-    """The names of the items to hold out: whole groups, or without groups the same share of every class."""
+    """The names of the items to hold out: entire groups, or without groups the same fraction of every class."""
     if not 0 <= fraction < 1:
         raise PrepareError(f"--val-fraction is {fraction}; it must be 0 or above and below 1")
     if val_groups and (fraction or not group_regex):
-        raise PrepareError("--val-groups needs --group-regex, and does not go with --val-fraction")
+        raise PrepareError("--val-groups needs --group-regex, and cannot be used with --val-fraction")
     group = _groups(items, group_regex) if group_regex else {item.name: item.name for item in items}
     if val_groups:
         if unknown := sorted(set(val_groups) - set(group.values())):
@@ -106,7 +106,7 @@ def _groups(items: Sequence[Item], group_regex: str) -> dict[str, str]:
     try:
         pattern = re.compile(group_regex)
     except re.error as error:
-        raise PrepareError(f"--group-regex {group_regex!r} is no regular expression: {error}") from error
+        raise PrepareError(f"--group-regex {group_regex!r} is not a regular expression: {error}") from error
     groups = {}
     for item in items:
         match = pattern.search(Path(item.name).name)
@@ -122,12 +122,14 @@ def _folders(folder: Path) -> list[Path]:
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = make_parser("Prepare a folder of classes.", prog)
-    parser.add_argument("--val-fraction", type=float, default=0.0, help="share of the videos to hold out (default 0)")
     parser.add_argument(
-        "--group-regex", default="", help="its first group, in a file's name, says what belongs together"
+        "--val-fraction", type=float, default=0.0, help="fraction of the videos to hold out (default 0)"
+    )
+    parser.add_argument(
+        "--group-regex", default="", help="videos with the same first group of this expression belong together"
     )
     parser.add_argument("--val-groups", default="", help="groups to hold out, separated by commas")
-    parser.add_argument("--seed", type=int, default=0, help="which videos or groups are held out")
+    parser.add_argument("--seed", type=int, default=0, help="of the random choice of what to hold out")
     args = parser.parse_args(arguments)
     val_groups = [name for name in args.val_groups.split(",") if name]
     run(

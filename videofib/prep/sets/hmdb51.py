@@ -2,7 +2,7 @@
 
     python data_prep/hmdb51.py --videos hmdb51 --annotations testTrainMulti_7030_splits --out data/hmdb51 [--split 1]
 
-The annotations are the official 153 files <class>_test_split<k>.txt: after each name 1 means training, 2 test and 0
+The annotations are the official 153 files <class>_test_split<k>.txt: behind each name, 1 means training, 2 test and 0
 unused in this split. HMDB51 has no validation set: val.csv is test.csv. --split all writes one set of videos, and the
 lists of all three splits to OUT/split1, split2 and split3.
 """
@@ -31,7 +31,7 @@ def read_annotations(folder: Path, split: int) -> Listing:
     """The training and test videos of split 1, 2 or 3, and the classes in alphabetical order.
 
     Raises:
-        PrepareError: no annotation files, or a line that is none; names file and line.
+        PrepareError: no annotation files, or an invalid line; names file and line.
     """
     ending = f"_test_split{split}.txt"
     files = {file.name.removesuffix(ending): file for file in folder.glob(f"*{ending}")}

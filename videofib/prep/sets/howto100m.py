@@ -3,13 +3,13 @@
     python data_prep/howto100m.py --videos howto100m --annotations HowTo100M_v1.csv --out data/howto100m
 
 The annotations are HowTo100M_v1.csv, with the columns video_id, category_1, category_2, rank and task_id. A video's
-class is its category_1, WikiHow's highest level, or with --category 2 the level below, as far as there is a video of
-it in the list; a slash in its name becomes a dash. Rows without one are named in the report and left out. Videos are
-<video_id>.mp4 (any video extension). There is no official split: all videos are for training, except those of the share
-of tasks that --val-fraction holds out; val.csv is test.csv.
+class is its category_1, WikiHow's highest level, or with --category 2 the level below; classes are those that occur,
+a slash in a name becomes a dash. Rows without a category are listed in the report and left out. Videos are
+<video_id>.mp4 (any video extension). There is no official split: all videos are for training, except those of the
+fraction of tasks that --val-fraction holds out; val.csv is test.csv.
 
-Source: Miech et al., arXiv 1906.03327. No official file was at hand: the columns are as the data set's own readme and
-code of several works have them.
+Source: Miech et al., arXiv 1906.03327. No official file was available: the columns follow the data set's own readme and
+the code of several papers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from videofib.prep.command import Listed, Listing, add_annotations, make_parser,
 from videofib.prep.prepare import PrepareError
 
 _COLUMNS = ("video_id", "category_1", "category_2", "rank", "task_id")
-_NOTHING = ("", "nan", "NaN", "None")  # how tables of pandas write an empty cell
+_EMPTY = ("", "nan", "NaN", "None")  # as pandas writes empty cells
 
 
 def read_annotations(file: Path, *, category: int = 1, val_fraction: float = 0.0) -> Listing:
@@ -33,11 +33,11 @@ def read_annotations(file: Path, *, category: int = 1, val_fraction: float = 0.0
     Args:
         file: HowTo100M_v1.csv.
         category: 1 for the highest level, 2 for the one below.
-        val_fraction: share of the tasks whose videos are held out. A task is held out or not by its number alone, so
-            that videos of one task are never on both sides, whichever of them are there.
+        val_fraction: fraction of the tasks whose videos are held out. Whether a task is held out depends on its number
+            only, so that videos of one task are never on both sides, whichever videos are present.
 
     Raises:
-        PrepareError: a missing file or column, a row that is none, a name that leads elsewhere; names file and line.
+        PrepareError: a missing file or column, an invalid row or name; names file and line.
     """
     if not 0 <= val_fraction < 1:
         raise PrepareError(f"--val-fraction is {val_fraction}; it must be 0 or above and below 1")
@@ -49,29 +49,29 @@ def read_annotations(file: Path, *, category: int = 1, val_fraction: float = 0.0
             if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or [])]:
                 raise PrepareError(f"{file}: the header lacks {', '.join(missing)}; expected {','.join(_COLUMNS)}")
             for row in reader:
-                place = f"{file}:{reader.line_num}"
+                where = f"{file}:{reader.line_num}"
                 if None in row or None in row.values():
-                    raise PrepareError(f"{place}: expected {','.join(_COLUMNS)}, got {list(row.values())}")
-                name = f"{plain_name(row['video_id'], place)}.mp4"
+                    raise PrepareError(f"{where}: expected {','.join(_COLUMNS)}, got {list(row.values())}")
+                name = f"{plain_name(row['video_id'], where)}.mp4"
                 label = row[f"category_{category}"].strip().replace("/", "-")
                 if name in videos:
                     twice.append(name)
-                elif label in _NOTHING:
+                elif label in _EMPTY:
                     without.append(name)
                 else:
-                    held_out = _share(row["task_id"]) < val_fraction
+                    held_out = _uniform_hash(row["task_id"]) < val_fraction
                     splits = ("val", "test") if held_out else ("train",)
-                    videos[name] = Listed(name, plain_name(label, place), splits)
+                    videos[name] = Listed(name, plain_name(label, where), splits)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PrepareError(f"{file} cannot be read: {error}") from error
     if not videos:
-        raise PrepareError(f"{file} lists no video with a category_{category}; is the file whole?")
+        raise PrepareError(f"{file} lists no video with a category_{category}; is the file complete?")
     notes = {f"without_category_{category}": without, "listed_twice": twice}
     return Listing(list(videos.values()), sorted({video.label for video in videos.values()}), notes)
 
 
-def _share(task: str) -> float:
-    """A number in [0, 1) that looks random and is always the same for a task."""
+def _uniform_hash(task: str) -> float:
+    """A hash of the task in [0, 1), uniformly distributed."""
     return int.from_bytes(sha256(task.strip().encode()).digest()[:6], "big") / 2**48
 
 
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser = make_parser("Prepare HowTo100M.", prog)
     add_annotations(parser, "HowTo100M_v1.csv")
     parser.add_argument("--category", type=int, choices=(1, 2), default=1, help="level of the classes (default 1)")
-    parser.add_argument("--val-fraction", type=float, default=0.0, help="share of the tasks to hold out (default 0)")
+    parser.add_argument("--val-fraction", type=float, default=0.0, help="fraction of the tasks to hold out (default 0)")
     args = parser.parse_args(arguments)
     run_listed(
         parser,

@@ -4,7 +4,7 @@
 
 The annotations are the official csv files (label,youtube_id,time_start,time_end,split), one or a folder of them. A
 clip is found as <id>_000010_000020.mp4 or <id>.mp4 (any video extension), in a folder of its class (`air drumming` or
-`air_drumming`), of its split, or in none. Where no test labels are given, test.csv is val.csv.
+`air_drumming`), in one of its split, or directly. Without test labels, test.csv is val.csv.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val
 def read_annotations(source: Path) -> Listing:
     """The clips of all splits, and the classes in alphabetical order.
 
-    Files that list clips without labels, as the official test lists do, are named in the notes and left out.
+    Files that list clips without labels, as the official test lists do, are reported in the notes and left out.
 
     Raises:
-        PrepareError: no usable csv file, or a row that is none; names file and line.
+        PrepareError: no usable csv file, or an invalid row; names file and line.
     """
     files = sorted(source.glob("*.csv")) if source.is_dir() else [source]
     clips: dict[tuple[str, str], str] = {}  # (class, stem with times) -> split
@@ -66,16 +66,16 @@ def read_annotations(source: Path) -> Listing:
     return Listing(videos, sorted({label for label, _ in clips}), notes)
 
 
-def _read_row(row: dict[str, str], place: str) -> tuple[str, str, str]:
+def _read_row(row: dict[str, str], where: str) -> tuple[str, str, str]:
     """(class, stem with times, split)."""
     try:
         label, youtube_id, start, end, split = (row[name].strip() for name in _COLUMNS)
         stem = f"{youtube_id}_{int(float(start)):06d}_{int(float(end)):06d}"
         split = _SPLITS[split]
     except (AttributeError, ValueError, OverflowError, KeyError) as error:
-        raise PrepareError(f"{place}: expected {','.join(_COLUMNS)}, got {list(row.values())}") from error
+        raise PrepareError(f"{where}: expected {','.join(_COLUMNS)}, got {list(row.values())}") from error
     if not label or not youtube_id or "/" in youtube_id:
-        raise PrepareError(f"{place}: class {label!r} or clip name {youtube_id!r} is refused")
+        raise PrepareError(f"{where}: class {label!r} or clip name {youtube_id!r} is refused")
     return label, stem, split
 
 

@@ -1,22 +1,22 @@
-"""The motion data set: textured sprites over textured backgrounds; only the movement tells the class.
+"""The motion data set: textured sprites over textured backgrounds; the class is in the movement alone.
 
     python data_prep/motion.py --out data/motion
 
-writes real H.264 files in UCF101's layout, with split files like the official ones:
+writes H.264 files in UCF101's layout, with split files like the official ones:
 
     videos/<Class>/v_<Class>_g01_c01.mp4      g: the group (one background); c: the clip in the group
     annotations/classInd.txt  trainlist01.txt  testlist01.txt
 
-A sprite has four coordinates: x, y, angle and (log) size. The first three are circles: what leaves the frame at the
-right comes back at the left. The class says which coordinate runs, and which way:
+A sprite has four coordinates: x, y, angle and (log) size. The first three wrap around: a sprite that leaves the frame
+on the right returns on the left. The class is the coordinate that changes, and its direction:
 
     MoveRight x+  MoveLeft x-  MoveDown y+  MoveUp y-  RotateClockwise a+  RotateCounterclockwise a-  Grow s+  Shrink s-
 
-Place and angle are uniform at every moment of every class. The size of a growing or shrinking sprite, seen at a random
-moment, is distributed as that of the others. So one frame tells nothing. Beyond that, clip c of group g has the same
-sprite, background, place and speed in all eight classes: to learn pictures by heart does not help. Played backwards, a
-clip is one of the opposite class. Sprites are bright, shaded from one side, and backgrounds dim, so that a small model
-soon sees what moves and can spend its time on how.
+Position and angle are uniformly distributed at every moment of every class. The size of a growing or shrinking sprite
+at a random moment is distributed as that of the others. So a single frame carries no information about the class.
+Moreover, clip c of group g has the same sprite, background, position and speed in all eight classes, so memorizing
+pictures does not help. Played backwards, a clip is one of the opposite class. Sprites are bright, shaded from one side,
+and backgrounds dim, so that a small model soon sees what moves and then has to learn how.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from tqdm import tqdm
 
 from videofib.files import remove_partial, replacing
 from videofib.prep.encode import write_video
-from videofib.prep.parallel import run_parallel
+from videofib.prep.engines.parallel import run_parallel
 
-# class -> (the coordinate that runs: 0 x, 1 y, 2 angle, 3 size; the direction)
+# class -> (the coordinate that changes: 0 x, 1 y, 2 angle, 3 size; the direction)
 CLASSES = {
     "Grow": (3, +1),
     "MoveDown": (1, +1),
@@ -49,17 +49,17 @@ CLASSES = {
 CLIPS_PER_GROUP = 4
 FPS = 25
 NUM_FRAMES = 50
-RADIUS = (0.15, 0.5)  # of a sprite, smallest and largest, as a share of the frame's height
-CYCLES = (0.85, 1.3)  # how much of its circle a running place covers in a clip
-TURNS = (1.0, 1.5)  # the same for a running angle
-GROWTH = (0.75, 0.95)  # how much of the sizes a growing or shrinking sprite runs through in a clip
+RADIUS = (0.15, 0.5)  # of a sprite, smallest and largest, as a fraction of the frame's height
+CYCLES = (0.85, 1.3)  # distance that a moving sprite covers in a clip, in widths (heights) of the frame
+TURNS = (1.0, 1.5)  # the same for a rotating sprite, in turns
+GROWTH = (0.75, 0.95)  # the fraction of all sizes that a growing or shrinking sprite passes in a clip
 TEXTURE = 48  # side of a sprite's own picture in pixels
 DIM, BRIGHT = (0.05, 0.25), (0.65, 0.95)  # mean colours of backgrounds and of sprites, each channel
 
 
 @dataclass(frozen=True)
 class MotionSet:
-    """What decides every byte of the data set."""
+    """The settings that determine every byte of the data set."""
 
     train_per_class: int = 200
     test_per_class: int = 24
@@ -82,7 +82,7 @@ class MotionSet:
 
 @dataclass(frozen=True)
 class MotionClip:
-    """One clip: its class, and the group and number that decide everything else."""
+    """One clip: its class, and the group and number that determine everything else."""
 
     label: str
     group: int
@@ -98,25 +98,25 @@ def list_clips(settings: MotionSet) -> tuple[list[MotionClip], list[MotionClip]]
     test_groups = -(-settings.test_per_class // CLIPS_PER_GROUP)
 
     def clips(count: int, first_group: int) -> list[MotionClip]:
-        places = [(first_group + i // CLIPS_PER_GROUP, 1 + i % CLIPS_PER_GROUP) for i in range(count)]
-        return [MotionClip(label, group, number) for label in CLASSES for group, number in places]
+        numbers = [(first_group + i // CLIPS_PER_GROUP, 1 + i % CLIPS_PER_GROUP) for i in range(count)]
+        return [MotionClip(label, group, number) for label in CLASSES for group, number in numbers]
 
     return clips(settings.train_per_class, 1 + test_groups), clips(settings.test_per_class, 1)
 
 
 def coordinates(clip: MotionClip, seed: int) -> np.ndarray:
-    """Where the sprite is, ``(NUM_FRAMES, 4)`` in [0, 1): x, y and angle on their circles, and size."""
+    """The sprite's x, y, angle and size in every frame, ``(NUM_FRAMES, 4)`` in [0, 1); the first three wrap around."""
     rng = np.random.default_rng([seed, clip.group, clip.number, 0])
     axis, direction = CLASSES[clip.label]
     time = np.arange(NUM_FRAMES) / NUM_FRAMES - 0.5  # in clips, 0 in the middle
-    place = np.tile(rng.random(3), (NUM_FRAMES, 1))
+    pose = np.tile(rng.random(3), (NUM_FRAMES, 1))  # x, y, angle
     cycles, turns, growth = rng.uniform(*CYCLES), rng.uniform(*TURNS), rng.uniform(*GROWTH)
     moment = rng.uniform(-0.5, 0.5)
     if axis < 3:
-        place[:, axis] += direction * (turns if axis == 2 else cycles) * time
+        pose[:, axis] += direction * (turns if axis == 2 else cycles) * time
     # a sprite of constant size has the size that a growing one has at a random moment
     size = rng.uniform(growth / 2, 1 - growth / 2) + growth * (direction * time if axis == 3 else moment + 0 * time)
-    return np.column_stack([place % 1.0, size])
+    return np.column_stack([pose % 1.0, size])
 
 
 def render(clip: MotionClip, settings: MotionSet) -> np.ndarray:
@@ -129,12 +129,12 @@ def render(clip: MotionClip, settings: MotionSet) -> np.ndarray:
     centre_x, centre_y, angle = x * width, y * height, angle * 2 * np.pi
     radius = height * RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** scale
 
-    # the square of pixels around the centre that the sprite may touch, (T, side, side) in all
+    # the square of pixels around the centre that the sprite may cover, (T, side, side)
     reach = int(np.ceil(radius.max())) + 1
     steps = np.arange(-reach, reach + 1, dtype=np.float32)
     column, row = np.floor(centre_x) + steps[None, None, :], np.floor(centre_y) + steps[None, :, None]
     dx, dy = (column - centre_x) / radius, (row - centre_y) / radius
-    # back to the sprite's own picture, [-1, 1] each way: turned back; rows run down, so a growing angle is clockwise
+    # coordinates in the sprite's own picture, [-1, 1]: rotated back; rows run down, so a growing angle is clockwise
     u, v = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
     inside = u * u + v * v < 1
     pixel = ((row % height) * width + column % width).astype(int)[inside]  # (P,) pixels in all; the frame is a torus
@@ -177,12 +177,12 @@ def _sprite(rng: np.random.Generator) -> np.ndarray:
 
 
 def _interpolation(cells: int, size: int) -> np.ndarray:
-    """Weights ``(size, cells)`` that stretch ``cells`` values over ``size`` pixels linearly."""
+    """Weights ``(size, cells)`` that interpolate ``cells`` values linearly over ``size`` pixels."""
     return np.maximum(0, 1 - np.abs(np.linspace(0, cells - 1, size)[:, None] - np.arange(cells))).astype(np.float32)
 
 
 def _bilinear(image: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """``image (h, w, c)`` at fractional places ``(...)`` -> ``(..., c)``; its rim goes on outside."""
+    """``image (h, w, c)`` at fractional positions ``(...)`` -> ``(..., c)``; outside, its border is repeated."""
     row, column = np.clip(row, 0, image.shape[0] - 1.001), np.clip(column, 0, image.shape[1] - 1.001)
     top, left = row.astype(int), column.astype(int)
     down, right = (row - top)[..., None], (column - left)[..., None]
@@ -194,10 +194,10 @@ def _bilinear(image: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndar
 
 
 def write_motion(out: str | Path, settings: MotionSet, jobs: int) -> None:
-    """Write the whole data set; what an earlier, interrupted run has written stays.
+    """Write the data set; clips that an earlier, interrupted run has written are kept.
 
     Raises:
-        ValueError: ``out`` holds a data set of other settings.
+        ValueError: ``out`` contains a data set with other settings.
         RuntimeError: some clips could not be written; the message names them.
     """
     out = Path(out)
@@ -206,7 +206,7 @@ def write_motion(out: str | Path, settings: MotionSet, jobs: int) -> None:
         earlier = json.loads(record.read_text())
         if earlier != asdict(settings):
             raise ValueError(
-                f"{out} holds a motion data set of {earlier}, asked for {asdict(settings)}; take another --out"
+                f"{out} contains a motion data set with {earlier}, not {asdict(settings)}; choose another --out"
             )
     remove_partial(out)
     _write_text(record, json.dumps(asdict(settings), indent=1) + "\n")
@@ -221,7 +221,7 @@ def write_motion(out: str | Path, settings: MotionSet, jobs: int) -> None:
         if isinstance(result, Exception):
             failed.append(f"{missing[index].path}: {result}")
     if failed:
-        raise RuntimeError(f"{len(failed)} clips could not be written; run again for them:\n" + "\n".join(failed))
+        raise RuntimeError(f"{len(failed)} clips could not be written; run again to write them:\n" + "\n".join(failed))
 
     number = {label: i for i, label in enumerate(CLASSES, 1)}
     # CRLF as in the official files; the official test lists have no label

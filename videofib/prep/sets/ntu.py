@@ -2,21 +2,21 @@
 
     python data_prep/ntu.py --videos nturgb+d_rgb --out data/ntu60 --version 60 --protocol xsub
 
-File names say everything, S001C002P003R002A013_rgb.avi: setup, camera, performer, replication, action. Official
-protocols, by what is for training; the rest is for testing, and val.csv is test.csv:
+File names contain everything, S001C002P003R002A013_rgb.avi: setup, camera, performer, replication, action. Official
+protocols, by their training samples; the others are for testing, and val.csv is test.csv:
 
     xsub    cross-subject    20 of 40 performers in version 60, 53 of 106 in 120
     xview   cross-view       cameras 2 and 3, version 60 only
     xset    cross-setup      even setups, version 120 only
 
---missing-skeletons leaves out what an official list (NTU_RGBD_samples_with_missing_skeletons.txt) names, as works on
-skeletons do, and says how many that were. --annotations names the actions, one a line in official order; without it
-the classes are A001, A002, ... In classes a slash becomes a dash.
+--missing-skeletons leaves out the samples of an official list (NTU_RGBD_samples_with_missing_skeletons.txt), as papers
+on skeletons do, and reports how many these are. --annotations is a file of the actions' names, one a line in official
+order; without it the classes are A001, A002, ... In classes a slash becomes a dash.
 
 Sources: Shahroudy et al., arXiv 1604.02808; Liu et al., arXiv 1905.04757; github.com/shahroudy/NTURGB-D for names,
 actions and lists. Checked in part for version 60: of the list's 302 samples these protocols put 229 (xsub) and 274
 (xview) into training, by which the published counts without them, 40091 and 37646, differ from the full 40320 and
-37920. The 53 performers of version 120 are as code of several works has them; there was no count to check them by.
+37920. The 53 performers of version 120 follow the code of several papers; no published count was found to check them.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def plan(
 
     Args:
         videos: the folder to search.
-        version: 60 or 120; samples of the other are named in the notes.
+        version: 60 or 120; samples of the other are listed in the notes.
         protocol: xsub, xview or xset.
         actions: a file of the actions' names, one a line.
         missing_skeletons: a file of samples to leave out.
 
     Raises:
-        PrepareError: a protocol of the other version, an unusable file, a sample that is there twice, or none.
+        PrepareError: a protocol of the other version, an unusable file, a sample that occurs twice, or none at all.
     """
     if protocol not in _PROTOCOLS[version]:
         raise PrepareError(f"--version {version} has the protocols {' and '.join(_PROTOCOLS[version])}, not {protocol}")
@@ -102,7 +102,7 @@ def is_training(version: int, protocol: str, *, setup: int, camera: int, subject
 
 
 def _read_actions(file: Path, version: int) -> Sequence[str]:
-    """The first 60 or all 120 names of a file; ``A1.`` in front and a full stop behind are no part of them."""
+    """The first 60 or all 120 names of a file, without ``A1.`` in front of them and a full stop behind."""
     lines = read_lines(file)
     if len(lines) not in (version, 120):
         raise PrepareError(f"{file}: {len(lines)} actions; expected {version}, one a line")
@@ -116,7 +116,7 @@ def _read_actions(file: Path, version: int) -> Sequence[str]:
 
 
 def _read_samples(file: Path) -> frozenset[str]:
-    """The samples that a file lists, one a line after lines of text, as the official lists are."""
+    """The samples of a file in the official lists' format: lines of text, then one sample a line."""
     samples: set[str] = set()
     for number, line in read_lines(file):
         if _SAMPLE.fullmatch(line):

@@ -2,7 +2,7 @@
 
     python data_prep/nucla.py --videos multiview_action_videos --out data/nucla
 
-File names say everything: action, person (subject), execution, view. Three layouts are understood, in any folder and
+File names contain everything: action, person (subject), execution, view. Three layouts are supported, in any folder and
 with any video extension:
 
     a01/v01_s01_e00.avi                          the official archive of videos
@@ -13,7 +13,7 @@ The cross-view protocol trains on views 1 and 2 and tests on view 3; --test-view
 val.csv is test.csv. The ten actions are numbered 1 to 6, 8, 9, 11 and 12; labels are 0 to 9 in this order.
 
 Source: Wang et al., Cross-view Action Modeling, Learning and Recognition, CVPR 2014, arXiv 1405.2941. No official file
-was at hand: layouts, numbers and names of actions are as code of several works has them.
+was available: layouts, numbers and names of actions follow the code of several papers.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def plan(videos: Path, *, test_view: int = 3) -> Listing:
     """The videos under a folder, those of one view for testing, and the ten classes.
 
     Raises:
-        PrepareError: a video that is there twice, or none.
+        PrepareError: a video that occurs twice, or none at all.
     """
 
     def describe(path: str) -> Listed | str:

@@ -2,20 +2,20 @@
 
     python data_prep/smarthome.py --videos mp4 --out data/smarthome_cs --protocol cs
 
-File names say everything, Cook.Cleandishes_p02_r00_v02_c03.mp4: activity, person, repetition, view, camera. Official
-protocols, classes in alphabetical order:
+File names contain everything, Cook.Cleandishes_p02_r00_v02_c03.mp4: activity, person, repetition, view, camera.
+Official protocols, classes in alphabetical order:
 
     cs     cross-subject    31 classes; 11 persons for training, the other 7 for testing; val.csv is test.csv
     cv1    cross-view 1     19 classes; camera 1 for training, 5 for validation, 2 for testing
     cv2    cross-view 2     19 classes; cameras 1, 3, 4, 6 and 7 for training, 5 for validation, 2 for testing
 
-Videos of other classes or cameras are named in the report.
+Videos of other classes or cameras are listed in the report.
 
 Sources: Das et al., Toyota Smarthome, ICCV 2019, project.inria.fr/toyotasmarthome. The persons are those of the
-official split file of the untrimmed data set, which has the same ones. Classes and cameras are as
-github.com/YangDi666/2s-AGCN-For-Daily-Living, to which the project page links, has them; two things there are not
-followed: Usetelephone before Usetablet in cs (other code of the authors is alphabetical), and cv2's cameras compared
-with the number of the person. No split file of the trimmed data set was at hand, hence no count of its videos.
+official split file of the untrimmed data set, which has the same ones. Classes and cameras follow
+github.com/YangDi666/2s-AGCN-For-Daily-Living, to which the project page links, except for two points there:
+Usetelephone before Usetablet in cs (other code of the authors is alphabetical), and cv2's cameras compared with the
+number of the person. No split file of the trimmed data set was available, hence no count of its videos.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def plan(videos: Path, *, protocol: str) -> Listing:
     """The videos under a folder that the protocol cs, cv1 or cv2 uses, and its classes.
 
     Raises:
-        PrepareError: a video that is there twice, or none.
+        PrepareError: a video that occurs twice, or none at all.
     """
 
     def describe(path: str) -> Listed | str:

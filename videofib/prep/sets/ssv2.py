@@ -5,11 +5,11 @@
 The annotations are the official labels.json, train.json and validation.json (also under their older names,
 something-something-v2-train.json and so on). A class is a template without its brackets; its label is the number that
 labels.json gives it. Videos are <id>.webm (any video extension). The test set is listed in test-answers.csv, `id;label`
-a line; without that file test.csv is val.csv, as is usual. Left and right are in the labels: train with
+a line; without that file test.csv is val.csv, as is usual. Labels distinguish left and right: train with
 DATA.RANDOM_FLIP False.
 
 Source: Goyal et al., arXiv 1706.04261, for the data set; the files are those of its second version, 20BN's (now
-Qualcomm's). Only the layout of test-answers.csv was taken from code that reads it: the file itself was not at hand.
+Qualcomm's). Only the layout of test-answers.csv follows code that reads it: the file itself was not available.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.prep.annotations import plain_name, read_entries, read_json, read_lines
-from videofib.prep.command import Listed, Listing, add_annotations, enter, make_parser, run_listed
+from videofib.prep.command import Listed, Listing, add_annotations, add_unique, make_parser, run_listed
 from videofib.prep.prepare import PrepareError
 
 _PREFIXES = ("", "something-something-v2-")
@@ -28,7 +28,7 @@ _PREFIXES = ("", "something-something-v2-")
 def read_annotations(folder: Path) -> Listing:
     """The videos of all labelled splits, and the classes in the order of their official numbers.
 
-    A list of test videos without answers is named in the notes.
+    A list of test videos without answers is reported in the notes.
 
     Raises:
         PrepareError: a missing file, an unknown template, a video listed twice; names file and entry or line.
@@ -38,26 +38,27 @@ def read_annotations(folder: Path) -> Listing:
     answers, unlabelled = _file(folder, "test-answers.csv"), _file(folder, "test.json")
     videos: dict[str, Listed] = {}
 
-    def add(name: object, template: object, splits: tuple[str, ...], place: str) -> None:
+    def add(name: object, template: object, splits: tuple[str, ...], where: str) -> None:
         label = str(template).replace("[", "").replace("]", "")
         if label not in known:
-            raise PrepareError(f"{place}: {template!r} is no template of labels.json; take both from one release")
-        enter(videos, Listed(f"{plain_name(name, place)}.webm", label, splits), place)
+            raise PrepareError(f"{where}: {template!r} is not a template of labels.json; use files of the same release")
+        add_unique(videos, Listed(f"{plain_name(name, where)}.webm", label, splits), where)
 
     for part, splits in (("train", ("train",)), ("validation", ("val",) if answers.is_file() else ("val", "test"))):
-        for place, (name, template) in read_entries(_file(folder, f"{part}.json"), ("id", "template")):
-            add(name, template, splits, place)
+        for where, (name, template) in read_entries(_file(folder, f"{part}.json"), ("id", "template")):
+            add(name, template, splits, where)
     for number, line in read_lines(answers) if answers.is_file() else []:
         row = next(csv.reader([line], delimiter=";"))
         if len(row) != 2:
             raise PrepareError(f"{answers}:{number}: expected 'id;label', got {line!r}")
-        add(*row, ("test",), f"{answers}:{number}")
+        name, template = row
+        add(name, template, ("test",), f"{answers}:{number}")
     without = [unlabelled.name] if unlabelled.is_file() and not answers.is_file() else []
     return Listing(list(videos.values()), classes, {"unlabelled_lists": without})
 
 
 def _file(folder: Path, name: str) -> Path:
-    """The file of that name, old or new; where there is neither, the new name."""
+    """The file of that name or, if it exists only under that, of the older name."""
     files = [folder / f"{prefix}{name}" for prefix in _PREFIXES]
     return next((file for file in files if file.is_file()), files[0])
 
@@ -70,12 +71,14 @@ def _read_classes(file: Path) -> list[str]:
     by_number = {str(number): plain_name(name, f"{file}: number {number}") for name, number in numbers.items()}
     missing = [number for number in range(len(numbers)) if str(number) not in by_number]
     if missing:
-        raise PrepareError(f"{file}: {len(numbers)} classes, but none has the number {missing[0]}; is the file whole?")
+        raise PrepareError(
+            f"{file}: {len(numbers)} classes, but none has the number {missing[0]}; is the file complete?"
+        )
     return [by_number[str(number)] for number in range(len(numbers))]
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = make_parser("Prepare Something-Something v2.", prog)
-    add_annotations(parser, "folder of labels.json, train.json, validation.json and, if there, test-answers.csv")
+    add_annotations(parser, "folder of labels.json, train.json, validation.json and, optionally, test-answers.csv")
     args = parser.parse_args(arguments)
     run_listed(parser, args, lambda: read_annotations(args.annotations))

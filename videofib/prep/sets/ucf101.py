@@ -4,8 +4,8 @@
 
 The annotations are the official classInd.txt, trainlist0k.txt and testlist0k.txt. UCF101 has no validation set:
 val.csv is test.csv. --split 2 and 3 are the other official splits; --split all writes one set of videos, and the lists
-of all three to OUT/split1, split2 and split3. Data sets in the same layout (motion.py writes one) are prepared by the
-same command.
+of all three to OUT/split1, split2 and split3. The command also prepares other data sets in this layout, such as the one
+that motion.py writes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from videofib.prep.command import (
     Listing,
     add_annotations,
     add_split,
-    enter,
+    add_unique,
     make_parser,
     read_splits,
     run_listed,
@@ -33,7 +33,7 @@ def read_annotations(folder: Path, split: int) -> Listing:
     Raises:
         PrepareError: a missing file, or a line that contradicts classInd.txt; names file and line.
     """
-    index = {}
+    index: dict[str, str] = {}  # class -> its number, from 1
     for number, line in read_lines(folder / "classInd.txt"):
         label, _, name = line.partition(" ")
         if label != str(len(index) + 1) or not name:
@@ -41,7 +41,7 @@ def read_annotations(folder: Path, split: int) -> Listing:
                 f"{folder / 'classInd.txt'}:{number}: expected '{len(index) + 1} ClassName', got {line!r}"
             )
         index[name] = label
-    videos = {}
+    videos: dict[str, Listed] = {}
     for part, splits in (("train", ("train",)), ("test", ("val", "test"))):
         file = folder / f"{part}list{split:02d}.txt"
         for number, line in read_lines(file):
@@ -51,7 +51,7 @@ def read_annotations(folder: Path, split: int) -> Listing:
             class_name = Path(name).parent.name
             if class_name not in index or (label and label != index[class_name]):
                 raise PrepareError(f"{file}:{number}: {line!r} does not fit classInd.txt")
-            enter(videos, Listed(name, class_name, splits), f"{file}:{number}")
+            add_unique(videos, Listed(name, class_name, splits), f"{file}:{number}")
     return Listing(list(videos.values()), list(index))
 
 

@@ -1,0 +1,155 @@
+"""Values that contradict each other, each refused in one line by the first rule that they break."""
+
+import re
+
+import pytest
+
+from videofib.config import ConfigError, load_config
+from videofib.config.rules import RULES
+
+CONTEXT_PARALLEL = "NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 2"
+BROKEN = [  # overrides and the message, in the order of the rules
+    ("SHARD_ID 1", "SHARD_ID 1 must be below NUM_SHARDS 1; it counts from 0"),
+    ("NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 3", "TRAIN.CONTEXT_PARALLEL 3 must divide NUM_GPUS x NUM_SHARDS = 4"),
+    ("NUM_GPUS 2 TRAIN.CONTEXT_PARALLEL 4", "TRAIN.CONTEXT_PARALLEL 4 must divide NUM_GPUS x NUM_SHARDS = 2"),
+    (
+        "NUM_GPUS 3",
+        "TRAIN.BATCH_SIZE 8 is the total over processes and must divide by NUM_GPUS x NUM_SHARDS = 3",
+    ),
+    (
+        f"{CONTEXT_PARALLEL} TRAIN.BATCH_SIZE 3",
+        "TRAIN.BATCH_SIZE 3 is the total over processes and must divide by "
+        "NUM_GPUS x NUM_SHARDS / TRAIN.CONTEXT_PARALLEL = 2",
+    ),
+    (
+        "NUM_GPUS 2 NUM_SHARDS 2 TEST.BATCH_SIZE 6",
+        "TEST.BATCH_SIZE 6 is the total over processes and must divide by NUM_GPUS x NUM_SHARDS = 4",
+    ),
+    ("GLOBAL_BATCH_SIZE 12", "GLOBAL_BATCH_SIZE 12 must be a multiple of TRAIN.BATCH_SIZE 8"),
+    ("GLOBAL_BATCH_SIZE 4", "GLOBAL_BATCH_SIZE 4 must be a multiple of TRAIN.BATCH_SIZE 8"),
+    ("TRAIN.SHARDED_CHECKPOINTS True", "TRAIN.SHARDED_CHECKPOINTS needs sharded weights; set TRAIN.STRATEGY fsdp"),
+    (
+        "MIXUP.ENABLE True NUM_GPUS 8",
+        "MIXUP.ENABLE pairs the clips of each process, so TRAIN.BATCH_SIZE 8 over 8 process(es), times AUG.NUM_SAMPLE "
+        "1, must be even; it is 1",
+    ),
+    (
+        f"{CONTEXT_PARALLEL} MIXUP.ENABLE True TRAIN.BATCH_SIZE 2",
+        "MIXUP.ENABLE pairs the clips of each process, so TRAIN.BATCH_SIZE 2 over 2 process(es), times AUG.NUM_SAMPLE "
+        "1, must be even; it is 1",
+    ),
+    (
+        "MIXUP.ENABLE True MIXUP.ALPHA 0 MIXUP.CUTMIX_ALPHA 0",
+        "MIXUP.ENABLE needs MIXUP.ALPHA or MIXUP.CUTMIX_ALPHA above 0",
+    ),
+    (
+        "MODEL.LOSS_FUNC bce_logit MIXUP.ENABLE True",
+        "MIXUP.ENABLE mixes videos of one class each, MODEL.LOSS_FUNC bce_logit is for several; set MIXUP.ENABLE False",
+    ),
+    (
+        "MODEL.LOSS_FUNC bce_logit DATA_LOADER.SAMPLER class_balanced",
+        "DATA_LOADER.SAMPLER class_balanced needs videos of one class each, MODEL.LOSS_FUNC bce_logit is for several; "
+        "set DATA_LOADER.SAMPLER shuffle",
+    ),
+    (
+        "MODEL.LOSS_FUNC bce_logit MIXUP.LABEL_SMOOTH_VALUE 0.1",
+        "MODEL.LOSS_FUNC bce_logit has no label smoothing; set MIXUP.LABEL_SMOOTH_VALUE 0",
+    ),
+    (
+        "DISTILL.CONFIG a DISTILL.CHECKPOINT b MODEL.LOSS_FUNC bce_logit",
+        "DISTILL compares scores of one class a video; set MODEL.LOSS_FUNC cross_entropy",
+    ),
+    (
+        "CHECKPOINT.METRIC mAP",
+        "validation with MODEL.LOSS_FUNC cross_entropy has no CHECKPOINT.METRIC mAP; set CHECKPOINT.METRIC auto",
+    ),
+    (
+        "CHECKPOINT.METRIC top1_acc MODEL.LOSS_FUNC bce_logit",
+        "validation with MODEL.LOSS_FUNC bce_logit has no CHECKPOINT.METRIC top1_acc; set CHECKPOINT.METRIC auto",
+    ),
+    (
+        "DISTILL.CONFIG a.yaml",
+        "DISTILL.CONFIG and DISTILL.CHECKPOINT, a teacher and its weights, go together; set both",
+    ),
+    (
+        "DISTILL.CHECKPOINT a.pyth",
+        "DISTILL.CONFIG and DISTILL.CHECKPOINT, a teacher and its weights, go together; set both",
+    ),
+    (
+        "TRAIN.FREEZE ['a'] TRAIN.LINEAR_PROBE True",
+        "TRAIN.LINEAR_PROBE freezes all but the classifier already; set TRAIN.FREEZE []",
+    ),
+    (
+        "MULTIGRID.LONG_CYCLE True MODEL.MODEL_NAME X3D_S",
+        "MULTIGRID.LONG_CYCLE needs a model that takes clips of any size, and X3D_S does not; set MULTIGRID.LONG_CYCLE "
+        "False",
+    ),
+    (
+        "MULTIGRID.LONG_CYCLE True DISTILL.CONFIG a DISTILL.CHECKPOINT b",
+        "the teacher of DISTILL takes clips of one size; set MULTIGRID.LONG_CYCLE False",
+    ),
+    (
+        "SOLVER.MOMENTUM 0",
+        "SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0; set it, or SOLVER.NESTEROV False",
+    ),
+    (
+        "SOLVER.LR_POLICY one_cycle",
+        "SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS 0, which must be above 0 and below "
+        "SOLVER.MAX_EPOCH 15; a third of it is usual",
+    ),
+    (
+        "SOLVER.LR_POLICY one_cycle SOLVER.WARMUP_EPOCHS 15",
+        "SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS 15, which must be above 0 and below "
+        "SOLVER.MAX_EPOCH 15; a third of it is usual",
+    ),
+    (
+        "SOLVER.STEPS [0,3]",
+        "SOLVER.STEPS [0.0, 3.0] must start at 0 and have as many entries as SOLVER.LRS [1.0, 0.1, 0.01]",
+    ),
+    (
+        "SOLVER.STEPS [1,2,3]",
+        "SOLVER.STEPS [1.0, 2.0, 3.0] must start at 0 and have as many entries as SOLVER.LRS [1.0, 0.1, 0.01]",
+    ),
+    (
+        "DATA.TRAIN_CROP_SIZE 300",
+        "DATA.TRAIN_JITTER_SCALES [256, 320] must not be below DATA.TRAIN_CROP_SIZE 300",
+    ),
+    (
+        "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08,1.0]",
+        "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08, 1.0] and DATA.TRAIN_JITTER_ASPECT_RELATIVE [] go together; set both, "
+        "or neither",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BROKEN)
+def test_contradictions_are_refused_in_one_line(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        load_config(None, overrides.split())
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.message[:40])
+def test_every_rule_is_broken_above(rule):
+    pattern = ".*".join(map(re.escape, re.split(r"\{[^}]*\}", rule.message)))
+    assert any(re.fullmatch(pattern, message) for _, message in BROKEN)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        f"{CONTEXT_PARALLEL} TRAIN.BATCH_SIZE 2 TEST.BATCH_SIZE 2",  # two groups of processes
+        "MIXUP.ENABLE True NUM_GPUS 8 AUG.NUM_SAMPLE 2",  # the views of a video make a batch even
+        "MIXUP.ENABLE True MIXUP.ALPHA 0",
+        "GLOBAL_BATCH_SIZE 8",
+        "TRAIN.SHARDED_CHECKPOINTS True TRAIN.STRATEGY fsdp",
+        "CHECKPOINT.METRIC none MODEL.LOSS_FUNC bce_logit",
+        "CHECKPOINT.METRIC mAP MODEL.LOSS_FUNC bce_logit",
+        "SOLVER.OPTIMIZING_METHOD adamw SOLVER.MOMENTUM 0",
+        "SOLVER.LR_POLICY one_cycle SOLVER.WARMUP_EPOCHS 5",
+        "SOLVER.STEPS [0,3] SOLVER.LRS [1,0.1]",
+        "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08,1.0] DATA.TRAIN_JITTER_ASPECT_RELATIVE [0.75,1.3333]",
+    ],
+)
+def test_values_that_agree_pass(overrides):
+    load_config(None, overrides.split())

@@ -1,0 +1,61 @@
+"""The table of mixers: what it says of each is true, and the page says the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import videofib.mixers
+from videofib.mixers import MIXERS, LayerSpec, Mixer
+from videofib.mixers.mixer import NEEDS, SERVES
+
+LAYER = LayerSpec(dim=24, num_heads=3, num_prefix_tokens=2, grid=(3, 4, 5), backend="cpu")
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_multiply_adds_are_those_that_torch_counts(name):
+    mixer = MIXERS[name].build(LAYER)
+    shapes_only, as_products = FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH)
+    with shapes_only, as_products, FlopCounterMode(display=False) as counter, torch.no_grad():
+        mixer(torch.zeros(1, 2 + 60, 24), LAYER.grid, None)
+    assert MIXERS[name].multiply_adds(mixer, LAYER.grid) == counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_every_mixer_keeps_shape_and_hands_on_the_state_of_others(name):
+    mixer = MIXERS[name].build(LAYER)
+    state = {"of another mixer": torch.zeros(1)}
+    y, handed_on = mixer(torch.randn(2, 62, 24), LAYER.grid, state)
+    assert y.shape == (2, 62, 24)
+    if "state" not in MIXERS[name].needs:
+        assert handed_on is state
+
+
+def test_the_page_has_a_row_for_every_mixer():
+    page = (Path(videofib.mixers.__file__).parent / "README.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in row.split("|")[1:6]] for row in re.findall(r"^\| `.*$", page, re.MULTILINE)]
+
+    def listed(words, order):
+        return ", ".join(word for word in order if word in words)
+
+    expected = [
+        [
+            f"`{name}`",
+            re.sub(r"arXiv (\S+)", r"[\1](https://arxiv.org/abs/\1)", mixer.paper),
+            listed(mixer.needs, NEEDS),
+            listed(mixer.serves, SERVES),
+            ", ".join(mixer.options),
+        ]
+        for name, mixer in MIXERS.items()
+    ]
+    assert rows == expected
+
+
+@pytest.mark.parametrize("words", [dict(needs=frozenset({"grids"})), dict(serves=frozenset({"class token"}))])
+def test_a_row_has_known_words_only(words):
+    with pytest.raises(ValueError, match="did you mean"):
+        Mixer(torch.nn.Identity, "", lambda mixer, grid: 0, **words)

@@ -1,0 +1,6 @@
+"""``python -m videofib`` is ``videofib``."""
+
+from videofib.cli import main
+
+if __name__ == "__main__":
+    main()

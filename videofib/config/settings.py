@@ -1,0 +1,212 @@
+"""From files and the command line to a config: settings, each with where it was written, over the defaults."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fvcore.common.config import CfgNode
+
+from videofib.config.declare import ConfigError, Refused
+from videofib.config.defaults import KEYS, SECTIONS
+from videofib.config.rules import check_rules
+from videofib.config.yaml_reader import BadYaml, Quoted, read_entries
+
+BASE = "_BASE_"
+_SHOWN = 60  # characters of a value in a message
+
+
+class Setting(NamedTuple):
+    """A key and what was written for it; ``source`` follows "is ...", as ``on the command line`` or ``in FILE``."""
+
+    key: str
+    written: object
+    source: str
+    line: int | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}, line {self.line}" if self.line else self.source
+
+
+def default_config() -> CfgNode:
+    """A fresh copy of the defaults, free to change."""
+    cfg = CfgNode()
+    for name, key in KEYS.items():
+        *sections, last = name.split(".")
+        node = cfg
+        for section in sections:
+            node = node.setdefault(section, CfgNode())
+        node[last] = key.read(key.default)
+    return cfg
+
+
+def load_config(path: str | Path | None = None, overrides: Sequence[object] = ()) -> CfgNode:
+    """Defaults, then the YAML file (and the files its ``_BASE_`` names), then ``KEY VALUE`` pairs.
+
+    Args:
+        path: a YAML file, or None for the defaults alone.
+        overrides: ``["SOLVER.BASE_LR", "0.1", ...]`` or ``["SOLVER.BASE_LR=0.1", ...]``, as they come from the command
+            line.
+
+    Returns:
+        A frozen config.
+
+    Raises:
+        ConfigError: a file that cannot be read, unknown keys (the nearest known one is named), a value that its key
+            does not accept, a key without a value, or values that contradict each other.
+    """
+    cfg = default_config()
+    for settings in (*(_file_settings(Path(path)) if path is not None else ()), _word_settings(overrides)):
+        _refuse_unknown(settings)
+        for setting in settings:
+            _assign(cfg, setting)
+    check_rules(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def differences(before: str, cfg: CfgNode, sections: Sequence[str] = ()) -> list[str]:
+    """What changed between an earlier config (``cfg.dump()``'s text) and this one: ``["SOLVER.BASE_LR 0.1 -> 0.2"]``.
+
+    Args:
+        sections: looks at these alone (``"SOLVER"``); by default at all keys.
+
+    Raises:
+        ConfigError: ``before`` is not a config; it comes from a checkpoint, which may be anybody's.
+    """
+    try:
+        earlier = {key: written for key, written, _ in read_entries(before)} if before.strip() else {}
+    except BadYaml as error:
+        raise ConfigError(f"the config kept in the checkpoint cannot be read: {error}") from error
+    changed = []
+    for name, key in KEYS.items():
+        if name in earlier and (not sections or name.split(".")[0] in sections):
+            try:
+                then = key.read(earlier[name])
+            except Refused:
+                then = _show(earlier[name])
+            if then != value_of(cfg, name):
+                changed.append(f"{name} {then} -> {value_of(cfg, name)}")
+    return changed
+
+
+def value_of(cfg: CfgNode, key: str) -> object:
+    """The value at a full key name, such as ``SOLVER.BASE_LR``."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def known_keys() -> list[str]:
+    """All full key names (``SOLVER.BASE_LR``), in order of declaration."""
+    return list(KEYS)
+
+
+def _file_settings(path: Path, inheriting: Sequence[Path] = ()) -> list[list[Setting]]:
+    """The settings of a file, behind those of its bases; ``inheriting`` are the files that led to this one."""
+    if not path.is_file():
+        raise ConfigError(f"no config file at {path}")
+    chain = [*inheriting, path.resolve()]
+    files, own = [], []
+    try:
+        for key, written, line in read_entries(path.read_bytes().decode()):
+            if key == BASE:
+                for base in _bases(path, written, line):
+                    if base.resolve() in chain:
+                        raise BadYaml(f"line {line}: {BASE} leads in a circle, back to {base}")
+                    files += _file_settings(base, chain)
+            elif written is not None or key not in SECTIONS:  # an empty section sets nothing
+                own.append(Setting(key, written, f"in {path}", line))
+    except (OSError, UnicodeDecodeError, BadYaml) as error:
+        raise ConfigError(f"{path} is not a config file: {' '.join(str(error).split())}") from error
+    return [*files, own]
+
+
+def _bases(path: Path, written: object, line: int) -> list[Path]:
+    """The files that ``_BASE_`` in a file names; relative paths start at the file's folder."""
+    names = written if isinstance(written, list) else [written]
+    if not all(isinstance(name, str) for name in names):
+        raise BadYaml(f"line {line}: {BASE} must be a path or a list of paths")
+    files = [path.parent / Path(name).expanduser() for name in names]
+    if missing := [file for file in files if not file.is_file()]:
+        raise BadYaml(f"line {line}: {BASE} names {missing[0]}, where there is no file")
+    return files
+
+
+def _word_settings(words: Sequence[object]) -> list[Setting]:
+    """The settings of a command line's words: ``KEY VALUE`` or ``KEY=VALUE``."""
+    settings, rest = [], iter(words)
+    for word in rest:
+        key, assigned, value = str(word).partition("=")
+        if not assigned:
+            try:
+                value = next(rest)
+            except StopIteration:
+                raise ConfigError(f"{key} has no value on the command line; write pairs KEY VALUE") from None
+        if isinstance(value, str):
+            if value.startswith("[") and not value.endswith("]"):
+                raise ConfigError(f"{key} is {_show(value)} on the command line; put quotes around the list")
+            value = _unquoted(value)
+        settings.append(Setting(key, value, "on the command line"))
+    return settings
+
+
+def _unquoted(word: str) -> str:
+    """A word without quotes of Python's around it, as in ``"'None'"``, which the shell leaves on."""
+    if len(word) > 1 and word[0] == word[-1] and word[0] in "'\"":
+        try:
+            inner = ast.literal_eval(word)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return word
+        return Quoted(inner) if isinstance(inner, str) else word
+    return word
+
+
+def _refuse_unknown(settings: Sequence[Setting]) -> None:
+    """Raise ConfigError with all unknown keys of one source."""
+    unknown = [setting for setting in settings if setting.key not in KEYS]
+    if len(unknown) == 1:
+        (setting,) = unknown
+        raise ConfigError(f"unknown key {_show(setting.key)} {setting.where}; {_hint(setting.key)}")
+    if unknown:
+        listed = "; ".join(
+            f"{_show(key)} ({f'line {line}, ' if line else ''}{_hint(key)})" for key, _, _, line in unknown
+        )
+        raise ConfigError(f"{len(unknown)} unknown keys {unknown[0].source}: {listed}")
+
+
+def _hint(key: str) -> str:
+    if key in SECTIONS:
+        return "it is a section, whose keys stand below it"
+    near = difflib.get_close_matches(key.upper(), KEYS, n=1)
+    return f"the nearest known key is {near[0]}" if near else "no known key is near"
+
+
+def _assign(cfg: CfgNode, setting: Setting) -> None:
+    key = KEYS[setting.key]
+    try:
+        value = key.read(setting.written)
+    except Refused as refused:
+        shown = _show(setting.written)
+        raise ConfigError(f"{setting.key} is {shown} {setting.where}; it must be {refused}") from None
+    *sections, last = setting.key.split(".")
+    node = cfg
+    for section in sections:
+        node = node[section]
+    node[last] = value
+
+
+def _show(written: object) -> str:
+    """What was written, in one short line."""
+    if isinstance(written, list):
+        return _shortened(f"[{', '.join(map(_show, written))}]")
+    return _shortened(written if isinstance(written, str) and re.fullmatch(r"[!-~]+", written) else repr(written))
+
+
+def _shortened(words: str) -> str:
+    return words if len(words) <= _SHOWN else f"{words[: _SHOWN - 3]}..."

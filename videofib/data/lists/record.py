@@ -1,0 +1,57 @@
+"""One video of a split, as every list of videos describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from videofib.data.lists.remote import is_remote
+from videofib.data.source import ByteRange
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One video of a split.
+
+    Attributes:
+        path: the file to open, or the part of one.
+        label: class index, 0 or above; the first one listed where there are several.
+        video_id: the path as the list file has it; unique within the split.
+        num_frames: frames that decode, None where they have not been counted.
+        fps: frames a second, None where unknown.
+        random_access: preparation proved that seeking in this file returns the right frames.
+        variable_rate: its frames are not shown at even times.
+        size: bytes of the file when its frames were counted and seeking was proved; see ``verified``.
+        labels: all class indices in the order listed, where the list was read with ``multi_label``.
+    """
+
+    path: str | ByteRange
+    label: int
+    video_id: str
+    num_frames: int | None = None
+    fps: float | None = None
+    random_access: bool = False
+    variable_rate: bool = False
+    size: int | None = None
+    labels: tuple[int, ...] = ()
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """The indices of all its classes."""
+        return self.labels or (self.label,)
+
+    def seems_there(self) -> bool:
+        """Whether its file exists; files behind URLs count as existing."""
+        file = self.path.path if isinstance(self.path, ByteRange) else self.path
+        return is_remote(file) or Path(file).is_file()
+
+
+def verified(record: VideoRecord) -> VideoRecord:
+    """The record; without its frame count and proof where the file has changed its size since."""
+    if record.size is None or not (record.random_access or record.num_frames):
+        return record
+    try:
+        unchanged = Path(record.path).stat().st_size == record.size
+    except OSError:
+        return record  # reading it will report the error
+    return record if unchanged else replace(record, num_frames=None, fps=None, random_access=False, size=None)

@@ -1,0 +1,149 @@
+"""``videofib prep shards DIR --out OUT``: pack the videos of a prepared folder into a few large tar files (shards).
+
+For file systems that are slow with a million small files, and for data behind a URL. WebDataset reads the tar files;
+videofib reads single videos out of them by the index beside them (``data/lists/shard_index.py``, which draws both).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from videofib.data.errors import ManifestError
+from videofib.data.lists.manifest import SPLITS, has_several_classes, load_split
+from videofib.data.lists.parquet import write_columns
+from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.remote import file_system, is_remote, one_line
+from videofib.data.lists.shard_index import COLUMNS, LABELS
+from videofib.data.samplers import shuffled
+from videofib.data.source import ByteRange
+from videofib.files import replacing
+
+SHARD_BYTES = 1 << 30
+
+
+def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, shard_bytes: int = SHARD_BYTES) -> int:
+    """Pack videos into ``out/{split}-000000.tar`` and so on, then write ``out/{split}.parquet``.
+
+    The videos are shuffled once, so that each shard has many classes; the same records give the same bytes. The index
+    is written last. Shards of an earlier run are removed from a folder first; behind a URL they stay.
+
+    Args:
+        out: a folder or a URL.
+        shard_bytes: a shard ends with the video that brings it to this size.
+
+    Returns:
+        The number of shards.
+
+    Raises:
+        ManifestError: no records, or a record without a local file of its own.
+        OSError: a file cannot be read or written.
+    """
+    order = [records[index] for index in shuffled(len(records), 0)(0)]
+    sizes = [_size(record) for record in order]
+    multi_label = any(len(record.classes) > 1 for record in records)
+    columns = COLUMNS | LABELS if multi_label else COLUMNS
+    rows: dict[str, list] = {name: [] for name in columns}
+    count = 0
+    if not is_remote(out):
+        for old in (f"{split}.parquet", *(path.name for path in Path(out).glob(f"{split}-*.tar"))):
+            (Path(out) / old).unlink(missing_ok=True)
+    while len(rows["size"]) < len(order):
+        name = f"{split}-{count:06d}.tar"
+        with _writing(out, name) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+            while len(rows["size"]) < len(order) and tar.offset < shard_bytes:
+                number = len(rows["size"])
+                record = order[number]
+                start = _pack(tar, f"{number:08d}", record, sizes[number], multi_label)
+                facts = (record.num_frames or 0, record.fps or 0.0, record.random_access, record.variable_rate)
+                labels = [",".join(map(str, record.classes))] if multi_label else []
+                row = (name, start, sizes[number], record.label, record.video_id, *facts, *labels)
+                for column, value in zip(rows.values(), row, strict=True):
+                    column.append(value)
+        count += 1
+    with _writing(out, f"{split}.parquet") as partial:
+        write_columns(partial, rows, columns)
+    return count
+
+
+def _pack(tar: tarfile.TarFile, key: str, record: VideoRecord, size: int, multi_label: bool) -> int:
+    """Add a video, its label (or labels) and its facts; returns the offset of the video's bytes."""
+    info = tarfile.TarInfo(key + Path(record.path).suffix.lower())  # mode, owner and time are the same on every machine
+    info.size = size
+    start = tar.offset + tarfile.BLOCKSIZE
+    with Path(record.path).open("rb") as file:
+        tar.addfile(info, file)
+    facts = {"video_id": record.video_id, "num_frames": record.num_frames, "fps": record.fps}
+    if multi_label:
+        members = {".json": json.dumps(facts | {"labels": record.classes})}
+    else:
+        members = {".cls": str(record.label), ".json": json.dumps(facts)}
+    for suffix, text in members.items():
+        info = tarfile.TarInfo(key + suffix)
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text.encode("ascii")))
+    return start
+
+
+def _size(record: VideoRecord) -> int:
+    if isinstance(record.path, ByteRange) or is_remote(record.path):
+        raise ManifestError(f"{record.path} is in a shard or behind a URL; only local video files can be packed")
+    return Path(record.path).stat().st_size
+
+
+def _writing(out: str | Path, name: str):
+    """A local file to write, which then appears as ``out/name``, completely or not at all."""
+    return _uploading(f"{out}/{name}") if is_remote(out) else replacing(Path(out) / name)
+
+
+@contextmanager
+def _uploading(url: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        partial = Path(folder) / "partial"
+        yield partial
+        _upload(partial, url)
+
+
+def _upload(file: Path, url: str) -> None:
+    try:
+        system = file_system(url)
+        system.makedirs(system._parent(url), exist_ok=True)
+        system.put_file(str(file), url)
+    except Exception as error:  # each driver has its own
+        raise OSError(f"{url} cannot be written: {one_line(error)}") from error
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """Pack the splits of a prepared folder."""
+    parser = argparse.ArgumentParser(prog, description="Pack the videos of list files into WebDataset tar shards.")
+    parser.add_argument("folder", type=Path, help="a prepared folder, with train.csv, val.csv, test.csv")
+    parser.add_argument("--out", required=True, help="a folder, or a URL that fsspec can write to")
+    parser.add_argument(
+        "--shard-bytes", type=int, default=SHARD_BYTES, help="approximate size of a shard (default %(default)s)"
+    )
+    args = parser.parse_args(arguments)
+    try:
+        splits = [split for split in SPLITS if (args.folder / f"{split}.csv").is_file()]
+        if not splits:
+            raise ManifestError(f"{args.folder} has none of {', '.join(f'{split}.csv' for split in SPLITS)}")
+        for split in splits:
+            several = has_several_classes(args.folder / f"{split}.csv")
+            records = load_split(args.folder, split, multi_label=several)
+            count = write_shards(records, args.out, split, args.shard_bytes)
+            print(f"{args.out}: {len(records)} {split} videos in {count} shard(s)")
+        classes = args.folder / "classes.txt"
+        if classes.is_file():
+            with _writing(args.out, classes.name) as partial:
+                partial.write_bytes(classes.read_bytes())
+    except (ManifestError, OSError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

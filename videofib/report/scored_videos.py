@@ -1,0 +1,78 @@
+"""The scores of a test as its report needs them. N videos, K classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from videofib.data.source import ByteRange, Source
+from videofib.metrics.scores import SCORES_NAME, ScoresError, read_scores
+
+
+@dataclass(frozen=True)
+class ScoredVideos:
+    """The videos of a test with their classes and scores.
+
+    Attributes:
+        ids, paths: names and files of the videos (N).
+        truth: bool (N, K), the classes of each video.
+        scores: float32 (N, K); nan for a video that could not be read.
+        class_names: K names.
+        multi_label: a video may have several classes.
+        probabilities: the scores are probabilities, and so may be shown in percent.
+    """
+
+    ids: Sequence[str]
+    paths: Sequence[str]
+    truth: np.ndarray
+    scores: np.ndarray
+    class_names: Sequence[str]
+    multi_label: bool
+    probabilities: bool
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Which videos could be read, bool (N)."""
+        return np.isfinite(self.scores).all(axis=1)
+
+
+def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos | None:
+    """The videos in a folder's file of scores; None where there is none, or it cannot be read: ``missing`` says why.
+
+    Averaged logits of videos of one class become probabilities, by softmax.
+    """
+    file = Path(folder) / SCORES_NAME
+    if not file.is_file():
+        return None
+    try:
+        found = read_scores(file)
+    except ScoresError as error:
+        missing.append(str(error))
+        return None
+    scores, labels = found.scores.numpy(), found.labels.numpy()
+    classes = scores.shape[1]
+    if found.kind == "logit" and not found.multi_label:
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    return ScoredVideos(
+        ids=found.ids,
+        paths=found.paths,
+        truth=labels > 0 if found.multi_label else labels[:, None] == np.arange(classes),
+        scores=scores,
+        class_names=found.class_names or [f"class {label}" for label in range(classes)],
+        multi_label=found.multi_label,
+        probabilities=found.kind != "logit" or not found.multi_label,
+    )
+
+
+def source_of(path: str) -> Source:
+    """The file, or the part of one, that a path in the scores names: ``videos.tar[512:9000]``."""
+    part = re.fullmatch(r"(.*)\[(\d+):(\d+)\]", path, re.DOTALL)
+    if part is None or Path(path).exists():
+        return path
+    start, end = int(part[2]), int(part[3])
+    return ByteRange(part[1], start, end - start)
