@@ -30,7 +30,7 @@ def qkv(support, dtype=torch.float32, dim=8, batch=2):
 @pytest.mark.parametrize(
     ("name", "dtype", "masking"),
     [
-        (name, dtype, ("exclude", "zero_logit")[(i + j) % 2])  # every two of the three meet
+        (name, dtype, ("exclude", "zero_logit")[(i + j) % 2])  # every pair of two parameters
         for i, name in enumerate(SUPPORTS)
         for j, dtype in enumerate((torch.float32, torch.float64, torch.bfloat16))
     ],

@@ -126,6 +126,7 @@ def test_gather_gradient_with_dropout_is_the_derivative():
 
 @pytest.mark.parametrize("backend", ["reference", "gather", "dense", "cpu"])
 def test_derivatives_are_as_the_table_says(backend):
+    """Also where autograd is asked for the gradient of one tensor, and prefix tokens give a part of it."""
     support = Support.dense(2, 9)
     q, k, v = qkv(support, torch.float32)
     out = sparse_attention(q, k, v, support, backend=backend)

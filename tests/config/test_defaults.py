@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from videofib.attention.functional import BACKENDS, MASKINGS
+from videofib.attention.backends import BACKENDS, MASKINGS
 from videofib.attention.support import HEAD_ORDERS
 from videofib.attention.wythoff import VARIANTS
 from videofib.config import KEYS, SECTIONS, default_config, known_keys, load_config, value_of

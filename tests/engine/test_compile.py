@@ -93,7 +93,7 @@ def test_a_resumed_compiled_run_draws_the_same_random_numbers():
 def test_a_missing_compiler_is_reported_before_anything_is_read(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     cfg = load_config(None, ["TRAIN.COMPILE", "True"])
-    with pytest.raises(ConfigError, match=r"TRAIN\.COMPILE True needs a C\+\+ compiler, .* no no-such-compiler"):
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler, and no-such-compiler is not installed"):
         check_compiler(cfg, torch.device("cpu"))
     check_compiler(cfg, torch.device("cuda"))
     check_compiler(load_config(), torch.device("cpu"))

@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 
 from tests.pairs import every_pair
-from videofib.attention.functional import MASKINGS
+from videofib.attention.backends import MASKINGS
 from videofib.attention.support import HEAD_ORDERS
 from videofib.attention.wythoff import VARIANTS
 from videofib.models import TimeSformer

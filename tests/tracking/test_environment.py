@@ -67,6 +67,7 @@ def test_no_checkout_and_another_projects_checkout_have_no_state(checkout, tmp_p
 def test_the_record_is_complete_and_the_patch_restores_the_source(checkout, tmp_path, monkeypatch):
     (checkout / "__init__.py").write_text("one = 2\n")
     monkeypatch.setattr(environment, "_SOURCE", checkout)
+    monkeypatch.setattr(sys, "argv", ["tools/train_net.py", "--cfg", "FILE.yaml"])
     out = tmp_path / "out"
     write_record(out, prefix="test_", processes=3)
     found = json.loads((out / "test_environment.json").read_text())
@@ -74,7 +75,7 @@ def test_the_record_is_complete_and_the_patch_restores_the_source(checkout, tmp_
     assert found["processes"] == 3
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["cpu_cores"] >= found["cpu_cores_usable"] >= 1
-    assert "pytest" in found["command"]
+    assert found["command"] == "python tools/train_net.py --cfg FILE.yaml"
     assert len(found["gpus"]) == torch.cuda.device_count()
     (checkout / "__init__.py").write_text("one = 1\n")
     git(checkout.parent, "apply", str(out / "test_source.diff"))

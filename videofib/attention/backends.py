@@ -81,9 +81,9 @@ def fastest(q: Tensor, support: Support, dropout_p: float) -> str:
     """The name of the fastest backend; warns where a package is missing that would give a faster one."""
     if support.is_dense:
         return "dense"
+    device = q.device.type
     for name, backend in BACKENDS.items():
-        serves = backend.device == q.device.type and (backend.dtypes is None or q.dtype in backend.dtypes)
-        if not serves or dropout_p:
+        if backend.device != device or dropout_p or (backend.dtypes and q.dtype not in backend.dtypes):
             continue
         if INSTALLED[backend.package]:
             return name

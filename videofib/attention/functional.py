@@ -3,10 +3,8 @@
 from torch import Tensor
 
 from videofib.attention import op
-from videofib.attention.backends import BACKENDS, MASKINGS, choose
+from videofib.attention.backends import MASKINGS, choose
 from videofib.attention.support import Support
-
-__all__ = ["BACKENDS", "MASKINGS", "sparse_attention"]
 
 
 def sparse_attention(

@@ -9,8 +9,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from videofib.attention.backends import BACKENDS, MASKINGS
 from videofib.attention.context import TokenSlice, context_parallel_attention
-from videofib.attention.functional import BACKENDS, MASKINGS, sparse_attention
+from videofib.attention.functional import sparse_attention
 from videofib.attention.support import Support
 
 

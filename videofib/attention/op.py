@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from videofib.attention.kernels import FIRST_DERIVATIVES_ONLY
 from videofib.attention.kernels.layout import rows_like
 from videofib.attention.support import Support
 
@@ -95,9 +96,7 @@ def _differentiate(ctx, d_out, _):
 
 
 def _reject_second_derivative(ctx, *gradients):
-    raise RuntimeError(
-        "sparse attention has first derivatives only; for second ones use sparse_attention(..., backend='reference')"
-    )
+    raise RuntimeError(FIRST_DERIVATIVES_ONLY)
 
 
 torch.library.register_autograd(NAME, _differentiate, setup_context=_save_for_backward, lib=_library)

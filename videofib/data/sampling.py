@@ -185,9 +185,8 @@ def _mean_step(times: Sequence[float]) -> float:
 
 def _unscaled(start: int, length: int, scaled: int, limit: int) -> tuple[int, int]:
     """An interval (start, length) within 0..scaled as one within 0..limit, at least one pixel long."""
-    length, start = length * limit / scaled, start * limit / scaled
-    length = min(max(round(length), 1), limit)
-    return min(round(start), limit - length), length
+    unscaled = min(max(round(length * limit / scaled), 1), limit)
+    return min(round(start * limit / scaled), limit - unscaled), unscaled
 
 
 def _segment_width(num_frames: int, video_length: int) -> float:

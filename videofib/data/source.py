@@ -35,8 +35,9 @@ def location(source: Source) -> str:
     Raises:
         DecodeError: no such file, not a file, empty, or a range that is not within its file.
     """
-    part = isinstance(source, ByteRange)
-    file = Path(source.path if part else source).absolute()  # FFmpeg takes a relative "a:b.mp4" for a protocol named a
+    part = source if isinstance(source, ByteRange) else None
+    name = source.path if isinstance(source, ByteRange) else source
+    file = Path(name).absolute()  # FFmpeg takes a relative "a:b.mp4" for a protocol named a
     if file.is_dir():
         raise DecodeError(f"{source}: a directory, not a video")
     if not file.is_file():
@@ -46,7 +47,7 @@ def location(source: Source) -> str:
         raise DecodeError(f"{source}: the file is empty")
     if not part:
         return str(file)
-    end = source.start + source.size
-    if not 0 <= source.start < end <= size:
+    end = part.start + part.size
+    if not 0 <= part.start < end <= size:
         raise DecodeError(f"{source}: the file has the bytes 0:{size}; was it replaced after it was indexed?")
-    return f"subfile,,start,{source.start},end,{end},,:{file}"
+    return f"subfile,,start,{part.start},end,{end},,:{file}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from videofib.distributed import processes
 from videofib.distributed.mesh import one_per_data_rank, reads_clips
 from videofib.engine.packing import logits_by_batch
 from videofib.engine.resume_cache import Columns, ResumeCache, concatenate
+from videofib.engine.shared_batches import BatchLoader
 from videofib.files import replacing
 from videofib.metrics.accuracy import ensemble_views, view_subsets
 from videofib.metrics.scores import SCORES_NAME, Scores, write_scores
@@ -51,7 +52,7 @@ class Scoring:
 
 def evaluate(
     model: nn.Module,
-    loader: Iterable[dict],
+    loader: BatchLoader,
     *,
     view_batch_size: int,
     scoring: Scoring | None = None,
@@ -117,7 +118,7 @@ def evaluate(
 @torch.inference_mode()
 def score_batches(
     model: nn.Module,
-    loader: Iterable[dict],
+    loader: BatchLoader,
     view_batch_size: int,
     amp_dtype: torch.dtype | None,
     title: str,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from timm.optim import Lamb, Lion
@@ -37,7 +38,7 @@ def parameter_groups(
             continue
         is_free = not decay_all and (parameter.ndim <= 1 or name.endswith(".bias") or name in exempt)
         layer = model.layer_of(name) if layer_decay != 1 else 0
-        own = {"params": [], "weight_decay": 0.0 if is_free else weight_decay}
+        own: dict[str, Any] = {"params": [], "weight_decay": 0.0 if is_free else weight_decay}
         if layer_decay != 1:
             own["lr_scale"] = layer_decay ** (model.num_layers - layer)
         groups.setdefault((layer, is_free), own)["params"].append(parameter)

@@ -8,16 +8,14 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
-from torch.utils.data import Sampler
 
 from videofib.distributed.mesh import context_size, reads_clips
 
 
-class Loader(Protocol):
-    """What training asks of a loader, such as ``data.loading.loader.VideoLoader``: the batches of this process."""
+class BatchLoader(Protocol):
+    """What the engine asks of a loader of batches; ``data.loading.loader.VideoLoader`` is one."""
 
-    @property
-    def dataset(self) -> Any: ...
+    dataset: Any
 
     @property
     def sampler(self) -> Any: ...
@@ -26,7 +24,7 @@ class Loader(Protocol):
 
     def __iter__(self) -> Iterator[dict]: ...
 
-    def __enter__(self) -> Loader: ...
+    def __enter__(self) -> BatchLoader: ...
 
     def __exit__(self, *error: object) -> None: ...
 
@@ -40,16 +38,16 @@ class SharedBatches:
     memory.
 
     Args:
-        loader: the same in every process; only the first's is read.
+        loader: as of ``data.loading.loader.VideoLoader``, the same in every process; only the first's is read.
         mesh: of the processes, several of which share a clip.
     """
 
-    def __init__(self, loader: Loader, mesh: DeviceMesh):
+    def __init__(self, loader: BatchLoader, mesh: DeviceMesh):
         self.loader, self.mesh = loader, mesh
         self.dataset = loader.dataset
 
     @property
-    def sampler(self) -> Sampler:
+    def sampler(self) -> Any:
         return self.loader.sampler
 
     def __len__(self) -> int:
@@ -83,6 +81,6 @@ class SharedBatches:
             yield {**received[0], "views": views}
 
 
-def shared(loader: Loader, mesh: DeviceMesh | None) -> Loader:
+def shared(loader: BatchLoader, mesh: DeviceMesh | None) -> BatchLoader:
     """The loader itself, or its batches for all processes that share clips."""
-    return loader if mesh is None or context_size(mesh) == 1 else SharedBatches(loader, mesh)
+    return loader if context_size(mesh) == 1 else SharedBatches(loader, mesh)

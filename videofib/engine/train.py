@@ -26,7 +26,7 @@ from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter
 from videofib.engine.optim import start_momentum
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
-from videofib.engine.shared_batches import Loader
+from videofib.engine.shared_batches import BatchLoader
 from videofib.engine.step import Recipe, mix_clips, optimizer_step, set_lr
 from videofib.tracking.log import log_stats
 
@@ -77,7 +77,7 @@ class Checkpoints(Protocol):
 
 def train(
     model: nn.Module,
-    loader: Loader,
+    loader: BatchLoader,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     schedule: Schedule,
@@ -137,7 +137,7 @@ def train(
 def train_epoch(
     model: nn.Module,
     replica: nn.Module,
-    loader: Loader,
+    loader: BatchLoader,
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     schedule: Schedule,
@@ -194,7 +194,7 @@ def train_epoch(
         if (step + 1) % schedule.log_period == 0:
             _log_recent(meter, recipe, progress)
             asking = True
-        saving = 0 < schedule.checkpoint_steps <= step + 1 - saved
+        saving = schedule.checkpoint_steps > 0 and step + 1 - saved >= schedule.checkpoint_steps
         if completes_group and step + 1 < meter.steps and (asking or saving):
             saved = _save_within_epoch(meter, recipe, checkpoints, stop, saving=saving) or saved
             asking = False

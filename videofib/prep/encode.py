@@ -68,8 +68,8 @@ def write_video(
         # One for all frames, since it keeps its tables. One thread: with several, rows at the borders of their slices
         # differed from run to run.
         to_yuv = VideoReformatter()
-        for frame in frames:
-            frame = to_yuv.reformat(_to_av(frame, path), format="yuv420p", threads=1)
+        for rgb in frames:
+            frame = to_yuv.reformat(_to_av(rgb, path), format="yuv420p", threads=1)
             if count == 0:
                 stream.width, stream.height = frame.width, frame.height
             elif (frame.width, frame.height) != (stream.width, stream.height):

@@ -50,7 +50,8 @@ def find_leaks(rows: Sequence[ManifestRow], *, near: int = NEAR) -> dict:
         train, held_out = _sides(rows, start)
         by_name += [f"{start}{line}" for line in _shared_recordings(train, held_out)]
         found = [row for row in train if row.dhash], [row for row in held_out if row.dhash]
-        count, named = near_pairs(*([row.dhash for row in side] for side in found), near, _MAX_NAMED)
+        hashes = [[row.dhash for row in side] for side in found]
+        count, named = near_pairs(hashes[0], hashes[1], near, _MAX_NAMED)
         pairs += count
         by_picture += [
             f"{start}train {found[0][i].path} ~ {found[1][j].split} {found[1][j].path}: {distance} bits of {BITS}"
@@ -68,11 +69,11 @@ def near_pairs(train: list[str], held_out: list[str], near: int, most: int) -> t
     """
     if not train or not held_out:
         return 0, []
-    train, held_out = to_signs(train), to_signs(held_out)
+    train_signs, signs = to_signs(train), to_signs(held_out)
     step, total = max(1, _BLOCK // len(train)), 0
     nearest = np.empty((0, 3), np.int64)  # rows of (distance, in train, in held_out)
     for first in range(0, len(held_out), step):
-        products = held_out[first : first + step] @ train.T  # exact: integers up to 64
+        products = signs[first : first + step] @ train_signs.T  # exact: integers up to 64
         j, i = np.nonzero(products >= BITS - 2 * near)
         total += len(i)
         if len(i):

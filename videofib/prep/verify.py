@@ -73,7 +73,8 @@ def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
     present = {name for name in LISTS if (folder / f"{name}.csv").exists()}
     problems = []
     for name in sorted(expected.keys() | present):
-        file, seen = f"{name}.csv", {}
+        file = f"{name}.csv"
+        seen: dict[str, int] = {}  # path -> line
         if not _stays_below(file):
             problems.append(f"{file}: the manifest names a list out of the folder")
             continue

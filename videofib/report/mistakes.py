@@ -29,7 +29,7 @@ def mistakes_html(scored: ScoredVideos, count: int) -> str:
 def _card(scored: ScoredVideos, mistake: Mistake, rank: int) -> str:
     name, scores = scored.ids[mistake.index], scored.scores[mistake.index]
     labels = np.flatnonzero(scored.truth[mistake.index])
-    truth = ", ".join(scored.class_names[label] for label in labels)
+    truth = ", ".join(scored.class_names[int(label)] for label in labels)
     try:
         picture = _player(strip(source_of(scored.paths[mistake.index])), truth, rank)
     except (DecodeError, OSError, ValueError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from fvcore.common.config import CfgNode
@@ -17,6 +17,7 @@ from videofib.distributed import processes
 from videofib.distributed.mesh import context_size, data_size
 from videofib.engine.evaluate import Scoring, evaluate
 from videofib.engine.resume_cache import ResumeCache
+from videofib.engine.shared_batches import BatchLoader
 from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.pretrained.load import LoadReport, load_pretrained
@@ -88,7 +89,7 @@ def load_into_model(cfg: CfgNode, model: nn.Module, source: Weights) -> LoadRepo
 def evaluate_from_config(
     cfg: CfgNode,
     model: nn.Module,
-    loader: Iterable[dict],
+    loader: BatchLoader,
     class_names: Sequence[str] | None = None,
     amp_dtype: torch.dtype | None = None,
     title: str = "evaluate",

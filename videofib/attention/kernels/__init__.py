@@ -16,3 +16,6 @@ the softmax's denominators, (B, H, P+N):
 import torch
 
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+FIRST_DERIVATIVES_ONLY = (
+    "sparse attention has first derivatives only; for second ones use sparse_attention(..., backend='reference')"
+)

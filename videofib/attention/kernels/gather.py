@@ -6,21 +6,22 @@ product of two slices, with no index tensor and no N x N tensor: time and memory
     keys     k0 k1 k2 k3 k4 k5 k6
     queries        q0 q1 q2 q3 q4 q5 q6        offset 2: q[2:] · k[:-2]
 
-Shapes below: B batch, N patches, D head_dim, P prefix tokens, S segments of one head. One head is worked at a time,
-its logits laid out (S + P, B, N): one contiguous row for each diagonal, softmax over the first axis.
+Shapes below: B batch, N patches, D head_dim, P prefix tokens, S segments of one head. Heads are computed one at a time,
+with logits of shape (S + P, B, N): one contiguous row for each diagonal, softmax over the first axis.
 """
 
 from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from videofib.attention.kernels import FIRST_DERIVATIVES_ONLY
 from videofib.attention.support import Segment, Support
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float) -> Tensor:
-    """See :func:`videofib.attention.sparse_attention`; 16-bit inputs are computed in 32 bits."""
+    """See :func:`videofib.attention.sparse_attention`; 16-bit inputs are computed in 32 bits. No dropout under
+    ``zero_logit``, where masked keys share one weight."""
     work = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
     with torch.autocast(q.device.type, enabled=False):
         p = support.num_prefix_tokens
@@ -47,14 +48,14 @@ def _query_key(x: Tensor, y: Tensor, s: Segment) -> tuple[Tensor, Tensor]:
 
 
 class _Diagonals(torch.autograd.Function):
-    """Patch queries of all heads. The backward is written out because autograd would give every slice's gradient a
-    zero-padded copy of the whole tensor.
+    """Patch queries of all heads. The backward is written out because autograd would pad every slice's gradient with
+    zeros to the size of the full tensor.
 
-    With p_i the softmax weight of key i in the support and p_0 that of each key outside it (0 under ``exclude``),
+    With p_i the softmax weight of key i in the support and p_0 that of each masked key (0 under ``exclude``),
 
         out = Σ_S (p_i - p_0) v_i + p_0 Σ_all v          d logit_i = p_i (d_out · v_i - d_out · out),   i in S
 
-    so that logits outside the support get no gradient, and v gains one vector shared by all keys.
+    so that masked logits have no gradient, and all keys' values have one vector of theirs in common.
     """
 
     @staticmethod
@@ -71,11 +72,11 @@ class _Diagonals(torch.autograd.Function):
                 torch.sum(a * b, -1, out=logits[row, :, s.query : s.query + s.length])
             if p:
                 logits[len(segments) :] = (qh @ k[:, head, :p].transpose(-2, -1)).permute(2, 0, 1)
-            weights, rest = _softmax(logits, total if zero_logit else None)
+            weights, masked = _softmax(logits, total if zero_logit else None)
             keep = None
             if dropout_p:
                 keep = torch.empty_like(weights).bernoulli_(1 - dropout_p).div_(1 - dropout_p)
-            excess = _excess(weights, rest, keep)
+            excess = _excess(weights, masked, keep)
             oh = out[:, head]
             if p:
                 torch.matmul(excess[len(segments) :].permute(1, 2, 0), v[:, head, :p], out=oh)
@@ -85,21 +86,28 @@ class _Diagonals(torch.autograd.Function):
                 o, b = _query_key(oh, vh, s)
                 o.addcmul_(excess[row, :, s.query : s.query + s.length, None], b)
             if zero_logit:
-                oh.addcmul_(rest[..., None], v[:, head].sum(1, keepdim=True))
-            saved += [weights, rest, keep]
+                oh.addcmul_(masked[..., None], v[:, head].sum(1, keepdim=True))
+            saved += [weights, masked, keep]
         ctx.save_for_backward(q, k, v, out, *saved)
         ctx.support, ctx.zero_logit = support, zero_logit
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, d_out: Tensor):
-        q, k, v, out, *saved = ctx.saved_tensors
-        p = ctx.support.num_prefix_tokens
+        return *_Gradients.apply(ctx.support, ctx.zero_logit, d_out, *ctx.saved_tensors), None, None, None
+
+
+class _Gradients(torch.autograd.Function):
+    """Gradients of q, k and v. As a function of its own it raises whenever a second derivative passes through it;
+    ``once_differentiable`` leaves such parts out where autograd is asked for the gradient of some tensors only."""
+
+    @staticmethod
+    def forward(ctx, support: Support, zero_logit: bool, d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out, *saved):
+        p = support.num_prefix_tokens
         dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for head, segments in enumerate(_segments(ctx.support)):
-            weights, rest, keep = saved[3 * head : 3 * head + 3]
-            excess = _excess(weights, rest, keep)
+        for head, segments in enumerate(_segments(support)):
+            weights, masked, keep = saved[3 * head : 3 * head + 3]
+            excess = _excess(weights, masked, keep)
             gh, qh, kh, vh = d_out[:, head], q[:, head, p:], k[:, head, p:], v[:, head, p:]
             dqh, dkh, dvh = dq[:, head, p:], dk[:, head, p:], dv[:, head, p:]
             d_logits = torch.zeros_like(weights)  # first d_out · v, then the logits' gradient
@@ -110,8 +118,8 @@ class _Diagonals(torch.autograd.Function):
             if p:
                 d_logits[len(segments) :] = (gh @ v[:, head, :p].transpose(-2, -1)).permute(2, 0, 1)
                 dv[:, head, :p] += excess[len(segments) :].transpose(0, 1) @ gh
-            if ctx.zero_logit:
-                dv[:, head] += torch.einsum("bn,bnd->bd", rest, gh)[:, None]
+            if zero_logit:
+                dv[:, head] += torch.einsum("bn,bnd->bd", masked, gh)[:, None]
             if keep is not None:
                 d_logits *= keep
             d_logits -= (gh * out[:, head]).sum(-1)
@@ -125,29 +133,33 @@ class _Diagonals(torch.autograd.Function):
                 d = d_logits[len(segments) :].permute(1, 2, 0)
                 dqh += d @ k[:, head, :p]
                 dk[:, head, :p] += d.transpose(-2, -1) @ qh
-        return dq, dk, dv, None, None, None
+        return dq, dk, dv
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        raise RuntimeError(FIRST_DERIVATIVES_ONLY)
 
 
 def _softmax(logits: Tensor, num_keys: int | None) -> tuple[Tensor, Tensor | None]:
     """Softmax over the first axis of (S + P, B, N), whose -inf rows are pairs that do not exist.
 
-    With ``num_keys`` (masking ``zero_logit``) all other keys up to that number take part with logit 0; the second
-    result is the weight of each of them, (B, N).
+    With ``num_keys`` (masking ``zero_logit``) all other keys up to that number have logit 0; the second result is the
+    weight of each of them, (B, N).
     """
     if num_keys is None:
         return torch.softmax(logits, dim=0), None
     top = logits.amax(0).clamp_min_(0)
-    outside = num_keys - torch.isfinite(logits).sum(0)
-    weights, rest = (logits - top).exp_(), (-top).exp_()
-    total = weights.sum(0) + outside * rest
-    return weights / total, rest / total
+    num_masked = num_keys - torch.isfinite(logits).sum(0)
+    weights, masked = (logits - top).exp_(), (-top).exp_()
+    total = weights.sum(0) + num_masked * masked
+    return weights / total, masked / total
 
 
-def _excess(weights: Tensor, rest: Tensor | None, keep: Tensor | None) -> Tensor:
-    """What a key of the support weighs more than it would outside: p_i - p_0, after dropout.
+def _excess(weights: Tensor, masked: Tensor | None, keep: Tensor | None) -> Tensor:
+    """By how much the weight of a key in the support exceeds that of a masked one: p_i - p_0, after dropout.
 
-    Rows of pairs that do not exist hold 0 - p_0 here; no slice ever reads them.
+    Rows of pairs that do not exist hold 0 - p_0 here; no slice reads them.
     """
     if keep is not None:
         return weights * keep
-    return weights if rest is None else weights - rest
+    return weights if masked is None else weights - masked

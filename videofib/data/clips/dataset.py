@@ -197,7 +197,7 @@ class ReadViews:
 
 def load_sample(dataset: ClipDataset | ViewDataset, key, out: Tensor) -> tuple[int, list[tuple[str, str]]]:
     """Read the sample of a key into ``out``, in this process; returns the index of its video, and failures."""
-    failures = []
+    failures: list[tuple[str, str]] = []
     for index, seed in dataset.candidates(key):
         record = dataset.records[index]
         try:
@@ -225,7 +225,8 @@ def read_clips(
     """
     record = verified(record)
     with fetched(record.path) as source:
-        length, fps, times = record.num_frames, record.fps, ()
+        length, fps = record.num_frames, record.fps
+        times: tuple[float, ...] = ()
         if length is None or record.variable_rate:
             stored = estimate(source)
             length, fps, times = length or stored.num_frames, fps or stored.fps, stored.times

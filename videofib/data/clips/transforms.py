@@ -119,7 +119,8 @@ class TrainTransform:
 
         Where ``out`` is given, the view is written into it.
         """
-        box, mirrored = self.draw_box(*frames.shape[1:3], rng)
+        _, height, width, _ = frames.shape
+        box, mirrored = self.draw_box(height, width, rng)
         clip = cut(to_tensor(frames), box, self.crop_size)
         if mirrored:
             clip = clip.flip(-1)
@@ -159,7 +160,8 @@ class ViewTransform:
         Returns:
             (V, C, T, crop_size, crop_size) float32, V = len(clips) * num_crops; all crops of a clip together.
         """
-        height, width = short_side_size(*frames.shape[1:3], self.short_side)
+        _, rows, columns, _ = frames.shape
+        height, width = short_side_size(rows, columns, self.short_side)
         scaled = resize(to_tensor(frames), height, width)  # (N, C, height, width)
         if out is None:
             size = self.crop_size

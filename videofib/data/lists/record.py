@@ -42,7 +42,8 @@ class VideoRecord:
 
     def seems_there(self) -> bool:
         """Whether its file exists; files behind URLs count as existing."""
-        return is_remote(self.path) or Path(getattr(self.path, "path", self.path)).is_file()
+        file = self.path.path if isinstance(self.path, ByteRange) else self.path
+        return is_remote(file) or Path(file).is_file()
 
 
 def verified(record: VideoRecord) -> VideoRecord:

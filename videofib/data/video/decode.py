@@ -208,7 +208,7 @@ def _read_ascending(
 
 def _read_in_order(source: Source, indices: list[int], short_side: int) -> np.ndarray:
     with open_in_order(source) as reader:
-        frames = []
+        frames: list[np.ndarray] = []
         for count, frame in enumerate(reader.frames(), start=1):
             if count - 1 == indices[len(frames)]:
                 frames.append(reader.to_rgb(frame, short_side))

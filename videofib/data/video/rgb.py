@@ -27,7 +27,8 @@ class ToRGB:
 
 def scaled_down(frames: np.ndarray, short_side: int) -> np.ndarray:
     """RGB frames (T, H, W, 3) with a shorter side of at most ``short_side``; for backends whose own scaling differs."""
-    size, convert = limited_size(*frames.shape[1:3], short_side), ToRGB()
+    _, height, width, _ = frames.shape
+    size, convert = limited_size(height, width, short_side), ToRGB()
     if size == frames.shape[1:3]:
         return frames
     return np.stack([convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(image)), *size) for image in frames])

@@ -271,7 +271,7 @@ def _shape(tensor: Tensor) -> str:
 
 def _grouped(entries: Mapping[str, str]) -> list[str]:
     """One line for the same thing in many layers: ``blocks.*.attn.qkv.bias (12): zero``."""
-    groups = defaultdict(int)
+    groups: defaultdict[tuple[str, str], int] = defaultdict(int)
     for name, what in entries.items():
         groups[re.sub(r"\.\d+\.", ".*.", name), what] += 1
     return [f"{name}{f' ({count})' if count > 1 else ''}: {what}" for (name, what), count in groups.items()]

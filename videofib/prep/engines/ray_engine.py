@@ -50,7 +50,7 @@ def run_on_ray(
     lost: Counter[int] = Counter()
     with _ray(jobs, address):
         call = ray.remote(num_cpus=1, max_retries=0)(_call)
-        running = {}
+        running: dict = {}
         while waiting or running:
             while waiting and len(running) < jobs:
                 index, item = waiting.popleft()

@@ -51,7 +51,8 @@ def read_annotations(folder: Path) -> Listing:
         row = next(csv.reader([line], delimiter=";"))
         if len(row) != 2:
             raise PrepareError(f"{answers}:{number}: expected 'id;label', got {line!r}")
-        add(*row, ("test",), f"{answers}:{number}")
+        name, template = row
+        add(name, template, ("test",), f"{answers}:{number}")
     without = [unlabelled.name] if unlabelled.is_file() and not answers.is_file() else []
     return Listing(list(videos.values()), classes, {"unlabelled_lists": without})
 

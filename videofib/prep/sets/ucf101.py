@@ -33,7 +33,7 @@ def read_annotations(folder: Path, split: int) -> Listing:
     Raises:
         PrepareError: a missing file, or a line that contradicts classInd.txt; names file and line.
     """
-    index = {}
+    index: dict[str, str] = {}  # class -> its number, from 1
     for number, line in read_lines(folder / "classInd.txt"):
         label, _, name = line.partition(" ")
         if label != str(len(index) + 1) or not name:
@@ -41,7 +41,7 @@ def read_annotations(folder: Path, split: int) -> Listing:
                 f"{folder / 'classInd.txt'}:{number}: expected '{len(index) + 1} ClassName', got {line!r}"
             )
         index[name] = label
-    videos = {}
+    videos: dict[str, Listed] = {}
     for part, splits in (("train", ("train",)), ("test", ("val", "test"))):
         file = folder / f"{part}list{split:02d}.txt"
         for number, line in read_lines(file):

@@ -131,7 +131,8 @@ class _RecordingTrainTransform:
     def __call__(self, frames: np.ndarray, rng: random.Random, out: Tensor) -> None:
         copy = random.Random()
         copy.setstate(rng.getstate())
-        self.drawn.append((frames[0].copy(), *self._transform.draw_box(*frames.shape[1:3], copy)))
+        _, height, width, _ = frames.shape
+        self.drawn.append((frames[0].copy(), *self._transform.draw_box(height, width, copy)))
         self._transform(frames, rng, out)
 
 

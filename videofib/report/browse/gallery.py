@@ -33,7 +33,7 @@ def write_folder(
     """
     (folder / "clips").mkdir(parents=True, exist_ok=True)
     rows = [row for video in videos for row in _rows(video, class_names)]
-    sheets = []
+    sheets: list[str] = []
     for start in range(0, len(rows), _SHEET_ROWS):
         sheets.append(f"sheet_{len(sheets) + 1}.png")
         contact_sheet(rows[start : start + _SHEET_ROWS]).save(folder / sheets[-1])
