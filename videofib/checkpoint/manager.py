@@ -131,17 +131,14 @@ class CheckpointManager:
         if only_as_best:
             self.save(Position(epoch))
         if self._record:
-            self._choose_best(epoch, figures, only_as_best)
-
-    def _choose_best(self, epoch: int, figures: Mapping[str, Any], only_as_best: bool) -> None:
-        ends = self._epoch_ends()
-        before = self._record.best(ends)
-        self._record.add(epoch, figures, only_as_best=only_as_best)
-        best = self._record.best(ends)
-        self._record.write(None if best is None else ends[best].name)
-        if before in self._record.only_as_best and before != best:
-            remove_checkpoint(ends[before])
-        self._remove_old()
+            ends = self._epoch_ends()
+            before = self._record.best(ends)
+            self._record.add(epoch, figures, only_as_best=only_as_best)
+            best = self._record.best(ends)
+            self._record.write(None if best is None else ends[best].name)
+            if before is not None and before != best and before in self._record.only_as_best:
+                remove_checkpoint(ends[before])
+            self._remove_old()
 
     def _remove_old(self) -> None:
         for path in find_checkpoints(self.directory)[:-2]:
@@ -151,7 +148,7 @@ class CheckpointManager:
         best = self._record.best(ends) if self._record else None
         at_ends = [path for path in find_checkpoints(self.directory) if not _position(path)[1]]
         for path in at_ends[: -self.keep] if self.keep else ():
-            if path != ends.get(best):
+            if best is None or path != ends[best]:
                 remove_checkpoint(path)
 
     def _epoch_ends(self) -> dict[int, Path]:

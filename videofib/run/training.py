@@ -27,7 +27,7 @@ from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
 from videofib.engine.optim import build_optimizer, lr_at, parameter_groups
 from videofib.engine.randomness import seed_everything
-from videofib.engine.shared_batches import shared
+from videofib.engine.shared_batches import BatchLoader, shared
 from videofib.engine.step import Recipe
 from videofib.engine.train import Schedule, train
 from videofib.models import TimeSformer
@@ -150,7 +150,7 @@ def _distillation(cfg: CfgNode, device: torch.device) -> Distillation | None:
     return Distillation(teacher.to(device), cfg.DISTILL.ALPHA, cfg.DISTILL.TEMPERATURE) if teacher else None
 
 
-def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader, val_loader) -> None:
+def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_loader: BatchLoader) -> None:
     logger.info(
         "%s with %.2f M parameters, of which %.2f M are trained; %d train and %d val videos; %d process(es) on %s",
         cfg.MODEL.MODEL_NAME,
