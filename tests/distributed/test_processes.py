@@ -2,9 +2,11 @@
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -70,10 +72,19 @@ def exchange(folder):
 
 
 def test_two_processes_exchange_values_and_share_the_cores(tmp_path):
-    launch(exchange, (tmp_path,), processes=2)
-    threads = os.environ.get("OMP_NUM_THREADS") or max(1, torch.get_num_threads() // 2)
-    said = sorted(file.name for file in tmp_path.iterdir())
-    assert said == [f"rank {rank}, {threads} threads" for rank in range(2)]
+    """In a process of its own, without the thread number that the tests set: each of two uses half of the cores."""
+    script = (
+        "import sys; from pathlib import Path; from tests.distributed.test_processes import exchange;"
+        "from videofib.distributed.launch import launch; launch(exchange, (Path(sys.argv[1]),), processes=2);"
+        "import torch; print(torch.get_num_threads())"
+    )
+    env = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=root, env=env, capture_output=True, text=True, check=True
+    )
+    found = sorted(file.name for file in tmp_path.iterdir())
+    assert found == [f"rank {rank}, {max(1, int(done.stdout) // 2)} threads" for rank in range(2)]
 
 
 def test_two_nodes_rendezvous_at_an_address(tmp_path):
