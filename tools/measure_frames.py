@@ -3,9 +3,11 @@
     python tools/measure_frames.py DIR [--frames 32] [--ways auto torchcodec]
 
 For each way of reading, the table lists how many videos it reads, for how many it finds another number of frames, how
-many of the requested frames are wrong (a mean absolute difference above 2 of 255, or another size), and the largest
-mean absolute difference of a video over its requested frames. Below it, every video that differs from the reference is
-listed with the differences.
+many of the requested frames are wrong (a mean absolute difference above 2 of 255, or another size), how many of these
+decord returns right when it reads in order, so that seeking alone made them wrong, and the largest mean absolute
+difference of a video over its requested frames. The others are wrong for another reason: a colour conversion of its own,
+frames made up for damaged ones. Below the table, every video that differs from the reference is listed with the
+differences.
 """
 
 import argparse
@@ -27,6 +29,7 @@ WAYS = {
     "decord seeking": {"backend": "decord", "random_access": True},  # which the loader allows only in verified files
     "torchcodec": {"backend": "torchcodec"},  # cannot run in the same process as decord
 }
+IN_ORDER = {"decord seeking": "decord in order"}  # the same library without seeking
 WRONG = 2.0  # mean absolute difference, of 255
 BEYOND = 1 << 30  # no video has so many frames
 
@@ -39,6 +42,7 @@ class Findings:
     other_count: int = 0
     frames: int = 0
     wrong: int = 0
+    by_seeking: int = 0
     worst: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -54,9 +58,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     videos = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file())
     findings, unreadable = compare(videos, options.frames, options.ways)
     print(f"{len(videos)} files, of which PyAV reads {len(videos) - len(unreadable)} in order")
-    print(f"{'':16} {'read':>6} {'other count':>12} {'frames':>8} {'wrong':>6} {'largest difference':>19}")
+    columns = f"{'read':>6} {'other count':>12} {'frames':>8} {'wrong':>6} {'only by seeking':>16} {'largest difference':>19}"
+    print(f"{'':16} {columns}")
     for way, found in findings.items():
-        counts = f"{found.read:6} {found.other_count:12} {found.frames:8} {found.wrong:6}"
+        by_seeking = found.by_seeking if way in IN_ORDER else "-"
+        counts = f"{found.read:6} {found.other_count:12} {found.frames:8} {found.wrong:6} {by_seeking:>16}"
         print(f"{way:16} {counts} {found.worst:15.3f}/255")
     for way, notes in {"PyAV in order": unreadable, **{way: found.notes for way, found in findings.items()}}.items():
         if notes:
@@ -75,30 +81,47 @@ def compare(videos: list[Path], spread: int, ways: list[str]) -> tuple[dict[str,
             unreadable.append(str(error))
             continue
         for way, found in findings.items():
-            examine(path, count, dict(zip(indices, truth, strict=True)), WAYS[way], found)
+            known = dict(zip(indices, truth, strict=True))
+            wrong = examine(path, count, known, WAYS[way], found)
+            if wrong and way in IN_ORDER:
+                found.by_seeking += right(path, {i: known[i] for i in wrong}, WAYS[IN_ORDER[way]])
     return findings, unreadable
 
 
-def examine(path: Path, count: int, truth: dict[int, np.ndarray], way: dict, found: Findings) -> None:
-    """Add to ``found`` how one way of reading ``path`` differs from ``truth``, some of its ``count`` frames."""
+def examine(path: Path, count: int, truth: dict[int, np.ndarray], way: dict, found: Findings) -> list[int]:
+    """Add to ``found`` how one way of reading ``path`` differs from ``truth``, some of its ``count`` frames.
+
+    Returns:
+        The indices of the wrong frames.
+    """
     try:
         other = num_frames(path, way)
         indices = [i for i in truth if i < other]
         frames = read_frames(path, indices, **way)
     except (DecodeError, FrameIndexError) as error:
         found.notes.append(str(error))
-        return
+        return []
     apart = [difference(frame, truth[i]) for i, frame in zip(indices, frames, strict=True)]
-    wrong = sum(value > WRONG for value in apart)
+    wrong = [i for i, value in zip(indices, apart, strict=True) if value > WRONG]
     found.read += 1
     found.other_count += other != count
     found.frames += len(indices)
-    found.wrong += wrong
+    found.wrong += len(wrong)
     found.worst = max(found.worst, float(np.mean(apart)))
     notes = [f"{other} frames instead of {count}"] * (other != count)
-    notes += [f"{wrong} of {len(indices)} frames wrong, by up to {max(apart):.1f}/255"] * (wrong > 0)
+    notes += [f"{len(wrong)} of {len(indices)} frames wrong, by up to {max(apart):.1f}/255"] * bool(wrong)
     if notes:
         found.notes.append(f"{path}: {'; '.join(notes)}")
+    return wrong
+
+
+def right(path: Path, truth: dict[int, np.ndarray], way: dict) -> int:
+    """How many of some frames of ``path`` this way of reading returns right; none where it cannot read the file."""
+    try:
+        frames = read_frames(path, list(truth), **way)
+    except (DecodeError, FrameIndexError):
+        return 0
+    return sum(difference(frame, expected) <= WRONG for frame, expected in zip(frames, truth.values(), strict=True))
 
 
 def num_frames(path: Path, way: dict) -> int:

@@ -19,11 +19,20 @@ def test_each_kind_of_finding_is_counted_and_named(shared_data, tmp_path, capsys
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "4 files, of which PyAV reads 3 in order"
     table = {line[:16].strip(): line[16:].split() for line in lines[2:5]}
-    assert table["auto"] == ["3", "0", "27", "0", "0.000/255"]
-    assert table["decord in order"] == ["2", "1", "18", "0", "0.000/255"]
+    assert table["auto"] == ["3", "0", "27", "0", "-", "0.000/255"]
+    assert table["decord in order"] == ["2", "1", "18", "0", "-", "0.000/255"]
     assert f"  {tmp_path}/placeholder.avi: 104 frames instead of 103" in lines
     assert f"  {tmp_path}/broken.mp4: cannot be opened as video: Invalid data found when processing input" in lines
     assert any(line.startswith(f"  {tmp_path}/decord fails.ts: decord cannot") for line in lines)
+
+
+def test_frames_that_seeking_alone_makes_wrong_are_told_from_those_wrong_in_order_too(shared_data):
+    seeks_wrong = shared_data / "hostile/misseek/h264_in_avi_v_Lunges_g02_c01.avi"
+    other_colours = shared_data / "hostile/native_h264_10bits.mp4"
+    findings, _ = measure_frames.compare([seeks_wrong], 8, ["decord seeking"])
+    assert findings["decord seeking"].by_seeking == findings["decord seeking"].wrong > 0
+    findings, _ = measure_frames.compare([other_colours], 8, ["decord seeking"])
+    assert (findings["decord seeking"].by_seeking, findings["decord seeking"].wrong) == (0, 8)
 
 
 def test_wrong_frames_are_found(shared_data):
