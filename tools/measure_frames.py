@@ -5,8 +5,8 @@
 For each way of reading, the table lists how many videos it reads, for how many it finds another number of frames, how
 many of the requested frames are wrong (a mean absolute difference above 2 of 255, or another size), how many of these
 decord returns right when it reads in order, so that seeking alone made them wrong, and the largest mean absolute
-difference of a video over its requested frames. The others are wrong for another reason: a colour conversion of its own,
-frames made up for damaged ones. Below the table, every video that differs from the reference is listed with the
+difference of a video over its requested frames. The others are wrong for another reason: a colour conversion of its
+own, frames made up for damaged ones. Below the table, every video that differs from the reference is listed with the
 differences.
 """
 
@@ -58,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     videos = sorted(p for p in options.folder.rglob("*") if p.suffix.lower() in VIDEO_EXTENSIONS and p.is_file())
     findings, unreadable = compare(videos, options.frames, options.ways)
     print(f"{len(videos)} files, of which PyAV reads {len(videos) - len(unreadable)} in order")
-    columns = f"{'read':>6} {'other count':>12} {'frames':>8} {'wrong':>6} {'only by seeking':>16} {'largest difference':>19}"
+    columns = (
+        f"{'read':>6} {'other count':>12} {'frames':>8} {'wrong':>6} {'only by seeking':>16} {'largest difference':>19}"
+    )
     print(f"{'':16} {columns}")
     for way, found in findings.items():
         by_seeking = found.by_seeking if way in IN_ORDER else "-"

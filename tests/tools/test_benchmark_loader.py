@@ -1,6 +1,7 @@
 """The loader's benchmark runs all contenders on real files and reports its measurements."""
 
 import json
+import time
 
 import numpy as np
 
@@ -15,14 +16,25 @@ def test_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys, monkeypat
         write_video(tmp_path / row.path, np.zeros((30, 48, 64, 3), np.uint8), 25)
     write_list(tmp_path / "train.csv", [(row.path, row.label) for row in rows])
     write_manifest(tmp_path / "manifest.parquet", rows)
-    options = ["--data", tmp_path, "--frames", "4", "--rate", "4", "--size", "32", "--turns", "1"]
+    options = ["--data", tmp_path, "--frames", "4", "--rate", "4", "--size", "32", "--turns", "1", "--load", "1"]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
     monkeypatch.setattr("sys.argv", ["benchmark_loader.py", *map(str, [*options, *files])])
     benchmark_loader.main()
     found = json.loads((tmp_path / "figures.json").read_text())
-    assert [row["loader"] for row in found] == ["bare decord", "whole video", "videofib auto"]
-    assert found[0]["of_bare_decord"] == found[1]["of_whole_video"] == 1
+    names = [row["loader"] for row in found if row["loader"] != "plain torchcodec"]  # which is an extra
+    assert names == ["bare decord", "plain decord", "plain whole video", "videofib auto"]
+    assert found[0]["against"]["bare decord"] == [1, 1]
     assert all(row["clips_per_second"] > 0 for row in found)
-    assert 0 < found[2]["decoding"] + found[2]["transforms"] < 1
-    assert "| videofib auto | 32 | 2 |" in capsys.readouterr().out
+    assert 0 < found[-1]["decoding"] + found[-1]["transforms"] < 1
+    assert "| videofib auto | 32 | 2 | 4 | 1 |" in capsys.readouterr().out
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_cpu_time_is_that_of_all_processes_but_the_ones_that_only_keep_cores_busy():
+    with benchmark_loader.busy(1) as others, benchmark_loader.busy(1):
+        both, one = benchmark_loader.cpu_seconds(set()), benchmark_loader.cpu_seconds(others)
+        start = time.perf_counter()
+        while time.perf_counter() - start < 0.5:
+            pass
+        both, one = benchmark_loader.cpu_seconds(set()) - both, benchmark_loader.cpu_seconds(others) - one
+    assert one < both
