@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from tests.engine.in_memory import TinyNet
+from tests.faults.verdict import failed, report
 from videofib.checkpoint.file import START, CheckpointError, TrainingState, load_checkpoint
 from videofib.checkpoint.manager import CheckpointManager, find_checkpoints, latest_checkpoint
 from videofib.config import load_config
@@ -205,6 +206,25 @@ def drill(data: Path, out: Path, workers: int, times: int, seed: int = 0) -> dic
     }
 
 
+def wrong(found: dict) -> list[str]:
+    """What does not hold of what the drill has found."""
+    times = found["full_disks"]["times"]
+    return failed(
+        found,
+        true=(
+            *("full_disks.old_ones_are_unharmed", "full_disks.same_weights", "damages.same_weights"),
+            *("breaking_video.finished", "breaking_video.weights_finite", "bad_gradients.weights_finite"),
+            *("bad_gradients.kept_finite", "bad_gradients.same_weights_from_there"),
+        ),
+        equal={
+            "full_disks.reported": {"cannot write the checkpoint FILE: File too large": times},
+            "damages.reported": found["damages"]["skipped"],
+            "breaking_video.named": 1,
+            "bad_gradients.skipped": [1, 0],
+        },
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -214,8 +234,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as out:
-        found = drill(args.data, Path(out), args.workers, args.times, args.seed)
-    print(json.dumps(found, indent=1))
+        found = drill(args.data.resolve(), Path(out), args.workers, args.times, args.seed)
+    report(found, wrong(found))
 
 
 if __name__ == "__main__":

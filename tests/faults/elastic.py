@@ -9,7 +9,6 @@ bit. The config's data set should be small.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from tests.faults.verdict import failed, report
 from videofib.checkpoint.manager import latest_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -85,6 +85,11 @@ def drill(
     }
 
 
+def wrong(found: dict) -> list[str]:
+    """What does not hold of what the drill has found."""
+    return failed(found, true=("same_weights",), equal={"resumed": len(found["killed_after_steps"])})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", type=Path, required=True)
@@ -95,7 +100,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     options = vars(parser.parse_args())
     with tempfile.TemporaryDirectory() as out:
-        print(json.dumps(drill(options.pop("cfg"), Path(out), **options)))
+        found = drill(options.pop("cfg"), Path(out), **options)
+    report(found, wrong(found))
 
 
 if __name__ == "__main__":

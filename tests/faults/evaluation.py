@@ -13,7 +13,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from tests.faults.verdict import failed, report
 from videofib.checkpoint.file import Position, TrainingState
 from videofib.checkpoint.manager import CheckpointManager
 from videofib.config import load_config
@@ -109,6 +109,11 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
     }
 
 
+def wrong(found: dict) -> list[str]:
+    """What does not hold of what the drill has found."""
+    return failed(found, true=("kills", "same_scores", "same_results"), equal={"parts_left": False})
+
+
 def same(one: Path, other: Path, name: str) -> bool:
     return (one / name).read_bytes() == (other / name).read_bytes()
 
@@ -121,9 +126,9 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.3, help="seconds, the longest between a part and the kill")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    out = Path(tempfile.mkdtemp())
-    print(json.dumps(drill(args.data, out, args.classes, args.kills, args.seed, args.delay)))
-    shutil.rmtree(out)
+    with tempfile.TemporaryDirectory() as out:
+        found = drill(args.data.resolve(), Path(out), args.classes, args.kills, args.seed, args.delay)
+    report(found, wrong(found))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@
 --victim all kills the preparation and every process below it at once, as a power cut or an operator does; the same
 command then resumes. --victim worker kills one busy worker: with Ray the same run must end complete, with the local
 engine the next one. A run that ends is compared with the undisturbed one, file by file, and the drill starts again with
-an empty folder until so many kills have hit. After every kill each video in the journal must be complete. Linux only.
+an empty folder until so many kills have hit. After every kill each video in the journal must be complete, and so must
+be whatever stands under its own name. Linux only.
 """
 
 from __future__ import annotations
@@ -108,6 +109,9 @@ class Drill:
             video = self.out / entry["path"]
             if hashlib.sha256(video.read_bytes()).hexdigest() != entry["facts"]["sha256"]:
                 raise DrillError(f"{video} is in the journal, but not complete")
+        for name, digest in digests(self.out).items() if self.out.exists() else ():
+            if not Path(name).name.startswith(".") and name != journal.name and digest != self._expected.get(name):
+                raise DrillError(f"{name} has its name, but is not complete")
         self.kills.append(len(entries))
 
     def _compare(self) -> None:

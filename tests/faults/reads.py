@@ -10,13 +10,11 @@ whether any readable video was lost, and how often each unreadable one was named
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
 import resource
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -26,6 +24,7 @@ import numpy as np
 import torch
 
 from tests.engine.in_memory import TinyNet
+from tests.faults.verdict import failed, report
 from videofib.checkpoint.manager import NoCheckpoints
 from videofib.data.clips.dataset import ClipDataset, ClipSpec
 from videofib.data.clips.transforms import TrainTransform
@@ -129,6 +128,12 @@ def drill(videos: list[Path], out: Path, reads: int, workers: int, limit: float,
     }
 
 
+def wrong(found: dict) -> list[str]:
+    """What does not hold of what the drill has found."""
+    expected = {"good_videos_lost": [], "readable_named": [], "unreadable_named_once": found["unreadable"]}
+    return failed(found, true=("reads",), equal=expected)
+
+
 def is_readable(path: str) -> bool:
     try:
         return probe(path).num_frames > 0
@@ -156,7 +161,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         write_slow_video(Path(out) / SLOW)
         found = drill([*good, *hostile], Path(out), args.reads, args.workers, args.limit, args.disturb_every)
-    json.dump(found, sys.stdout, indent=1)
+    report(found, wrong(found))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
     python -m tests.faults.resume --data DIR --kills 20 --processes 2 --workers 2
 
-trains a tiny model on the videos of DIR (a prepared data set) undisturbed, then again while one of its processes kills
-itself (SIGKILL) at random steps, and compares what was trained on: sample by sample, and the weights bit by bit.
+trains a tiny model on the videos of DIR (a prepared data set) undisturbed, then again while one of its processes is
+killed at random steps, and compares what was trained on: sample by sample, and the weights bit by bit. It dies between
+two batches, within a step (the gradients are there, the weights not yet changed), or while it writes a checkpoint, of
+which half is on the disk.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import json
 import os
 import random
-import shutil
+import resource
 import signal
 import tempfile
 from pathlib import Path
@@ -20,6 +22,7 @@ from pathlib import Path
 import torch
 
 from tests.engine.in_memory import TinyNet
+from tests.faults.verdict import failed, report
 from videofib.checkpoint.file import START, TrainingState
 from videofib.checkpoint.manager import CheckpointManager
 from videofib.config import load_config
@@ -29,14 +32,16 @@ from videofib.engine.step import Recipe
 from videofib.engine.train import Schedule, train
 from videofib.run.loaders import build_train_loader
 
-EPOCHS = 2
+EPOCHS, STEPS_TO_SAVE = 2, 3
+MOMENTS = ("batch", "step", "save")
+SOME_BYTES = 1000  # of a checkpoint, which has more
 
 
 class Recorded:
     """A loader that records its batches: (epoch, step) and the videos' indices, one JSON line a batch."""
 
-    def __init__(self, loader, file, kill_at):
-        self.loader, self.file, self.kill_at = loader, file, kill_at
+    def __init__(self, loader, file, kill_at, kill):
+        self.loader, self.file, self.kill_at, self.kill = loader, file, kill_at, kill
         self.sampler, self.dataset, self.close = self, loader.dataset, loader.close
 
     def __len__(self):
@@ -49,13 +54,30 @@ class Recorded:
     def __iter__(self):
         for step, batch in enumerate(self.loader, start=self.step):
             if (self.epoch, step) == self.kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                self.kill()
             with self.file.open("a") as lines:
                 lines.write(json.dumps([self.epoch, step, batch["indices"].tolist()]) + "\n")
             yield batch
 
 
-def run_process(data, out, workers, kill_rank, kill_at):
+class DiesSaving(CheckpointManager):
+    """Once armed, the kernel ends the process when the file that it writes reaches a size."""
+
+    armed = False
+
+    def save(self, position):
+        if self.armed:
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (SOME_BYTES, resource.RLIM_INFINITY))
+        return super().save(position)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_process(data, out, workers, kill_rank=None, kill_at=None, moment="batch"):
     """One process of a run, which resumes from the newest checkpoint, as tools/train_net.py does."""
     settings = {
         "DATA.PATH_TO_DATA_DIR": data,
@@ -73,14 +95,19 @@ def run_process(data, out, workers, kill_rank, kill_at):
     )
     model = TinyNet(drop=0.5, classes=1 + max(record.label for record in loader.dataset.records))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    checkpoints = CheckpointManager(out / "checkpoints", TrainingState(model, optimizer))
+    checkpoints = DiesSaving(out / "checkpoints", TrainingState(model, optimizer))
+    kill = {
+        "batch": die,
+        "step": lambda: optimizer.register_step_pre_hook(lambda *_: die()),
+        "save": lambda: setattr(checkpoints, "armed", True),
+    }[moment]
     resumed = checkpoints.resume()
     train(
         model,
-        Recorded(loader, out / f"seen_{rank}.jsonl", kill_at if rank == kill_rank else None),
+        Recorded(loader, out / f"seen_{rank}.jsonl", kill_at if rank == kill_rank else None, kill),
         optimizer,
         Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss()),
-        Schedule(EPOCHS, log_period=10**6, checkpoint_steps=3),
+        Schedule(EPOCHS, log_period=10**6, checkpoint_steps=STEPS_TO_SAVE),
         checkpoints=checkpoints,
         validate=dict,
         start=resumed.position if resumed else START,
@@ -93,23 +120,27 @@ def drill(data: Path, out: Path, processes: int, workers: int, kills: int, seed:
     """Run undisturbed and disturbed; returns what was found."""
     (out / "calm").mkdir(parents=True)
     (out / "killed").mkdir()
-    launch(run_process, (data, out / "calm", workers, None, None), processes=processes)
+    launch(run_process, (data, out / "calm", workers), processes=processes)
     calm = seen(out / "calm", processes)
     moments = [(epoch, step) for epoch, step, _ in calm[0]]
     rng = random.Random(seed)
-    done = []
-    for kill_at in sorted(rng.sample(moments, kills)):
-        arguments = (data, out / "killed", workers, rng.randrange(processes), kill_at)
+    done, halves = [], 0
+    for turn, position in enumerate(sorted(rng.sample(moments, kills))):
+        moment = MOMENTS[turn % len(MOMENTS)]
+        rank = 0 if moment == "save" else rng.randrange(processes)  # which alone writes checkpoints
+        arguments = (data, out / "killed", workers, rank, position, moment)
         try:
             launch(run_process, arguments, processes=processes)
         except torch.multiprocessing.ProcessExitedException:
-            done.append(kill_at)
-    launch(run_process, (data, out / "killed", workers, None, None), processes=processes)
+            done.append((*position, moment))
+            halves += moment == "save" and bool(list((out / "killed" / "checkpoints").glob(".*.partial")))
+    launch(run_process, (data, out / "killed", workers), processes=processes)
     killed = seen(out / "killed", processes)
     samples = [{(epoch, step): batch for epoch, step, batch in lines} for lines in killed]
     return {
         "batches": len(moments),
         "kills": done,
+        "half_checkpoints_left": halves,
         "batches_read": len(killed[0]),
         "same_samples": [list(map(list, rank.values())) for rank in samples]
         == [[batch for _, _, batch in lines] for lines in calm],
@@ -124,6 +155,13 @@ def drill(data: Path, out: Path, processes: int, workers: int, kills: int, seed:
             for one, other in zip(*(weights(out / name) for name in ("calm", "killed")), strict=True)
         ),
     }
+
+
+def wrong(found: dict) -> list[str]:
+    """What does not hold of what the drill has found."""
+    saving = sum(moment == "save" for _, _, moment in found["kills"])
+    true = ("kills", "same_samples", "same_when_repeated", "same_weights")
+    return failed(found, true=true, equal={"half_checkpoints_left": saving})
 
 
 def seen(folder: Path, processes: int) -> list[list]:
@@ -144,9 +182,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    out = Path(tempfile.mkdtemp())
-    print(json.dumps(drill(args.data, out, args.processes, args.workers, args.kills, args.seed)))
-    shutil.rmtree(out)
+    with tempfile.TemporaryDirectory() as out:
+        found = drill(args.data.resolve(), Path(out), args.processes, args.workers, args.kills, args.seed)
+    report(found, wrong(found))
 
 
 if __name__ == "__main__":

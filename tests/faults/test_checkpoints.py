@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.data.lists.test_shards import files  # noqa: F401, a fixture
-from tests.faults.checkpoints import drill
+from tests.faults.checkpoints import drill, wrong
 
 
 @pytest.fixture(autouse=True)
@@ -17,20 +17,9 @@ def _threads_stay_the_same():
 
 def test_faults_while_training_cost_a_step_or_a_restart_and_no_more(files, tmp_path):  # noqa: F811
     found = drill(files, tmp_path, workers=0, times=4, seed=1)
-    assert found["full_disks"] == {
-        "times": 4,
-        "reported": {"cannot write the checkpoint FILE: File too large": 4},
-        "old_ones_are_unharmed": True,
-        "same_weights": True,
-    }
-    assert found["damages"]["skipped"] == found["damages"]["reported"] >= 3
-    assert found["damages"]["same_weights"]
-    assert found["breaking_video"] == {"finished": True, "named": 1, "weights_finite": True}
-    assert found["bad_gradients"] == {
-        "skipped": [1, 0],
-        "weights_finite": True,
-        "stopped": "the gradient was not finite in 3 step(s) in a row, up to epoch 2, step 3 of 3",
-        "kept": "checkpoint_epoch_00001.pyth",
-        "kept_finite": True,
-        "same_weights_from_there": True,
-    }
+    assert not wrong(found)
+    assert found["full_disks"]["times"] == 4
+    assert found["damages"]["skipped"] >= 3
+    stopped = "the gradient was not finite in 3 step(s) in a row, up to epoch 2, step 3 of 3"
+    assert found["bad_gradients"]["stopped"] == stopped
+    assert found["bad_gradients"]["kept"] == "checkpoint_epoch_00001.pyth"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.elastic import drill
+from tests.faults.elastic import drill, wrong
 
 
 @pytest.mark.slow
@@ -15,6 +15,6 @@ def test_a_killed_worker_is_restarted_and_the_weights_are_those_of_an_undisturbe
     config = experiment / "config.yaml"
     found = drill(config, tmp_path, processes=2, kills=1, most_steps=8, overrides=sharded + more)
     assert found["steps"][0] == 18
-    assert len(found["killed_after_steps"]) == found["resumed"] == 1
+    assert len(found["killed_after_steps"]) == 1
     assert found["last"] == "checkpoint_epoch_00006.dcp"
-    assert found["same_weights"]
+    assert not wrong(found)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.reads import drill, write_slow_video
+from tests.faults.reads import drill, write_slow_video, wrong
 
 
 @pytest.mark.slow
@@ -11,7 +11,7 @@ def test_readable_videos_are_all_read_and_unreadable_ones_named_once(shared_data
     write_slow_video(tmp_path / "slow.mp4")
     found = drill(hostile, tmp_path, reads=300, workers=2, limit=2.0, disturb_every=10)
     assert found["reads"] >= 300
-    assert found["good_videos_lost"] == found["readable_named"] == []
-    assert found["unreadable_named_once"] == found["unreadable"] == 13
+    assert found["unreadable"] == 13
+    assert not wrong(found)
     assert found["longest_batch_s"] < 20  # 2 s on a quiet machine
     assert sum(found["workers_killed"].values()) > 0
