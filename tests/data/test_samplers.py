@@ -83,6 +83,13 @@ def test_classes_occur_equally_often_and_so_do_the_videos_of_a_class():
     assert sorted(uneven.values()) == [19, 20, 20]
 
 
+def test_the_order_of_classes_is_drawn_anew_in_each_round():
+    order = [LABELS[index] for index in ORDERS["class_balanced"](0)]
+    rounds = {tuple(order[start : start + 3]) for start in range(0, len(order), 3)}
+    assert all(sorted(classes) == [0, 1, 2] for classes in rounds)
+    assert len(rounds) > 3  # of six
+
+
 def test_a_batch_of_the_bucketed_order_has_videos_of_one_length():
     order = ORDERS["length_bucketed"](1)
     spread = [max(part) - min(part) for part in lengths_of_batches(order)]

@@ -197,6 +197,15 @@ def check_bf16():
     return {"difference": (losses["ddp"] - losses["fsdp"]).abs().max().item(), "seen": sorted(map(str, seen))}
 
 
+def check_draws():
+    """The random numbers of each process while it trains, at its first batch."""
+    model, loader, optimizer, recipe = make_run("ddp")
+    drawn = []
+    model.register_forward_pre_hook(lambda *_: drawn.append(torch.rand(1).item()))
+    run_train(model, loader, optimizer, recipe)
+    return processes.all_gather(drawn[0])
+
+
 def check_evaluation(strategy):
     """37 videos of two views by a model that is not trained; four processes have 10, 9, 9 and 9 of them."""
     model = tiny_transformer()
@@ -226,7 +235,7 @@ def work(folder):
             stopped(make_run(name.split()[0], **CASES["adamw"]), folder / name, sharded, after=4)
         found["bits"] = check_dropped_paths(folder)
         found["overflow"], found["bf16"] = check_overflow(), check_bf16()
-        found["waiting"] = check_waiting()
+        found["waiting"], found["draws"] = check_waiting(), check_draws()
     for name in SAVED:
         for strategy in strategies:
             (path,) = find_checkpoints(folder / name)
@@ -294,6 +303,10 @@ def test_a_sharded_run_with_stochastic_depth_resumes_to_the_same_bits(found):
 
 def test_an_overflow_in_one_shard_skips_the_step_in_all_processes(found):
     assert found["overflow"] == {"norm": math.inf, "same": True, "scale": 2.0}
+
+
+def test_processes_draw_different_random_numbers(found):
+    assert len(set(found["draws"])) == 2
 
 
 def test_sharded_gradients_are_averaged_once_all_are_added(found):

@@ -84,6 +84,11 @@ def test_calibration_error_by_hand():
     # ten bins: 0.5 to 0.6 has one (0.55, right), 0.6 to 0.7 one (0.6, wrong), the last three (2.9 in all, two right)
     expected = 100 * (abs(1 - 0.55) + abs(0 - 0.6) + abs(2 - 2.9)) / 5
     assert expected_calibration_error(scores, correct, bins=10) == pytest.approx(expected, abs=1e-4)
+    # certainty belongs to the top bin, beside 0.95, and not to one of its own or the one below
+    top = torch.tensor([[1.0, 0.0], [0.95, 0.05], [0.85, 0.15]])
+    expected = 100 * (abs(1 - 1.95) + abs(1 - 0.85)) / 3
+    found = expected_calibration_error(top, torch.tensor([False, True, True]), bins=10)
+    assert found == pytest.approx(expected, abs=1e-4)
     assert expected_calibration_error(torch.eye(3), torch.ones(3).bool()) == 0
     assert expected_calibration_error(3 * scores, correct) is None  # logits
     assert expected_calibration_error(scores[:0], correct[:0]) is None

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from dataclasses import replace
 
 import pyarrow
@@ -88,6 +89,27 @@ def changed_metadata(file, **changes):
 def changed_column(file, name, values):
     table = parquet.read_table(file)
     parquet.write_table(table.set_column(table.column_names.index(name), name, values), file)
+
+
+def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
+    file = tmp_path / "s.parquet"
+    write_scores(file, made())
+    intact, expected = file.read_bytes(), read_scores(file)
+    rng, refused = random.Random(0), 0
+    for _ in range(300):
+        byte = rng.randrange(len(intact))
+        file.write_bytes(intact[:byte] + bytes([intact[byte] ^ 1 << rng.randrange(8)]) + intact[byte + 1 :])
+        try:
+            found = read_scores(file)
+        except ScoresError:
+            refused += 1
+            continue
+        assert found.ids == expected.ids
+        assert torch.equal(found.labels, expected.labels)
+        torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(found.view_correct, expected.view_correct, rtol=0, atol=0, equal_nan=True)
+        assert found.failures == expected.failures
+    assert refused > 150
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,10 @@ def test_embeddings_are_resized_by_either_method():
     smooth = resize_grid(ramp, (4, 4), (8, 4), "bicubic")[0, :, 0].reshape(8, 4)
     assert (smooth.diff(dim=0) > 0).all()
     torch.testing.assert_close(smooth, smooth[:, :1].expand(8, 4))
+    stripes = torch.tensor([1.0, -1.0]).repeat(8)[None, :, None].repeat_interleave(2, dim=1)  # columns 1 1 -1 -1 ...
+    finest = torch.tensor([1.0, -1.0]).repeat(16)[None, :, None]  # columns 1 -1 1 -1 ..., finer than the smaller grid
+    assert resize_grid(stripes, (4, 8), (4, 4), "bicubic").abs().max() > 0.5
+    assert resize_grid(finest, (4, 8), (4, 3), "bicubic").abs().max() < 0.2  # antialiased away
     line = torch.tensor([0.0, 1.0])[None, :, None]
     assert resize_time(line, 4)[0, :, 0].tolist() == [0, 0, 1, 1]
     assert resize_time(line, 4, "linear")[0, :, 0].tolist() == [0, 0.25, 0.75, 1]

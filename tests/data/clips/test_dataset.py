@@ -311,6 +311,19 @@ def test_a_manifest_with_too_many_frames_is_corrected_with_a_warning(tmp_path):
     assert (item["views"][1, 0, :, 0, 0] / 4).round().tolist() == [4, 6, 8, 11]
 
 
+def test_videos_drawn_instead_of_an_unreadable_one_differ_and_can_be_drawn_again(tmp_path):
+    records = [VideoRecord(str(tmp_path / f"{i}.mp4"), 0, f"{i}.mp4") for i in range(50)]
+    dataset = ClipDataset(records, EVERY_FRAME, TRAIN)
+    drawn = {key: list(dataset.candidates(key)) for key in [(0, 7), (0, 8), (1, 7), (0, 7, 1)]}
+    for key, candidates in drawn.items():
+        assert candidates[0][0] == key[1]
+        assert len(candidates) == MAX_DRAWS
+        assert len({seed for _, seed in candidates}) == MAX_DRAWS
+        assert candidates == list(dataset.candidates(key))
+    others = {tuple(index for index, _ in candidates[1:]) for candidates in drawn.values()}
+    assert len(others) == len(drawn)
+
+
 def hostile_records(shared_data):
     paths = sorted(p for p in (shared_data / "hostile").rglob("*.*") if p.name != ".keep")
     return [VideoRecord(str(path), 0, path.name) for path in paths]
