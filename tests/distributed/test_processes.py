@@ -54,6 +54,29 @@ def test_torchrun_is_recognised(monkeypatch):
     assert torchrun_processes() == (4, 2)
 
 
+def listening(pid):
+    """The addresses at which a process accepts connections, as /proc/net shows them: hexadecimal, least byte first."""
+    own = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return [line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in own]
+
+
+def record_listening(folder):
+    processes.all_gather("all are connected")
+    found = listening(os.getpid()) + (listening(os.environ["LAUNCHER"]) if processes.is_main() else [])
+    (folder / str(processes.rank())).write_text(" ".join(found))
+    processes.barrier()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc, which only Linux has")
+def test_processes_of_one_machine_listen_to_nobody_else(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAUNCHER", str(os.getpid()))
+    launch(record_listening, (tmp_path,), processes=2)
+    found = [address for rank in (0, 1) for address in (tmp_path / str(rank)).read_text().split()]
+    assert len(found) >= 3  # the store's, and one of each process
+    assert set(found) == {"0100007F"}  # 127.0.0.1
+
+
 def exchange(folder):
     rank = processes.rank()
     assert processes.world_size() == 2

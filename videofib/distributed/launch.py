@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -16,6 +17,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from videofib.distributed.processes import TIMEOUT, rank
+
+LOOPBACK = "127.0.0.1"
 
 
 def torchrun_processes() -> tuple[int, int] | None:
@@ -50,15 +53,16 @@ def launch(
         torch.multiprocessing.ProcessRaisedException, ProcessExitedException: any other failure of a process.
     """
     if torchrun_processes():
-        with _process_group(int(os.environ.get("LOCAL_RANK", 0)), torchrun_processes()[0], **_torchrun_rendezvous()):
+        local, nodes = torchrun_processes()
+        with _process_group(int(os.environ.get("LOCAL_RANK", 0)), local, nodes, **_torchrun_rendezvous()):
             function(*args)
     elif processes * nodes == 1:
         function(*args)
     else:
-        store, port = None, 0
+        store = None
         if nodes == 1:  # the parent holds the store, so no other program can take the port between choice and use
-            store = dist.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-            port = store.port
+            store = _local_store()
+        port = store.port if store else 0
         spawn_args = (function, args, processes, nodes, node, init_method, port)
         start_method = _start_method(function.__module__)
         started = mp.start_processes(_spawned, spawn_args, nprocs=processes, join=False, start_method=start_method)
@@ -70,6 +74,13 @@ def launch(
             if error.exit_code > 0:
                 raise SystemExit(error.exit_code) from None
             raise
+
+
+def _local_store() -> dist.TCPStore:
+    """A store for the processes of this machine. Nobody else can reach it, since it lets in whoever connects."""
+    listening = socket.create_server((LOOPBACK, 0))
+    port = listening.getsockname()[1]
+    return dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
 
 
 def _torchrun_rendezvous() -> dict[str, Any]:
@@ -125,14 +136,17 @@ def _spawned(
     port: int,
 ) -> None:
     mp.set_start_method(None, force=True)  # data workers start by the platform's default, not the way this process did
-    where = {"init_method": init_method} if nodes > 1 else {"store": dist.TCPStore("localhost", port)}
+    where = {"init_method": init_method} if nodes > 1 else {"store": dist.TCPStore(LOOPBACK, port)}
     ranks = {"rank": node * processes + local_rank, "world_size": processes * nodes}
-    with _process_group(local_rank, processes, **where, **ranks):
+    with _process_group(local_rank, processes, nodes, **where, **ranks):
         function(*args)
 
 
 @contextmanager
-def _process_group(local_rank: int, processes: int, **how):
+def _process_group(local_rank: int, processes: int, nodes: int, **how):
+    if nodes == 1 and sys.platform == "linux":  # ranks exchange pickles, which nobody else may send them
+        for backend in ("GLOO", "NCCL"):
+            os.environ.setdefault(f"{backend}_SOCKET_IFNAME", "lo")
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
