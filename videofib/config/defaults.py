@@ -182,7 +182,7 @@ _C.DATA_LOADER.SHARD_WINDOW = integer(
     0, above=0, unit="shards", off="all shards", about="shards whose videos are shuffled together"
 )
 _C.DATA_LOADER.TIME_LIMIT = number(
-    60, above=0, unit="seconds", off="no limit", about="time to read a video, after which it is skipped"
+    60, above=0, unit="seconds", off="no limit", about="longest wait for a video; after the second one it is skipped"
 )
 _C.DATA_LOADER.PIN_MEMORY = switch(True, about="copy batches to the GPU from pinned memory; no effect without a GPU")
 

@@ -248,15 +248,21 @@ def test_videos_that_cannot_be_read_are_replaced_and_named(tmp_path):
     (tmp_path / "bad.mp4").write_text("<html>404</html>")
     bad = VideoRecord(str(tmp_path / "bad.mp4"), 1, "bad.mp4")
     gone = VideoRecord(str(tmp_path / "gone.mp4"), 2, "gone.mp4")
-    dataset = ClipDataset([good, bad, gone], EVERY_FRAME, TRAIN)
-    for index, name, reason in [(1, "bad.mp4", "cannot be opened"), (2, "gone.mp4", "no such file")]:
+    long = VideoRecord(str(tmp_path / ("a" * 300 + ".mp4")), 3, "long.mp4")  # which is no "no such file" to the system
+    dataset = ClipDataset([good, bad, gone, long], EVERY_FRAME, TRAIN)
+    assert [record.seems_there() for record in dataset.records] == [True, True, False, False]
+    for index, name, reason in [
+        (1, "bad.mp4", "cannot be opened"),
+        (2, "gone.mp4", "no such file"),
+        (3, "long.mp4", "File name too long"),
+    ]:
         item = dataset[0, index]
         assert (item["index"], item["label"]) == (0, 0)
         assert item["failures"][0][0] == name
         assert reason in item["failures"][0][1]
     (batch,) = VideoLoader(dataset, [(0, 0), (0, 1)], 2)
     assert batch["indices"].tolist() == [0, 0]
-    assert {name for name, _ in batch["failures"]} <= {"bad.mp4", "gone.mp4"}
+    assert {name for name, _ in batch["failures"]} <= {"bad.mp4", "gone.mp4", "long.mp4"}
 
     views = ViewDataset([bad, good], EVERY_FRAME, ViewTransform(32, 32, 3, **PIXELS), 2)
     (batch,) = VideoLoader(views, [0, 1], 2)

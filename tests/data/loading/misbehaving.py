@@ -16,6 +16,9 @@ class Misbehave:
         action = record.path.split()[0]
         if action == "bad":
             raise DecodeError(f"{record.path}: not a video")
+        if action == "hang-once" and not (mark := Path(record.path.split()[2])).exists():
+            mark.touch()
+            action = "hang"
         if action == "hang":
             time.sleep(3600)
         if action == "crash-once" and not (mark := Path(record.path.split()[2])).exists():

@@ -2,7 +2,7 @@
 
 One anonymous file holds everything; the system frees it with the last process that has it open::
 
-    | heartbeats: what each worker reads, since when | buffer 0: a batch | buffer 1: a batch | ... grows as needed
+    | heartbeats: what each worker reads | buffer 0: a batch | buffer 1: a batch | ... grows as needed
 
 A buffer is reused once no tensor on it is left, neither the batch that was handed out nor a view of it. Fresh memory
 costs more than it seems: touching the pages of a batch for the first time takes about as long as decoding a small clip.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-import time
 import weakref
 from collections.abc import Sequence
 from math import prod
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 _HEARTBEAT_BYTES = mmap.ALLOCATIONGRANULARITY
-MAX_WORKERS = _HEARTBEAT_BYTES // 16  # two int64 each
+MAX_WORKERS = _HEARTBEAT_BYTES // 8  # an int64 each
 
 
 class BatchBuffers:
@@ -77,24 +76,22 @@ class BufferWriter:
 
 
 class Heartbeats:
-    """What each worker is doing, and since when: readable even when the worker no longer answers."""
+    """Which request each worker reads: known even when the worker no longer answers."""
 
     def __init__(self, file: int):
-        self._cells = np.ndarray((MAX_WORKERS, 2), np.int64, mmap.mmap(file, _HEARTBEAT_BYTES))
+        self._cells = np.ndarray(MAX_WORKERS, np.int64, mmap.mmap(file, _HEARTBEAT_BYTES))
 
     def begin(self, worker: int, request: int) -> None:
         """The worker begins a request, numbered from 1."""
-        self._cells[worker, 1] = time.monotonic_ns()
-        self._cells[worker, 0] = request  # last, so that it is never seen together with an older time
+        self._cells[worker] = request
 
     def end(self, worker: int) -> None:
         """The worker is idle."""
-        self._cells[worker, 0] = 0
+        self._cells[worker] = 0
 
-    def read(self, worker: int) -> tuple[int, float]:
-        """(request, seconds since it began); request 0 where the worker is idle."""
-        request = int(self._cells[worker, 0])
-        return request, (time.monotonic_ns() - int(self._cells[worker, 1])) / 1e9
+    def read(self, worker: int) -> int:
+        """The request that it reads; 0 where it is idle."""
+        return int(self._cells[worker])
 
 
 def _anonymous_file() -> int:

@@ -1,7 +1,10 @@
 """A pool of processes that read videos, and that survives the videos which crash or block a decoder.
 
-Each worker keeps a heartbeat in shared memory: which request it reads, and since when. So the parent process can kill a
-worker that takes too long, start a new one, and give the requests that were queued behind the slow one to the pool.
+Each worker keeps a heartbeat in shared memory: which request it reads. So the parent process can kill a worker that
+takes too long, start a new one, and give the requests that were queued behind the slow one to the pool.
+
+Time is counted in the parent, and only while it waits, a slice at a time: where the whole run is paused (Ctrl-Z, a
+suspended job, a frozen container), the clock runs on, but at most one slice is counted.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import contextlib
 import multiprocessing
 import signal
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,7 +32,8 @@ Read = Callable[[Any, str, Tensor], None]
 
 _MAX_QUEUED = 32  # requests sent ahead to a worker: enough that it is never idle, few enough to fit into a pipe
 _MAX_FAILED_STARTS = 3  # workers in a row that end before their first result: then no video is to blame
-_MAX_CRASHES = 2  # times that a worker may end during a request; the first may have another cause, such as memory
+_MAX_LOSSES = 2  # times that a request may cost its worker; the first may have another cause, such as memory
+_SLICE = 1.0  # seconds of waiting at a time, and at most a quarter of the time limit
 
 
 class WorkerError(RuntimeError):
@@ -53,7 +58,7 @@ class ReadRequest:
     failure: str | None = None
     lost_worker: bool = False
     number: int = 0
-    crashes: int = 0
+    losses: int = 0
 
 
 @dataclass(eq=False)
@@ -63,6 +68,8 @@ class _Worker:
     connection: Connection
     sent: dict[int, ReadRequest] = field(default_factory=dict)  # by number, in the order in which they are read
     has_answered: bool = False
+    reading: int = 0  # the number of the request that it was seen to read last
+    waited: float = 0.0  # seconds that the parent has waited for that one
 
 
 class WorkerPool:
@@ -70,10 +77,10 @@ class WorkerPool:
 
     Args:
         read: sent to every worker by pickle.
-        time_limit: seconds a request may take before its worker is killed; 0: no limit.
+        time_limit: seconds to wait for a request before its worker is killed; 0: no limit.
 
-    A request fails, with a reason, where ``read`` raises DecodeError, where it takes longer than the limit, and where
-    its worker ends unexpectedly for the second time.
+    A request fails, with a reason, where ``read`` raises DecodeError, and where it costs its worker for the second
+    time: the worker ends unexpectedly, or is killed because of the limit.
     """
 
     def __init__(self, read: Read, count: int, buffers: BatchBuffers, time_limit: float):
@@ -96,7 +103,7 @@ class WorkerPool:
         self._waiting = deque(request for request in self._waiting if not unwanted(request))
 
     def completed(self) -> Iterator[ReadRequest]:
-        """Wait until at least one request is completed, and yield those that are.
+        """Wait a moment for requests to be completed, and yield those that are; there may be none.
 
         Raises:
             WorkerError: a read failed for another reason than its video, workers end at once, or ``close`` was called.
@@ -104,18 +111,24 @@ class WorkerPool:
         if not self._workers:
             raise WorkerError("the loader was closed before this pass over its videos ended")
         by_connection = {worker.connection: worker for worker in self._workers.values()}
-        for connection in wait(list(by_connection), timeout=self._seconds_to_next_check()):
+        limit = min(_SLICE, self._time_limit / 4) if self._time_limit else None
+        start = time.monotonic()
+        ready = wait(list(by_connection), timeout=limit)
+        waited = min(time.monotonic() - start, limit) if limit else 0.0
+        for connection in ready:
             yield from self._receive(by_connection[connection])
         for worker in list(self._workers.values()):
-            number, seconds = self._buffers.heartbeats.read(worker.index)
-            if self._time_limit and number in worker.sent and seconds > self._time_limit:
-                request = worker.sent.pop(number)
+            if self._is_too_slow(worker, waited):
                 worker.has_answered = True  # it runs, if too slowly
-                yield from self._replace(worker)
-                request.failure = f"not read within {self._time_limit:g} s; its process was killed"
-                request.lost_worker = True
-                yield request
+                yield from self._replace(worker, f"it was not read within {self._time_limit:g} s")
         self._send()
+
+    def _is_too_slow(self, worker: _Worker, waited: float) -> bool:
+        """Whether the worker has exceeded the limit, now that the parent has waited some more seconds."""
+        number = self._buffers.heartbeats.read(worker.index)
+        worker.waited = worker.waited + waited if number == worker.reading else 0.0
+        worker.reading = number
+        return 0 < self._time_limit <= worker.waited and number in worker.sent
 
     def close(self) -> None:
         """End the workers."""
@@ -161,32 +174,26 @@ class WorkerPool:
         request.failure = failure
         yield request
 
-    def _replace(self, worker: _Worker) -> Iterator[ReadRequest]:
+    def _replace(self, worker: _Worker, reason: str = "") -> Iterator[ReadRequest]:
         """End a worker if it still runs, and start a new one; yields the request it was reading, if that has failed."""
         worker.process.kill()
         worker.process.join()
         worker.connection.close()
         how = describe_exit(worker.process.exitcode)
-        current = worker.sent.get(self._buffers.heartbeats.read(worker.index)[0])
+        current = worker.sent.get(self._buffers.heartbeats.read(worker.index))
         if current is None and not worker.has_answered:
             self._failed_starts += 1
             if self._failed_starts >= _MAX_FAILED_STARTS:
                 raise WorkerError(f"processes that read videos end before they read the first one ({how})")
         self._workers[worker.index] = self._start(worker.index)
         if current is not None:
-            current.crashes += 1
-            if current.crashes == _MAX_CRASHES:
+            current.losses += 1
+            if current.losses == _MAX_LOSSES:
                 del worker.sent[current.number]
-                current.failure, current.lost_worker = f"the process that read it died twice ({how})", True
+                reason = reason or f"the process that read it died ({how})"
+                current.failure, current.lost_worker = f"{reason}, at the second attempt, too", True
                 yield current
         self._waiting.extendleft(reversed(worker.sent.values()))
-
-    def _seconds_to_next_check(self) -> float | None:
-        """Seconds until a worker may have exceeded the limit."""
-        if not self._time_limit:
-            return None
-        busy = [self._buffers.heartbeats.read(worker.index) for worker in self._workers.values()]
-        return max(0.01, min([self._time_limit - seconds for number, seconds in busy if number] + [self._time_limit]))
 
 
 def _context():
