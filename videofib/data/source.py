@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,16 +34,23 @@ def location(source: Source) -> str:
     """The URL by which FFmpeg opens a source; nothing is copied.
 
     Raises:
-        DecodeError: no such file, not a file, empty, or a range that is not within its file.
+        DecodeError: no such file, not a file, empty, one that the system does not let us look at (no permission, a name
+            that is too long, a lost network drive), or a range that is not within its file.
     """
     part = source if isinstance(source, ByteRange) else None
     name = source.path if isinstance(source, ByteRange) else source
     file = Path(name).absolute()  # FFmpeg takes a relative "a:b.mp4" for a protocol named a
-    if file.is_dir():
+    try:
+        status = file.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DecodeError(f"{source}: no such file") from error
+    except OSError as error:
+        raise DecodeError(f"{source}: {error.strerror}") from error
+    if stat.S_ISDIR(status.st_mode):
         raise DecodeError(f"{source}: a directory, not a video")
-    if not file.is_file():
-        raise DecodeError(f"{source}: no such file")
-    size = file.stat().st_size
+    if not stat.S_ISREG(status.st_mode):
+        raise DecodeError(f"{source}: not a file")
+    size = status.st_size
     if size == 0:
         raise DecodeError(f"{source}: the file is empty")
     if not part:

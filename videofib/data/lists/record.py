@@ -43,7 +43,10 @@ class VideoRecord:
     def seems_there(self) -> bool:
         """Whether its file exists; files behind URLs count as existing."""
         file = self.path.path if isinstance(self.path, ByteRange) else self.path
-        return is_remote(file) or Path(file).is_file()
+        try:
+            return is_remote(file) or Path(file).is_file()
+        except OSError:  # as for a name that is too long
+            return False
 
 
 def verified(record: VideoRecord) -> VideoRecord:
