@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -18,6 +18,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     After a power cut or ``kill -9`` the folder holds the old file or the new one, never half of it; what may be left
     is a hidden ``*.partial``. Where the block raises, the temporary file is removed.
+
+    Raises:
+        OSError: it cannot be written; ``filename`` is the path, not the temporary name.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,8 +30,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            partial.unlink()
+        if isinstance(error, OSError) and error.filename in (str(partial), partial):
+            error.filename, error.filename2 = str(path), None
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -87,6 +93,12 @@ def from_utf8(text: str) -> str:
         text.encode(),
     )
     return raw.decode("utf-8", "surrogateescape")
+
+
+def describe(error: OSError) -> str:
+    """An error of the system for a message: ``data/out/train.csv: No space left on device``."""
+    file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return f"{file}{error.strerror or error}"
 
 
 def printable(text: str) -> str:

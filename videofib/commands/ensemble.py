@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.engine.evaluate import write_results
+from videofib.files import describe
 from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
@@ -45,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     figures = task.summarize(mean, unreadable=args.unreadable, details=True)
     print(line("ensemble", figures))
     if args.out:
-        write_results(args.out, {**figures, "members": rows}, mean)
+        try:
+            write_results(args.out, {**figures, "members": rows}, mean)
+        except OSError as error:
+            raise SystemExit(f"error: --out {args.out} cannot be written: {describe(error)}") from None
 
 
 def arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[float]]:

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from videofib.data.lists.manifest import VIDEO_EXTENSIONS
+from videofib.files import describe
 from videofib.prep.encode import GOP
 from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.engines.ray_engine import run_on_ray
@@ -53,8 +54,12 @@ class Listing:
 def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
     """The arguments of every data set; ``prog`` is the command's name in messages, by default that of the script."""
     parser = argparse.ArgumentParser(prog, description=description)
-    parser.add_argument("--videos", type=Path, required=True, help="folder of the videos; subfolders are searched")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; run again to resume or repair it")
+    parser.add_argument(
+        "--videos", type=folder_path, required=True, help="folder of the videos; subfolders are searched"
+    )
+    parser.add_argument(
+        "--out", type=folder_path, required=True, help="folder to write; run again to resume or repair it"
+    )
     parser.add_argument(
         "--codec",
         choices=("h264", "copy"),
@@ -73,6 +78,13 @@ def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--address", help="Ray cluster, auto or host:port (default: start Ray on this machine)")
     return parser
+
+
+def folder_path(text: str) -> Path:
+    """The path of an option, which an empty variable of the shell is not."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a folder")
+    return Path(text)
 
 
 def add_annotations(parser: argparse.ArgumentParser, help: str) -> None:
@@ -159,6 +171,8 @@ def run(
         )
     except (PrepareError, ConnectionError) as error:  # ConnectionError: no Ray at that --address
         parser.exit(1, f"{parser.prog}: {error}\n")
+    except OSError as error:
+        parser.exit(1, f"{parser.prog}: {describe(error)}; what is done is kept: fix this and run the same command\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: interrupted; the same command resumes where it stopped\n")
     print(summary(report, args.out))

@@ -106,7 +106,10 @@ def prepare(
     target, source = (out / "videos").resolve(), videos.resolve()
     if target == source or target in source.parents or source in target.parents:
         raise PrepareError(f"--out {out} would write into the folder of the sources, {videos}; choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PrepareError(f"--out {out} cannot be made a folder ({error.strerror}); choose another") from error
     with (out / ".lock").open("w") as lock:
         try:
             flock(lock, LOCK_EX | LOCK_NB)
@@ -209,7 +212,9 @@ def _transcode_all(
         for index, result in progress:
             item, path = work[index]
             if isinstance(result, OSError):
-                raise PrepareError(f"{out / path} cannot be written: {result}; fix this and run again") from result
+                raise PrepareError(
+                    f"{out / path} cannot be written: {result.strerror or result}; fix this and run again"
+                ) from result
             if isinstance(result, Transcoded):
                 results[path] = result
             else:

@@ -31,7 +31,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from videofib.files import remove_partial, replacing
+from videofib.files import describe, remove_partial, replacing
+from videofib.prep.command import folder_path
 from videofib.prep.encode import write_video
 from videofib.prep.engines.parallel import run_parallel
 
@@ -245,7 +246,7 @@ def _write_text(path: Path, text: str) -> None:
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     parser = argparse.ArgumentParser(prog, description="Write the motion data set.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; its videos/ and annotations/")
+    parser.add_argument("--out", type=folder_path, required=True, help="folder to write; its videos/ and annotations/")
     parser.add_argument("--train-per-class", type=int, default=MotionSet.train_per_class)
     parser.add_argument("--test-per-class", type=int, default=MotionSet.test_per_class)
     parser.add_argument("--size", type=int, default=MotionSet.size, help="height of a frame in pixels")
@@ -255,5 +256,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     try:
         settings = MotionSet(args.train_per_class, args.test_per_class, args.size, args.seed)
         write_motion(args.out, settings, args.jobs)
+    except OSError as error:
+        parser.exit(1, f"{parser.prog}: {describe(error)}\n")
     except (ValueError, RuntimeError) as error:
-        parser.exit(1, f"{error}\n")
+        parser.exit(1, f"{parser.prog}: {error}\n")
