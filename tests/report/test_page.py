@@ -12,7 +12,9 @@ from videofib.commands.report import main as report
 from videofib.config import load_config
 from videofib.metrics.scores import Scores, write_scores
 from videofib.prep.encode import write_video
+from videofib.report.figures import cost_rows
 from videofib.report.page import write_report
+from videofib.report.read import read_run
 from videofib.tracking.environment import write_record
 
 HOSTILE = '</script><script>alert(1)</script>"><img src=x onerror=alert(1)>\n\u202e'
@@ -139,6 +141,19 @@ def test_only_trained_only_tested_and_no_validation(folder, tmp_path):
     (tmp_path / "test_scores.parquet").write_bytes(b"damaged")
     file = write_report(tmp_path)
     assert "Could not be read" in Page(file).text
+
+
+def test_a_rate_is_a_total_over_a_total(tmp_path):
+    # 12 clips in 6 s, of which 3 s were waiting, then 12 in 0.5 s without: the means of the rates are 13 and 25 %
+    epochs = [{"seconds": 6.0, "clips_per_second": 2.0, "data_wait": 0.5}]
+    epochs += [{"seconds": 0.5, "clips_per_second": 24.0, "data_wait": 0.0}]
+    epochs += [{"seconds": 9.0, "clips_per_second": None, "data_wait": None}]  # not known of this one
+    lines = [{"_type": "train_epoch", "epoch": n, "epochs": 3, **line} for n, line in enumerate(epochs, 1)]
+    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = dict(cost_rows(read_run(tmp_path), None))
+    assert rows["Training speed"] == "3.692 clips per second, over all processes"  # 24 / 6.5
+    assert rows["Time spent waiting for data"] == "46.2 %"  # 3 / 6.5
+    assert rows["Training time"] == "16 s"
 
 
 def test_videos_with_several_classes(videos, tmp_path):

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from videofib.files import replacing
 from videofib.report.analysis import paired
-from videofib.report.figures import FIGURES, amount, curves, duration, train_seconds, views_chart
+from videofib.report.figures import (
+    FIGURES,
+    amount,
+    clips_per_second,
+    curves,
+    duration,
+    train_seconds,
+    views_chart,
+)
 from videofib.report.html import document, interval, number, percent, setting, table, text
 from videofib.report.read import ReportError, Run, read_run
 from videofib.report.scored_videos import read_scored_videos
@@ -53,6 +61,7 @@ class Comparison:
             ],
             ["Epochs", *(number(end.get("epoch")) for end in ends)],
             ["Training time", *(duration(train_seconds(run.epochs)) if run.epochs else "–" for run in self.runs)],
+            ["Training speed, clips per second", *(number(clips_per_second(run.epochs)) for run in self.runs)],
             ["Parameters", *(amount(cost["parameters"]) if cost else "–" for cost in self.costs)],
             ["Multiply-adds per view", *(amount(cost["multiply_adds"]) if cost else "–" for cost in self.costs)],
             ["Git commit", *(_commit(run) for run in self.runs)],

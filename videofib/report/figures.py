@@ -116,14 +116,12 @@ def cost_rows(run: Run, cost: dict | None) -> list[list[str]]:
             rows.append([f"Multiply-adds per video, {views} views", amount(cost["multiply_adds"] * views)])
     if run.epochs:
         last = run.epochs[-1]
-        waits = [line["data_wait"] for line in run.epochs if line.get("data_wait") is not None]
-        speeds = [line["clips_per_second"] for line in run.epochs if line.get("clips_per_second") is not None]
         memory = [line["memory_gib"] for line in run.epochs if line.get("memory_gib") is not None]
         rows.append(["Training time", duration(train_seconds(run.epochs))])
-        if speeds:
-            rows.append(["Training speed", f"{number(sum(speeds) / len(speeds))} clips per second, over all processes"])
-        if waits:
-            rows.append(["Time spent waiting for data", percent(100 * sum(waits) / len(waits))])
+        if (speed := clips_per_second(run.epochs)) is not None:
+            rows.append(["Training speed", f"{number(speed)} clips per second, over all processes"])
+        if (share := time_waiting(run.epochs)) is not None:
+            rows.append(["Time spent waiting for data", percent(100 * share)])
         if memory:
             rows.append(["Peak memory of process 0", f"{max(memory):.2f} GiB"])
         skipped = sum(line.get("skipped_steps") or 0 for line in run.epochs)
@@ -137,6 +135,22 @@ def cost_rows(run: Run, cost: dict | None) -> list[list[str]]:
 def train_seconds(epochs: Sequence[dict]) -> float:
     """The time of all epochs together, without validation."""
     return sum(line.get("seconds") or 0.0 for line in epochs)
+
+
+def clips_per_second(epochs: Sequence[dict]) -> float | None:
+    """All clips over all the time of the epochs whose speed is known; None where there are none."""
+    return _total_over_total(epochs, "clips_per_second")
+
+
+def time_waiting(epochs: Sequence[dict]) -> float | None:
+    """The fraction of the time of all epochs that was spent waiting for data; None where it is not known."""
+    return _total_over_total(epochs, "data_wait")
+
+
+def _total_over_total(epochs: Sequence[dict], rate: str) -> float | None:
+    """A rate per second of all epochs: not the mean of theirs, since a slow epoch takes longer than a fast one."""
+    timed = [(line[rate], line["seconds"]) for line in epochs if line.get(rate) is not None and line.get("seconds")]
+    return sum(value * seconds for value, seconds in timed) / sum(seconds for _, seconds in timed) if timed else None
 
 
 def duration(seconds: float) -> str:
