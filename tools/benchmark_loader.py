@@ -9,8 +9,9 @@
 ``videofib auto``   videofib's own loader, with each of the backends
 
 A turn is a pass over the same clips, from the request of the first batch to the arrival of the last. Contenders take
-turns, so that a slow moment of the machine affects all of them; figures are medians over turns, without the first.
-Shares are of the workers' time: decoding, transforms, and the rest (transfer, waiting, idling).
+turns, so that a slow moment of the machine affects all of them; the first ones do not count. Speed is the clips of a
+turn over the median time of a turn. Shares are of the workers' time in all turns: decoding, transforms, and the rest
+(transfer, waiting, idling).
 """
 
 from __future__ import annotations
@@ -195,16 +196,22 @@ def measure(records: Sequence[VideoRecord], args, size: int, workers: int) -> li
     clips = len(records) // BATCH * BATCH
     rows = []
     for name, (_, *counted) in turns.items():
-        rate = statistics.median(clips / turn.seconds for turn in counted)
-        row = {"loader": name, "size": size, "workers": workers, "clips_per_second": rate}
-        for part in ("decoding", "transforms"):
-            if getattr(counted[0], part) is not None:
-                row[part] = statistics.median(getattr(turn, part) / (workers * turn.seconds) for turn in counted)
-        rows.append(row)
+        rows.append({"loader": name, "size": size, "workers": workers, **figures(counted, clips, workers)})
     for row in rows:
         row["of_bare_decord"] = row["clips_per_second"] / rows[0]["clips_per_second"]
         row["of_whole_video"] = row["clips_per_second"] / rows[1]["clips_per_second"]
     return rows
+
+
+def figures(turns: Sequence[Turn], clips: int, workers: int) -> dict[str, float]:
+    """The speed of turns of ``clips`` each, and what their workers spent their time on, where that is known."""
+    seconds = [turn.seconds for turn in turns]
+    shares = {
+        part: sum(getattr(turn, part) for turn in turns) / (workers * sum(seconds))
+        for part in ("decoding", "transforms")
+        if getattr(turns[0], part) is not None
+    }
+    return {"clips_per_second": clips / statistics.median(seconds), **shares}
 
 
 def table(rows: Sequence[dict]) -> str:

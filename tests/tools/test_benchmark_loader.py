@@ -26,3 +26,9 @@ def test_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys, monkeypat
     assert 0 < found[2]["decoding"] + found[2]["transforms"] < 1
     assert "| videofib auto | 32 | 2 |" in capsys.readouterr().out
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_speed_is_clips_over_time_and_shares_are_of_all_turns():
+    turns = [benchmark_loader.Turn(1.0, 1.5, 0.5), benchmark_loader.Turn(3.0, 1.5, 0.5)]
+    found = benchmark_loader.figures(turns, clips=12, workers=2)
+    assert found == {"clips_per_second": 6.0, "decoding": 3 / 8, "transforms": 1 / 8}  # not (12 + 4) / 2, and not 1 / 2
