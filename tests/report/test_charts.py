@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from videofib.report.charts import Series, _step, _ticks, line_chart
-from videofib.report.html import amount, breakable, interval, number, percent
+from videofib.report.html import breakable
 
 
 def test_points_are_drawn_to_scale_and_gaps_are_left():
@@ -73,24 +73,6 @@ def test_names_in_charts_are_escaped():
     chart = line_chart("<b>", [Series("</svg><script>", [(0, 1), (1, 2)]), Series("b", [(0, 2)])], x="<i>", y='"')
     found = ElementTree.fromstring(chart)
     assert {element.tag for element in found.iter()} & {"script", "b", "i"} == set()
-
-
-def test_numbers():
-    values = [0, 1792, 94.26, 0.00062049, -0.5, 12345.678, None, math.inf]
-    assert [number(value) for value in values] == ["0", "1,792", "94.26", "0.0006205", "−0.5", "12,346", "–", "–"]
-    assert (percent(94.26), percent(None), interval([-1.0, 2.0]), interval(None)) == (
-        "94.3 %",
-        "–",
-        "−1.0 to 2.0 %",
-        "–",
-    )
-    assert [amount(value) for value in (0, 950, 61_970_944, 134.57e9, 2e16)] == [
-        "0",
-        "950",
-        "61.97 M",
-        "134.6 G",
-        "20,000 T",
-    ]
 
 
 def test_labels_of_small_values_are_short():

@@ -38,8 +38,10 @@ def test_only_differences_are_listed(folders):
     found = Comparison(folders)
     assert found.settings() == [["SOLVER.BASE_LR", "0.1", "0.2"]]
     assert found.classes() == [["walk", "50.0 %", "75.0 %", "25.0"]]
-    assert found.figures()[0] == ["Top-1 accuracy, videos", "50.0 % (41.0 to 59.0 %)", "75.0 % (66.0 to 84.0 %)"]
-    assert found.pairs() == [["a/run and b/run", "12", "0", "0", "+0.0", "0.0 to 0.0", "1"]]
+    # Wilson's intervals of 6 and 9 of 12
+    assert found.figures()[0] == ["Top-1 accuracy, videos", "50.0 % (25.4 to 74.6 %)", "75.0 % (46.8 to 91.1 %)"]
+    # twelve videos, of which both get the same ones right: 100 z² / (12 + z²) = 24.2
+    assert found.pairs() == [["a/run and b/run", "12", "0", "0", "0.0", "−24.2 to +24.2", "1"]]
 
 
 def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):

@@ -83,21 +83,6 @@ def per_class_accuracy(correct: Tensor, labels: Tensor, num_classes: int) -> lis
     return [percent(correct[labels == label]) for label in range(num_classes)]
 
 
-def bootstrap_interval(correct: Tensor, *, confidence: float = 0.95, draws: int = 10_000) -> list[float] | None:
-    """The interval [low, high] in percent that holds ``percent`` of ``confidence`` of all resampled test sets.
-
-    The percentile bootstrap (Efron 1979) over videos, with a fixed seed of its own. correct: bool (B,). Resampling n
-    videos with replacement, of which a fraction p is right, gives Binomial(n, p) right ones, so that is drawn.
-    """
-    if not correct.numel():
-        return None
-    count, generator = len(correct), torch.Generator().manual_seed(0)
-    fraction = correct.double().mean().expand(draws)
-    found = torch.binomial(torch.full_like(fraction, count), fraction, generator=generator)
-    tail = (1 - confidence) / 2
-    return (100.0 / count * found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))).tolist()
-
-
 def expected_calibration_error(scores: Tensor, correct: Tensor, bins: int = 15) -> float | None:
     """The difference between confidence and accuracy, in percent (Guo et al., arXiv 1706.04599, equation 3).
 

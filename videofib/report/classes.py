@@ -8,8 +8,10 @@ import numpy as np
 from PIL import Image
 
 from videofib.metrics.accuracy import most_confused
+from videofib.metrics.intervals import wilson_interval
 from videofib.report.analysis import confusion
-from videofib.report.html import data_uri, number, percent, table, text
+from videofib.report.html import data_uri, table, text
+from videofib.report.numbers import interval, number, percent
 from videofib.report.scored_videos import ScoredVideos
 
 _LARGEST_TABLE = 40  # classes; where there are more, the matrix is a picture
@@ -34,8 +36,12 @@ def _by_figure(results: dict) -> str:
         return ""
     unknown = [name for name, value in figures.items() if value is None]
     what = "average precision" if precision else "accuracy"
-    rows = [[text(name), f"{_bar(value)}{percent(value)}"] for name, value in known]
-    header = ["class", what]
+    counts = results.get("per_class_videos") or {}  # which results of earlier versions lack
+    rows = [
+        [text(name), f"{_bar(value)}{percent(value)}", *_certainty(value, counts, name, precision)]
+        for name, value in known
+    ]
+    header = ["class", what, *(_CERTAINTY[: 1 if precision else 2] if counts else ())]
     if len(rows) <= 2 * _EXTREMES:
         content = table(f"Classes by {what}, lowest first", header, rows, raw=True)
     else:
@@ -48,6 +54,18 @@ def _by_figure(results: dict) -> str:
     if unknown:
         content += f"<p>Without test videos: {text(', '.join(unknown))}.</p>"
     return content
+
+
+_CERTAINTY = ("videos", "95 % interval")
+
+
+def _certainty(value: float, counts: dict[str, int], name: str, precision: bool) -> list[str]:
+    """The cells that say how much a class's figure can be trusted: its videos and, of an accuracy, the interval."""
+    if not counts:
+        return []
+    count = counts.get(name) or 0
+    videos = number(count)
+    return [videos] if precision else [videos, interval(wilson_interval(round(value / 100 * count), count))]
 
 
 def _confusion(scored: ScoredVideos) -> str:

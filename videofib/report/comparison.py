@@ -10,18 +10,20 @@ from videofib.files import replacing
 from videofib.report.analysis import paired
 from videofib.report.figures import (
     FIGURES,
-    amount,
     clips_per_second,
     curves,
     duration,
+    interval_of,
     train_seconds,
     views_chart,
 )
-from videofib.report.html import document, interval, number, percent, setting, table, text
+from videofib.report.html import document, setting, table, text
+from videofib.report.numbers import amount, interval, number, percent, points
 from videofib.report.read import ReportError, Run, read_run
 from videofib.report.scored_videos import read_scored_videos
 
 _MOST_CLASSES = 40  # shown, those that differ most
+_SMALLEST_P = 0.0001  # that is written
 _ALWAYS_DIFFERENT = ("OUTPUT_DIR",)
 
 
@@ -100,9 +102,9 @@ class Comparison:
                     number(found["videos"]),
                     number(found["first_only"]),
                     number(found["second_only"]),
-                    f"{found['difference']:+.1f}".replace("-", "−"),
-                    interval(found["interval"]).removesuffix(" %"),
-                    f"{found['p_value']:.3g}",
+                    points(found["difference"]),
+                    " to ".join(map(points, found["interval"])),
+                    _probability(found["p_value"]),
                 ]
             )
         return rows
@@ -141,7 +143,7 @@ class Comparison:
 
 PAIRS = ["runs", "videos", "only first right", "only second right", "difference", "95 % interval", "p"]
 _PAIRS_NOTE = (
-    "The difference is second minus first, its interval a bootstrap over videos. p is of McNemar's exact test: if both "
+    "The difference is second minus first, its interval Tango's (1998). p is of McNemar's exact test: if both "
     "runs were equally good, the probability that the videos only one of them gets right are split at least this "
     "unevenly. Neither accounts for the randomness of training: runs with two seeds may differ as much."
 )
@@ -159,8 +161,12 @@ def _with_distinct_names(runs: Sequence[Run], folders: Sequence[str | Path]) -> 
 
 
 def _with_interval(results: dict, key: str) -> str:
-    bounds = results.get(f"{key}_interval")
+    bounds = interval_of(results, key)
     return percent(results.get(key)) + (f" ({interval(bounds)})" if bounds else "")
+
+
+def _probability(value: float) -> str:
+    return f"{value:.3g}" if value >= _SMALLEST_P else f"below {_SMALLEST_P}"
 
 
 def _by_class(results: dict) -> dict[str, float | None]:
