@@ -61,7 +61,7 @@ def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):
     assert "metric                  a/run" in printed
     assert "SOLVER.BASE_LR  0.1" in printed
     page = Page(tmp_path / "compared.html")
-    assert [tag for tag, _ in page.tags].count("svg") == 4
+    assert [tag for tag, _ in page.tags].count("figure") == 4
     assert "McNemar" in page.text
     with pytest.raises(SystemExit, match=r"^error: expected two runs or more, got 1"):
         compare([str(folders[0])])
