@@ -33,8 +33,8 @@ def view_subsets(num_views: int, num_crops: int) -> list[list[int]]:
         T = 5, S = 1       1 clip   . . x . .       3 clips  x . x . x
                            2 clips  . x . x .       5 clips  x x x x x
 
-    These are views of *this* test. A test of only t clips would take other ones: its clips, too, reach from the first
-    frame to the last (and a single clip is the middle one).
+    These are views of *this* test. A test of only t clips would take other ones: where clips are spread, its clips,
+    too, reach from the first frame to the last (and a single clip is the middle one).
 
     Raises:
         ValueError: the number of views is not a multiple of the crops.

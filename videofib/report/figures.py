@@ -50,6 +50,8 @@ def accuracy_table(results: dict) -> str:
         if results.get(key) is not None
     ]
     counted = f"{number(results.get('num_videos'))} test videos, {number(results.get('num_views'))} views of each"
+    if (starts := results.get("view_starts", "spread")) != "spread":
+        counted += f", TEST.VIEW_STARTS {starts}"
     return table(counted, ["metric", "value", "95 % interval"], rows, numeric=True)
 
 
