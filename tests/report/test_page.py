@@ -1,6 +1,7 @@
 """The page of a run: complete with any subset of files, safe with hostile names, and correct in a real browser."""
 
 import json
+import math
 from html.parser import HTMLParser
 
 import numpy as np
@@ -154,6 +155,16 @@ def test_a_rate_is_a_total_over_a_total(tmp_path):
     assert rows["Training speed"] == "3.692 clips per second, over all processes"  # 24 / 6.5
     assert rows["Time spent waiting for data"] == "46.2 %"  # 3 / 6.5
     assert rows["Training time"] == "16 s"
+
+
+def test_figures_that_are_not_numbers_are_dashes(tmp_path):
+    results = {"top1_acc": math.nan, "num_videos": 4, "per_class_acc": {"a": math.nan, "b": 75.0, "c": None}}
+    results["per_class_videos"] = {"a": 0, "b": 4, "c": 0}
+    (tmp_path / "test_results.json").write_text(json.dumps(results))
+    text = Page(write_report(tmp_path)).text
+    assert "Without test videos: a, c." in text
+    assert "nan" not in text.split("Test videos")[1]
+    assert "30.1 to 95.4 %" in text  # Wilson's interval of 3 of 4
 
 
 def test_videos_with_several_classes(videos, tmp_path):

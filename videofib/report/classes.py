@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 from PIL import Image
@@ -31,10 +32,10 @@ def classes_html(results: dict, scored: ScoredVideos | None) -> str:
 def _by_figure(results: dict) -> str:
     precision = "per_class_ap" in results
     figures = results.get("per_class_ap" if precision else "per_class_acc") or {}
-    known = sorted(((name, value) for name, value in figures.items() if value is not None), key=lambda pair: pair[1])
+    unknown = {name for name, value in figures.items() if value is None or not math.isfinite(value)}
+    known = sorted(((name, figures[name]) for name in figures if name not in unknown), key=lambda pair: pair[1])
     if not known:
         return ""
-    unknown = [name for name, value in figures.items() if value is None]
     what = "average precision" if precision else "accuracy"
     counts = results.get("per_class_videos") or {}  # which results of earlier versions lack
     rows = [
@@ -52,7 +53,7 @@ def _by_figure(results: dict) -> str:
             f'<div class="pair">{worst}{best}</div><details><summary>All {len(rows)} classes</summary>{every}</details>'
         )
     if unknown:
-        content += f"<p>Without test videos: {text(', '.join(unknown))}.</p>"
+        content += f"<p>Without test videos: {text(', '.join(name for name in figures if name in unknown))}.</p>"
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from videofib.metrics.intervals import wilson_interval
@@ -37,7 +38,7 @@ def interval_of(results: dict, key: str) -> list[float] | None:
     videos are right or all are wrong.
     """
     value, count = results.get(key), results.get("num_videos")
-    if key not in _SHARES_OF_VIDEOS or value is None or not count:
+    if key not in _SHARES_OF_VIDEOS or value is None or not math.isfinite(value) or not count:
         return None
     return wilson_interval(round(value / 100 * count), count)
 
