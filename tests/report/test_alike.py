@@ -116,6 +116,18 @@ def test_whatever_differs_is_named_on_the_page_and_the_console(first, tmp_path, 
     assert [page.index(f"<li>{sentence}</li>") < page.index("Figures of the runs") for sentence in warnings]
 
 
+def test_files_that_cannot_be_read_are_named_on_the_page_and_the_console(first, tmp_path):
+    damaged = run_on(tmp_path / "b")
+    (damaged / "stats.jsonl").write_text(json.dumps({"_type": "val_epoch", "epoch": 1, "top1_acc": 50.0}) + "\n")
+    (damaged / "test_results.json").write_text("{")
+    (damaged / "test_scores.parquet").write_bytes(b"damaged")
+    found = Comparison([first, damaged])
+    warnings = [line for line in found.as_text().splitlines() if line.startswith("warning: could not be read")]
+    for reason in ("b: test_results.json: Expecting", "test_scores.parquet is damaged"):
+        assert any(reason in line for line in warnings)
+        assert reason in found.as_page()
+
+
 def test_lists_are_compared_where_the_scores_of_a_run_are_gone(first, tmp_path):
     same, other = run_on(tmp_path / "same"), run_on(tmp_path / "b", {**VIDEOS, "jump.mp4": 2})
     earlier = run_on(tmp_path / "earlier")

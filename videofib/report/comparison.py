@@ -44,7 +44,7 @@ class Comparison:
             raise ReportError(f"expected two runs or more, got {len(folders)}")
         self.runs = _with_distinct_names([read_run(folder) for folder in folders], folders)
         self.costs = list(costs) or [None] * len(folders)
-        self.missing: list[str] = []
+        self.missing = [f"{run.name}: {reason}" for run in self.runs for reason in run.missing]
         self.scored = [read_scored_videos(folder, self.missing) for folder in folders]
         self.warnings = unlike_tests(self.runs, self.scored)
 
@@ -139,7 +139,10 @@ class Comparison:
         """The tables as plain text, for a terminal."""
         names = [run.name for run in self.runs]
         parts = [
-            "\n".join(f"warning: {printable(sentence)}" for sentence in self.warnings),
+            "\n".join(
+                f"warning: {printable(sentence)}"
+                for sentence in (*(f"could not be read: {reason}" for reason in self.missing), *self.warnings)
+            ),
             _plain(["metric", *names], self.figures()),
             _plain(["setting", *names], self.settings()),
             _plain(PAIRS, self.pairs()),
