@@ -77,6 +77,7 @@ def folder(videos, tmp_path_factory):
         "num_videos": 12,
         "num_views": 6,
         "per_class_acc": dict(zip(CLASSES, [0.0, 50.0, None, 33.3], strict=True)),
+        "per_class_videos": dict(zip(CLASSES, [4, 4, 0, 3], strict=True)),
         "accuracy_by_views": [[1, 16.7, 91.7], [3, 25.0, 91.7], [6, 25.0, 91.7]],
         "skipped": [{"video": name, "reason": reason} for name, reason in failures.items()],
         "checkpoint": HOSTILE,
@@ -122,6 +123,7 @@ def test_a_complete_run_has_every_section(folder):
     text = Page(folder / "report.html").text
     for words in (
         "8.9 to 53.2 %",  # Wilson's interval of 3 of 12, not the results' own [8.3, 50.0] of an earlier version
+        "0.0 to 49.0 %",  # the interval of a class, of whose 4 videos none is right
         "3 min 15 s",
         "215.9 k",
         "61.97 M",
