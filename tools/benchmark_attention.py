@@ -12,6 +12,7 @@ divided by the time of the call.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import platform
@@ -29,6 +30,7 @@ from torch import Tensor
 from videofib.attention import Support, sparse_attention
 from videofib.files import replacing
 
+MARKERS = "os^Dv"  # of lines, which differ not in colour alone
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MASK_LIMIT = 4096  # tokens, above which contenders with an N x N mask are left out
 DENSE_LIMIT = 20_000  # tokens, above which dense attention on the CPU is left out
@@ -211,10 +213,11 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
     figure = Figure(figsize=(7, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    for name in dict.fromkeys(row["contender"] for row in rows):
+    for name, marker in zip(dict.fromkeys(row["contender"] for row in rows), itertools.cycle(MARKERS), strict=False):
         points = [(row["tokens"], row["ms"]) for row in rows if row["contender"] == name]
         fitted = slope(rows, name)
-        axes.loglog(*zip(*points, strict=True), "o-", label=name if fitted is None else f"{name} (slope {fitted:.2f})")
+        label = name if fitted is None else f"{name} (slope {fitted:.2f})"
+        axes.loglog(*zip(*points, strict=True), f"{marker}-", label=label)
     tokens = sorted({row["tokens"] for row in rows})
     axes.set_xticks(tokens, map(str, tokens))
     axes.minorticks_off()

@@ -10,9 +10,10 @@
 ``videofib auto``      videofib's own loader, with each of the backends
 
 A turn is a pass over the same clips, from the request of the first batch to the arrival of the last. Contenders take
-turns, so that a slow moment of the machine affects all of them; figures are medians over turns, without the first.
-CPU time is that of all processes of this program in a turn. With ``--load`` other processes compete for the cores.
-Shares are of the workers' time: decoding, transforms, and the rest (transfer, waiting, idling).
+turns, so that a slow moment of the machine affects all of them; the first ones do not count. Speed is the clips of a
+turn over the median time of a turn. CPU time is that of all processes of this program in a turn. With ``--load`` other
+processes compete for the cores. Shares are of the workers' time in all turns: decoding, transforms, and the rest
+(transfer, waiting, idling).
 """
 
 from __future__ import annotations
@@ -245,15 +246,7 @@ def measure(records: Sequence[VideoRecord], setting: Setting, turns: int, backen
     clips = len(records) // BATCH * BATCH
     rows = []
     for name, (_, *counted) in taken.items():
-        rate = statistics.median(clips / turn.seconds for turn in counted)
-        cpu = statistics.median(1000 * turn.cpu / clips for turn in counted)
-        row = {"loader": name, **vars(setting), "clips_per_second": rate, "cpu_ms_per_clip": cpu}
-        for part in ("decoding", "transforms"):
-            if getattr(counted[0], part) is not None:
-                row[part] = statistics.median(
-                    getattr(turn, part) / (setting.workers * turn.seconds) for turn in counted
-                )
-        rows.append(row)
+        rows.append({"loader": name, **vars(setting), **figures(counted, clips, setting.workers)})
     for row in rows:
         row["against"] = {
             other["loader"]: [
@@ -264,6 +257,18 @@ def measure(records: Sequence[VideoRecord], setting: Setting, turns: int, backen
             if not other["loader"].startswith("videofib")
         }
     return rows
+
+
+def figures(turns: Sequence[Turn], clips: int, workers: int) -> dict[str, float]:
+    """The speed of turns of ``clips`` each, their CPU time, and what their workers spent their time on, where known."""
+    seconds = [turn.seconds for turn in turns]
+    shares = {
+        part: sum(getattr(turn, part) for turn in turns) / (workers * sum(seconds))
+        for part in ("decoding", "transforms")
+        if getattr(turns[0], part) is not None
+    }
+    cpu = 1000 * statistics.median(turn.cpu for turn in turns) / clips
+    return {"clips_per_second": clips / statistics.median(seconds), "cpu_ms_per_clip": cpu, **shares}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ parameters, activations and, in training, gradients and AdamW's two moments.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import platform
@@ -29,6 +30,7 @@ from videofib.files import replacing
 from videofib.models import TimeSformer
 from videofib.models.recompute import RECOMPUTE
 
+MARKERS = "os^Dv"  # of lines, which differ not in colour alone
 CLASSES = 400
 ATTENTIONS = {
     "space_only": dict(attention_type="space_only"),
@@ -144,9 +146,11 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
     FigureCanvasAgg(figure)
     figure.suptitle(title)
     for axes, key, label in zip(figure.subplots(1, 2), ("seconds", "peak_gib"), ("s / step", "peak GiB"), strict=True):
-        for attention in dict.fromkeys(row["attention"] for row in rows):
+        for attention, marker in zip(
+            dict.fromkeys(row["attention"] for row in rows), itertools.cycle(MARKERS), strict=False
+        ):
             points = [(row["frames"], row[key]) for row in rows if row["attention"] == attention]
-            axes.plot(*zip(*points, strict=True), "o-", label=attention)
+            axes.plot(*zip(*points, strict=True), f"{marker}-", label=attention)
         frames = sorted({row["frames"] for row in rows})
         axes.set(xlabel="frames", ylabel=label, xticks=frames, ylim=(0, None))
         axes.grid(True, alpha=0.2)

@@ -15,6 +15,7 @@ import numpy as np
 
 from videofib.attention import Support
 from videofib.attention.wythoff import VARIANTS
+from videofib.report.numbers import percent
 
 # of the README's picture
 CLIP = (8, 14, 14)  # frames, rows and columns of patches
@@ -30,7 +31,7 @@ def draw(support: Support, out: Path) -> None:
     figure = _figure(2.1 * columns, 2.45 * rows + 0.7)
     figure.suptitle(
         f"Fibottention on {support.num_tokens} tokens and a class token: {support.density():.2%} of the patch pairs, "
-        f"{support.coverage():.0%} seen by at least one head",
+        f"{percent(100 * support.coverage())} seen by at least one head",
         fontsize=11,
     )
     axes = figure.subplots(rows, columns, squeeze=False).ravel()

@@ -15,7 +15,7 @@ from videofib.config.keys_page import keys_page
 from videofib.data.clips.augment import ERASE_MODES
 from videofib.data.clips.dataset import ClipSpec
 from videofib.data.clips.transforms import TrainTransform
-from videofib.data.sampling import view_crop
+from videofib.data.sampling import VIEW_STARTS, view_crop
 from videofib.data.video import decode
 from videofib.engine.optim import build_optimizer, lr_at
 from videofib.mixers import MIXERS
@@ -58,6 +58,7 @@ OFFERED = {
     "FIBOTTENTION.VARIANT": VARIANTS,
     "FIBOTTENTION.HEAD_ORDER": HEAD_ORDERS,
     "FIBOTTENTION.MASKING": MASKINGS,
+    "TEST.VIEW_STARTS": VIEW_STARTS,
 }
 
 

@@ -89,6 +89,11 @@ BROKEN = [  # overrides and the message, in the order of the rules
         "the teacher of DISTILL takes clips of one size; set MULTIGRID.LONG_CYCLE False",
     ),
     (
+        "DATA.SAMPLING uniform TEST.VIEW_STARTS published TEST.NUM_ENSEMBLE_VIEWS 2",
+        "TEST.VIEW_STARTS published takes the same frames of a video in each of TEST.NUM_ENSEMBLE_VIEWS 2 clips where "
+        "DATA.SAMPLING is uniform; set TEST.NUM_ENSEMBLE_VIEWS 1",
+    ),
+    (
         "SOLVER.MOMENTUM 0",
         "SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0; set it, or SOLVER.NESTEROV False",
     ),
@@ -148,6 +153,8 @@ def test_every_rule_is_broken_above(rule):
         "SOLVER.OPTIMIZING_METHOD adamw SOLVER.MOMENTUM 0",
         "SOLVER.LR_POLICY one_cycle SOLVER.WARMUP_EPOCHS 5",
         "SOLVER.STEPS [0,3] SOLVER.LRS [1,0.1]",
+        "TEST.VIEW_STARTS published",
+        "DATA.SAMPLING uniform TEST.VIEW_STARTS published TEST.NUM_ENSEMBLE_VIEWS 1",
         "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08,1.0] DATA.TRAIN_JITTER_ASPECT_RELATIVE [0.75,1.3333]",
     ],
 )

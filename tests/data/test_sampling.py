@@ -58,6 +58,28 @@ def test_views_spread_from_the_first_frame_to_the_last():
     assert [view_start(10, 40, view, 4) for view in range(4)] == [0, 0, 0, 0]
 
 
+def test_published_views_start_at_frame_0_and_none_reaches_the_end():
+    starts = [[view_start(100, 40, view, views, "published") for view in range(views)] for views in (1, 3, 4)]
+    assert starts == [[0], [0, 20, 40], [0, 15, 30, 45]]  # 60 v / V
+    assert [view_start(10, 40, view, 4, "published") for view in range(4)] == [0, 0, 0, 0]
+    # 8 x 32 at 30 frames a second: 256 of 300 frames, so delta is 44, and the second of three starts at 14.67
+    start = view_start(300, 256, 1, 3, "published")
+    assert clip_indices(start, 256, 8, 300) == [14, 51, 87, 123, 160, 196, 233, 269]
+
+
+def test_published_views_are_those_of_the_published_arithmetic():
+    rng = random.Random(0)
+    for _ in range(500):
+        video, frames, views = rng.randint(1, 400), rng.randint(1, 32), rng.randint(1, 10)
+        clip = clip_length(frames, rng.randint(1, 32), 30, rng.choice([12.5, 24000 / 1001, 25, 29.97, 30, 60]))
+        for view in range(views):
+            start = max(video - clip, 0) * view / views  # get_start_end_idx, then temporal_sampling, in float64
+            index = torch.linspace(start, start + clip - 1, frames, dtype=torch.float64)
+            expected = (index + 1e-6).clamp(0, video - 1).long().tolist()
+            if clip >= 1:
+                assert clip_indices(view_start(video, clip, view, views, "published"), clip, frames, video) == expected
+
+
 def test_every_index_is_in_the_video_and_the_last_view_reaches_its_end():
     rng = random.Random(0)
     for _ in range(2000):
@@ -92,6 +114,20 @@ def test_training_clips_reach_both_ends():
 )
 def test_views_of_segments_by_hand(frames, video, views, expected):
     assert [view_segment_indices(frames, video, view, views) for view in range(views)] == expected
+
+
+@pytest.mark.parametrize(
+    ("frames", "video", "expected"),
+    [
+        (4, 40, [5, 15, 24, 34]),  # ends at 0, 9.75, 19.5 (to 20), 29.25, 39; the middles are rounded down
+        (4, 10, [1, 3, 5, 8]),  # 0, 2.25, 4.5 (half to even: 4), 6.75, 9
+        (8, 31, [2, 6, 9, 13, 17, 20, 24, 28]),  # 0, 3.75, 7.5 (8), 11.25, 15, 18.75, 22.5 (22), 26.25, 30
+        (3, 1, [0, 0, 0]),
+    ],
+)
+def test_published_segments_by_hand_are_the_same_in_every_view(frames, video, expected):
+    for view in range(3):
+        assert view_segment_indices(frames, video, view, 3, "published") == expected
 
 
 def test_no_view_of_segments_loses_a_frame_to_rounding():
@@ -220,6 +256,8 @@ def test_impossible_clips_are_refused():
         clip_indices(0, 8, 8, 0)
     with pytest.raises(ValueError, match=r"0\.\.3"):
         view_start(100, 40, 4, 4)
+    with pytest.raises(ValueError, match="unknown view starts 'middle'; they must be one of spread, published"):
+        view_start(100, 40, 0, 4, "middle")
     with pytest.raises(ValueError, match=r"0\.\.1"):
         view_segment_indices(8, 40, 2, 2)
     for indices in (lambda: train_segment_indices(8, 0, random.Random(0)), lambda: view_segment_indices(8, 0, 0, 1)):

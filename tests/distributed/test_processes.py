@@ -19,7 +19,7 @@ from videofib.distributed.launch import launch, limit_threads, torchrun_processe
 def test_a_single_process_needs_no_group():
     assert (processes.rank(), processes.world_size(), processes.is_main()) == (0, 1, True)
     assert processes.all_gather({"a": 1}) == [{"a": 1}]
-    assert processes.mean([1.5, 2.0]) == [1.5, 2.0]
+    assert processes.total([1.5, 2.0]) == [1.5, 2.0]
     processes.barrier()
     model = nn.Linear(1, 1)
     assert processes.replicate(model) is model
@@ -84,7 +84,7 @@ def exchange(folder):
         {"rank": 0, "rest": []},
         {"rank": 1, "rest": [0]},
     ]
-    assert processes.mean([float(rank), 3.0]) == [0.5, 3.0]
+    assert processes.total([float(rank), 3.0]) == [1.0, 6.0]
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, rank + 1.0)
     replica = processes.replicate(model)

@@ -50,7 +50,8 @@ def test_figures_counted_by_hand():
     results, scores = evaluate_logits(LOGITS, LABELS, class_names=["run", "jump", "swim"])
     assert results["top1_acc"] == pytest.approx(100 * 2 / 3)
     assert results["mean_class_acc"] == 75.0
-    assert results["top1_acc_interval"] == [0.0, 100.0]  # of three videos
+    assert results["top1_acc_interval"] == pytest.approx([20.8, 93.9], abs=0.05)  # Wilson's, two of three videos
+    assert results["top5_acc_interval"] == [pytest.approx(43.9, abs=0.05), 100.0]  # all three
     assert 0 < results["calibration_error"] < 100
     assert results["top5_acc"] == 100.0  # of three classes all are among the best five
     assert results["clip_top1_acc"] == pytest.approx(100 * 4 / 9)
@@ -70,6 +71,8 @@ def test_accuracy_by_the_number_of_views_and_mistakes_counted_by_hand():
         [3, pytest.approx(200 / 3), 100.0],
     ]
     assert results["most_confused"] == [[1, 2, 1]]
+    assert results["per_class_videos"] == {"0": 1, "1": 2, "2": 0}
+    assert (results["num_crops"], results["view_starts"]) == (1, "spread")
     crops, _ = evaluate_logits(LOGITS, LABELS, details=True, num_crops=3, ensemble="max", failures={"v1.mp4": "gone"})
     right = [pytest.approx(100 / 3), pytest.approx(200 / 3)]
     assert crops["accuracy_by_views"] == [[1, *right], [3, *right]]

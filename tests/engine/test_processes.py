@@ -72,7 +72,7 @@ class Recorded(nn.Module):
 
     def forward(self, logits, labels):
         loss = self.loss(logits, labels)
-        self.values += processes.mean([loss.item()])
+        self.values += processes.total([loss.item() / processes.world_size()])
         return loss
 
 

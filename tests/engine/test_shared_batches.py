@@ -1,5 +1,7 @@
 """Processes that share clips get the batches that the first of them reads."""
 
+import math
+
 import pytest
 import torch
 
@@ -39,9 +41,14 @@ def in_four_processes(folder):
     assert len(list(loader)) == len(own) // 2 - 1
 
     meter = Meter(2, 0, 1, 0, torch.device("cpu"), mesh=mesh)
-    meter.add(torch.tensor(1.0), None, [(f"group {data_rank(mesh)}", "")], 4)
-    assert meter.clips_per_second() * meter._elapsed() == pytest.approx(8, rel=0.1)
-    assert meter.epoch_figures()["replaced_videos"] == 2
+    group = data_rank(mesh)
+    for loss in [(1.0, 3.0), (5.0, math.nan)][group]:
+        meter.add(torch.tensor(loss), torch.tensor([True, False][: 2 - group]), [(f"group {group}", "")], 4)
+    figures = meter.epoch_figures()
+    assert figures["loss"] == 3.0  # 9 of three batches; the mean of the groups' means is 3.5
+    assert figures["clip_top1_acc"] == pytest.approx(400 / 6)  # 4 right of 6; 50 % and 100 % in the groups
+    assert figures["clips_per_second"] * figures["seconds"] == pytest.approx(16)
+    assert figures["replaced_videos"] == 4
     (folder / f"rank {rank} is done").touch()
 
 

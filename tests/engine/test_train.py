@@ -118,6 +118,9 @@ def test_an_interrupted_run_reaches_the_same_weights(tmp_path, log, mixed, check
             for key in line
             if key not in ("clips_per_second", "data_wait", "memory_gib", "seconds", "eta")
         )
+    for line in read_stats(log):  # an epoch's clips over its seconds, those before it was interrupted among them
+        if line["_type"] == "train_epoch":
+            assert line["clips_per_second"] * line["seconds"] == pytest.approx(20, abs=0.1)
     other_seed = parts()
     run_train(*other_seed[:4], epochs=4, seed=8)
     assert not torch.equal(weights(other_seed[0]), weights(undisturbed[0]))

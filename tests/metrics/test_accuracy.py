@@ -7,7 +7,6 @@ import torch
 
 from videofib.metrics.accuracy import (
     average_precisions,
-    bootstrap_interval,
     confusion_matrix,
     ensemble_views,
     expected_calibration_error,
@@ -63,19 +62,6 @@ def test_percent_of_nothing_is_none():
 def test_per_class_accuracy_has_none_for_a_class_without_videos():
     correct = torch.tensor([True, False, True])
     assert per_class_accuracy(correct, torch.tensor([0, 0, 2]), 4) == [50.0, None, 100.0, None]
-
-
-def test_the_bootstrap_interval_is_that_of_resampled_videos():
-    correct = torch.arange(200) < 140
-    low, high = bootstrap_interval(correct)
-    generator = torch.Generator().manual_seed(1)
-    drawn = correct[torch.randint(200, (20000, 200), generator=generator)].double().mean(1).sort().values * 100
-    assert (low, high) == (pytest.approx(drawn[500].item(), abs=0.5), pytest.approx(drawn[-501].item(), abs=0.5))
-    narrow = bootstrap_interval(correct, confidence=0.5)
-    assert low < narrow[0] < 70 < narrow[1] < high
-    assert bootstrap_interval(correct) == [low, high]
-    assert bootstrap_interval(torch.ones(5).bool()) == [100.0, 100.0]
-    assert bootstrap_interval(torch.zeros(0).bool()) is None
 
 
 def test_calibration_error_by_hand():

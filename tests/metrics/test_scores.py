@@ -27,6 +27,7 @@ def made(**changes):
         num_views=6,
         num_crops=3,
         class_names=["run", "jümp", "swim"],
+        view_starts="published",
     )
     return replace(scores, **changes)
 
@@ -39,7 +40,7 @@ def test_scores_survive_writing_and_reading(tmp_path, several):
         scores = replace(scores, labels=multi_hot, kind="sigmoid", view_correct=torch.full((4,), torch.nan))
     write_scores(tmp_path / "s.parquet", scores)
     found = read_scores(tmp_path / "s.parquet")
-    for name in ("ids", "paths", "num_views", "num_crops", "kind", "ensemble", "class_names"):
+    for name in ("ids", "paths", "num_views", "num_crops", "kind", "ensemble", "class_names", "view_starts"):
         assert getattr(found, name) == getattr(scores, name)
     assert found.failures == {AWKWARD[2]: "no video stream \\udfff"}
     torch.testing.assert_close(found.scores, scores.scores, rtol=0, atol=0, equal_nan=True)
@@ -71,6 +72,7 @@ def test_columns_and_metadata_are_as_documented(tmp_path):
         "class_names": ["run", "jümp", "swim"],
         "scores": "softmax",
         "ensemble": "sum",
+        "view_starts": "published",
     }
 
 

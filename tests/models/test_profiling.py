@@ -64,5 +64,9 @@ def test_the_command_prints_a_table_and_names_an_unknown_key(capsys):
     printed = capsys.readouterr().out
     assert "sparse_attention" in printed
     assert "multiply-adds of a video, 12 views" in printed
+    profile.main(["--cfg", str(config), "TIMESFORMER.DEPTH", "1", "TIMESFORMER.EMBED_DIM", "12"])
+    counts = dict(line.rsplit("  ", 1) for line in capsys.readouterr().out.splitlines() if "  " in line)
+    counts = {name.strip(): count.strip() for name, count in counts.items()}
+    assert counts["conv"] == "663.6 k"  # 288 tokens x 12 x 3 x 8 x 8; 0.00 in thousands of millions
     with pytest.raises(SystemExit, match=r"^error: .*TIMESFORMER\.DEPTH"):
         profile.main(["--cfg", str(config), "TIMESFORMER.DEPHT", "1"])

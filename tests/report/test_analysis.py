@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from videofib.metrics.intervals import paired_interval
 from videofib.report.analysis import (
     confident_mistakes,
     confusion,
     correct,
-    intervals,
     paired,
     sign_test,
 )
@@ -52,13 +52,6 @@ def test_the_most_confident_mistakes_come_first_and_unreadable_videos_not_at_all
 def test_with_several_classes_a_mistake_is_a_class_that_the_video_does_not_have():
     found = scored([[0, 1], [2]], [[0.99, 0.98, 0.7], [0.8, 0.1, 0.9]], multi_label=True)
     assert [(mistake.index, mistake.predicted) for mistake in confident_mistakes(found, 5)] == [(1, 0), (0, 2)]
-    assert intervals(found, {}) == {}
-
-
-def test_the_top5_interval_leaves_out_what_the_results_leave_out():
-    assert intervals(FOUND, {"num_videos": 5})["top5_acc_interval"] == [100.0, 100.0]
-    low, high = intervals(FOUND, {"num_videos": 6})["top5_acc_interval"]
-    assert low < 100 * 5 / 6 <= high
 
 
 def test_pairs_are_made_by_name_in_any_order():
@@ -73,9 +66,7 @@ def test_pairs_are_made_by_name_in_any_order():
     assert found["first_only"] == sum(a and not b for a, b in zip(first, second, strict=True))
     assert found["second_only"] == sum(b and not a for a, b in zip(first, second, strict=True))
     assert found["difference"] == pytest.approx(2 * (int(second.sum()) - int(first.sum())))
-    draws = rng.integers(0, 50, (10_000, 50))  # the paired bootstrap by definition, video by video
-    differences = 100 * (second[draws].mean(1) - first[draws].mean(1))
-    np.testing.assert_allclose(found["interval"], np.percentile(differences, [2.5, 97.5]), atol=2.1)
+    assert found["interval"] == paired_interval(found["first_only"], found["second_only"], 50)
     assert paired(one, scored([0], [[1, 0, 0]], ids=["elsewhere"])) == {"videos": 0}
 
 

@@ -9,7 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from videofib.report.charts import Series, _step, _ticks, line_chart
-from videofib.report.html import amount, breakable, interval, number, percent
+from videofib.report.html import breakable
+from videofib.report.style import STYLE
 
 
 def test_points_are_drawn_to_scale_and_gaps_are_left():
@@ -30,6 +31,8 @@ def test_long_lines_are_thinned_but_keep_their_mean():
     assert 200 < len(drawn) <= 400
     assert sum(value for _, value in drawn) / len(drawn) == pytest.approx(3, abs=0.05)
     assert chart.count("<tr>") <= 103
+    assert "Each point is the mean of 26 neighbouring ones." in chart
+    assert "values, every 4th row" in chart
 
 
 def test_nothing_to_draw_is_no_chart():
@@ -69,34 +72,58 @@ def test_a_single_value_can_be_drawn(value):
     assert "<circle" in line_chart("Loss", [Series("a", [(1, value)])], x="x", y="y")
 
 
+@pytest.mark.parametrize(
+    ("low", "high"), [(2.00001, 2.00002), (0, 1e12), (12_000, 12_500), (-3e-7, 5e-7), (99.9991, 99.9999), (1, 1e6)]
+)
+def test_marks_are_written_differently_and_fit_beside_the_axis(low, high):
+    chart = line_chart("Loss", [Series("a", [(0, low), (1, high)])], x="epoch", y="loss")
+    nodes = [node for node in ElementTree.fromstring(chart).iter("text") if node.attrib["class"] == "tick end"]
+    marks = [node for node in nodes if node.text != "epoch"]
+    assert len({node.text for node in marks}) == len(marks) > 2
+    assert all(float(node.attrib["x"]) >= 6 * len(node.text) for node in marks)  # letters are 6 pixels wide
+
+
+@pytest.mark.parametrize(("first", "last"), [(62.5, 81.0), (0.0, 3.0), (-2.5, 1.0)])
+def test_both_ends_of_both_axes_have_a_mark_and_only_zero_a_solid_line(first, last):
+    chart = line_chart("Accuracy", [Series("a", [(0.67, first), (3.67, last)])], x="epoch", y="value")
+    drawn = ElementTree.fromstring(chart)
+    texts = [(node.attrib["class"], node.text) for node in drawn.iter("text")]
+    upward = [float(mark.replace("−", "-")) for kind, mark in texts if kind == "tick end" and mark != "epoch"]
+    across = [float(mark) for kind, mark in texts if kind == "tick middle"]
+    assert (across[0], across[-1]) == (0.5, 4.0)
+    assert upward[0] <= first < last <= upward[-1]
+    solid = [path for path in drawn.iter("path") if path.attrib.get("class") == "axis"]
+    name = next(mark for kind, mark in texts if kind == "tick")
+    assert (len(solid), "axis from" in name) == ((1, False) if first == 0 else (0, True))
+    assert name in ("value", "value, axis from 60", "value, axis from −3")
+
+
+def test_the_legend_shows_lines_as_they_are_drawn_and_no_two_look_alike():
+    lines = [Series(f"run {n}", [(0, n), (1, n)], dots=n % 2 == 0) for n in range(9)]
+    drawn = ElementTree.fromstring(line_chart("Loss", lines, x="epoch", y="loss"))
+    legend = [(node.attrib["class"], node.find("svg/circle") is not None) for node in drawn.iter("li")]
+    lines = [
+        (node.attrib["class"].removeprefix("line "), node.find("circle") is not None)
+        for node in drawn.iter("g")
+        if node.attrib["class"].startswith("line")
+    ]
+    assert legend == lines
+    assert len(set(lines)) == 9
+    assert all(node.find("svg/path") is not None for node in drawn.iter("li"))  # which has the dashes of its class
+    for dashes in {style.split()[1] for style, _ in lines} - {"d0"}:
+        assert f".{dashes} path {{ stroke-dasharray: " in STYLE
+
+
 def test_names_in_charts_are_escaped():
     chart = line_chart("<b>", [Series("</svg><script>", [(0, 1), (1, 2)]), Series("b", [(0, 2)])], x="<i>", y='"')
     found = ElementTree.fromstring(chart)
     assert {element.tag for element in found.iter()} & {"script", "b", "i"} == set()
 
 
-def test_numbers():
-    values = [0, 1792, 94.26, 0.00062049, -0.5, 12345.678, None, math.inf]
-    assert [number(value) for value in values] == ["0", "1,792", "94.26", "0.0006205", "−0.5", "12,346", "–", "–"]
-    assert (percent(94.26), percent(None), interval([-1.0, 2.0]), interval(None)) == (
-        "94.3 %",
-        "–",
-        "−1.0 to 2.0 %",
-        "–",
-    )
-    assert [amount(value) for value in (0, 950, 61_970_944, 134.57e9, 2e16)] == [
-        "0",
-        "950",
-        "61.97 M",
-        "134.6 G",
-        "20,000 T",
-    ]
-
-
 def test_labels_of_small_values_are_short():
     chart = line_chart("Rate", [Series("a", [(0, 0.0), (1, 0.00002)])], x="epoch", y="rate")
     ticks = [node.text for node in ElementTree.fromstring(chart).iter("text") if node.attrib["class"] == "tick end"]
-    assert {"0", "1e-05", "2e-05"} <= set(ticks)
+    assert {"0", "1e−05", "2e−05"} <= set(ticks)
 
 
 @pytest.mark.parametrize("value", [0.0, 100.0])

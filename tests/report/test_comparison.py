@@ -29,6 +29,7 @@ def folders(tmp_path_factory):
             "top1_acc_interval": [walk - 9, walk + 9],
             "num_videos": 12,
             "per_class_acc": by_class,
+            "per_class_videos": dict.fromkeys(CLASSES, 3),
         }
         (folder / "test_results.json").write_text(json.dumps(results))
     return folders
@@ -37,9 +38,21 @@ def folders(tmp_path_factory):
 def test_only_differences_are_listed(folders):
     found = Comparison(folders)
     assert found.settings() == [["SOLVER.BASE_LR", "0.1", "0.2"]]
-    assert found.classes() == [["walk", "50.0 %", "75.0 %", "25.0"]]
-    assert found.figures()[0] == ["Top-1 accuracy, videos", "50.0 % (41.0 to 59.0 %)", "75.0 % (66.0 to 84.0 %)"]
-    assert found.pairs() == [["a/run and b/run", "12", "0", "0", "+0.0", "0.0 to 0.0", "1"]]
+    assert found.classes() == [["walk", "3", "50.0 %", "75.0 %", "+25.0"]]
+    assert found.class_columns() == ["class", "videos", "a/run", "b/run", "b/run − a/run, points"]
+    # Wilson's intervals of 6 and 9 of 12
+    assert found.figures()[0] == ["Top-1 accuracy, videos", "50.0 % (25.4 to 74.6 %)", "75.0 % (46.8 to 91.1 %)"]
+    # twelve videos, of which both get the same ones right: 100 z² / (12 + z²) = 24.2
+    assert found.pairs() == [["a/run, b/run", "12", "0", "0", "0.0", "−24.2 to +24.2", "1"]]
+
+
+def test_every_difference_is_that_run_minus_the_first(folders):
+    forwards, backwards = Comparison(folders), Comparison(folders[::-1])
+    assert backwards.classes() == [["walk", "3", "75.0 %", "50.0 %", "−25.0"]]
+    several = Comparison([*folders, folders[0]])
+    assert several.classes() == [["walk", "3", "50.0 %", "75.0 %", "50.0 %", "+25.0", "0.0"]]
+    assert several.class_columns()[-2:] == ["b/run (2) − a/run (1), points", "a/run (3) − a/run (1), points"]
+    assert forwards.as_text().splitlines()[-1].split() == ["walk", "3", "50.0", "%", "75.0", "%", "+25.0"]
 
 
 def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):
@@ -48,7 +61,7 @@ def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):
     assert "metric                  a/run" in printed
     assert "SOLVER.BASE_LR  0.1" in printed
     page = Page(tmp_path / "compared.html")
-    assert [tag for tag, _ in page.tags].count("svg") == 4
+    assert [tag for tag, _ in page.tags].count("figure") == 4
     assert "McNemar" in page.text
     with pytest.raises(SystemExit, match=r"^error: expected two runs or more, got 1"):
         compare([str(folders[0])])

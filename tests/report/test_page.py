@@ -1,6 +1,7 @@
 """The page of a run: complete with any subset of files, safe with hostile names, and correct in a real browser."""
 
 import json
+import math
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,7 +13,9 @@ from videofib.commands.report import main as report
 from videofib.config import load_config
 from videofib.metrics.scores import Scores, write_scores
 from videofib.prep.encode import write_video
+from videofib.report.figures import cost_rows
 from videofib.report.page import write_report
+from videofib.report.read import read_run
 from videofib.tracking.environment import write_record
 
 HOSTILE = '</script><script>alert(1)</script>"><img src=x onerror=alert(1)>\n\u202e'
@@ -74,6 +77,7 @@ def folder(videos, tmp_path_factory):
         "num_videos": 12,
         "num_views": 6,
         "per_class_acc": dict(zip(CLASSES, [0.0, 50.0, None, 33.3], strict=True)),
+        "per_class_videos": dict(zip(CLASSES, [4, 4, 0, 3], strict=True)),
         "accuracy_by_views": [[1, 16.7, 91.7], [3, 25.0, 91.7], [6, 25.0, 91.7]],
         "skipped": [{"video": name, "reason": reason} for name, reason in failures.items()],
         "checkpoint": HOSTILE,
@@ -118,7 +122,8 @@ def test_a_complete_run_has_every_section(folder):
     assert found == ["learning", "accuracy", "mistakes", "classes", "unreadable", "cost", "config", "environment"]
     text = Page(folder / "report.html").text
     for words in (
-        "8.3 to 50.0 %",
+        "8.9 to 53.2 %",  # Wilson's interval of 3 of 12, not the results' own [8.3, 50.0] of an earlier version
+        "0.0 to 49.0 %",  # the interval of a class, of whose 4 videos none is right
         "3 min 15 s",
         "215.9 k",
         "61.97 M",
@@ -139,6 +144,29 @@ def test_only_trained_only_tested_and_no_validation(folder, tmp_path):
     (tmp_path / "test_scores.parquet").write_bytes(b"damaged")
     file = write_report(tmp_path)
     assert "Could not be read" in Page(file).text
+
+
+def test_a_rate_is_a_total_over_a_total(tmp_path):
+    # 12 clips in 6 s, of which 3 s were waiting, then 12 in 0.5 s without: the means of the rates are 13 and 25 %
+    epochs = [{"seconds": 6.0, "clips_per_second": 2.0, "data_wait": 0.5}]
+    epochs += [{"seconds": 0.5, "clips_per_second": 24.0, "data_wait": 0.0}]
+    epochs += [{"seconds": 9.0, "clips_per_second": None, "data_wait": None}]  # not known of this one
+    lines = [{"_type": "train_epoch", "epoch": n, "epochs": 3, **line} for n, line in enumerate(epochs, 1)]
+    (tmp_path / "stats.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = dict(cost_rows(read_run(tmp_path), None))
+    assert rows["Training speed"] == "3.692 clips per second, over all processes"  # 24 / 6.5
+    assert rows["Time spent waiting for data"] == "46.2 %"  # 3 / 6.5
+    assert rows["Training time"] == "16 s"
+
+
+def test_figures_that_are_not_numbers_are_dashes(tmp_path):
+    results = {"top1_acc": math.nan, "num_videos": 4, "per_class_acc": {"a": math.nan, "b": 75.0, "c": None}}
+    results["per_class_videos"] = {"a": 0, "b": 4, "c": 0}
+    (tmp_path / "test_results.json").write_text(json.dumps(results))
+    text = Page(write_report(tmp_path)).text
+    assert "Without test videos: a, c." in text
+    assert "nan" not in text.split("Test videos")[1]
+    assert "30.1 to 95.4 %" in text  # Wilson's interval of 3 of 4
 
 
 def test_videos_with_several_classes(videos, tmp_path):

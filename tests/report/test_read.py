@@ -75,3 +75,13 @@ def test_settings_that_differ_from_the_defaults(tmp_path):
     (tmp_path / "test_results.json").write_text("{}")
     (tmp_path / "config.yaml").write_text(load_config(None, ["SOLVER.BASE_LR", "0.1"]).dump())
     assert changed_settings(read_run(tmp_path).config) == {"SOLVER.BASE_LR": (0.005, 0.1)}
+
+
+@pytest.mark.parametrize(("tested", "views"), [("2024-05-02T09:00:00+00:00", 4), ("2024-04-30T09:00:00+00:00", 10)])
+def test_settings_of_testing_are_those_of_the_last_test(tmp_path, tested, views):
+    (tmp_path / "test_results.json").write_text("{}")
+    (tmp_path / "config.yaml").write_text("TEST: {NUM_ENSEMBLE_VIEWS: 10}\nSOLVER: {BASE_LR: 0.1}\n")
+    (tmp_path / "environment.json").write_text('{"started": "2024-05-01T12:30:00+00:00"}')
+    (tmp_path / "test_config.yaml").write_text("TEST: {NUM_ENSEMBLE_VIEWS: 4}\nSOLVER: {BASE_LR: 0.2}\n")
+    (tmp_path / "test_environment.json").write_text(json.dumps({"started": tested}))
+    assert read_run(tmp_path).config == {"TEST.NUM_ENSEMBLE_VIEWS": views, "SOLVER.BASE_LR": 0.1}

@@ -59,3 +59,13 @@ def test_a_checkpoint_describes_classes_and_input_and_no_worker_outlives_its_use
         "mean": [0.45, 0.45, 0.45],
         "std": [0.225, 0.225, 0.225],
     }
+
+
+def test_the_log_gives_the_size_of_a_small_model_in_thousands(trained):
+    state = load_checkpoint(newest(trained))["model_state"]
+    count = sum(value.numel() for value in state.values())
+    assert 10_000 < count < 100_000
+    assert (
+        f"TimeSformer with {count / 1000:.4g} k parameters, of which {count / 1000:.4g} k are trained"
+        in (trained / "log.txt").read_text()
+    )

@@ -38,3 +38,10 @@ def test_cpu_time_is_that_of_all_processes_but_the_ones_that_only_keep_cores_bus
             pass
         both, one = benchmark_loader.cpu_seconds(set()) - both, benchmark_loader.cpu_seconds(others) - one
     assert one < both
+
+
+def test_speed_is_clips_over_time_and_shares_are_of_all_turns():
+    turns = [benchmark_loader.Turn(1.0, 2.0, 1.5, 0.5), benchmark_loader.Turn(3.0, 4.0, 1.5, 0.5)]
+    found = benchmark_loader.figures(turns, clips=12, workers=2)
+    # not (12 + 4) / 2 clips a second, and not 1 / 2 of the time
+    assert found == {"clips_per_second": 6.0, "cpu_ms_per_clip": 250.0, "decoding": 3 / 8, "transforms": 1 / 8}

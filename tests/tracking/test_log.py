@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -35,6 +37,21 @@ def test_messages_go_to_the_log_but_not_to_the_figures(tmp_path, capsys):
     assert "INFO resuming" in log
     assert "ERROR no such file" in log
     assert (tmp_path / "stats.jsonl").read_text() == ""
+
+
+def test_times_are_utc_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        setup_logging(tmp_path)
+        logging.getLogger("videofib").info("now")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    written, zone = (tmp_path / "log.txt").read_text().split(" INFO")[0].rsplit(" ", 1)
+    moment = datetime.fromisoformat(written).replace(tzinfo=timezone.utc)
+    assert abs(datetime.now(timezone.utc) - moment) < timedelta(minutes=1)
+    assert zone == "UTC"
 
 
 def test_setting_up_twice_logs_once(tmp_path, capsys):

@@ -2,9 +2,9 @@
 
 videofib ensemble runs/a/test_scores.parquet runs/b/test_scores.parquet --weights 1 2 --out runs/a+b
 
-Prints the figures of each run and of the weighted mean of their scores, on the same videos. --out writes them as
-test_results.json (those of the runs under "members"), and the mean scores as test_scores.parquet. For a video that some
-runs could not read, the mean is over the others.
+Prints the figures of each run and of the weighted mean of their scores, on the same videos, in percent, with the 95 %
+interval of the top-1 accuracy. --out writes them as test_results.json (those of the runs under "members"), and the mean
+scores as test_scores.parquet. For a video that some runs could not read, the mean is over the others.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from videofib.files import describe
 from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
+from videofib.report.numbers import fixed
 
 _FIGURES = ("top1_acc", "top5_acc", "mean_class_acc", "mAP")
 
 
 def line(name: str, figures: dict) -> str:
     """The figures of a run as a line to print."""
-    parts = [f"{key} {figures[key]:.2f}" for key in _FIGURES if figures.get(key) is not None]
+    parts = [f"{key} {fixed(figures[key], 2)}" for key in _FIGURES if figures.get(key) is not None]
     if interval := figures.get("top1_acc_interval"):
-        parts[0] += f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+        parts[0] += f" [{fixed(interval[0], 2)}, {fixed(interval[1], 2)}]"
     return f"{name}: {', '.join(parts) or 'no video is counted'} ({figures['num_videos']} videos)"
 
 

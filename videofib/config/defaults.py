@@ -73,6 +73,11 @@ _C.TEST.ENABLE = switch(True, about="whether videofib run tests")
 _C.TEST.BATCH_SIZE = integer(8, above=0, unit="views", about="views in a forward pass, over all processes")
 _C.TEST.NUM_ENSEMBLE_VIEWS = integer(10, above=0, unit="clips", about="temporal clips of each video")
 _C.TEST.NUM_SPATIAL_CROPS = one_of(1, 3, default=3, about="crops of each clip: the centre; or left, centre and right")
+_C.TEST.VIEW_STARTS = one_of(
+    *("spread", "published"),
+    about="where temporal clips start: from the first frame to the last, one in the middle; or as in the code of "
+    "TimeSformer and PySlowFast, one at frame 0. Validation takes the middle clip in any case",
+)
 _C.TEST.CHECKPOINT_FILE_PATH = text(
     off="the newest in OUTPUT_DIR",
     about="weights to test, of any kind as in TRAIN; best: the best checkpoint in OUTPUT_DIR",

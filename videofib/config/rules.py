@@ -132,6 +132,12 @@ RULES = (
         lambda c: c.MULTIGRID.LONG_CYCLE and c.DISTILL.CONFIG != "",
         "the teacher of DISTILL takes clips of one size; set MULTIGRID.LONG_CYCLE False",
     ),
+    # views
+    Rule(
+        lambda c: c.DATA.SAMPLING == "uniform" and c.TEST.VIEW_STARTS == "published" and c.TEST.NUM_ENSEMBLE_VIEWS > 1,
+        "TEST.VIEW_STARTS published takes the same frames of a video in each of TEST.NUM_ENSEMBLE_VIEWS "
+        "{c.TEST.NUM_ENSEMBLE_VIEWS} clips where DATA.SAMPLING is uniform; set TEST.NUM_ENSEMBLE_VIEWS 1",
+    ),
     # optimizer
     Rule(
         lambda c: c.SOLVER.OPTIMIZING_METHOD == "sgd" and c.SOLVER.NESTEROV and not c.SOLVER.MOMENTUM,

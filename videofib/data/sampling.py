@@ -1,6 +1,7 @@
 """Which frames and which pixels: pure index arithmetic, no decoding and no tensors.
 
-Clips follow PySlowFast and TimeSformer. A video of L frames, a clip spanning c of them, T frames taken::
+Clips are as long as those of PySlowFast and TimeSformer, and drawn alike in training; in testing they start elsewhere
+(``VIEW_STARTS``). A video of L frames, a clip spanning c of them, T frames taken::
 
     frame    0 1 2 3 4 5 6 7 8 9 . . . . . . . . . L-1
              |<--- delta = L - c --->|
@@ -8,9 +9,14 @@ Clips follow PySlowFast and TimeSformer. A video of L frames, a clip spanning c 
     clip             s|<-------- c -------->|
     taken             *     *      *        *        T evenly spaced, from s to s + c - 1, rounded down
 
-    views    0|<-------- c -------->|                start 0
+    spread   0|<-------- c -------->|                start 0
              1          |<-------- c -------->|      start delta / 2 (the only start where there is one view)
              2                      |<-------- c -------->|  start delta: ends at frame L-1
+
+    published, as in their code: no view reaches the end
+             0|<-------- c -------->|                start 0 (the only start where there is one view)
+             1       |<-------- c -------->|         start delta / 3
+             2              |<-------- c -------->|  start delta * 2 / 3
 
 Segments follow TSN (arXiv 1608.00859): the full video, whatever its length and frame rate, cut into T equal parts::
 
@@ -20,6 +26,9 @@ Segments follow TSN (arXiv 1608.00859): the full video, whatever its length and 
     one view      *         *         *         *        the middle of each
     view 0      *         *         *         *          of two: the middle of each segment's first half,
     view 1           *         *         *         *     and of its second
+
+``published`` takes TimeSformer's frames of Something-Something instead: every view has the same ones, the middles of T
+segments from frame 0 to L-1 whose ends are rounded.
 """
 
 from __future__ import annotations
@@ -28,6 +37,10 @@ import math
 import random
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
+
+# Where temporal views lie: over the full video, or as the code of TimeSformer and PySlowFast has them.
+VIEW_STARTS = ("spread", "published")
 
 # Sums such as 44.256 + 255.744 - 1 come out slightly below their integer; rounding down must not lose a frame to that.
 _ROUNDING = 1e-6
@@ -45,10 +58,16 @@ def train_start(video_length: int, clip_length: float, rng: random.Random) -> fl
     return rng.uniform(0, max(video_length - clip_length, 0))
 
 
-def view_start(video_length: int, clip_length: float, view: int, num_views: int) -> float:
-    """The first frame of temporal view ``view``: spread over the video; the middle where there is one view."""
-    _check_view(view, num_views)
+def view_start(video_length: int, clip_length: float, view: int, num_views: int, starts: str = "spread") -> float:
+    """The first frame of temporal view ``view``, by one of ``VIEW_STARTS``.
+
+    ``spread``: from the first frame to the last; the middle where there is one view. ``published``: ``delta * view /
+    num_views``, as in ``get_start_end_idx`` of TimeSformer and PySlowFast; frame 0 where there is one view.
+    """
+    _check_view(view, num_views, starts)
     delta = max(video_length - clip_length, 0)
+    if starts == "published":
+        return delta * view / num_views
     return delta / 2 if num_views == 1 else delta * view / (num_views - 1)
 
 
@@ -68,12 +87,29 @@ def train_segment_indices(num_frames: int, video_length: int, rng: random.Random
     return [min(int((i + rng.random()) * width), video_length - 1) for i in range(num_frames)]
 
 
-def view_segment_indices(num_frames: int, video_length: int, view: int, num_views: int) -> list[int]:
-    """T=num_frames indices of temporal view ``view``: the middle of part ``view`` of ``num_views`` of each segment."""
-    _check_view(view, num_views)
+def view_segment_indices(
+    num_frames: int, video_length: int, view: int, num_views: int, starts: str = "spread"
+) -> list[int]:
+    """T=num_frames indices of temporal view ``view``, by one of ``VIEW_STARTS``.
+
+    ``spread``: the middle of part ``view`` of ``num_views`` of each segment. ``published``: as TimeSformer tests on
+    Something-Something, the middle of each of T segments of L - 1 frames, whose ends are rounded (half to even); the
+    same in every view.
+    """
+    _check_view(view, num_views, starts)
+    if starts == "published":
+        _check_length(video_length)
+        ends = [round((video_length - 1) / num_frames * i) for i in range(num_frames + 1)]
+        return [(start + end) // 2 for start, end in pairwise(ends)]
     width = _segment_width(num_frames, video_length)
     middle = (2 * view + 1) / (2 * num_views)  # of the view's part, as a fraction of the segment
     return [int((i + middle) * width + _ROUNDING) for i in range(num_frames)]
+
+
+def check_view_starts(starts: str) -> None:
+    """Raise ValueError where ``starts`` is none of ``VIEW_STARTS``."""
+    if starts not in VIEW_STARTS:
+        raise ValueError(f"unknown view starts {starts!r}; they must be one of {', '.join(VIEW_STARTS)}")
 
 
 def is_uneven(times: Sequence[float]) -> bool:
@@ -199,6 +235,7 @@ def _check_length(video_length: int) -> None:
         raise ValueError(f"a video needs at least one frame, got {video_length=}")
 
 
-def _check_view(view: int, num_views: int) -> None:
+def _check_view(view: int, num_views: int, starts: str) -> None:
+    check_view_starts(starts)
     if not 0 <= view < num_views:
         raise ValueError(f"view must be in 0..{num_views - 1}, got {view}")

@@ -80,13 +80,13 @@ def any_process(flag: bool) -> bool:
     return bool(found)
 
 
-def mean(values: list[float]) -> list[float]:
-    """The mean over processes of each number."""
+def total(values: list[float]) -> list[float]:
+    """The sum over processes of each number."""
     if not dist.is_initialized():
         return values
-    total = torch.tensor(values, dtype=torch.float64, device=device())
-    dist.all_reduce(total)
-    return (total / world_size()).tolist()
+    sums = torch.tensor(values, dtype=torch.float64, device=device())
+    dist.all_reduce(sums)
+    return sums.tolist()
 
 
 def replicate(model: nn.Module) -> nn.Module:

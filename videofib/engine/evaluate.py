@@ -34,6 +34,7 @@ class Scoring:
     Attributes:
         task: what labels mean, and what is counted.
         num_crops: spatial crops of a clip; a video's views are all crops of its first clip, then of the next.
+        view_starts: where the clips of the views start (``data.sampling``), for the record.
         ensemble: ``sum`` or ``max`` over a video's views.
         ensemble_logits: reduce raw logits instead of scores.
         unreadable: a video that cannot be read counts as ``wrong``, or is left out (``exclude``).
@@ -43,6 +44,7 @@ class Scoring:
 
     task: Task = SINGLE_LABEL
     num_crops: int = 1
+    view_starts: str = "spread"
     ensemble: str = "sum"
     ensemble_logits: bool = False
     unreadable: str = "wrong"
@@ -191,6 +193,7 @@ def assemble(parts: Sequence[tuple[Columns | None, dict[str, str]]], records: Se
         failures=failures,
         num_views=int(videos["num_views"][0]),
         num_crops=scoring.num_crops,
+        view_starts=scoring.view_starts,
         kind="logit" if scoring.ensemble_logits else scoring.task.kind,
         ensemble=scoring.ensemble,
         class_names=scoring.class_names,

@@ -32,10 +32,13 @@ _COUNTS = (
 )
 _FAILURE = ("failed_at", "failed_loss")  # batches done when too many steps in a row had been skipped; 0: not yet
 _ON_HOST = ("judged", "failures")
+_SPEED = ("clips", "waited")  # checkpoints of earlier versions lack them: then the epoch's speed is not known
 
 
 class Meter:
-    """Sums over an epoch and since the last line of figures; means are taken over all processes.
+    """Sums over an epoch and since the last line of figures.
+
+    A figure is a total over a total, each over all processes: their losses by their batches, clips by seconds.
 
     Args:
         steps, epochs: batches of an epoch, epochs of the run.
@@ -65,8 +68,8 @@ class Meter:
         self.failures: list[tuple[str, str]] = []
         self.reported: set[str] = before.reported if before else set()  # unreadable videos that the log has named
         self.seconds = 0.0  # spent on the epoch before this process resumed it
-        self.clips = 0  # in this process
-        self.waited = 0.0  # seconds, for batches
+        self.clips = 0  # of the epoch, in this process and in that which it resumes
+        self.waited = 0.0  # seconds, for batches; likewise
         self.lr = 0.0  # of the last step
         if before:
             self._sums["skipped_in_row"].copy_(before._sums["skipped_in_row"])
@@ -129,7 +132,7 @@ class Meter:
         return {
             **{name: sums[name] for name in _LOSSES},
             **{name: int(sums[name]) for name in _COUNTS},
-            **{name: getattr(self, name) for name in _ON_HOST},
+            **{name: getattr(self, name) for name in (*_ON_HOST, *_SPEED)},
             "seconds": self.seconds + self._elapsed(),
         }
 
@@ -139,19 +142,13 @@ class Meter:
             self._sums[name].fill_(state[name])
         for name in (*_ON_HOST, "seconds"):
             setattr(self, name, state[name])
-
-    def clips_per_second(self) -> float:
-        """Over all processes, since this one began."""
-        return self.clips * data_size(self.mesh) / self._elapsed()
-
-    def data_wait(self) -> float:
-        """The fraction of this process's time spent on waiting for data: near 0 where the loader keeps up."""
-        return self.waited / self._elapsed()
+        for name in _SPEED:
+            setattr(self, name, state.get(name, math.nan))
 
     def recent_figures(self) -> dict:
         """A line of figures of the batches since the last one. Waits for the device, and for all processes."""
         sums = self._read()
-        (loss,) = processes.mean([_ratio(sums["recent_loss"], sums["recent_batches"])])
+        totals = self._totals(sums)
         self._sums["recent_loss"].zero_()
         self._sums["recent_batches"].zero_()
         left = (self.epochs - self.epoch) * self.steps - self.step
@@ -162,23 +159,24 @@ class Meter:
             "step": self.step,
             "steps": self.steps,
             "lr": self.lr,
-            "loss": loss,
+            "loss": _ratio(totals["recent_loss"], totals["recent_batches"]),
             "grad_norm": sums["grad_norm"],
-            "data_wait": self.data_wait(),
+            "data_wait": totals["waited"] / totals["seconds"],
             "memory_gib": peak_memory_gib(),
-            "clips_per_second": self.clips_per_second(),
+            "clips_per_second": self._clips_per_second(totals),
             "eta": str(timedelta(seconds=round(seconds))),
         }
 
     def epoch_figures(self) -> dict:
         """The line of figures of the epoch; the log names videos that were replaced, each once a run."""
         sums = self._read()
-        (loss,) = processes.mean([_ratio(sums["loss"], sums["batches"])])
+        totals = self._totals(sums)
+        loss = _ratio(totals["loss"], totals["batches"])
         stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": self.lr, "loss": loss}
-        if sums["taught"]:
-            (stats["teacher_loss"],) = processes.mean([_ratio(sums["teacher_loss"], sums["taught"])])
-        if self.judged:
-            (stats["clip_top1_acc"],) = processes.mean([100.0 * sums["correct"] / self.judged])
+        if totals["taught"]:
+            stats["teacher_loss"] = _ratio(totals["teacher_loss"], totals["taught"])
+        if totals["judged"]:
+            stats["clip_top1_acc"] = 100.0 * totals["correct"] / totals["judged"]
         gathered = one_per_data_rank(processes.all_gather(self.failures), self.mesh)
         replaced = [failure for failures in gathered for failure in failures]
         new = {name: reason for name, reason in replaced if name not in self.reported}
@@ -190,11 +188,21 @@ class Meter:
             **stats,
             "replaced_videos": len(replaced),
             "skipped_steps": int(sums["skipped"]),
-            "data_wait": self.data_wait(),
+            "data_wait": totals["waited"] / totals["seconds"],
             "memory_gib": peak_memory_gib(),
-            "clips_per_second": self.clips_per_second(),
-            "seconds": self.seconds + self._elapsed(),
+            "clips_per_second": self._clips_per_second(totals),
+            "seconds": totals["seconds"] / processes.world_size(),
         }
+
+    def _totals(self, sums: dict[str, float]) -> dict[str, float]:
+        """The sums, and what is counted on the host, over all processes. All call it, and wait for each other."""
+        own = {**sums, "seconds": self.seconds + self._elapsed()}
+        own |= {name: float(getattr(self, name)) for name in ("judged", *_SPEED)}
+        return dict(zip(own, processes.total(list(own.values())), strict=True))
+
+    def _clips_per_second(self, totals: dict[str, float]) -> float:
+        """All clips of the epoch so far, over the time that it took; processes work at the same time."""
+        return totals["clips"] / totals["seconds"] * data_size(self.mesh)
 
     def _add_finite(self, value: Tensor, *sums: tuple[str, str]) -> None:
         """Add a scalar to pairs (total, count), where it is finite."""

@@ -33,8 +33,8 @@ def view_subsets(num_views: int, num_crops: int) -> list[list[int]]:
         T = 5, S = 1       1 clip   . . x . .       3 clips  x . x . x
                            2 clips  . x . x .       5 clips  x x x x x
 
-    These are views of *this* test. A test of only t clips would take other ones: its clips, too, reach from the first
-    frame to the last (and a single clip is the middle one).
+    These are views of *this* test. A test of only t clips would take other ones: where clips are spread, its clips,
+    too, reach from the first frame to the last (and a single clip is the middle one).
 
     Raises:
         ValueError: the number of views is not a multiple of the crops.
@@ -81,21 +81,6 @@ def percent(correct: Tensor) -> float | None:
 def per_class_accuracy(correct: Tensor, labels: Tensor, num_classes: int) -> list[float | None]:
     """Accuracy in percent of each class; None for a class without videos. correct and labels are (B,)."""
     return [percent(correct[labels == label]) for label in range(num_classes)]
-
-
-def bootstrap_interval(correct: Tensor, *, confidence: float = 0.95, draws: int = 10_000) -> list[float] | None:
-    """The interval [low, high] in percent that holds ``percent`` of ``confidence`` of all resampled test sets.
-
-    The percentile bootstrap (Efron 1979) over videos, with a fixed seed of its own. correct: bool (B,). Resampling n
-    videos with replacement, of which a fraction p is right, gives Binomial(n, p) right ones, so that is drawn.
-    """
-    if not correct.numel():
-        return None
-    count, generator = len(correct), torch.Generator().manual_seed(0)
-    fraction = correct.double().mean().expand(draws)
-    found = torch.binomial(torch.full_like(fraction, count), fraction, generator=generator)
-    tail = (1 - confidence) / 2
-    return (100.0 / count * found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64))).tolist()
 
 
 def expected_calibration_error(scores: Tensor, correct: Tensor, bins: int = 15) -> float | None:

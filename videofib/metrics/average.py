@@ -26,7 +26,7 @@ def average(runs: Sequence[Scores], weights: Sequence[float]) -> Scores:
     values = torch.stack([run.scores.nan_to_num() for run in aligned], dim=1).double()  # (N, M, K)
     views = readable * torch.tensor([run.num_views for run in aligned])
     right = torch.stack([run.view_correct.masked_fill(~readable[:, i], 0) for i, run in enumerate(aligned)], 1)
-    crops = {run.num_crops for run in aligned}
+    crops, starts = ({getattr(run, name) for run in aligned} for name in ("num_crops", "view_starts"))
     return replace(
         first,
         scores=(share[:, :, None] * values).sum(dim=1).float(),
@@ -34,6 +34,7 @@ def average(runs: Sequence[Scores], weights: Sequence[float]) -> Scores:
         failures={name: why for name, why in first.failures.items() if all(name in run.failures for run in aligned)},
         num_views=sum(run.num_views for run in aligned),
         num_crops=crops.pop() if len(crops) == 1 else 1,
+        view_starts=starts.pop() if len(starts) == 1 else "mixed",
     )
 
 

@@ -10,12 +10,13 @@ One row a video, in the split's order::
     failure       string          why it could not be read, else null
 
 The file's metadata has, under ``videofib``, JSON with num_views, num_temporal_views, num_spatial_crops, num_classes,
-class_names (or null), scores (softmax | logit | sigmoid), ensemble (sum | max) and version. Names that are not UTF-8
-are written as by ``videofib.files.to_utf8``. N videos, K classes.
+class_names (or null), scores (softmax | logit | sigmoid), ensemble (sum | max), view_starts (spread | published |
+mixed) and version. Names that are not UTF-8 are written as by ``videofib.files.to_utf8``. N videos, K classes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Scores:
         kind: what the scores are: ``softmax``, ``logit`` or ``sigmoid``.
         ensemble: how views became a video's score: ``sum`` or ``max``.
         class_names: K names, or None.
+        view_starts: where temporal views start: ``spread`` or ``published`` (see ``data.sampling``); ``mixed`` in a
+            mean of runs of both.
         hits: whether the true class is the best, and among the best five, by each of the P view subsets of
             ``accuracy.view_subsets``: bool (N, P, 2); None where that was not counted. Files do not hold these.
     """
@@ -69,12 +72,23 @@ class Scores:
     kind: str = "softmax"
     ensemble: str = "sum"
     class_names: Sequence[str] | None = None
+    view_starts: str = "spread"
     hits: Tensor | None = None
 
     @property
     def multi_label(self) -> bool:
         """Whether a video may have several classes."""
         return self.labels.ndim == 2
+
+    def videos_sha256(self) -> str:
+        """A digest of the names of the videos and their classes, in whichever order these are listed."""
+        classes = (
+            [row.nonzero().flatten().tolist() for row in self.labels] if self.multi_label else self.labels.tolist()
+        )
+        digest = hashlib.sha256()
+        for line in sorted(f"{name!r} {label}\n" for name, label in zip(self.ids, classes, strict=True)):
+            digest.update(line.encode())  # repr leaves no lone surrogates
+        return digest.hexdigest()
 
 
 def write_scores(file: str | Path, scores: Scores) -> None:
@@ -100,6 +114,7 @@ def write_scores(file: str | Path, scores: Scores) -> None:
         "class_names": None if scores.class_names is None else list(scores.class_names),
         "scores": scores.kind,
         "ensemble": scores.ensemble,
+        "view_starts": scores.view_starts,
         "version": videofib.__version__,
     }
     _write_table(file, columns, about)
@@ -222,6 +237,7 @@ def _scores(table, about: Mapping) -> Scores:
         kind=about["scores"],
         ensemble=about["ensemble"],
         class_names=about["class_names"],
+        view_starts=str(about.get("view_starts", "spread")),  # files of earlier versions lack it
     )
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from videofib.metrics.accuracy import (
     average_precisions,
-    bootstrap_interval,
     confusion_matrix,
     expected_calibration_error,
     most_confused,
@@ -22,6 +22,7 @@ from videofib.metrics.accuracy import (
     topk_correct,
     view_subsets,
 )
+from videofib.metrics.intervals import wilson_interval
 from videofib.metrics.scores import Scores
 
 
@@ -66,7 +67,8 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
 
     Returns:
         ``top1_acc`` and ``top5_acc``: percent of videos (of fewer than five classes, all count as the best five);
-        ``top1_acc_interval``: 95 % bootstrap interval of the former; ``clip_top1_acc``: percent of single views;
+        ``top1_acc_interval``, ``top5_acc_interval``: their 95 % intervals (Wilson's); ``clip_top1_acc``: percent of
+        single views;
         ``mean_class_acc``: mean of the accuracies of classes; ``calibration_error``: expected calibration error in
         percent, None where scores are not probabilities; ``num_videos`` counted, ``num_views`` of each;
         ``per_class_acc``: percent by class, None for a class without videos; ``skipped``: [{video, reason}] of
@@ -74,7 +76,8 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
 
         With ``details`` also ``accuracy_by_views``: [number of views, top-1, top-5] for growing subsets of a video's
         views (see ``view_subsets``), the last of all views; ``most_confused``: [true class, predicted class, videos],
-        the 50 most frequent mistakes among readable videos, classes as indices.
+        the 50 most frequent mistakes among readable videos, classes as indices; and what was tested (see
+        ``_tested``): ``num_crops``, ``view_starts``, ``videos_sha256`` and ``per_class_videos``, how many are counted.
     """
     readable, counted = _readable(scores, unreadable)
     labels, num_classes = scores.labels[counted], scores.scores.shape[1]
@@ -84,8 +87,9 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
     right = topk_correct(scores.scores, scores.labels, 1)[readable]
     figures = {
         "top1_acc": percent(top1),
-        "top1_acc_interval": bootstrap_interval(top1),
+        "top1_acc_interval": wilson_interval(int(top1.sum()), len(top1)),
         "top5_acc": percent(top5),
+        "top5_acc_interval": wilson_interval(int(top5.sum()), len(top5)),
         "mean_class_acc": sum(known) / len(known) if known else None,
         "calibration_error": expected_calibration_error(scores.scores[readable], right),
         "clip_top1_acc": percent(scores.view_correct.masked_fill(~readable, 0)[counted]),
@@ -97,6 +101,7 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
     if details and scores.hits is not None:
         figures["accuracy_by_views"] = _by_views(scores, readable, counted)
     if details:
+        figures |= _tested(scores, labels.bincount(minlength=num_classes))
         predicted = scores.scores[readable].argmax(dim=1)
         figures["most_confused"] = most_confused(confusion_matrix(predicted, scores.labels[readable], num_classes))
     return figures
@@ -115,19 +120,33 @@ def _precisions(scores: Scores, *, unreadable: str, details: bool = False) -> di
         ``mAP``: mean over classes of the average precision over videos, in percent; ``per_class_ap``: that of each
         class, None for a class without videos, which the mean leaves out; ``num_classes_counted`` in the mean;
         ``num_videos``, ``num_views`` and ``skipped`` as in ``_accuracies``. An unreadable video that counts as wrong
-        ranks below all others in all its classes. ``details`` adds nothing.
+        ranks below all others in all its classes. ``details`` adds what was tested, as there.
     """
     readable, counted = _readable(scores, unreadable)
     ranked = scores.scores.masked_fill(~readable[:, None], -torch.inf)[counted]
-    by_class = average_precisions(ranked, scores.labels[counted] > 0)
+    positive = scores.labels[counted] > 0
+    by_class = average_precisions(ranked, positive)
     known = [value for value in by_class if value is not None]
-    return {
+    figures = {
         "mAP": sum(known) / len(known) if known else None,
         "num_classes_counted": len(known),
         "num_videos": int(counted.sum()),
         "num_views": scores.num_views,
         "per_class_ap": _by_name(by_class, scores.class_names),
         "skipped": _skipped(scores),
+    }
+    if details:
+        figures |= _tested(scores, positive.sum(dim=0))
+    return figures
+
+
+def _tested(scores: Scores, by_class: Tensor) -> dict:
+    """What was tested, and how: two results with other values here are of other tests."""
+    return {
+        "num_crops": scores.num_crops,
+        "view_starts": scores.view_starts,
+        "videos_sha256": scores.videos_sha256(),
+        "per_class_videos": _by_name(by_class.tolist(), scores.class_names),
     }
 
 
@@ -137,7 +156,7 @@ def _readable(scores: Scores, unreadable: str) -> tuple[Tensor, Tensor]:
     return readable, readable if unreadable == "exclude" else torch.ones_like(readable)
 
 
-def _by_name(by_class: list[float | None], class_names: Sequence[str] | None) -> dict[str, float | None]:
+def _by_name(by_class: Sequence, class_names: Sequence[str] | None) -> dict[str, Any]:
     names = class_names or [str(label) for label in range(len(by_class))]
     if len(names) != len(by_class):
         raise EvaluationError(f"got {len(names)} class names for a model of {len(by_class)} classes")

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from videofib.metrics.accuracy import bootstrap_interval, confusion_matrix, topk_correct
+from videofib.metrics.accuracy import confusion_matrix
+from videofib.metrics.intervals import paired_interval
 from videofib.report.scored_videos import ScoredVideos
-
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -30,16 +29,6 @@ def correct(videos: ScoredVideos) -> np.ndarray:
     own = np.where(videos.truth, videos.scores, -np.inf).max(axis=1)
     others = np.where(videos.truth, -np.inf, videos.scores).max(axis=1)
     return videos.readable & (own > others)  # a tie is wrong, as in the figures
-
-
-def intervals(videos: ScoredVideos | None, results: dict) -> dict[str, list[float] | None]:
-    """The 95 % interval of top-5 accuracy, which test results lack; none where videos have several classes."""
-    if videos is None or videos.multi_label:
-        return {}
-    labels = torch.from_numpy(videos.truth.argmax(axis=1))
-    found = topk_correct(torch.from_numpy(videos.scores), labels, 5) & torch.from_numpy(videos.readable)
-    excluded = results.get("num_videos") == int(videos.readable.sum())
-    return {"top5_acc_interval": bootstrap_interval(found[videos.readable] if excluded else found)}
 
 
 def confusion(videos: ScoredVideos) -> torch.Tensor:
@@ -64,7 +53,7 @@ def paired(first: ScoredVideos, second: ScoredVideos) -> dict[str, float | int |
 
     Returns:
         ``videos`` in both, ``first_only`` and ``second_only`` right, ``difference`` of top-1 accuracy (second minus
-        first) and its 95 % bootstrap ``interval``, in percentage points, and ``p_value`` of McNemar's exact test
+        first) and its 95 % ``interval`` (Tango's), in percentage points, and ``p_value`` of McNemar's exact test
         (1947): the probability of counts at least this uneven if both were equally good.
     """
     row_of = {name: row for row, name in enumerate(second.ids)}
@@ -75,15 +64,12 @@ def paired(first: ScoredVideos, second: ScoredVideos) -> dict[str, float | int |
     one, other = correct(first)[of_first], correct(second)[of_second]
     first_only, second_only = int((one & ~other).sum()), int((other & ~one).sum())
     count = len(pairs)
-    fractions = np.array([first_only, second_only, count - first_only - second_only]) / count
-    drawn = np.random.default_rng(0).multinomial(count, fractions, size=_RESAMPLES)  # videos, with replacement
-    differences = 100.0 * (drawn[:, 1] - drawn[:, 0]) / count
     return {
         "videos": count,
         "first_only": first_only,
         "second_only": second_only,
         "difference": 100.0 * (second_only - first_only) / count,
-        "interval": np.percentile(differences, [2.5, 97.5]).tolist(),
+        "interval": paired_interval(first_only, second_only, count),
         "p_value": sign_test(first_only, second_only),
     }
 

@@ -7,13 +7,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from videofib.report.html import amount, number, table, text
+from videofib.report.html import table, text
+from videofib.report.numbers import amount, number
 
 _WIDTH, _HEIGHT = 360, 216  # of the drawing, which is scaled; its text is readable when 340 pixels wide
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 34  # the first one is more where marks are long
 _MOST_POINTS = 400  # of a line; where there are more, neighbours are averaged
 _MOST_ROWS = 100  # of a chart's table
 _TICK_LETTERS = 6  # for which there is room beside the vertical axis
+_LETTER = 6.3  # pixels that one is wide
+_STYLES = 6  # colours, and patterns of dashes
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ def line_chart(
 
     ``lowest`` and ``highest`` are values that the vertical axis covers in any case. Empty where there is no point.
     """
-    thinned = [Series(line.name, _thinned(line.points), line.dots) for line in series]
+    size = math.ceil(max((len(line.points) for line in series), default=0) / _MOST_POINTS)
+    thinned = [Series(line.name, _thinned(line.points, size), line.dots) for line in series]
     thinned = [line for line in thinned if any(value is not None for _, value in line.points)]
     if not thinned:
         return ""
@@ -40,9 +44,10 @@ def line_chart(
     values = [value for line in thinned for _, value in line.points if value is not None]
     axis = _axes(positions, [*values, *_given(lowest), *_given(highest)], percent=y == "%")
     drawn = "".join(_line(line, order, axis) for order, line in enumerate(thinned))
-    legend = "".join(f'<li class="s{order % 6}">{text(line.name)}</li>' for order, line in enumerate(thinned))
+    legend = "".join(_legend(line, order) for order, line in enumerate(thinned))
+    averaged = f'<p class="sub">Each point is the mean of {size} neighbouring ones.</p>' if size > 1 else ""
     data = text(json.dumps({line.name: line.points for line in thinned}))
-    scale = json.dumps([*axis.across, _LEFT, _WIDTH - _RIGHT])
+    scale = json.dumps([*axis.across, axis.left, _WIDTH - _RIGHT])
     return f"""<figure class="chart">
 <figcaption><strong>{text(title)}</strong> <span class="readout" aria-hidden="true"></span>
 {f'<ul class="legend">{legend}</ul>' if len(thinned) > 1 else ""}</figcaption>
@@ -50,7 +55,7 @@ def line_chart(
  data-lines="{data}" data-scale="{scale}">
 {axis.drawn(x, y)}{drawn}<line class="cross" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>
 </svg>
-{_values(title, thinned, x)}
+{averaged}{_values(title, thinned, x)}
 </figure>"""
 
 
@@ -63,28 +68,36 @@ class _Axes:
     across_step: float
     upward_step: float
 
+    @property
+    def left(self) -> float:
+        longest = max(len(mark) for _, mark in _marks(*self.upward, self.upward_step))
+        return max(_LEFT, 8 + _LETTER * longest)
+
     def x(self, value: float) -> float:
         low, high = self.across
-        return _LEFT + (value - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT)
+        return self.left + (value - low) / (high - low) * (_WIDTH - self.left - _RIGHT)
 
     def y(self, value: float) -> float:
         low, high = self.upward
         return _HEIGHT - _BOTTOM - (value - low) / (high - low) * (_HEIGHT - _TOP - _BOTTOM)
 
     def drawn(self, x: str, y: str) -> str:
+        left, floor = self.left, self.upward[0]
         lines = []
-        for value in _ticks(*self.upward, self.upward_step):
-            mark = _tick(value, self.upward_step)
+        for value, mark in _marks(*self.upward, self.upward_step):
             lines.append(
-                f'<path class="grid" d="M{_LEFT} {self.y(value):.1f}H{_WIDTH - _RIGHT}"/>'
-                f'<text class="tick end" x="{_LEFT - 5}" y="{self.y(value) + 3.5:.1f}">{mark}</text>'
+                f'<path class="grid" d="M{left:.1f} {self.y(value):.1f}H{_WIDTH - _RIGHT}"/>'
+                f'<text class="tick end" x="{left - 5:.1f}" y="{self.y(value) + 3.5:.1f}">{mark}</text>'
             )
         for value in _ticks(*self.across, self.across_step):
             lines.append(
                 f'<text class="tick middle" x="{self.x(value):.1f}" y="{_HEIGHT - _BOTTOM + 14}">{number(value)}</text>'
             )
+        if floor == 0:  # a solid line at the bottom reads as zero, so there is none elsewhere
+            lines.append(f'<path class="axis" d="M{left:.1f} {_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}"/>')
+        else:
+            y = f"{y}, axis from {_marks(*self.upward, self.upward_step)[0][1]}"
         lines.append(
-            f'<path class="axis" d="M{_LEFT} {_HEIGHT - _BOTTOM}H{_WIDTH - _RIGHT}"/>'
             f'<text class="tick end" x="{_WIDTH - _RIGHT}" y="{_HEIGHT - 4}">{text(x)}</text>'
             f'<text class="tick" x="2" y="{_HEIGHT - 4}">{text(y)}</text>'
         )
@@ -92,15 +105,37 @@ class _Axes:
 
 
 def _axes(positions: Sequence[float], values: Sequence[float], *, percent: bool) -> _Axes:
-    """Axes for the points; the vertical one ends at marks, so that no line touches the frame."""
-    across = _spanned(min(positions), max(positions))
-    across_step = _step(*across)
+    """Axes for the points, which begin and end at marks: so both ends have a number, and no line touches the frame."""
+    low, high = _spanned(min(positions), max(positions))
+    across_step = _step(low, high)
     if all(float(at).is_integer() for at in positions):
         across_step = max(1.0, across_step)  # epochs and views
+    across = _outward(low, high, across_step)
     low, high = _spanned(min(values), max(values))
     step = _step(low, high)
-    low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    low, high = _outward(low, high, step)
     return _Axes(across, (max(low, 0.0), min(high, 100.0)) if percent else (low, high), across_step, step)
+
+
+def _outward(low: float, high: float, step: float) -> tuple[float, float]:
+    """The range, widened to multiples of ``step``."""
+    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+
+
+def _style(order: int) -> str:
+    """The classes of a line: its colour and its dashes, a pair that no other of the first 36 lines has."""
+    return f"s{order % _STYLES} d{(order + order // _STYLES) % _STYLES}"
+
+
+def _legend(line: Series, order: int) -> str:
+    """The name of a line beside a piece of it, with its dashes and dots."""
+    dot = '<circle cx="16" cy="4" r="2.5"/>' if _has_dots(line) else ""
+    piece = f'<svg class="key line" viewBox="0 0 32 8" aria-hidden="true"><path d="M0 4H32"/>{dot}</svg>'
+    return f'<li class="{_style(order)}">{piece}{text(line.name)}</li>'
+
+
+def _has_dots(line: Series) -> bool:
+    return line.dots or sum(value is not None for _, value in line.points) == 1
 
 
 def _line(line: Series, order: int, axis: _Axes) -> str:
@@ -110,14 +145,14 @@ def _line(line: Series, order: int, axis: _Axes) -> str:
             words.append(f"{'L' if pen_down else 'M'}{axis.x(at):.1f} {axis.y(value):.1f}")
         pen_down = value is not None
     known = [(at, value) for at, value in line.points if value is not None]
-    dots = known if line.dots or len(known) == 1 else ()
+    dots = known if _has_dots(line) else ()
     circles = "".join(f'<circle cx="{axis.x(at):.1f}" cy="{axis.y(value):.1f}" r="2.5"/>' for at, value in dots)
-    return f'<g class="line s{order % 6}"><path d="{"".join(words)}"/>{circles}</g>'
+    return f'<g class="line {_style(order)}"><path d="{"".join(words)}"/>{circles}</g>'
 
 
-def _thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+def _thinned(points: Sequence[tuple[float, float | None]], size: int) -> list[tuple[float, float | None]]:
+    """The mean of each ``size`` neighbouring points, at the middle one of them."""
     points = [(at, value if value is not None and math.isfinite(value) else None) for at, value in points]
-    size = math.ceil(len(points) / _MOST_POINTS)
     if size <= 1:
         return points
     groups = (points[start : start + size] for start in range(0, len(points), size))
@@ -153,13 +188,17 @@ def _ticks(low: float, high: float, step: float) -> list[float]:
     return [multiple * step for multiple in range(first, last + 1)]
 
 
-def _tick(value: float, step: float) -> str:
-    """A mark of the vertical axis, with as many decimals as its step needs; short where it is very large or small."""
-    if value == 0:
-        return "0"
+def _marks(low: float, high: float, step: float) -> list[tuple[float, str]]:
+    """The marks of the vertical axis and how they are written: alike, as short as possible, and no two the same."""
+    values = _ticks(low, high, step)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    written = f"{value:.{decimals}f}".replace("-", "−") if abs(value) < 10_000 else amount(value)
-    return written if len(written) <= _TICK_LETTERS else f"{value:.2g}"
+    written = [f"{value:.{decimals}f}" for value in values]
+    if max(map(len, written)) > _TICK_LETTERS:
+        by_thousands = [amount] if low >= 0 and step >= 1000 else []
+        ways = [*by_thousands, *(f"{{:.{digits}g}}".format for digits in range(2, 18))]
+        written = next(found for way in ways if len(set(found := [way(value) for value in values])) == len(values))
+    marks = ["0" if value == 0 else mark.replace("-", "−") for value, mark in zip(values, written, strict=True)]
+    return list(zip(values, marks, strict=True))
 
 
 def _summary(title: str, series: Sequence[Series], x: str, y: str) -> str:
@@ -177,5 +216,6 @@ def _values(title: str, series: Sequence[Series], x: str) -> str:
     chosen = [*positions[::size], *([positions[-1]] if (len(positions) - 1) % size else [])]
     columns = [dict(line.points) for line in series]
     rows = [[number(at), *(number(column.get(at)) for column in columns)] for at in chosen]
-    content = table(f"{title}: values", [x, *(line.name for line in series)], rows, numeric=True)
+    caption = f"{title}: values" + (f", every {size}th row" if size > 1 else "")
+    content = table(caption, [x, *(line.name for line in series)], rows, numeric=True)
     return f"<details><summary>Values as a table</summary>{content}</details>"

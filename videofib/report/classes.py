@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 from PIL import Image
 
 from videofib.metrics.accuracy import most_confused
+from videofib.metrics.intervals import wilson_interval
 from videofib.report.analysis import confusion
-from videofib.report.html import data_uri, number, percent, table, text
+from videofib.report.html import data_uri, table, text
+from videofib.report.numbers import interval, number, percent
 from videofib.report.scored_videos import ScoredVideos
 
 _LARGEST_TABLE = 40  # classes; where there are more, the matrix is a picture
@@ -29,13 +32,17 @@ def classes_html(results: dict, scored: ScoredVideos | None) -> str:
 def _by_figure(results: dict) -> str:
     precision = "per_class_ap" in results
     figures = results.get("per_class_ap" if precision else "per_class_acc") or {}
-    known = sorted(((name, value) for name, value in figures.items() if value is not None), key=lambda pair: pair[1])
+    unknown = {name for name, value in figures.items() if value is None or not math.isfinite(value)}
+    known = sorted(((name, figures[name]) for name in figures if name not in unknown), key=lambda pair: pair[1])
     if not known:
         return ""
-    unknown = [name for name, value in figures.items() if value is None]
     what = "average precision" if precision else "accuracy"
-    rows = [[text(name), f"{_bar(value)}{percent(value)}"] for name, value in known]
-    header = ["class", what]
+    counts = results.get("per_class_videos") or {}  # which results of earlier versions lack
+    rows = [
+        [text(name), f"{_bar(value)}{percent(value)}", *_certainty(value, counts, name, precision)]
+        for name, value in known
+    ]
+    header = ["class", what, *(_CERTAINTY[: 1 if precision else 2] if counts else ())]
     if len(rows) <= 2 * _EXTREMES:
         content = table(f"Classes by {what}, lowest first", header, rows, raw=True)
     else:
@@ -46,8 +53,20 @@ def _by_figure(results: dict) -> str:
             f'<div class="pair">{worst}{best}</div><details><summary>All {len(rows)} classes</summary>{every}</details>'
         )
     if unknown:
-        content += f"<p>Without test videos: {text(', '.join(unknown))}.</p>"
+        content += f"<p>Without test videos: {text(', '.join(name for name in figures if name in unknown))}.</p>"
     return content
+
+
+_CERTAINTY = ("videos", "95 % interval")
+
+
+def _certainty(value: float, counts: dict[str, int], name: str, precision: bool) -> list[str]:
+    """The cells that say how much a class's figure can be trusted: its videos and, of an accuracy, the interval."""
+    if not counts:
+        return []
+    count = counts.get(name) or 0
+    videos = number(count)
+    return [videos] if precision else [videos, interval(wilson_interval(round(value / 100 * count), count))]
 
 
 def _confusion(scored: ScoredVideos) -> str:

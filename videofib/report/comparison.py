@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videofib.files import replacing
+from videofib.files import printable, replacing
+from videofib.report.alike import unlike_tests
 from videofib.report.analysis import paired
-from videofib.report.figures import FIGURES, amount, curves, duration, train_seconds, views_chart
-from videofib.report.html import document, interval, number, percent, setting, table, text
+from videofib.report.figures import (
+    FIGURES,
+    clips_per_second,
+    curves,
+    duration,
+    interval_of,
+    train_seconds,
+    views_chart,
+)
+from videofib.report.html import document, setting, table, text
+from videofib.report.numbers import amount, interval, number, percent, points
 from videofib.report.read import ReportError, Run, read_run
 from videofib.report.scored_videos import read_scored_videos
 
 _MOST_CLASSES = 40  # shown, those that differ most
+_SMALLEST_P = 0.0001  # that is written
 _ALWAYS_DIFFERENT = ("OUTPUT_DIR",)
 
 
@@ -33,8 +44,9 @@ class Comparison:
             raise ReportError(f"expected two runs or more, got {len(folders)}")
         self.runs = _with_distinct_names([read_run(folder) for folder in folders], folders)
         self.costs = list(costs) or [None] * len(folders)
-        self.missing: list[str] = []
+        self.missing = [f"{run.name}: {reason}" for run in self.runs for reason in run.missing]
         self.scored = [read_scored_videos(folder, self.missing) for folder in folders]
+        self.warnings = unlike_tests(self.runs, self.scored)
 
     def figures(self) -> list[list[str]]:
         """A row for each figure: its name, and its value in each run."""
@@ -52,7 +64,8 @@ class Comparison:
                 *(number(run.epochs[-1].get("loss")) if run.epochs else "–" for run in self.runs),
             ],
             ["Epochs", *(number(end.get("epoch")) for end in ends)],
-            ["Training time", *(duration(train_seconds(run.epochs)) if run.epochs else "–" for run in self.runs)],
+            ["Training time", *(duration(train_seconds(run.epochs)) for run in self.runs)],
+            ["Training speed, clips per second", *(number(clips_per_second(run.epochs)) for run in self.runs)],
             ["Parameters", *(amount(cost["parameters"]) if cost else "–" for cost in self.costs)],
             ["Multiply-adds per view", *(amount(cost["multiply_adds"]) if cost else "–" for cost in self.costs)],
             ["Git commit", *(_commit(run) for run in self.runs)],
@@ -66,15 +79,39 @@ class Comparison:
         return [row for row in rows if len(set(row[1:])) > 1]
 
     def classes(self) -> list[list[str]]:
-        """A row for each class of the first run that another run has: its figure in each, largest differences first."""
-        by_class = [_by_class(run.results or {}) for run in self.runs]
-        names = [name for name in by_class[0] if any(name in found for found in by_class[1:])]
-        spread = {}
-        for name in names:
-            known = [found[name] for found in by_class if found.get(name) is not None]
-            spread[name] = max(known) - min(known) if len(known) > 1 else 0.0
-        chosen = sorted((name for name in names if spread[name] > 0), key=lambda name: -spread[name])[:_MOST_CLASSES]
-        return [[name, *(percent(found.get(name)) for found in by_class), f"{spread[name]:.1f}"] for name in chosen]
+        """A row for each class whose figure is another than in the first run, the largest differences first.
+
+        It has the class's videos in each run, its figure in each, and each later run's figure minus the first one's.
+        """
+        first, *others = [_by_class(run.results or {}) for run in self.runs]
+        differences = {
+            name: [found[name] - value if found.get(name) is not None else None for found in others]
+            for name, value in first.items()
+            if value is not None
+        }
+        largest = {
+            name: max([abs(d) for d in found if d is not None], default=0) for name, found in differences.items()
+        }
+        chosen = sorted((name for name, size in largest.items() if size > 0), key=lambda name: -largest[name])
+        return [
+            [
+                name,
+                self._videos_of(name),
+                *(percent(found.get(name)) for found in (first, *others)),
+                *map(points, differences[name]),
+            ]
+            for name in chosen[:_MOST_CLASSES]
+        ]
+
+    def class_columns(self) -> list[str]:
+        """The header of ``classes``."""
+        first, *others = [run.name for run in self.runs]
+        return ["class", "videos", first, *others, *(f"{name} − {first}, points" for name in others)]
+
+    def _videos_of(self, class_name: str) -> str:
+        """How many test videos a class has; several numbers where the runs were tested on other videos."""
+        counts = [((run.results or {}).get("per_class_videos") or {}).get(class_name) for run in self.runs]
+        return " / ".join(dict.fromkeys(number(count) for count in counts if count is not None)) or "–"
 
     def pairs(self) -> list[list[str]]:
         """A row for each run after the first that shares videos with it; see ``analysis.paired``."""
@@ -87,13 +124,13 @@ class Comparison:
                 continue
             rows.append(
                 [
-                    f"{self.runs[0].name} and {run.name}",
+                    f"{self.runs[0].name}, {run.name}",
                     number(found["videos"]),
                     number(found["first_only"]),
                     number(found["second_only"]),
-                    f"{found['difference']:+.1f}".replace("-", "−"),
-                    interval(found["interval"]).removesuffix(" %"),
-                    f"{found['p_value']:.3g}",
+                    points(found["difference"]),
+                    " to ".join(map(points, found["interval"])),
+                    _probability(found["p_value"]),
                 ]
             )
         return rows
@@ -102,25 +139,31 @@ class Comparison:
         """The tables as plain text, for a terminal."""
         names = [run.name for run in self.runs]
         parts = [
+            "\n".join(
+                f"warning: {printable(sentence)}"
+                for sentence in (*(f"could not be read: {reason}" for reason in self.missing), *self.warnings)
+            ),
             _plain(["metric", *names], self.figures()),
             _plain(["setting", *names], self.settings()),
             _plain(PAIRS, self.pairs()),
+            _plain(self.class_columns(), self.classes()),
         ]
         return "\n\n".join(filter(None, parts))
 
     def as_page(self) -> str:
         """An HTML page of the tables, with curves and classes."""
         names = [run.name for run in self.runs]
-        caption = "Two runs on the same videos; the difference of top-1 accuracy is in percentage points"
+        caption = "Two runs on the same videos: top-1 accuracy"
         parts = [
             ("figures", "Figures", table("Figures of the runs", ["metric", *names], self.figures(), wide=True)),
             ("pairs", "The same videos", _table(caption, PAIRS, self.pairs(), note=_PAIRS_NOTE)),
             ("learning", "Learning", curves(self.runs)),
             ("views", "Views", views_chart(self.runs)),
-            ("classes", "Classes", _table(_CLASSES_CAPTION, ["class", *names, "difference"], self.classes())),
-            ("settings", "Settings", _settings(names, self.settings())),
+            ("classes", "Classes", _table(_CLASSES_CAPTION, self.class_columns(), self.classes())),
+            ("settings", "Settings", _settings(self.runs, self.settings())),
         ]
         alarms = "".join(f'<p class="alarm">Could not be read: {text(reason)}</p>' for reason in self.missing)
+        alarms += _warnings(self.warnings)
         title = " and ".join(names) if len(names) == 2 else f"{len(names)} runs"
         return document(f"{title}: comparison", f"<h1>{text(title)} compared</h1>\n{alarms}", parts)
 
@@ -130,9 +173,12 @@ class Comparison:
             partial.write_text(self.as_page(), encoding="utf-8")
 
 
-PAIRS = ["runs", "videos", "only first right", "only second right", "difference", "95 % interval", "p"]
+PAIRS = [
+    *("first, second run", "videos", "only first right", "only second right"),
+    *("second − first, points", "95 % interval, points", "p"),
+]
 _PAIRS_NOTE = (
-    "The difference is second minus first, its interval a bootstrap over videos. p is of McNemar's exact test: if both "
+    "The interval of the difference is Tango's (1998). p is of McNemar's exact test: if both "
     "runs were equally good, the probability that the videos only one of them gets right are split at least this "
     "unevenly. Neither accounts for the randomness of training: runs with two seeds may differ as much."
 )
@@ -150,8 +196,12 @@ def _with_distinct_names(runs: Sequence[Run], folders: Sequence[str | Path]) -> 
 
 
 def _with_interval(results: dict, key: str) -> str:
-    bounds = results.get(f"{key}_interval")
+    bounds = interval_of(results, key)
     return percent(results.get(key)) + (f" ({interval(bounds)})" if bounds else "")
+
+
+def _probability(value: float) -> str:
+    return f"{value:.3g}" if value >= _SMALLEST_P else f"below {_SMALLEST_P}"
 
 
 def _by_class(results: dict) -> dict[str, float | None]:
@@ -169,10 +219,19 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], n
     return table(caption, header, rows, numeric=True) + (f'<p class="sub">{note}</p>' if note else "")
 
 
-def _settings(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _warnings(sentences: Sequence[str]) -> str:
+    if not sentences:
+        return ""
+    items = "".join(f"<li>{text(sentence)}</li>" for sentence in sentences)
+    return f'<div class="alarm" role="alert"><p>The runs were not tested alike:</p><ul>{items}</ul></div>'
+
+
+def _settings(runs: Sequence[Run], rows: Sequence[Sequence[str]]) -> str:
+    if not any(run.config for run in runs):
+        return "<p>No run has a config.</p>"
     if not rows:
         return "<p>No setting differs.</p>"
-    return table("Settings that differ", ["key", *names], rows, wide=True)
+    return table("Settings that differ", ["key", *(run.name for run in runs)], rows, wide=True)
 
 
 def _plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from videofib.metrics.intervals import wilson_interval
 from videofib.report.charts import Series, line_chart
-from videofib.report.html import amount, interval, number, percent, table, text
+from videofib.report.html import table, text
+from videofib.report.numbers import amount, interval, number, percent
 from videofib.report.read import Run
 
 # key of test_results.json -> its name on the page; all are in percent
@@ -19,19 +22,37 @@ FIGURES = {
 }
 
 
+_SHORT = 10.0  # seconds, of which fractions are shown
+_SHARES_OF_VIDEOS = ("top1_acc", "top5_acc")
+
+
 def main_figure(results: dict) -> str:
     """The key of a test's main figure."""
     return "mAP" if "mAP" in results else "top1_acc"
 
 
+def interval_of(results: dict, key: str) -> list[float] | None:
+    """The 95 % interval of a figure of a test, in percent; None where it is not a share of its videos.
+
+    It is computed from the figure, since the results of earlier versions hold an interval that has no width where all
+    videos are right or all are wrong.
+    """
+    value, count = results.get(key), results.get("num_videos")
+    if key not in _SHARES_OF_VIDEOS or value is None or not math.isfinite(value) or not count:
+        return None
+    return wilson_interval(round(value / 100 * count), count)
+
+
 def accuracy_table(results: dict) -> str:
     """Every accuracy with its interval, where it has one."""
     rows = [
-        [name, percent(results[key]), interval(results.get(f"{key}_interval"))]
+        [name, percent(results[key]), interval(interval_of(results, key))]
         for key, name in FIGURES.items()
         if results.get(key) is not None
     ]
     counted = f"{number(results.get('num_videos'))} test videos, {number(results.get('num_views'))} views of each"
+    if (starts := results.get("view_starts", "spread")) != "spread":
+        counted += f", TEST.VIEW_STARTS {starts}"
     return table(counted, ["metric", "value", "95 % interval"], rows, numeric=True)
 
 
@@ -40,8 +61,8 @@ def tiles(run: Run, cost: dict | None) -> str:
     shown: list[tuple[str, str, str]] = []
     if results := run.results:
         key = main_figure(results)
-        bounds = results.get(f"{key}_interval")
-        note = f"95 %: {interval(bounds)}" if bounds else ""
+        bounds = interval_of(results, key)
+        note = f"95 % interval: {interval(bounds)}" if bounds else ""
         shown.append(("mAP" if key == "mAP" else "Top-1", percent(results.get(key)), note))
         if results.get("top5_acc") is not None:
             shown.append(("Top-5", percent(results["top5_acc"]), ""))
@@ -116,14 +137,12 @@ def cost_rows(run: Run, cost: dict | None) -> list[list[str]]:
             rows.append([f"Multiply-adds per video, {views} views", amount(cost["multiply_adds"] * views)])
     if run.epochs:
         last = run.epochs[-1]
-        waits = [line["data_wait"] for line in run.epochs if line.get("data_wait") is not None]
-        speeds = [line["clips_per_second"] for line in run.epochs if line.get("clips_per_second") is not None]
         memory = [line["memory_gib"] for line in run.epochs if line.get("memory_gib") is not None]
         rows.append(["Training time", duration(train_seconds(run.epochs))])
-        if speeds:
-            rows.append(["Training speed", f"{number(sum(speeds) / len(speeds))} clips per second, over all processes"])
-        if waits:
-            rows.append(["Time spent waiting for data", percent(100 * sum(waits) / len(waits))])
+        if (speed := clips_per_second(run.epochs)) is not None:
+            rows.append(["Training speed", f"{number(speed)} clips per second, over all processes"])
+        if (share := time_waiting(run.epochs)) is not None:
+            rows.append(["Time spent waiting for data", percent(100 * share)])
         if memory:
             rows.append(["Peak memory of process 0", f"{max(memory):.2f} GiB"])
         skipped = sum(line.get("skipped_steps") or 0 for line in run.epochs)
@@ -134,13 +153,34 @@ def cost_rows(run: Run, cost: dict | None) -> list[list[str]]:
     return rows
 
 
-def train_seconds(epochs: Sequence[dict]) -> float:
-    """The time of all epochs together, without validation."""
-    return sum(line.get("seconds") or 0.0 for line in epochs)
+def train_seconds(epochs: Sequence[dict]) -> float | None:
+    """The time of all epochs together, without validation; None where no epoch has it."""
+    known = [line["seconds"] for line in epochs if line.get("seconds") is not None]
+    return sum(known) if known else None
 
 
-def duration(seconds: float) -> str:
-    """``1 h 03 min``, ``4 min 20 s`` or ``8 s``."""
+def clips_per_second(epochs: Sequence[dict]) -> float | None:
+    """All clips over all the time of the epochs whose speed is known; None where there are none."""
+    return _total_over_total(epochs, "clips_per_second")
+
+
+def time_waiting(epochs: Sequence[dict]) -> float | None:
+    """The fraction of the time of all epochs that was spent waiting for data; None where it is not known."""
+    return _total_over_total(epochs, "data_wait")
+
+
+def _total_over_total(epochs: Sequence[dict], rate: str) -> float | None:
+    """A rate per second of all epochs: not the mean of theirs, since a slow epoch takes longer than a fast one."""
+    timed = [(line[rate], line["seconds"]) for line in epochs if line.get(rate) is not None and line.get("seconds")]
+    return sum(value * seconds for value, seconds in timed) / sum(seconds for _, seconds in timed) if timed else None
+
+
+def duration(seconds: float | None) -> str:
+    """``1 h 03 min``, ``4 min 20 s``, ``48 s`` or ``0.2 s``; a dash for None."""
+    if seconds is None:
+        return "–"
+    if seconds < _SHORT:
+        return f"{number(round(seconds, 1) or seconds)} s"
     hours, rest = divmod(round(seconds), 3600)
     minutes, seconds = divmod(rest, 60)
     if hours:

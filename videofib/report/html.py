@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -22,33 +21,6 @@ def text(value: object) -> str:
 def breakable(value: object) -> str:
     """Text of an element with line breaks allowed within paths and keys, after ``/ . _ -``; not within numbers."""
     return re.sub(r"(?<=\w)(?:[/_-]|\.(?!\d))(?=\w)", r"\g<0><wbr>", text(value))
-
-
-def number(value: float | None) -> str:
-    """A number with four digits: ``0.00062``, ``12.3``, ``1,792``; a dash for None."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    if value == 0 or abs(value - round(value)) < 1e-9 * max(1, abs(value)):
-        return f"{round(value):,}".replace("-", "−")
-    digits = max(0, 3 - math.floor(math.log10(abs(value))))
-    written = f"{value:,.{min(digits, 10)}f}"
-    return (written.rstrip("0").rstrip(".") if "." in written else written).replace("-", "−")
-
-
-def percent(value: float | None) -> str:
-    """``94.3 %``, or a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.1f} %".replace("-", "−")
-
-
-def amount(value: float) -> str:
-    """A large number by thousands: ``62 M``, ``134.6 G``."""
-    power = min(4, max(0, math.floor(math.log10(value)) // 3)) if value > 0 else 0
-    return f"{number(value / 1000**power)} {' kMGT'[power]}".rstrip()
-
-
-def interval(bounds: Sequence[float] | None) -> str:
-    """``90.6 to 97.4 %``, or a dash."""
-    return "–" if not bounds else f"{bounds[0]:.1f} to {bounds[1]:.1f} %".replace("-", "−")
 
 
 def setting(value: object) -> str:

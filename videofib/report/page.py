@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.files import replacing
-from videofib.report.analysis import intervals
 from videofib.report.classes import classes_html
 from videofib.report.figures import accuracy_table, cost_rows, curves, tiles, views_chart
 from videofib.report.html import document, setting, table, text
@@ -84,7 +83,7 @@ def _report(run: Run, scored: ScoredVideos | None, cost: dict | None, videos: in
     results = run.results or {}
     parts = [
         ("learning", "Learning", curves([run])),
-        ("accuracy", "Accuracy", _accuracy(run, scored)),
+        ("accuracy", "Accuracy", _accuracy(run)),
         ("mistakes", "Most confident mistakes", mistakes_html(scored, videos) if scored else ""),
         ("classes", "Classes", classes_html(results, scored)),
         ("unreadable", "Unreadable videos", _failures(results.get("skipped") or [])),
@@ -95,10 +94,10 @@ def _report(run: Run, scored: ScoredVideos | None, cost: dict | None, videos: in
     return document(f"{run.name}: report", _head(run, cost, missing), parts)
 
 
-def _accuracy(run: Run, scored: ScoredVideos | None) -> str:
+def _accuracy(run: Run) -> str:
     if run.results is None:
         return ""
-    figures = accuracy_table({**intervals(scored, run.results), **run.results})
+    figures = accuracy_table(run.results)
     chart = views_chart([run])
     return f'<div class="pair">{figures}{chart}</div>' if chart else figures
 

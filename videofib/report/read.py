@@ -22,7 +22,8 @@ class Run:
 
     Attributes:
         name: of the folder.
-        config: value by full key (``SOLVER.BASE_LR``); empty where there is no config.
+        config: value by full key (``SOLVER.BASE_LR``), those of TEST as in the last test; empty where there is no
+            config.
         records: stage (training, testing) -> the contents of its ``environment.json``.
         steps, epochs, validations: figures of training, in order; see ``timeline``.
         results: the contents of ``test_results.json``, or None.
@@ -56,10 +57,9 @@ def read_run(folder: str | Path) -> Run:
         for title, file in (("training", "environment.json"), ("testing", "test_environment.json"))
         if (found := _json(folder / file, missing)) is not None
     }
-    config = _config(folder / "config.yaml", missing) or _config(folder / "test_config.yaml", missing)
     return Run(
         folder.resolve().name,
-        config,
+        _settings(folder, records, missing),
         records,
         timeline(lines, "train_iter"),
         timeline(lines, "train_epoch"),
@@ -144,6 +144,15 @@ def _json(file: Path, missing: list[str]) -> dict | None:
     except (OSError, ValueError) as error:
         missing.append(f"{file.name}: {error}")
         return None
+
+
+def _settings(folder: Path, records: dict[str, dict], missing: list[str]) -> dict[str, object]:
+    """The config of training, with the keys of TEST of a later test by itself, which writes its own."""
+    training, testing = (_config(folder / name, missing) for name in ("config.yaml", "test_config.yaml"))
+    trained, tested = (str(records.get(stage, {}).get("started") or "") for stage in ("training", "testing"))
+    if training and tested > trained:  # times in UTC, in ISO format
+        return training | {key: value for key, value in testing.items() if key.startswith("TEST.")}
+    return training or testing
 
 
 def _config(file: Path, missing: list[str]) -> dict[str, object]:

@@ -21,9 +21,11 @@ class ScoredVideos:
         ids, paths: names and files of the videos (N).
         truth: bool (N, K), the classes of each video.
         scores: float32 (N, K); nan for a video that could not be read.
-        class_names: K names.
+        class_names: K names; where the file has none, the classes' numbers.
+        named: the file has them.
         multi_label: a video may have several classes.
         probabilities: the scores are probabilities, and so may be shown in percent.
+        num_crops: spatial crops of each clip.
     """
 
     ids: Sequence[str]
@@ -33,6 +35,8 @@ class ScoredVideos:
     class_names: Sequence[str]
     multi_label: bool
     probabilities: bool
+    num_crops: int = 1
+    named: bool = True
 
     @property
     def readable(self) -> np.ndarray:
@@ -66,6 +70,8 @@ def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos |
         class_names=found.class_names or [f"class {label}" for label in range(classes)],
         multi_label=found.multi_label,
         probabilities=found.kind != "logit" or not found.multi_label,
+        num_crops=found.num_crops,
+        named=found.class_names is not None,
     )
 
 

@@ -44,11 +44,10 @@ svg { display: block; width: 100%; height: auto; touch-action: pan-y; }
 .cross { stroke: var(--pale); stroke-dasharray: 2 2; visibility: hidden; }
 .s0 { color: var(--s0); } .s1 { color: var(--s1); } .s2 { color: var(--s2); }
 .s3 { color: var(--s3); } .s4 { color: var(--s4); } .s5 { color: var(--s5); }
-.s1 path { stroke-dasharray: 6 2; } .s2 path { stroke-dasharray: 2 2; } .s3 path { stroke-dasharray: 8 2 2 2; }
-.s4 path { stroke-dasharray: 10 3; } .s5 path { stroke-dasharray: 1 3; }
+.d1 path { stroke-dasharray: 6 2; } .d2 path { stroke-dasharray: 2 2; } .d3 path { stroke-dasharray: 8 2 2 2; }
+.d4 path { stroke-dasharray: 10 3; } .d5 path { stroke-dasharray: 1 3; }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: 0 1rem; margin: .1rem 0 0; padding: 0; }
-.legend li::before { content: ""; display: inline-block; width: 1.25rem; height: .2rem; margin-right: .4rem;
-  vertical-align: middle; background: currentColor; }
+.key { display: inline-block; width: 2rem; height: .5rem; margin-right: .4rem; vertical-align: middle; }
 details { margin: .5rem 0; }
 summary { cursor: pointer; color: var(--accent); padding: .2rem 0; }
 .scroll { overflow-x: auto; max-width: 100%; margin: 0 0 .75rem; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
@@ -99,19 +100,23 @@ def _train_loader(cfg: CfgNode, records: list[VideoRecord], rank: int, world_siz
 def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> VideoLoader:
     """The views of this process's videos, ``records[rank::world_size]``, in order and without padding.
 
-    ``val``: one view a video, the centre of its middle clip. ``test``: NUM_ENSEMBLE_VIEWS x NUM_SPATIAL_CROPS views.
+    ``val``: one view a video, the centre of its middle clip, whatever TEST says. ``test``: NUM_ENSEMBLE_VIEWS x
+    NUM_SPATIAL_CROPS views, which start as VIEW_STARTS says.
     ``loader.dataset.records`` are all videos of the split, and the batches' indices are positions in it.
     ``loader.restrict(indices)`` leaves only some videos, such as those that an interrupted test has not finished.
 
     Raises:
         ManifestError: no usable list or folder for the split.
     """
-    clips, crops = (cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS) if split == "test" else (1, 1)
+    clips, crops, spec = 1, 1, _clip_spec(cfg)
+    if split == "test":
+        clips, crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
+        spec = replace(spec, view_starts=cfg.TEST.VIEW_STARTS)
     size = cfg.DATA.TEST_CROP_SIZE
     # as TimeSformer tests: three crops cover the frame, a single crop is taken from a frame scaled to the jitter size
     short_side = size if crops == 3 else max(size, cfg.DATA.TRAIN_JITTER_SCALES[0])
     transform = ViewTransform(size, short_side, crops, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    dataset = ViewDataset(_read_records(cfg, split), _clip_spec(cfg), transform, clips)
+    dataset = ViewDataset(_read_records(cfg, split), spec, transform, clips)
     sampler = EvalSampler(len(dataset), rank=rank, world_size=world_size)
     return _make_loader(cfg, dataset, sampler, max(1, cfg.TEST.BATCH_SIZE // world_size // (clips * crops)))
 

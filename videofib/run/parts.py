@@ -95,6 +95,7 @@ def evaluate_from_config(
     title: str = "evaluate",
     *,
     num_crops: int = 1,
+    view_starts: str = "spread",
     details: bool = False,
     cache: ResumeCache | None = None,
     mesh: DeviceMesh | None = None,
@@ -103,6 +104,7 @@ def evaluate_from_config(
     scoring = Scoring(
         task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
         num_crops=num_crops,
+        view_starts=view_starts,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
         ensemble_logits=cfg.TEST.ENSEMBLE_LOGITS,
         unreadable=cfg.TEST.UNREADABLE,

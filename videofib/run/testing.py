@@ -27,6 +27,9 @@ from videofib.tracking.log import log_stats
 
 logger = logging.getLogger(__name__)
 
+# keys of TEST on which the scores of a video depend
+_SCORING = ("NUM_ENSEMBLE_VIEWS", "NUM_SPATIAL_CROPS", "VIEW_STARTS", "ENSEMBLE_LOGITS")
+
 
 def evaluate_run(cfg: CfgNode) -> dict:
     """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures."""
@@ -49,6 +52,7 @@ def evaluate_run(cfg: CfgNode) -> dict:
             class_names,
             title="test",
             num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
+            view_starts=cfg.TEST.VIEW_STARTS,
             details=True,
             cache=cache,
             mesh=mesh,
@@ -95,7 +99,7 @@ def _load_all(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
 def _resume_cache(cfg: CfgNode, model: nn.Module, records: Sequence) -> ResumeCache:
     """The finished videos of this test, apart from those of tests with other weights, settings or videos."""
     settings = {section: cfg[section] for section in MODEL_SECTIONS}
-    settings |= {key: cfg.TEST[key] for key in ("NUM_ENSEMBLE_VIEWS", "NUM_SPATIAL_CROPS", "ENSEMBLE_LOGITS")}
+    settings |= {key: cfg.TEST[key] for key in _SCORING}
     settings["versions"] = {"videofib": videofib.__version__, "torch": torch.__version__}
     about = processes.broadcast(describe(model, records, settings) if processes.is_main() else None)
     return ResumeCache(Path(cfg.OUTPUT_DIR) / "test_parts", about, cfg.TEST.SAVE_SECONDS)

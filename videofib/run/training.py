@@ -33,6 +33,7 @@ from videofib.engine.train import Schedule, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
+from videofib.report.numbers import amount
 from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
 from videofib.run.preflight import (
@@ -152,10 +153,10 @@ def _distillation(cfg: CfgNode, device: torch.device) -> Distillation | None:
 
 def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_loader: BatchLoader) -> None:
     logger.info(
-        "%s with %.2f M parameters, of which %.2f M are trained; %d train and %d val videos; %d process(es) on %s",
+        "%s with %s parameters, of which %s are trained; %d train and %d val videos; %d process(es) on %s",
         cfg.MODEL.MODEL_NAME,
-        sum(parameter.numel() for parameter in model.parameters()) / 1e6,
-        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad) / 1e6,
+        amount(sum(parameter.numel() for parameter in model.parameters())),
+        amount(sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)),
         len(train_loader.dataset.records),
         len(val_loader.dataset.records),
         processes.world_size(),

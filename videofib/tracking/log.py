@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import sys
+import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -88,5 +89,7 @@ class _BesideProgressBar(logging.Handler):
 
 def _to_file(path: Path, pattern: str) -> logging.Handler:
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_Printable(pattern))
+    formatter = _Printable(pattern, "%Y-%m-%d %H:%M:%S UTC")  # machines of a run may be in several zones
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
     return handler

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +169,24 @@ def test_validation_sees_the_middle_clip_and_testing_the_full_video(tmp_path):
     assert (item["views"][0, 0, :, 0, 0] / 4).round().tolist() == [16, 18, 20, 23]
     item = ViewDataset(records, EVERY_FRAME, transform, 3)[0]
     assert (item["views"][:, 0, :, 0, 0] / 4).round()[:, [0, 3]].tolist() == [[0, 7], [16, 23], [32, 39]]
+
+
+def test_published_starts_are_for_testing_alone(folder, tmp_path):
+    record = grey_video(tmp_path / "a.mp4", 40)
+    transform = ViewTransform(32, 32, 1, **PIXELS)
+    published = replace(EVERY_FRAME, view_starts="published")  # clips of 8, so delta is 32
+
+    def seen(spec, count):
+        views = ViewDataset([record], spec, transform, count)[0]["views"]
+        return (views[:, 0, :, 0, 0] / 4).round().int().tolist()
+
+    assert seen(published, 1) == [[0, 2, 4, 7]]
+    assert seen(published, 2) == [[0, 2, 4, 7], [16, 18, 20, 23]]
+    assert seen(EVERY_FRAME, 2) == [[0, 2, 4, 7], [32, 34, 36, 39]]
+    assert seen(replace(published, sampling="uniform"), 2) == [[5, 15, 24, 34]] * 2
+    cfg = config(folder, "TEST.VIEW_STARTS", "published")
+    starts = {split: build_eval_loader(cfg, split).dataset.read.spec.view_starts for split in ("val", "test")}
+    assert starts == {"val": "spread", "test": "published"}
 
 
 def test_uniform_sampling_covers_the_video_whatever_its_frame_rate(tmp_path):

@@ -17,6 +17,7 @@ from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.lists.record import VideoRecord, verified
 from videofib.data.lists.remote import fetched
 from videofib.data.sampling import (
+    check_view_starts,
     clip_indices,
     clip_length,
     frames_shown_at,
@@ -37,10 +38,12 @@ class ClipSpec:
     ``dense``: ``num_frames`` frames, ``sampling_rate`` apart in a ``target_fps`` video.
     ``uniform``: one frame of each of ``num_frames`` segments of the full video, whatever its frame rate.
 
+    ``view_starts`` is where the clips of evaluation lie, of ``sampling.VIEW_STARTS``.
+
     Frames whose shorter side is longer than ``short_side`` pixels are scaled down to it while they are read; 0: never.
 
     Raises:
-        ValueError: an unknown ``sampling``.
+        ValueError: an unknown ``sampling`` or ``view_starts``.
     """
 
     num_frames: int
@@ -49,10 +52,12 @@ class ClipSpec:
     backend: str = "auto"
     sampling: str = "dense"
     short_side: int = 0
+    view_starts: str = "spread"
 
     def __post_init__(self) -> None:
         if self.sampling not in ("dense", "uniform"):
             raise ValueError(f"unknown sampling {self.sampling!r}; it must be one of dense, uniform")
+        check_view_starts(self.view_starts)
 
     def train_clips(self, length: int, fps: float, count: int, rng: random.Random) -> list[list[int]]:
         """Frame indices (T) of ``count`` random clips of a video of ``length`` frames."""
@@ -62,11 +67,13 @@ class ClipSpec:
         return [clip_indices(train_start(length, span, rng), span, self.num_frames, length) for _ in range(count)]
 
     def view_clips(self, length: int, fps: float, count: int) -> list[list[int]]:
-        """Frame indices (T) of ``count`` clips spread over a video of ``length`` frames."""
+        """Frame indices (T) of ``count`` clips of a video of ``length`` frames, the same whenever it is evaluated."""
         if self.sampling == "uniform":
-            return [view_segment_indices(self.num_frames, length, view, count) for view in range(count)]
+            return [
+                view_segment_indices(self.num_frames, length, view, count, self.view_starts) for view in range(count)
+            ]
         span = self._span(fps)
-        starts = [view_start(length, span, view, count) for view in range(count)]
+        starts = [view_start(length, span, view, count, self.view_starts) for view in range(count)]
         return [clip_indices(start, span, self.num_frames, length) for start in starts]
 
     def _span(self, fps: float) -> float:

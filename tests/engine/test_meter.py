@@ -1,0 +1,38 @@
+"""What a meter counts outlives the process, as far as the checkpoint has it."""
+
+import math
+import time
+
+import pytest
+import torch
+
+from videofib.engine.meter import Meter
+
+
+def meter(step=0):
+    return Meter(4, step, 1, 0, torch.device("cpu"))
+
+
+def test_the_speed_of_a_resumed_epoch_is_that_of_all_its_clips_over_all_its_seconds():
+    before = meter()
+    list(before.timed(time.sleep(0.1) for _ in range(2)))
+    for _ in range(2):
+        before.add(torch.tensor(1.0), None, [], 4)
+    after = meter(step=2)
+    after.restore(before.state())
+    after.add(torch.tensor(1.0), None, [], 4)
+    found = after.epoch_figures()
+    assert found["clips_per_second"] * found["seconds"] == pytest.approx(12)
+    assert 0.2 < found["data_wait"] * found["seconds"] < 0.3
+
+
+def test_a_checkpoint_without_clips_and_waits_leaves_the_speed_unknown():
+    before = meter().state()
+    del before["clips"], before["waited"]  # as earlier versions wrote it
+    after = meter()
+    after.restore(before)
+    after.add(torch.tensor(1.0), None, [], 4)
+    found = after.epoch_figures()
+    assert math.isnan(found["clips_per_second"])
+    assert math.isnan(found["data_wait"])
+    assert found["loss"] == 1.0
