@@ -1,5 +1,6 @@
 """Processes find each other, exchange values, and do not wait for one that died."""
 
+import json
 import os
 import socket
 import subprocess
@@ -55,26 +56,29 @@ def test_torchrun_is_recognised(monkeypatch):
 
 
 def listening(pid):
-    """The addresses at which a process accepts connections, as /proc/net shows them: hexadecimal, least byte first."""
+    """The sockets at which a process accepts connections: by number the address, as /proc/net shows it."""
     own = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir() if fd.is_symlink()}
     lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
-    return [line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in own]
+    return {line[9]: line[1].partition(":")[0] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in own}
 
 
-def record_listening(folder):
+def record_listening(folder, launcher):
     processes.all_gather("all are connected")
-    found = listening(os.getpid()) + (listening(os.environ["LAUNCHER"]) if processes.is_main() else [])
-    (folder / str(processes.rank())).write_text(" ".join(found))
+    found = listening(os.getpid()) | (listening(launcher) if processes.is_main() else {})
+    (folder / str(processes.rank())).write_text(json.dumps(found))
     processes.barrier()
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc, which only Linux has")
-def test_processes_of_one_machine_listen_to_nobody_else(tmp_path, monkeypatch):
-    monkeypatch.setenv("LAUNCHER", str(os.getpid()))
-    launch(record_listening, (tmp_path,), processes=2)
-    found = [address for rank in (0, 1) for address in (tmp_path / str(rank)).read_text().split()]
-    assert len(found) >= 3  # the store's, and one of each process
-    assert set(found) == {"0100007F"}  # 127.0.0.1
+def test_processes_of_one_machine_listen_to_nobody_else(tmp_path):
+    before = listening(os.getpid())  # of other tests
+    launch(record_listening, (tmp_path, os.getpid()), processes=2)
+    found = {}
+    for rank in (0, 1):
+        found |= json.loads((tmp_path / str(rank)).read_text())
+    opened = {number: address for number, address in found.items() if number not in before}
+    assert len(opened) >= 3  # the store's, and one of each process
+    assert set(opened.values()) == {"0100007F"}  # 127.0.0.1, the least byte first
 
 
 def exchange(folder):
