@@ -10,11 +10,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from videofib.data.errors import DecodeError
 from videofib.data.video.decode import estimate, probe, random_access_is_right, read_frames
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
+from videofib.data.video.rgb import ToRGB
 from videofib.files import link_or_copy, sha256
 from videofib.prep import encode
 from videofib.prep.dhash import dhash
@@ -174,7 +174,7 @@ class _Scaled:
 
     def __init__(self, reader: OrderedReader, frames: Iterable[av.VideoFrame], short_side: int, crop: tuple | None):
         self.reader, self.frames, self.short_side, self.crop, self.damaged = reader, frames, short_side, crop, ""
-        self._scaler = VideoReformatter()
+        self._to_rgb = ToRGB()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         last, rgb = None, None
@@ -198,15 +198,12 @@ class _Scaled:
 
     def _uncropped(self, frame: av.VideoFrame) -> np.ndarray:
         turns, (height, width) = self.reader.rotation, self.reader.size
-        size = target_size(width, height, self.short_side)
-        return np.rot90(self._scale(frame, size[::-1] if turns % 2 else size), turns)  # both count counter-clockwise
+        width, height = target_size(width, height, self.short_side)
+        size = (width, height) if turns % 2 else (height, width)
+        return np.rot90(self._to_rgb(frame, *size), turns)  # both count counter-clockwise
 
     def _cropped(self, frame: av.VideoFrame) -> np.ndarray:
         upright = self.reader.to_rgb(frame)
         left, top, right, bottom = pixel_crop(self.crop, upright.shape[1], upright.shape[0])
-        part = av.VideoFrame.from_ndarray(np.ascontiguousarray(upright[top:bottom, left:right]), format="rgb24")
-        return self._scale(part, target_size(right - left, bottom - top, self.short_side))
-
-    def _scale(self, frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-        small = self._scaler.reformat(frame, *size, format="rgb24", interpolation="BICUBIC", threads=1)
-        return small.to_ndarray()
+        width, height = target_size(right - left, bottom - top, self.short_side)
+        return self._to_rgb.scaled(upright[top:bottom, left:right], height, width)
