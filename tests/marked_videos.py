@@ -68,7 +68,7 @@ def with_orientation_message(source: Path, target: Path, packets: Iterable[int])
                     (struct.pack(">I", len(transposed)) + transposed) * (number in packets) + bytes(packet)
                 )
                 longer.pts, longer.dts, longer.time_base = packet.pts, packet.dts, packet.time_base
-                longer.is_keyframe, longer.stream = packet.is_keyframe, stream
+                longer.duration, longer.is_keyframe, longer.stream = packet.duration, packet.is_keyframe, stream
                 new.mux(longer)
     return target
 
