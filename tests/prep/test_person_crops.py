@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.commands import call
+from tests.marked_videos import ORIENTATIONS, with_matrix, with_pixel_aspect
 from videofib.commands.prep import main
 from videofib.data.errors import DecodeError
 from videofib.data.lists.manifest import read_manifest
@@ -125,3 +126,14 @@ def test_boxes_are_those_of_the_upright_picture(shared_data, tmp_path):
     assert (facts.width, facts.height) == (right - left, bottom - top)
     cut = read_frames(tmp_path / "o.mp4", [0])[0]
     assert np.abs(cut.astype(int) - shown[top:bottom, left:right]).mean() < 4
+
+
+def test_boxes_count_stored_pixels_where_pixels_are_not_square(tmp_path):
+    """A quarter turn to the right takes the left bottom quarter to the left top; 64:45 makes 60 pixels 85.3 high."""
+    quarters(tmp_path / "raw/v.mp4")
+    wide = with_pixel_aspect(tmp_path / "raw/v.mp4", tmp_path / "wide.mp4", "64/45", "64/45")
+    turned = with_matrix(wide, tmp_path / "turned.mp4", ORIENTATIONS["turned right"][0])
+    for source, box, size, grey in ((wide, (60, 0, 120, 40), (84, 40), 90), (turned, (0, 0, 40, 60), (40, 84), 160)):
+        facts = transcode(source, tmp_path / "o.mp4", Encoding(short_side=0), crop=box)
+        assert (facts.width, facts.height) == size
+        assert np.abs(read_frames(tmp_path / "o.mp4", range(5)).astype(int) - grey).max() < 8

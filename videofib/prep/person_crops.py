@@ -9,8 +9,10 @@ that name, its name in the data set's lists (class/name.mp4). A value is a box, 
     }
 
 [x0, y0, x1, y1] are pixels of the original video, upright, x1 and y1 exclusive; a frame number in front of them counts
-from 0. All frames are cropped to the smallest box around all boxes of the video, so that the camera does not seem to
-move; the crop is clamped to the frame and grown by a pixel where its width or height is odd, then scaled as usual.
+from 0. Where pixels are not square these are the stored ones, since ffmpeg, OpenCV and decord give a detector such
+frames. All frames are cropped to the smallest box around all boxes of the video, so that the camera does not seem to
+move; the crop is clamped to the frame and grown by a pixel where its width or height is odd, then made square and
+scaled as usual.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Item:
         label: class index.
         splits: the list files that will contain it, of ``manifest.LISTS``; a test set is often also the validation set.
         source: the file, or None where there is none.
-        crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source shown upright.
+        crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source, upright; see ``transcode``.
     """
 
     name: str

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from videofib.data.errors import DecodeError
 from videofib.data.video.decode import estimate, probe, random_access_is_right, read_frames
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
+from videofib.data.video.rgb import ToRGB
 from videofib.files import link_or_copy, sha256
 from videofib.prep import encode
 from videofib.prep.dhash import dhash
@@ -58,6 +58,7 @@ class Transcoded:
     height: int
     codec: str
     rotation: int
+    mirrored: bool
     variable_rate: bool
     random_access: bool
     size: int
@@ -75,11 +76,12 @@ def transcode(
 ) -> Transcoded:
     """Decode ``source`` in order to its end or first error, write it as ``target``, and check what was written.
 
-    Frames are turned upright and scaled so that the short side has at most ``short_side`` pixels; where the size
-    changes midway all have the size of the first. A variable frame rate becomes its constant average, or
-    ``encoding.fps``, for which frames are repeated and skipped.
+    Frames are made upright (rotated, mirrored) with square pixels, and scaled so that the short side has at most
+    ``short_side`` of these; where the size changes midway all have the size of the first. A variable frame rate becomes
+    its constant average, or ``encoding.fps``, for which frames are repeated and skipped.
 
-    With a ``crop``, (x0, y0, x1, y1) in pixels of the upright source, frames are cropped first; see ``pixel_crop``.
+    With a ``crop``, (x0, y0, x1, y1), frames are cropped first; see ``pixel_crop``. It counts the pixels of the upright
+    source as they are stored, before they are made square: as detectors see frames of ffmpeg, OpenCV or decord.
     With ``codec`` ``copy`` the target has the source's bytes, and the facts are about these.
 
     Raises:
@@ -113,6 +115,7 @@ def transcode(
         height=info.height,
         codec=info.codec,
         rotation=info.rotation,
+        mirrored=info.mirrored,
         variable_rate=info.variable_rate,
         random_access=random_access,
         size=target.stat().st_size,
@@ -174,7 +177,7 @@ class _Scaled:
 
     def __init__(self, reader: OrderedReader, frames: Iterable[av.VideoFrame], short_side: int, crop: tuple | None):
         self.reader, self.frames, self.short_side, self.crop, self.damaged = reader, frames, short_side, crop, ""
-        self._scaler = VideoReformatter()
+        self._to_rgb = ToRGB()
 
     def __iter__(self) -> Iterator[np.ndarray]:
         last, rgb = None, None
@@ -185,28 +188,22 @@ class _Scaled:
             last = frame
             try:
                 rgb = self._cropped(frame) if self.crop else self._uncropped(frame)
-            except (ValueError, MemoryError, DecodeError) as error:  # FFmpeg's are ValueErrors
-                if isinstance(error, DecodeError) and count == 0:
-                    raise
+            except DecodeError:
                 if count == 0:
-                    raise DecodeError(
-                        f"{self.reader.path}: {frame.format.name} frames cannot be converted: {error}"
-                    ) from error
+                    raise
                 self.damaged = f"decoding stopped after {count} frames: a {frame.format.name} frame cannot be converted"
                 return
             yield rgb
 
     def _uncropped(self, frame: av.VideoFrame) -> np.ndarray:
-        turns, (height, width) = self.reader.rotation, self.reader.size
-        size = target_size(width, height, self.short_side)
-        return np.rot90(self._scale(frame, size[::-1] if turns % 2 else size), turns)  # both count counter-clockwise
+        height, width = self.reader.size
+        width, height = target_size(width, height, self.short_side)
+        return self.reader.to_size(frame, height, width)
 
     def _cropped(self, frame: av.VideoFrame) -> np.ndarray:
-        upright = self.reader.to_rgb(frame)
+        display, first = self.reader.display, self.reader.first
+        upright = self.reader.to_size(frame, *display.turned(first.height, first.width))
         left, top, right, bottom = pixel_crop(self.crop, upright.shape[1], upright.shape[0])
-        part = av.VideoFrame.from_ndarray(np.ascontiguousarray(upright[top:bottom, left:right]), format="rgb24")
-        return self._scale(part, target_size(right - left, bottom - top, self.short_side))
-
-    def _scale(self, frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-        small = self._scaler.reformat(frame, *size, format="rgb24", interpolation="BICUBIC", threads=1)
-        return small.to_ndarray()
+        height, width = display.shown_size(*display.turned(bottom - top, right - left))
+        width, height = target_size(width, height, self.short_side)
+        return self._to_rgb.scaled(upright[top:bottom, left:right], height, width)

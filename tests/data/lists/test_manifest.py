@@ -108,7 +108,8 @@ def test_manifest_round_trip(tmp_path):
     write_manifest(file, rows)
     assert read_manifest(file) == rows
     names = "path label split num_frames fps duration width height codec rotation random_access size sha256"
-    assert parquet.read_schema(file).names == [*names.split(), "status", "reason", "source", "dhash", "variable_rate"]
+    names += " status reason source dhash variable_rate mirrored"
+    assert parquet.read_schema(file).names == names.split()
     before = file.read_bytes()
     write_manifest(file, rows)
     assert file.read_bytes() == before  # no time, no random name
@@ -172,6 +173,14 @@ def test_columns_of_later_versions_are_ignored(tmp_path):
     write_manifest(file, [ROW])
     parquet.write_table(parquet.read_table(file).append_column("new", pyarrow.array([[1, 2]])), file)
     assert read_manifest(file) == [ROW]
+
+
+def test_manifests_of_versions_that_did_not_record_mirroring_are_read(tmp_path):
+    file = tmp_path / "manifest.parquet"
+    write_manifest(file, [ROW, replace(ROW, path="b.mp4", mirrored=True)])
+    assert [row.mirrored for row in read_manifest(file)] == [False, True]
+    parquet.write_table(parquet.read_table(file).drop_columns(["mirrored"]), file)
+    assert read_manifest(file) == [ROW, replace(ROW, path="b.mp4")]
 
 
 def test_a_damaged_manifest_is_refused_in_one_line_wherever_the_damage_is(tmp_path):

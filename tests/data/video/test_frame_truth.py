@@ -22,15 +22,22 @@ NOT_VIDEOS = {
 
 
 def truth(path, wanted=None):
-    """Frames by index as plain PyAV decodes them in order, turned by the display matrix; and how many there are."""
+    """Frames by index as plain PyAV decodes them in order, turned and stretched as marked; and how many there are."""
     frames, count, first = {}, 0, None
     with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.best("video")
+        aspect = stream.sample_aspect_ratio or 1
+        is_square = abs(aspect - 1) <= 0.01
         try:
             for frame in container.decode(stream):
                 first = first or frame
                 if wanted is None or count in wanted:
-                    image = frame.to_ndarray(format="rgb24", width=first.width, height=first.height)
+                    width = first.width if is_square else int(first.width * aspect)
+                    # planar RGB where the width changes, since FFmpeg scales packed RGB with half the chroma
+                    frame = frame.reformat(
+                        width, first.height, "rgb24" if is_square else "gbrp", interpolation="BICUBIC"
+                    )
+                    image = frame.to_ndarray(format="rgb24")
                     frames[count] = np.rot90(image, first.rotation // 90 % 4)
                 count += 1
         except av.FFmpegError:

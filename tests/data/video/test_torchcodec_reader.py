@@ -46,6 +46,13 @@ def test_frames_are_those_of_reading_in_order(shared_data):
 
 
 @pytest.mark.usefixtures("_torchcodec")
+def test_files_that_are_not_shown_as_stored_are_read_otherwise(shared_data):
+    for name in ("decoders/mirrored_horizontally.mp4", "decoders/mirrored_vertically.mp4", "hostile/rotated_270.mp4"):
+        true = read_frames(shared_data / name, [8, 2], backend="pyav")
+        assert np.array_equal(read_frames(shared_data / name, [8, 2], backend="torchcodec"), true)
+
+
+@pytest.mark.usefixtures("_torchcodec")
 def test_packed_frames_that_torchcodec_takes_for_others_are_read_in_order(shared_data):
     path = min((shared_data / "samples/hmdb51").rglob("*.avi"))
     true = read_frames(path, [0, 20, 40], backend="pyav")

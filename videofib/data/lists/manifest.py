@@ -42,7 +42,7 @@ class ManifestRow:
         num_frames: frames that decode in order.
         fps: frames a second.
         duration: seconds.
-        width, height: pixels as shown, after rotation.
+        width, height: pixels as shown: square, and upright.
         codec: such as ``h264``.
         rotation: degrees counter-clockwise by which a reader has to turn the stored frames: 0, 90, 180 or 270.
         random_access: seeking in it was proved to return the right frames.
@@ -53,6 +53,7 @@ class ManifestRow:
         source: the file it was made from.
         dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it has one colour.
         variable_rate: frames are not shown at even times (only of files that were copied instead of encoded).
+        mirrored: a reader has to swap left and right of the stored frames before it turns them (only of copied files).
 
     ``files.to_utf8`` describes how names that are not UTF-8 are stored.
     """
@@ -75,6 +76,7 @@ class ManifestRow:
     source: str = ""
     dhash: str = ""
     variable_rate: bool = False
+    mirrored: bool = False
 
 
 def read_list(
@@ -244,7 +246,7 @@ def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
 
 
 def read_manifest(file: str | Path) -> list[ManifestRow]:
-    """The rows of a manifest. Columns that ``ManifestRow`` does not have are ignored.
+    """The rows of a manifest. Columns that ``ManifestRow`` lacks are ignored, and those of ``_LATER`` may be absent.
 
     Raises:
         ManifestError: a missing or damaged file or one that is not a manifest, a missing column, one of another type,
@@ -253,13 +255,16 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     file = Path(file)
     if not file.is_file():
         raise ManifestError(f"no manifest at {file}")
-    rows = [ManifestRow(*values) for values in zip(*read_columns(file, _COLUMNS).values(), strict=True)]
+    columns = read_columns(file, {name: kind for name, kind in _COLUMNS.items() if name not in _LATER}, _LATER)
+    rows = [ManifestRow(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
     _check(file, rows)
     return rows
 
 
 # column name -> its Python type by name
 _COLUMNS = {field.name: field.type for field in dataclasses.fields(ManifestRow)}
+# those that earlier versions did not write
+_LATER = {"mirrored": "bool"}
 _COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size")
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideData
 
 from videofib.data.errors import DecodeError
 from videofib.data.sampling import limited_size
 from videofib.data.source import PROTOCOLS, Source, location
+from videofib.data.video.display import Display, read_display
 from videofib.data.video.rgb import ToRGB
 
 # Formats that FFmpeg would also open as video: text, by its text-art demuxers, and lists that point to other files.
@@ -28,7 +31,7 @@ class OrderedReader:
         codec, container_format: FFmpeg's names, such as ``h264`` and ``avi``.
         stream: the open stream.
         damaged: once ``frames`` has ended, why it ended early, or "".
-        first: once ``frames`` has begun, the first frame, whose size and rotation hold for all frames.
+        first: once ``frames`` has begun, the first frame, whose size and display hold for all frames.
     """
 
     def __init__(self, path: str, container: av.container.InputContainer, stream: av.VideoStream):
@@ -61,27 +64,40 @@ class OrderedReader:
         if count == 0:
             raise DecodeError(f"{self.path}: no frame decodes ({self.damaged or 'the video stream is empty'})")
 
-    @property
-    def rotation(self) -> int:
-        """Quarter turns, counter-clockwise, by which stored frames have to be turned to be upright."""
-        return round(self.first.rotation / 90) % 4
+    @cached_property
+    def display(self) -> Display:
+        """What makes stored frames upright.
+
+        The matrix comes from the container, which has one for all frames, or from the codec (H.264's and HEVC's display
+        orientation), which often repeats it with keyframes only. The container's pixel aspect takes precedence over the
+        codec's.
+        """
+        matrix = self.first.side_data.get(SideData.DISPLAYMATRIX)
+        return read_display(None if matrix is None else bytes(matrix), self.stream.sample_aspect_ratio)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) in pixels as shown, after rotation."""
-        size = self.first.height, self.first.width
-        return size[::-1] if self.rotation % 2 else size
+        """(height, width) in pixels as shown: square, and upright."""
+        return self.display.shown_size(self.first.height, self.first.width)
 
     def to_rgb(self, frame: av.VideoFrame, short_side: int = 0) -> np.ndarray:
-        """The frame as (H, W, 3) uint8 RGB, turned upright, and scaled if the video changes its size midway.
+        """The frame as (H, W, 3) uint8 RGB, upright, with square pixels, all of one size if it changes midway.
 
         H and W are those of the first frame, scaled down if the shorter is above ``short_side``; 0: never.
         """
+        return self.to_size(frame, *limited_size(*self.size, short_side))
+
+    def to_size(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
+        """The frame as (height, width, 3) uint8 RGB, upright.
+
+        Raises:
+            DecodeError: it cannot be converted.
+        """
         try:
-            image = self._convert(frame, *limited_size(self.first.height, self.first.width, short_side))
+            image = self._convert(frame, *self.display.turned(height, width))
         except (*FFMPEG_ERRORS, MemoryError) as error:
             raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
-        return np.rot90(image, self.rotation)
+        return self.display.upright(image)
 
     def packets(self) -> Iterator[av.Packet]:
         """The stored, not yet decoded frames, in file order."""

@@ -10,25 +10,39 @@ from videofib.data.sampling import limited_size
 
 
 class ToRGB:
-    """Converts and scales in one step, bicubic with antialiasing, as preparation does.
+    """Converts and scales, bicubic with antialiasing; reading and preparation share it.
 
     Use one for all frames of a video, since it keeps its tables. It has one thread: with several, rows at the borders
     of their slices differ from run to run.
+
+    A frame of unchanged size is converted directly, as the ffmpeg tool does. Where the size changes, FFmpeg's scaler
+    computes packed RGB from every second chroma sample of a row, and reads every second pixel's chroma of an RGB frame
+    that it shrinks to half or less. So YUV frames are scaled to planar RGB, and RGB frames plane by plane.
     """
 
     def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+        self._to_packed, self._scale = VideoReformatter(), VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
         """The frame as (height, width, 3) uint8 RGB."""
-        rgb = self._reformatter.reformat(frame, width, height, format="rgb24", interpolation="BICUBIC", threads=1)
-        return rgb.to_ndarray()
+        same_size = (frame.height, frame.width) == (height, width)
+        is_rgb = frame.format.is_rgb or frame.format.has_palette
+        if not same_size and not is_rgb:
+            frame = self._resized(frame, height, width, "gbrp")
+        rgb = self._to_packed.reformat(frame, format="rgb24", interpolation="BICUBIC", threads=1).to_ndarray()
+        return rgb if same_size or not is_rgb else self.scaled(rgb, height, width)
+
+    def scaled(self, image: np.ndarray, height: int, width: int) -> np.ndarray:
+        """An RGB image (H, W, 3) uint8 as (height, width, 3)."""
+        planes = (av.VideoFrame.from_ndarray(np.ascontiguousarray(plane), "gray") for plane in np.moveaxis(image, 2, 0))
+        return np.stack([self._resized(plane, height, width, "gray").to_ndarray() for plane in planes], axis=2)
+
+    def _resized(self, frame: av.VideoFrame, height: int, width: int, pixels: str) -> av.VideoFrame:
+        return self._scale.reformat(frame, width, height, format=pixels, interpolation="BICUBIC", threads=1)
 
 
 def scaled_down(frames: np.ndarray, short_side: int) -> np.ndarray:
     """RGB frames (T, H, W, 3) with a shorter side of at most ``short_side``; for backends whose own scaling differs."""
     _, height, width, _ = frames.shape
-    size, convert = limited_size(height, width, short_side), ToRGB()
-    if size == frames.shape[1:3]:
-        return frames
-    return np.stack([convert(av.VideoFrame.from_ndarray(np.ascontiguousarray(image)), *size) for image in frames])
+    size, to_rgb = limited_size(height, width, short_side), ToRGB()
+    return frames if size == (height, width) else np.stack([to_rgb.scaled(image, *size) for image in frames])

@@ -28,6 +28,8 @@ _PLACEHOLDER_BYTES = 15
 _HIDDEN_FRAMES = ("vp8",)
 # avi stores no presentation times, and these codecs may start to reorder frames anywhere.
 _LATE_REORDERING = ("h264", "hevc")
+# These may state with any frame how it is turned; the first one decides, so it is decoded, too.
+_ORIENTED = ("h264", "hevc", "vvc", "mjpeg", "png", "tiff", "webp")
 
 
 def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray | None:
@@ -92,6 +94,8 @@ class _Walk:
     def frame(self, number: int) -> av.VideoFrame:
         """Frame ``number``, which must not be before those requested so far."""
         packet, first = self._index.entry(number)
+        if packet > self._position == 0 and self.reader.codec in _ORIENTED and next(self._frames, None) is None:
+            raise _DeviationError  # no first frame, which states how all are shown
         if packet > self._position:  # otherwise decoding on is faster
             self._decoder.flush_buffers()
             next(islice(self._packets, packet - self._position, packet - self._position), None)

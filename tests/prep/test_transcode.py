@@ -1,0 +1,62 @@
+"""Prepared, resampled and copied files show the picture that a marked source shows."""
+
+import numpy as np
+import pytest
+
+from tests.commands import call
+from tests.marked_videos import COUNT, MARKS, marked, plain_frames, write_plain
+from videofib.commands.prep import main
+from videofib.data.clips.dataset import ClipSpec, ViewDataset
+from videofib.data.clips.transforms import ViewTransform
+from videofib.data.lists.manifest import load_split, read_manifest
+from videofib.data.lists.shard_index import read_shards
+from videofib.data.video.decode import read_frames
+from videofib.prep import shards
+from videofib.prep.transcode import Encoding, transcode
+
+PIXELS = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # normalised values are the pixels' own
+EVERY_FRAME = ClipSpec(num_frames=COUNT, sampling_rate=1, target_fps=25)
+VIEW = ViewTransform(64, 64, 3, **PIXELS)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return write_plain(tmp_path_factory.mktemp("plain") / "a.mp4")
+
+
+def furthest(frames, expected):
+    """The largest mean difference of a frame from the expected one, of 255."""
+    assert frames.shape == expected.shape
+    return np.abs(frames.astype(int) - expected).mean((1, 2, 3)).max()
+
+
+def views(frames):
+    """All views of all frames in order, (V, C, T, H, W)."""
+    return VIEW(np.ascontiguousarray(frames), [range(COUNT)]).numpy()
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("fps", [0.0, 12.5])
+def test_a_prepared_file_has_the_picture_that_is_shown(plain, tmp_path, mark, fps):
+    path, shown = marked(plain, tmp_path, mark, even=True)
+    facts = transcode(path, tmp_path / "o.mp4", Encoding(short_side=0, crf=1, fps=fps))
+    assert (facts.height, facts.width, facts.rotation, facts.mirrored) == (*shown.shape[1:3], 0, False)
+    assert facts.random_access
+    expected = shown[1::2] if fps else shown  # halfway through an output frame the second of two begins
+    assert furthest(read_frames(tmp_path / "o.mp4", range(facts.num_frames)), expected) < 6
+    assert furthest(plain_frames(tmp_path / "o.mp4"), expected) < 6  # without any mark
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_copied_file_shows_the_same_in_a_data_set_and_in_shards(plain, tmp_path, mark):
+    path, shown = marked(plain, tmp_path, mark)
+    words = ["folder", "--videos", path.parents[1], "--out", tmp_path / "out", "--codec", "copy", "--jobs", "1"]
+    call(main, words, check=True)
+    (row,) = read_manifest(tmp_path / "out/manifest.parquet")
+    assert (tmp_path / "out" / row.path).read_bytes() == path.read_bytes()
+    assert (row.height, row.width) == shown.shape[1:3]
+    assert row.random_access == (mark == "as stored")
+    shards.main([str(tmp_path / "out"), "--out", str(tmp_path / "shards")])
+    for records in (load_split(tmp_path / "out", "train"), read_shards(tmp_path / "shards", "train")):
+        item = ViewDataset(records, EVERY_FRAME, VIEW, 1)[0]
+        assert np.abs(item["views"].numpy() - views(shown)).max() <= 1
