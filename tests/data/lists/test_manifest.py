@@ -283,3 +283,31 @@ def test_classes_that_cannot_be_read(tmp_path, line, separator, message):
     (tmp_path / "train.csv").write_text(line + "\n")
     with pytest.raises(ManifestError, match=re.escape(message)):
         read_list(tmp_path / "train.csv", separator=separator, multi_label=True)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("line", ["clip.mp4 0 3", "clip.mp4  0  3", "my clip.MKV 7 0 3", "clip.mp4\t0\t3"])
+def test_labels_without_commas_between_them_are_not_part_of_the_path(line, multi_label, tmp_path):
+    (tmp_path / "train.csv").write_text(f"{line}\n")
+    with pytest.raises(
+        ManifestError, match=r"train\.csv:1: '.*' is not a file; if .* separate labels by commas.*0,3\)"
+    ):
+        read_list(tmp_path / "train.csv", separator=line[-2], multi_label=multi_label)
+
+
+def test_a_file_whose_name_ends_like_a_label_is_a_file(tmp_path):
+    (tmp_path / "clip.mp4 0").touch()
+    (tmp_path / "train.csv").write_text("clip.mp4 0 3\nnew 2.mp4 1\nfolder 5/2 1\n")
+    records = read_list(tmp_path / "train.csv")
+    assert [(record.video_id, record.label) for record in records] == [
+        ("clip.mp4 0", 3),
+        ("new 2.mp4", 1),
+        ("folder 5/2", 1),
+    ]
+
+
+@pytest.mark.parametrize("text", ["0;3", "0,3", "0/3", "0|3"])
+def test_several_labels_where_one_is_expected_name_their_separator(text, tmp_path):
+    (tmp_path / "train.csv").write_text(f"clip.mp4 {text}\n")
+    with pytest.raises(ManifestError, match=r"separate several by commas without spaces.*MODEL\.LOSS_FUNC bce_logit"):
+        read_list(tmp_path / "train.csv")

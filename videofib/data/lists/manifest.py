@@ -108,6 +108,11 @@ def read_list(
                 f"(DATA.PATH_LABEL_SEPARATOR) must be another character, and no space may follow a comma: "
                 f"{path!r} {text!r}"
             )
+        if (earlier := _earlier_labels(path, separator)) and not (root / path).exists():
+            raise ManifestError(
+                f"{file}:{number}: {path!r} is not a file; if {earlier} is a label, too, separate labels by commas "
+                f"without spaces ({earlier},{text}); {SEVERAL_CLASSES_HINT}"
+            )
         labels = parse(text, f"{file}:{number}")
         record = VideoRecord(str(root / path), labels[0], path, labels=labels if multi_label else ())
         records.append(_with_facts(record, known[path]) if path in known else record)
@@ -150,9 +155,19 @@ def _lines(file: Path, separator: str) -> Iterator[tuple[int, str, str]]:
             yield number, path, label.strip()
 
 
+def _earlier_labels(path: str, separator: str) -> str:
+    """What precedes the last label, where a line has several and no commas between them: "0" of ``a.mp4 0 3``."""
+    if not path[-1].isdecimal():
+        return ""
+    name, *labels = re.split(rf"(?:{re.escape(separator)}|\s)+(?=\d+(?:\D|$))", path)
+    there = all(map(str.isdecimal, labels)) and name.lower().endswith(VIDEO_EXTENSIONS)
+    return ",".join(labels) if there else ""
+
+
 def _class_index(text: str, where: str) -> tuple[int]:
     if not text.isdecimal():
-        hint = f"; {SEVERAL_CLASSES_HINT}" if "," in text else ""
+        several = re.fullmatch(r"\d+(?:\D+\d+)+", text)
+        hint = f"; separate several by commas without spaces, and {SEVERAL_CLASSES_HINT}" if several else ""
         raise ManifestError(f"{where}: label {text!r} is not a class index (0, 1, 2, ...){hint}")
     return (int(text),)
 
