@@ -199,7 +199,11 @@ def assemble(parts: Sequence[tuple[Columns | None, dict[str, str]]], records: Se
 
 
 def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
-    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each complete or not at all."""
+    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each complete or not at all.
+
+    The former has the figures, and the names of the classes as ``class_names`` (null where they have none).
+    """
+    results = {**results, "class_names": None if scores.class_names is None else list(scores.class_names)}
     write_scores(Path(output_dir) / SCORES_NAME, scores)
     with replacing(Path(output_dir) / "test_results.json") as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

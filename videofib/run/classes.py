@@ -1,0 +1,149 @@
+"""What the classes of a run are called: in its data set, in the checkpoint that it uses, and whether the two agree.
+
+A model's outputs are the classes that its checkpoint names. A data set that names its own is compared by name: the
+labels of a test are mapped to the checkpoint's order, and classes that it does not know are refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from videofib.checkpoint.file import CheckpointError
+from videofib.classes import ClassesError, positions, shown
+from videofib.config import ConfigError
+from videofib.data.lists.classes import CLASSES_NAME
+from videofib.data.lists.manifest import ManifestError, split_class_names
+from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.remote import is_remote
+from videofib.data.lists.shard_index import has_shards, shard_class_names
+from videofib.distributed import processes
+from videofib.models.pretrained.weight_files import Weights
+
+logger = logging.getLogger(__name__)
+
+
+def data_class_names(cfg: CfgNode, split: str) -> list[str] | None:
+    """The names that a split gives to its labels, None where it gives none; there may be more or fewer than outputs.
+
+    Raises:
+        ManifestError: ``classes.txt`` cannot be used.
+    """
+    if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
+        return shard_class_names(cfg.DATA.PATH_TO_DATA_DIR)
+    return split_class_names(cfg.DATA.PATH_TO_DATA_DIR, split)
+
+
+def read_class_names(cfg: CfgNode, split: str) -> list[str] | None:
+    """The names that a split gives to the classes of the config's model; None where it gives none.
+
+    Raises:
+        ManifestError: ``classes.txt`` cannot be used.
+        ConfigError: MODEL.NUM_CLASSES is another number.
+    """
+    names = data_class_names(cfg, split)
+    if names is not None and len(names) != cfg.MODEL.NUM_CLASSES:
+        raise ConfigError(
+            f"{_where(cfg)} names {len(names)} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}; they are "
+            f"{shown(names)}"
+        )
+    return names
+
+
+def tested_class_names(cfg: CfgNode, weights: Weights) -> list[str] | None:
+    """The names of the classes of a model to test: those that its weights have, else those of the test split.
+
+    Where only one of the two names its classes, their order cannot be compared, and a warning says so.
+
+    Raises:
+        ManifestError: ``classes.txt`` cannot be used.
+        CheckpointError: the weights name another number of classes than MODEL.NUM_CLASSES.
+        ConfigError: they name none, and the test split another number.
+    """
+    if weights.classes is None:
+        names = read_class_names(cfg, "test")
+        if names is not None and processes.is_main():
+            logger.warning(
+                "%s does not name its classes, so they cannot be compared with those of %s: its first is taken to be "
+                "%r, and so on",
+                weights.name,
+                _where(cfg),
+                names[0],
+            )
+        return names
+    if len(weights.classes) != cfg.MODEL.NUM_CLASSES:
+        raise CheckpointError(
+            f"{weights.name} has {len(weights.classes)} classes, {shown(weights.classes)}, but MODEL.NUM_CLASSES is "
+            f"{cfg.MODEL.NUM_CLASSES}; set it to {len(weights.classes)}"
+        )
+    if data_class_names(cfg, "test") is None and processes.is_main():
+        logger.warning(
+            "the test split in %s does not name its classes, so they cannot be compared with those of %s: label 0 is "
+            "taken to be %r, and so on; write them into %s",
+            cfg.DATA.PATH_TO_DATA_DIR,
+            weights.name,
+            weights.classes[0],
+            CLASSES_NAME,
+        )
+    return list(weights.classes)
+
+
+def with_labels_of(
+    cfg: CfgNode, split: str, records: list[VideoRecord], classes: Sequence[str] | None
+) -> list[VideoRecord]:
+    """The records of a split, their labels mapped by name to positions in ``classes``; as they are without names.
+
+    Raises:
+        ManifestError: ``classes.txt`` cannot be used, or has no name for a label.
+        ConfigError: the split has classes that are not among these.
+    """
+    names = data_class_names(cfg, split)
+    if names is None or classes is None:
+        return records
+    try:
+        label_of = positions(names, classes)
+    except ClassesError as error:
+        raise ConfigError(
+            f"the {split} split has classes that the model does not: in {_where(cfg)}, {error}; give them the model's "
+            "names, or leave them out of the data set"
+        ) from error
+    if label_of == list(range(len(classes))):
+        return records
+    worst = max(records, key=lambda record: max(record.classes))
+    if (label := max(worst.classes)) >= len(names):
+        raise ManifestError(f"the {split} split has label {label} ({worst.video_id}), but only {len(names)} classes")
+    if processes.is_main():
+        logger.info("labels of the %s split are mapped by name to the model's %d classes", split, len(classes))
+    return [
+        replace(record, label=label_of[record.label], labels=tuple(label_of[label] for label in record.labels))
+        for record in records
+    ]
+
+
+def warn_of_absent_classes(cfg: CfgNode, class_names: Sequence[str] | None, records: Sequence[VideoRecord]) -> None:
+    """Warn where no names say how many classes there are, and the lists have no video of some."""
+    if class_names is not None or not processes.is_main():
+        return
+    present = {label for record in records for label in record.classes}
+    if missing := sorted(set(range(cfg.MODEL.NUM_CLASSES)) - present):
+        logger.warning(
+            "MODEL.NUM_CLASSES is %d, but the train and val lists have videos of %d classes, labels %d to %d: none of "
+            "label %d%s; set it to the number of classes, or name all of them in %s",
+            cfg.MODEL.NUM_CLASSES,
+            len(present),
+            min(present),
+            max(present),
+            missing[0],
+            f" and {len(missing) - 1} others" if len(missing) > 1 else "",
+            CLASSES_NAME,
+        )
+
+
+def _where(cfg: CfgNode) -> str:
+    """What names the classes of the data set, for a message: its file, or the folder that has one for each."""
+    folder, file = cfg.DATA.PATH_TO_DATA_DIR, f"{cfg.DATA.PATH_TO_DATA_DIR}/{CLASSES_NAME}"
+    return file if is_remote(folder) or Path(file).is_file() else folder
