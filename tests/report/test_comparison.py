@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.test_page import CLASSES, SMALL, WIDEST, Page, scores, stats
@@ -40,6 +41,26 @@ def test_only_differences_are_listed(folders):
     assert found.classes() == [["walk", "50.0 %", "75.0 %", "25.0"]]
     assert found.figures()[0] == ["Top-1 accuracy, videos", "50.0 % (41.0 to 59.0 %)", "75.0 % (66.0 to 84.0 %)"]
     assert found.pairs() == [["a/run and b/run", "12", "0", "0", "+0.0", "0.0 to 0.0", "1"]]
+
+
+def test_runs_on_other_labels_are_not_compared_video_by_video(folders, tmp_path):
+    """Classes in another order are the same classes; other labels under the same names are not."""
+    other_order, other_labels = [2, 0, 3, 1], torch.tensor([1, 0, 2, 3] * 3)
+    for name, names, labels in (
+        ("order", [CLASSES[k] for k in other_order], torch.tensor(other_order).argsort()[torch.arange(12) % 4]),
+        ("labels", CLASSES, other_labels),
+    ):
+        (tmp_path / name).mkdir()
+        stats(tmp_path / name)
+        scores(tmp_path / name, ["gone.mp4"] * 12, names, labels=labels)
+    found = Comparison([folders[0], tmp_path / "order", tmp_path / "labels"])
+    assert [row[0] for row in found.pairs()] == ["run and order"]
+    warning = "run and labels were not tested on the same labels: "
+    assert f"warning: {warning}" in found.as_text()
+    assert " 0 has '</script>" in found.as_text()
+    assert " has 'walk'" not in found.as_text().partition(" in one")[0]
+    found.write(tmp_path / "compared.html")
+    assert warning in Page(tmp_path / "compared.html").text
 
 
 def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from videofib.classes import same_name
 from videofib.metrics.accuracy import bootstrap_interval, confusion_matrix, topk_correct
 from videofib.report.scored_videos import ScoredVideos
 
@@ -57,6 +58,28 @@ def confident_mistakes(videos: ScoredVideos, most: int) -> list[Mistake]:
     order = np.argsort(-score, kind="stable")
     order = order[(wrong & np.isfinite(score))[order]]
     return [Mistake(int(n), int(predicted[n]), float(score[n])) for n in order[:most]]
+
+
+def disagreement(first: ScoredVideos, second: ScoredVideos) -> str:
+    """The first video whose classes differ between two runs, with them; "" where all are the same.
+
+    Classes are compared by name where both runs name theirs, and by index otherwise.
+    """
+    row_of = {name: row for row, name in enumerate(second.ids)}
+    named = first.named and second.named
+    for row, video in enumerate(first.ids):
+        if video in row_of:
+            one, other = _classes(first, row, named), _classes(second, row_of[video], named)
+            if {same_name(name) for name in one} != {same_name(name) for name in other}:
+                return (
+                    f"{video} has {' and '.join(map(repr, one))} in one, {' and '.join(map(repr, other))} in the other"
+                )
+    return ""
+
+
+def _classes(videos: ScoredVideos, row: int, named: bool) -> list[str]:
+    labels = videos.truth[row].nonzero()[0].tolist()
+    return [videos.class_names[label] if named else f"class {label}" for label in labels]
 
 
 def paired(first: ScoredVideos, second: ScoredVideos) -> dict[str, float | int | list[float]]:

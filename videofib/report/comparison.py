@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from videofib.files import replacing
-from videofib.report.analysis import paired
+from videofib.report.analysis import disagreement, paired
 from videofib.report.figures import FIGURES, amount, curves, duration, train_seconds, views_chart
 from videofib.report.html import document, interval, number, percent, setting, table, text
 from videofib.report.read import ReportError, Run, read_run
@@ -35,6 +35,7 @@ class Comparison:
         self.costs = list(costs) or [None] * len(folders)
         self.missing: list[str] = []
         self.scored = [read_scored_videos(folder, self.missing) for folder in folders]
+        self.disagreements = self._disagreements()
 
     def figures(self) -> list[list[str]]:
         """A row for each figure: its name, and its value in each run."""
@@ -76,11 +77,21 @@ class Comparison:
         chosen = sorted((name for name in names if spread[name] > 0), key=lambda name: -spread[name])[:_MOST_CLASSES]
         return [[name, *(percent(found.get(name)) for found in by_class), f"{spread[name]:.1f}"] for name in chosen]
 
+    def _disagreements(self) -> dict[int, str]:
+        """The runs whose videos have other classes than the first run gives them, by index, each with the reason."""
+        first, found = self.scored[0], {}
+        for rank, (run, other) in list(enumerate(zip(self.runs, self.scored, strict=True)))[1:]:
+            if first is None or other is None or first.multi_label != other.multi_label:
+                continue
+            if reason := disagreement(first, other):
+                found[rank] = f"{self.runs[0].name} and {run.name} were not tested on the same labels: {reason}"
+        return found
+
     def pairs(self) -> list[list[str]]:
         """A row for each run after the first that shares videos with it; see ``analysis.paired``."""
         rows, first = [], self.scored[0]
-        for run, other in zip(self.runs[1:], self.scored[1:], strict=True):
-            if first is None or other is None or first.multi_label or other.multi_label:
+        for rank, (run, other) in list(enumerate(zip(self.runs, self.scored, strict=True)))[1:]:
+            if first is None or other is None or first.multi_label or other.multi_label or rank in self.disagreements:
                 continue
             found = paired(first, other)
             if not found["videos"]:
@@ -105,6 +116,7 @@ class Comparison:
             _plain(["metric", *names], self.figures()),
             _plain(["setting", *names], self.settings()),
             _plain(PAIRS, self.pairs()),
+            *(f"warning: {reason}" for reason in self.disagreements.values()),
         ]
         return "\n\n".join(filter(None, parts))
 
@@ -121,6 +133,7 @@ class Comparison:
             ("settings", "Settings", _settings(names, self.settings())),
         ]
         alarms = "".join(f'<p class="alarm">Could not be read: {text(reason)}</p>' for reason in self.missing)
+        alarms += "".join(f'<p class="alarm">{text(reason)}</p>' for reason in self.disagreements.values())
         title = " and ".join(names) if len(names) == 2 else f"{len(names)} runs"
         return document(f"{title}: comparison", f"<h1>{text(title)} compared</h1>\n{alarms}", parts)
 

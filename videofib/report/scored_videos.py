@@ -21,7 +21,8 @@ class ScoredVideos:
         ids, paths: names and files of the videos (N).
         truth: bool (N, K), the classes of each video.
         scores: float32 (N, K); nan for a video that could not be read.
-        class_names: K names.
+        class_names: K names, made up (``class 3``) where the scores have none.
+        named: the names are the scores' own.
         multi_label: a video may have several classes.
         probabilities: the scores are probabilities, and so may be shown in percent.
     """
@@ -33,6 +34,7 @@ class ScoredVideos:
     class_names: Sequence[str]
     multi_label: bool
     probabilities: bool
+    named: bool = True
 
     @property
     def readable(self) -> np.ndarray:
@@ -66,6 +68,7 @@ def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos |
         class_names=found.class_names or [f"class {label}" for label in range(classes)],
         multi_label=found.multi_label,
         probabilities=found.kind != "logit" or not found.multi_label,
+        named=found.class_names is not None,
     )
 
 
