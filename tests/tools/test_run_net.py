@@ -16,6 +16,7 @@ from videofib.checkpoint.manager import find_checkpoints
 from videofib.commands import convert as convert_command
 from videofib.config import load_config
 from videofib.metrics.scores import read_scores
+from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.parts import teacher_from_config
 
 ROOT = Path(__file__).parents[2]
@@ -284,6 +285,15 @@ def test_converted_weights_test_the_same_and_can_be_trained_on(experiment, train
     assert "resized: pos_embed: 1x5x24 -> 1x10x24, bicubic from 2x2 to 3x3" in log
     assert "resized: time_embed: 1x2x24 -> 1x4x24, nearest" in log
     assert results(tmp_path / "larger")["epoch"] == 2
+
+
+@pytest.mark.parametrize(("to", "name"), [("official", "model.pyth"), ("huggingface", "model")])
+def test_converted_weights_keep_the_names_of_the_checkpoint(experiment, trained, tmp_path, to, name):
+    dense = ["ATTENTION.JOINT", "dense"]
+    convert(experiment, newest(trained), to, tmp_path / name, *dense, "DATA.PATH_TO_DATA_DIR", tmp_path)
+    assert read_weights(tmp_path / name).classes == tuple(CLASSES)
+    run(experiment, tmp_path / "same", *dense, "TEST.CHECKPOINT_FILE_PATH", tmp_path / name, stages=["test"])
+    assert results(tmp_path / "same")["class_names"] == CLASSES
 
 
 def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(experiment, trained, tmp_path, capsys):

@@ -11,36 +11,52 @@ folder, a timm or VideoMAE file. Prints which weights were loaded, resized, newl
 import argparse
 from collections.abc import Sequence
 
+from fvcore.common.config import CfgNode
+
 from videofib.checkpoint.file import CheckpointError
 from videofib.config import ConfigError, load_config
 from videofib.models.pretrained.export import save_hugging_face, save_official
 from videofib.models.pretrained.load import load_pretrained
+from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.run.classes import read_class_names
 from videofib.run.models import build_model
-from videofib.run.preflight import read_class_names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     try:
         cfg = load_config(args.cfg, args.pairs)
-        model = build_model(cfg)
+        model, weights = build_model(cfg), read_weights(args.weights)
+        names = class_names(cfg, weights)
         report = load_pretrained(
             model,
-            args.weights,
+            weights,
+            class_names=names,
             strict=args.strict,
             position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
             time_resize=cfg.TIMESFORMER.TIME_RESIZE,
         )
         print(report)
         if args.to == "official":
-            written = save_official(model, args.out, config=cfg.dump())
+            written = save_official(model, args.out, config=cfg.dump(), class_names=names)
         else:
-            written = save_hugging_face(model, args.out, class_names=read_class_names(cfg))
+            written = save_hugging_face(model, args.out, class_names=names)
     except (ConfigError, CheckpointError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     print(f"wrote {written}")
     if settings := model.attention_settings():
         print(f"note: {args.to} models attend densely, this one with {settings}; their outputs will differ")
+
+
+def class_names(cfg: CfgNode, weights: Weights) -> Sequence[str] | None:
+    """The names of the model's classes: those of the weights, or, where they have none or others, of the data set.
+
+    Raises:
+        ConfigError: the data set names another number of classes than the model has.
+    """
+    if weights.classes is not None and len(weights.classes) == cfg.MODEL.NUM_CLASSES:
+        return weights.classes
+    return read_class_names(cfg, "train")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -7,6 +7,7 @@ weights fit there, but attention is dense.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,19 +22,25 @@ from videofib.models.timesformer import TimeSformer
 NOTE = "The weights are those of a model with sparse attention, see 'attention'; in this layout attention is dense."
 
 
-def save_official(model: TimeSformer, path: str | Path, *, config: str = "") -> Path:
+def save_official(
+    model: TimeSformer, path: str | Path, *, config: str = "", class_names: Sequence[str] | None = None
+) -> Path:
     """Write ``path``, a ``.pyth`` file like the official TimeSformer's, completely or not at all.
 
     Args:
         config: text for its ``cfg`` entry, which is never read back.
+        class_names: names of the K classes, which only videofib reads back.
 
     Raises:
         CheckpointError: a model that the layout cannot hold, or a file that cannot be written.
     """
     state = layouts.to_official(_dense_state(model, "the official TimeSformer's layout"))
     content = {"epoch": 0, "model_state": state, "cfg": config}
-    if settings := model.attention_settings():
-        content["videofib"] = {"note": NOTE, "attention": settings}
+    beside = {"note": NOTE, "attention": settings} if (settings := model.attention_settings()) else {}
+    if class_names is not None:
+        beside["classes"] = list(_named(model, class_names))
+    if beside:
+        content["videofib"] = beside
     path = Path(path)
     try:
         with replacing(path) as partial:
@@ -43,7 +50,7 @@ def save_official(model: TimeSformer, path: str | Path, *, config: str = "") -> 
     return path
 
 
-def save_hugging_face(model: TimeSformer, folder: str | Path, *, class_names: list[str] | None = None) -> Path:
+def save_hugging_face(model: TimeSformer, folder: str | Path, *, class_names: Sequence[str] | None = None) -> Path:
     """Write ``folder/model.safetensors`` and ``folder/config.json`` for ``TimesformerForVideoClassification``.
 
     Args:
@@ -88,12 +95,18 @@ def _dense_state(model: nn.Module, layout: str) -> layouts.State:
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
-def _hugging_face_config(model: TimeSformer, class_names: list[str] | None) -> dict:
-    block, patch = model.blocks[0], model.patch_embed
+def _named(model: TimeSformer, class_names: Sequence[str] | None) -> Sequence[str]:
+    """The names of the model's classes, placeholders where there are none."""
     num_classes = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     names = class_names or [f"LABEL_{i}" for i in range(num_classes)]
     if len(names) != num_classes:
         raise CheckpointError(f"got {len(names)} class names for {num_classes} classes")
+    return names
+
+
+def _hugging_face_config(model: TimeSformer, class_names: Sequence[str] | None) -> dict:
+    block, patch = model.blocks[0], model.patch_embed
+    names = _named(model, class_names)
     height, width = (side * patch.patch_size for side in patch.grid_size)
     if height != width:
         raise CheckpointError(
