@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from videofib.checkpoint.file import CheckpointError, read_tensors
 from videofib.classes import ClassesError, check_names
+from videofib.models.pretrained.layouts import SPARSE
 from videofib.models.timesformer import TimeSformer
 
 # Under which keys checkpoints hold their weights; an average of the weights, if any, is what its authors evaluate.
@@ -97,6 +98,8 @@ def _from_folder(folder: Path) -> Weights:
     """From ``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
     config = _read_config(folder / "config.json")
     attention = _attention(config)
+    if isinstance(kind := config.get("attention_type"), str):
+        config["attention_type"] = kind.removeprefix(SPARSE)
     if timm.is_model(str(config.get("architecture"))):
         with torch.device("meta"):
             config = _timm_config(timm.create_model(config["architecture"]))
@@ -119,7 +122,11 @@ def _checked(classes: object, name: str) -> tuple[str, ...]:
 def _labels(config: Mapping[str, object], state: Mapping[str, Tensor]) -> tuple[str, ...] | None:
     """The names in a config of Hugging Face; None where they are placeholders (LABEL_0), or not of the classifier."""
     found = config.get("id2label")
-    rows = [tensor.shape[0] for name, tensor in state.items() if name.endswith("classifier.weight") and tensor.ndim]
+    rows = [
+        tensor.shape[0]
+        for name, tensor in state.items()
+        if name.endswith(("classifier.weight", "head.weight")) and tensor.ndim
+    ]
     if not isinstance(found, Mapping) or rows != [len(found)]:
         return None
     by_number = {str(number): label for number, label in found.items()}
