@@ -153,6 +153,15 @@ def test_a_run_does_not_resume_on_classes_of_another_order(experiment, trained, 
     without_names(newest(trained), newest(tmp_path / "run"))  # nothing to compare with
     run(experiment, tmp_path / "run", *data, "SOLVER.MAX_EPOCH", 3, stages=["train"])
     assert load_checkpoint(newest(tmp_path / "run", 3))["classes"] == OTHER_ORDER
+    assert "does not name its classes, so they cannot be compared with those of the data set" in log(tmp_path / "run")
+
+
+def test_a_run_whose_data_set_loses_its_names_keeps_them(experiment, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    bare = with_classes(experiment, tmp_path / "data", [], dict(zip(CLASSES, "012", strict=True)))
+    run(experiment, tmp_path / "run", *bare, "SOLVER.MAX_EPOCH", 3, stages=["train"])
+    assert load_checkpoint(newest(tmp_path / "run", 3))["classes"] == CLASSES
+    assert log(tmp_path / "run").count("the data set does not name its classes, so they cannot be compared") == 1
 
 
 def fine_tuned(experiment, out, *settings):
@@ -177,7 +186,11 @@ def test_fine_tuning_keeps_the_classifier_of_the_same_classes_by_name(experiment
     old = without_names(newest(trained), tmp_path / "old.pyth")
     head = fine_tuned(experiment, tmp_path / "unknown", *named, "TRAIN.CHECKPOINT_FILE_PATH", old)
     assert torch.equal(head, trained_head)
-    assert "old.pyth does not name its classes, so its classifier is loaded as it is" in log(tmp_path / "unknown")
+    assert "old.pyth does not name its classes, so the classifier" in log(tmp_path / "unknown")
+    bare = with_classes(experiment, tmp_path / "bare", [], dict(zip(CLASSES, "012", strict=True)))
+    head = fine_tuned(experiment, tmp_path / "unnamed", *bare, *source)
+    assert torch.equal(head, trained_head)
+    assert "the data set does not name its classes, so the classifier" in log(tmp_path / "unnamed")
 
 
 def test_a_teacher_answers_in_the_students_order_of_classes(experiment, trained, tmp_path, capsys):
@@ -204,6 +217,23 @@ def test_classes_without_a_video_are_warned_of_where_nothing_names_them(experime
     assert said in log(tmp_path / "wide")
     run(experiment, tmp_path / "right", *settings, stages=["train"])
     assert "MODEL.NUM_CLASSES" not in log(tmp_path / "right")
+
+
+def test_a_split_in_folders_beside_one_in_a_list_is_warned_of(experiment, tmp_path):
+    folders, lists = tmp_path / "folders", tmp_path / "lists"
+    bare = with_classes(experiment, lists, [], dict(zip(CLASSES, "012", strict=True)))
+    in_folders(experiment, folders, CLASSES, "val")
+    in_folders(experiment, folders, CLASSES, "train")
+    settings = ["SOLVER.MAX_EPOCH", 1, *bare]
+    shutil.copytree(folders / "val", lists / "val")
+    (lists / "val.csv").unlink()
+    run(experiment, tmp_path / "one", *settings, stages=["train"])
+    assert "the val split names its classes by its folders, and the train split does not" in log(tmp_path / "one")
+    shutil.copytree(folders / "train", lists / "train")
+    (lists / "train.csv").unlink()
+    shutil.copy(experiment / "val.csv", lists)
+    run(experiment, tmp_path / "other", *settings, stages=["train"])
+    assert log(tmp_path / "other").count("the val split in") == 1
 
 
 def test_folders_of_another_number_of_classes_than_the_model_has_are_refused(experiment, tmp_path, capsys):

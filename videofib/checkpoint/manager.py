@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ class CheckpointManager:
         resumed = None
         if found:
             path, content = found
-            self._check_classes(path, content["classes"])
+            self._keep_classes(path, content["classes"])
             restore(content, path, self.state)
             position = Position(content["epoch"], content["step"], content["states"])
             resumed = Resumed(path, position, content["config"])
@@ -100,12 +100,19 @@ class CheckpointManager:
             self._record.read(resumed.position.epoch if resumed else 0)
         return resumed
 
-    def _check_classes(self, path: Path, classes: object) -> None:
+    def _keep_classes(self, path: Path, classes: object) -> None:
+        """Compare the classes of a checkpoint with the run's; where the run does not name its own, it has these."""
         ours = self.description.classes
-        if classes is None or ours is None:
+        if (classes is None) != (ours is None) and processes.is_main():
+            logger.warning(
+                "%s not name its classes, so they cannot be compared with those of %s",
+                *((f"{path} does", "the data set") if classes is None else ("the data set does", path)),
+            )
+        if classes is None:
             return
         try:
-            differs = difference(check_names(classes), ours)
+            names = check_names(classes)
+            differs = difference(names, ours or names)
         except ClassesError as error:
             raise CheckpointError(f"{path} is damaged: its classes {error}") from error
         if differs:
@@ -113,6 +120,7 @@ class CheckpointManager:
                 f"{path} was trained on other classes than the data set now has: {differs}; restore the names and "
                 "labels that the run began with, or train into another OUTPUT_DIR"
             )
+        self.description = replace(self.description, classes=names)
 
     def save(self, position: Position) -> Path:
         """Save the run at this position, and remove what need not stay; returns the checkpoint's path.

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         cfg = load_config(args.cfg, args.pairs)
         model, weights = build_model(cfg), read_weights(args.weights)
-        names = class_names(cfg, weights)
+        names = class_names(cfg, weights, args.to)
         report = load_pretrained(
             model,
             weights,
@@ -51,14 +51,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("load it with AutoModelForVideoClassification.from_pretrained(FOLDER, trust_remote_code=True)")
 
 
-def class_names(cfg: CfgNode, weights: Weights) -> Sequence[str] | None:
+def class_names(cfg: CfgNode, weights: Weights, to: str) -> Sequence[str] | None:
     """The names of the model's classes: those of the weights, or, where they have none or others, of the data set.
+
+    Names that the weights do not have go into Hugging Face's layout alone, which has a field for them.
 
     Raises:
         ConfigError: the data set names another number of classes than the model has.
     """
     if weights.classes is not None and len(weights.classes) == cfg.MODEL.NUM_CLASSES:
         return weights.classes
+    if weights.classes is None and to == "official":
+        return None
     return read_class_names(cfg, "train")
 
 

@@ -54,10 +54,29 @@ def read_class_names(cfg: CfgNode, split: str) -> list[str] | None:
     return names
 
 
+def trained_class_names(cfg: CfgNode) -> list[str] | None:
+    """The names of the classes of a model to train: those of the train split.
+
+    Where only the val split names its classes, they cannot be compared, and a warning says so.
+
+    Raises:
+        ManifestError, ConfigError: as ``read_class_names``.
+    """
+    names = read_class_names(cfg, "train")
+    if names is None and data_class_names(cfg, "val") is not None and processes.is_main():
+        logger.warning(
+            "in %s the val split names its classes by its folders, and the train split does not, so they cannot be "
+            "compared; name the classes of the lists in %s",
+            cfg.DATA.PATH_TO_DATA_DIR,
+            CLASSES_NAME,
+        )
+    return names
+
+
 def tested_class_names(cfg: CfgNode, weights: Weights) -> list[str] | None:
     """The names of the classes of a model to test: those that its weights have, else those of the test split.
 
-    Where only one of the two names its classes, their order cannot be compared, and a warning says so.
+    Where only the test split names its classes, they cannot be compared, and a warning says so.
 
     Raises:
         ManifestError: ``classes.txt`` cannot be used.
@@ -80,15 +99,6 @@ def tested_class_names(cfg: CfgNode, weights: Weights) -> list[str] | None:
             f"{weights.name} has {len(weights.classes)} classes, {shown(weights.classes)}, but MODEL.NUM_CLASSES is "
             f"{cfg.MODEL.NUM_CLASSES}; set it to {len(weights.classes)}"
         )
-    if data_class_names(cfg, "test") is None and processes.is_main():
-        logger.warning(
-            "the test split in %s does not name its classes, so they cannot be compared with those of %s: label 0 is "
-            "taken to be %r, and so on; write them into %s",
-            cfg.DATA.PATH_TO_DATA_DIR,
-            weights.name,
-            weights.classes[0],
-            CLASSES_NAME,
-        )
     return list(weights.classes)
 
 
@@ -97,12 +107,25 @@ def with_labels_of(
 ) -> list[VideoRecord]:
     """The records of a split, their labels mapped by name to positions in ``classes``; as they are without names.
 
+    Where only ``classes`` are known, they cannot be compared, and a warning says so.
+
     Raises:
         ManifestError: ``classes.txt`` cannot be used, or has no name for a label.
         ConfigError: the split has classes that are not among these.
     """
     names = data_class_names(cfg, split)
-    if names is None or classes is None:
+    if classes is None:
+        return records
+    if names is None:
+        if processes.is_main():
+            logger.warning(
+                "the %s split in %s does not name its classes, so they cannot be compared with the model's: label 0 is "
+                "taken to be %r, and so on; write them into %s",
+                split,
+                cfg.DATA.PATH_TO_DATA_DIR,
+                classes[0],
+                CLASSES_NAME,
+            )
         return records
     try:
         label_of = positions(names, classes)

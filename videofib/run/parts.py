@@ -95,12 +95,13 @@ def load_into_model(
     logger.info("%s", report)
     if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):
         logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
-    if class_names and not source.classes and classifier_names(model) & set(report.loaded):
+    if bool(class_names) != bool(source.classes) and classifier_names(model) & set(report.loaded):
         logger.warning(
-            "%s does not name its classes, so its classifier is loaded as it is: its first class is taken to be %r, "
+            "%s not name its classes, so the classifier of %s is loaded as it is: its first class is taken to be %r, "
             "and so on",
+            f"{source.name} does" if class_names else "the data set does",
             source.name,
-            class_names[0],
+            (class_names or source.classes)[0],
         )
     return report
 

@@ -84,12 +84,12 @@ def _checkpoint(cfg: CfgNode) -> Weights:
 
 
 def _load_all(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
-    """Load the weights.
+    """Load the weights, with the classes that they have.
 
     Raises:
         CheckpointError: some of the model's are missing.
     """
-    report = load_into_model(cfg, model, weights)
+    report = load_into_model(cfg, model, weights, weights.classes)
     if report.untrained:
         raise CheckpointError(f"{weights.name} lacks weights of the model to test: {', '.join(report.untrained)}")
 

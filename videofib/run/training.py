@@ -33,7 +33,7 @@ from videofib.engine.train import Schedule, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
-from videofib.run.classes import read_class_names, warn_of_absent_classes
+from videofib.run.classes import trained_class_names, warn_of_absent_classes
 from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
 from videofib.run.preflight import (
@@ -54,7 +54,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     check_compiler(cfg, device)
     check_sharded_checkpoints(cfg)
     part = (data_rank(mesh), data_size(mesh))
-    class_names = read_class_names(cfg, "train")
+    class_names = trained_class_names(cfg)
     with (
         shared(build_train_loader(cfg, *part), mesh) as train_loader,
         shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh) as val_loader,
