@@ -230,6 +230,13 @@ def test_folder_of_classes(tmp_path):
     assert [(r.video_id, r.label) for r in records] == [("eat/c.webm", 0), ("run/a.mp4", 1), ("run/b.AVI", 1)]
 
 
+def test_leftovers_of_archives_and_drives_shift_no_label(tmp_path):
+    left = ["__MACOSX/walk/._a.mp4", "lost+found/b.mp4", "@eaDir/a.mp4", "walk/._a.mp4"]
+    make_folder(tmp_path / "train", ["Run/b.mp4", "walk/a.mp4", *left])
+    records = load_split(tmp_path, "train")
+    assert [(record.video_id, record.label) for record in records] == [("Run/b.mp4", 0), ("walk/a.mp4", 1)]
+
+
 def test_a_class_missing_from_one_split_does_not_shift_labels(tmp_path):
     make_folder(tmp_path, ["train/a/1.mp4", "train/b/1.mp4", "train/c/1.mp4", "val/a/2.mp4", "val/c/2.mp4"])
     assert [r.label for r in load_split(tmp_path, "train")] == [0, 1, 2]

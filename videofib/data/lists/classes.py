@@ -8,6 +8,8 @@ from videofib.classes import ClassesError, check_names
 from videofib.data.errors import ManifestError
 
 CLASSES_NAME = "classes.txt"
+# What archives of macOS, file systems, network drives and Windows leave among the folders of classes.
+_LEFTOVERS = {"__MACOSX", "lost+found", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information"}
 
 
 def read_class_names(file: str | Path, *, name: str = "") -> list[str]:
@@ -39,5 +41,9 @@ def read_class_names(file: str | Path, *, name: str = "") -> list[str]:
 
 
 def class_folders(root: Path) -> list[str]:
-    """The sorted names of the folders in one, which are the names of its classes."""
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """The sorted names of the folders in one, which are the names of its classes; hidden ones and leftovers are not."""
+    return sorted(
+        entry.name
+        for entry in root.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _LEFTOVERS
+    )

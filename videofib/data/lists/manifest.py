@@ -186,6 +186,11 @@ def class_indices(text: str, where: str) -> tuple[int, ...]:
     return labels
 
 
+def may_be_video(path: Path) -> bool:
+    """Whether a file in a folder of a class is taken for a video: by its extension, and not hidden (``._a.mp4``)."""
+    return path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith(".")
+
+
 def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[list[VideoRecord], list[str]]:
     """The videos of ``root/class_name/*.mp4`` (any video extension), sorted, and the sorted class names.
 
@@ -209,7 +214,7 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[lis
         VideoRecord(str(path), label, f"{name}/{path.name}")
         for label, name in sorted(zip(labels, found, strict=True))
         for path in sorted((root / name).iterdir())
-        if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file()
+        if may_be_video(path) and path.is_file()
     ]
     if not records:
         raise ManifestError(f"{root} has no videos; expected {root}/<class name>/<video>.mp4 (or .avi, .webm, ...)")
