@@ -38,6 +38,18 @@ def data_class_names(cfg: CfgNode, split: str) -> list[str] | None:
     return split_class_names(cfg.DATA.PATH_TO_DATA_DIR, split)
 
 
+def shown_class_names(cfg: CfgNode, split: str, records: Sequence[VideoRecord]) -> list[str] | None:
+    """The names that a split gives to its own labels, whatever classes a model has; None where it gives none.
+
+    Raises:
+        ManifestError: ``classes.txt`` cannot be used, or has no name for a label.
+    """
+    names = data_class_names(cfg, split)
+    if names is not None:
+        _check_labels(split, records, names)
+    return names
+
+
 def read_class_names(cfg: CfgNode, split: str) -> list[str] | None:
     """The names that a split gives to the classes of the config's model; None where it gives none.
 
@@ -136,9 +148,7 @@ def with_labels_of(
         ) from error
     if label_of == list(range(len(classes))):
         return records
-    worst = max(records, key=lambda record: max(record.classes))
-    if (label := max(worst.classes)) >= len(names):
-        raise ManifestError(f"the {split} split has label {label} ({worst.video_id}), but only {len(names)} classes")
+    _check_labels(split, records, names)
     if processes.is_main():
         logger.info("labels of the %s split are mapped by name to the model's %d classes", split, len(classes))
     return [
@@ -163,6 +173,14 @@ def warn_of_absent_classes(cfg: CfgNode, class_names: Sequence[str] | None, reco
             missing[0],
             f" and {len(missing) - 1} others" if len(missing) > 1 else "",
             CLASSES_NAME,
+        )
+
+
+def _check_labels(split: str, records: Sequence[VideoRecord], names: Sequence[str]) -> None:
+    worst = max(records, key=lambda record: max(record.classes))
+    if (label := max(worst.classes)) >= len(names):
+        raise ManifestError(
+            f"the {split} split has label {label} ({worst.video_id}), but its {len(names)} classes are {shown(names)}"
         )
 
 
