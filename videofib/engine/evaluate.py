@@ -201,9 +201,10 @@ def assemble(parts: Sequence[tuple[Columns | None, dict[str, str]]], records: Se
 def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
     """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each complete or not at all.
 
-    The former has the figures, and the names of the classes as ``class_names`` (null where they have none).
+    The former has the figures and, where the classes have names, these as ``class_names``.
     """
-    results = {**results, "class_names": None if scores.class_names is None else list(scores.class_names)}
+    if scores.class_names is not None:
+        results = {**results, "class_names": list(scores.class_names)}
     write_scores(Path(output_dir) / SCORES_NAME, scores)
     with replacing(Path(output_dir) / "test_results.json") as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
