@@ -293,7 +293,10 @@ def test_classes_that_cannot_be_read(tmp_path, line, separator, message):
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-@pytest.mark.parametrize("line", ["clip.mp4 0 3", "clip.mp4  0  3", "my clip.MKV 7 0 3", "clip.mp4\t0\t3"])
+@pytest.mark.parametrize(
+    "line",
+    ["clip.mp4 0 3", "clip.mp4  0  3", "my clip.MKV 7 0 3", "clip 1.mp4 0 3", "a 2 b 10.avi 0 3", "clip.mp4\t0\t3"],
+)
 def test_labels_without_commas_between_them_are_not_part_of_the_path(line, multi_label, tmp_path):
     (tmp_path / "train.csv").write_text(f"{line}\n")
     with pytest.raises(
@@ -304,12 +307,13 @@ def test_labels_without_commas_between_them_are_not_part_of_the_path(line, multi
 
 def test_a_file_whose_name_ends_like_a_label_is_a_file(tmp_path):
     (tmp_path / "clip.mp4 0").touch()
-    (tmp_path / "train.csv").write_text("clip.mp4 0 3\nnew 2.mp4 1\nfolder 5/2 1\n")
+    (tmp_path / "train.csv").write_text("clip.mp4 0 3\nnew 2.mp4 1\nfolder 5/2 1\nold.mp4 3/4.mp4 1\n")
     records = read_list(tmp_path / "train.csv")
     assert [(record.video_id, record.label) for record in records] == [
         ("clip.mp4 0", 3),
         ("new 2.mp4", 1),
         ("folder 5/2", 1),
+        ("old.mp4 3/4.mp4", 1),
     ]
 
 

@@ -161,9 +161,10 @@ def _earlier_labels(path: str, separator: str) -> str:
     """What precedes the last label, where a line has several and no commas between them: "0" of ``a.mp4 0 3``."""
     if not path[-1].isdecimal():
         return ""
-    name, *labels = re.split(rf"(?:{re.escape(separator)}|\s)+(?=\d+(?:\D|$))", path)
-    there = all(map(str.isdecimal, labels)) and name.lower().endswith(VIDEO_EXTENSIONS)
-    return ",".join(labels) if there else ""
+    words, labels = path.replace(separator, " ").split(), []
+    while words and words[-1].isdecimal():
+        labels.insert(0, words.pop())
+    return ",".join(labels) if words and words[-1].lower().endswith(VIDEO_EXTENSIONS) else ""
 
 
 def _class_index(text: str, where: str) -> tuple[int]:
