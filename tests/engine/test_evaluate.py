@@ -160,11 +160,20 @@ def test_results_are_complete_files(tmp_path):
     results, scores = evaluate_logits(LOGITS, LABELS)
     write_results(tmp_path, results, scores)
     assert json.loads((tmp_path / "test_results.json").read_text()) == results
+    assert "class_names" not in results
     saved = read_scores(tmp_path / "test_scores.parquet")
     assert saved.ids == ["v0.mp4", "v1.mp4", "v2.mp4"]
     assert saved.labels.tolist() == LABELS
     assert torch.equal(saved.scores, scores.scores)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["test_results.json", "test_scores.parquet"]
+
+
+def test_results_name_the_classes_in_the_order_of_the_outputs(tmp_path):
+    names = ["swim", "run", "jump"]
+    results, scores = evaluate_logits(LOGITS, LABELS, class_names=names)
+    write_results(tmp_path, results, scores)
+    assert json.loads((tmp_path / "test_results.json").read_text())["class_names"] == names
+    assert read_scores(tmp_path / "test_scores.parquet").class_names == names
 
 
 SEVERAL = [[1.0, 0, 1], [0, 0, 1], [1, 0, 0]]  # classes of three videos, of three; none is of class 1

@@ -128,6 +128,7 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
         (lambda file: changed_metadata(file, num_classes="3"), "has num_classes '3'"),
         (lambda file: changed_metadata(file, scores="odds"), "scores of kind 'odds'"),
         (lambda file: changed_metadata(file, class_names=["a"]), "does not name 3 classes"),
+        (lambda file: changed_metadata(file, class_names=["a", "b", "a"]), "does not name 3 classes"),
         (
             lambda file: changed_column(file, "label", pyarrow.array([0, 1, 2, 9], pyarrow.int32())),
             "labels from 0 to 9",

@@ -78,7 +78,7 @@ def test_an_untouched_folder_has_no_problem(out):
         (add("train.csv", "z.mp4 dog\n"), "train.csv: .*train.csv:2: label 'dog' is not a class index"),
         (lambda out: (out / "val.csv").write_text(f"{B} 1\n"), f"{B}: label 1 in val.csv, 0 in the manifest"),
         (lambda out: (out / "test.csv").unlink(), "test.csv: no list file at"),
-        (lambda out: (out / "classes.txt").write_text(""), f"{A}: label 0 .* classes.txt has only 0 classes"),
+        (lambda out: (out / "classes.txt").write_text(""), "classes.txt: names no classes"),
         (lambda out: (out / "classes.txt").unlink(), "classes.txt: cannot be read"),
         (lambda out: change_manifest(out, path="../a.mp4"), r"\.\./a.mp4: this name .* leads out of the folder"),
         (lambda out: change_manifest(out, path="/etc/passwd"), "/etc/passwd: this name .* leads out of the folder"),

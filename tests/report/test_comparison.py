@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from tests.report.browser import CHROMIUM, Browser
 from tests.report.test_page import CLASSES, SMALL, WIDEST, Page, scores, stats
@@ -53,6 +54,28 @@ def test_every_difference_is_that_run_minus_the_first(folders):
     assert several.classes() == [["walk", "3", "50.0 %", "75.0 %", "50.0 %", "+25.0", "0.0"]]
     assert several.class_columns()[-2:] == ["b/run (2) − a/run (1), points", "a/run (3) − a/run (1), points"]
     assert forwards.as_text().splitlines()[-1].split() == ["walk", "3", "50.0", "%", "75.0", "%", "+25.0"]
+
+
+def test_runs_on_other_labels_are_not_compared_video_by_video(folders, tmp_path):
+    """Classes in another order are the same classes; other labels under the same names are not."""
+    other_order, other_labels = [2, 0, 3, 1], torch.tensor([1, 0, 2, 3] * 3)
+    for name, names, labels in (
+        ("order", [CLASSES[k] for k in other_order], torch.tensor(other_order).argsort()[torch.arange(12) % 4]),
+        ("labels", CLASSES, other_labels),
+    ):
+        (tmp_path / name).mkdir()
+        stats(tmp_path / name)
+        scores(tmp_path / name, ["gone.mp4"] * 12, names, labels=labels)
+        (tmp_path / name / "test_results.json").write_text(json.dumps({"num_videos": 12}))
+    found = Comparison([folders[0], tmp_path / "order", tmp_path / "labels"])
+    assert [row[0] for row in found.pairs()] == ["run, order"]
+    warnings = [sentence for sentence in found.warnings if "other classes of" in sentence]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("other classes of 6 of the 12 videos in both: ")
+    assert warnings[0].endswith("in run, walk in labels")
+    assert "warning: other classes of 6 of the 12 videos in both: " in found.as_text()
+    found.write(tmp_path / "compared.html")
+    assert "other classes of 6 of the 12 videos in both: " in Page(tmp_path / "compared.html").text
 
 
 def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):

@@ -106,6 +106,24 @@ def test_runs_of_several_classes(ensemble):
     assert "ensemble: mAP " in done.out
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_run_whose_classes_are_in_another_order_is_averaged_by_name(ensemble, tmp_path, several):
+    def named(scores, names, order):
+        labels = torch.tensor([[1.0, 0], [0, 1], [1, 1], [0, 1]])[:, order] if several else scores.labels
+        labels = labels if several else torch.tensor(order)[labels]  # two classes: the permutation is its own inverse
+        kind = "sigmoid" if several else "softmax"
+        return replace(scores, labels=labels, scores=scores.scores[:, order], class_names=names, kind=kind)
+
+    ours, theirs = named(ONE, ["run", "jump"], [0, 1]), named(TWO, ["jump", "run"], [1, 0])
+    done = ensemble(ours, theirs, words=["--out", tmp_path / "out"])
+    assert done.code == 0
+    found = read_scores(tmp_path / "out" / "test_scores.parquet")
+    assert found.class_names == ["run", "jump"]
+    torch.testing.assert_close(found.scores, (ONE.scores + TWO.scores) / 2)
+    assert torch.equal(found.labels, ours.labels)
+    assert json.loads((tmp_path / "out" / "test_results.json").read_text())["class_names"] == ["run", "jump"]
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

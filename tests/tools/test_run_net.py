@@ -16,6 +16,7 @@ from videofib.checkpoint.manager import find_checkpoints
 from videofib.commands import convert as convert_command
 from videofib.config import load_config
 from videofib.metrics.scores import read_scores
+from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.parts import teacher_from_config
 
 ROOT = Path(__file__).parents[2]
@@ -262,19 +263,29 @@ def convert(experiment, source, to, out, *overrides):
     convert_command.main([str(word) for word in words])
 
 
-@pytest.mark.parametrize(("to", "name"), [("official", "model.pyth"), ("huggingface", "model")])
-def test_converted_weights_test_the_same_and_can_be_trained_on(experiment, trained, tmp_path, to, name, capsys):
-    convert(experiment, newest(trained), to, tmp_path / name)
+@pytest.mark.parametrize(
+    ("to", "name", "options", "model"),
+    [
+        ("official", "model.pyth", [], ["ATTENTION.JOINT", "dense"]),
+        ("huggingface", "model", [], ["ATTENTION.JOINT", "dense"]),
+        ("huggingface", "model", ["--remote-code"], []),
+    ],
+)
+def test_converted_weights_test_the_same_and_can_be_trained_on(
+    experiment, trained, tmp_path, to, name, options, model, capsys
+):
+    convert(experiment, newest(trained), to, tmp_path / name, *options, *model)
     said = capsys.readouterr().out
     assert "21 of 21 tensors loaded as they are" in said
-    assert "models attend densely, this one with {'joint': 'fibottention'" in said
+    assert ("trust_remote_code=True" in said) == bool(options)
     source = str(tmp_path / name)
 
-    run(experiment, tmp_path / "same", "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
-    found, expected = results(tmp_path / "same"), results(trained)
+    run(experiment, tmp_path / "same", *model, "TEST.CHECKPOINT_FILE_PATH", source, stages=["test"])
+    run(experiment, tmp_path / "own", *model, "TEST.CHECKPOINT_FILE_PATH", newest(trained), stages=["test"])
+    found, expected = results(tmp_path / "same"), results(tmp_path / "own")
     assert found["checkpoint"] == source
     assert found["per_class_acc"] == expected["per_class_acc"]
-    same, before = (read_scores(folder / "test_scores.parquet") for folder in (tmp_path / "same", trained))
+    same, before = (read_scores(tmp_path / folder / "test_scores.parquet") for folder in ("same", "own"))
     np.testing.assert_array_equal(same.scores, before.scores)
 
     larger = ["DATA.NUM_FRAMES", "4", "DATA.TRAIN_CROP_SIZE", "48", "DATA.TEST_CROP_SIZE", "48"]
@@ -284,6 +295,15 @@ def test_converted_weights_test_the_same_and_can_be_trained_on(experiment, train
     assert "resized: pos_embed: 1x5x24 -> 1x10x24, bicubic from 2x2 to 3x3" in log
     assert "resized: time_embed: 1x2x24 -> 1x4x24, nearest" in log
     assert results(tmp_path / "larger")["epoch"] == 2
+
+
+@pytest.mark.parametrize(("to", "name"), [("official", "model.pyth"), ("huggingface", "model")])
+def test_converted_weights_keep_the_names_of_the_checkpoint(experiment, trained, tmp_path, to, name):
+    dense = ["ATTENTION.JOINT", "dense"]
+    convert(experiment, newest(trained), to, tmp_path / name, *dense, "DATA.PATH_TO_DATA_DIR", tmp_path)
+    assert read_weights(tmp_path / name).classes == tuple(CLASSES)
+    run(experiment, tmp_path / "same", *dense, "TEST.CHECKPOINT_FILE_PATH", tmp_path / name, stages=["test"])
+    assert results(tmp_path / "same")["class_names"] == CLASSES
 
 
 def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(experiment, trained, tmp_path, capsys):
@@ -301,7 +321,8 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
 def test_an_impossible_conversion_is_reported_in_one_line(experiment, trained, tmp_path):
     for source, overrides, message in [
         (tmp_path / "gone.pyth", [], "no checkpoint at"),
-        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "cannot hold a model with registers"),
+        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "cannot hold a model with registers, sparse attention"),
+        (newest(trained), [], r"cannot hold a model with sparse attention \(joint fibottention\)"),
         (newest(trained), ["TIMESFORMER.EMBED_DIM", "48"], "another model's"),
         (newest(trained), ["TIMESFORMER.EMBED_DIMS", "48"], "unknown key"),
     ]:

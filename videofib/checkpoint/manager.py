@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from videofib.checkpoint.file import (
     write_checkpoint,
 )
 from videofib.checkpoint.sharded import SUFFIX, remove_sharded
+from videofib.classes import ClassesError, check_names, difference
 from videofib.distributed import processes
 from videofib.distributed.fsdp import is_sharded
 from videofib.files import remove_partial
@@ -77,7 +78,8 @@ class CheckpointManager:
         """Load the newest readable checkpoint; None where there is none.
 
         Raises:
-            CheckpointError: none can be read, it does not fit this run, or processes see different ones.
+            CheckpointError: none can be read, it does not fit this run, its classes have other names or another order,
+                or processes see different ones.
         """
         if processes.is_main():
             remove_partial(self.directory)  # what a run that was killed was writing
@@ -89,6 +91,7 @@ class CheckpointManager:
         resumed = None
         if found:
             path, content = found
+            self._keep_classes(path, content["classes"])
             restore(content, path, self.state)
             position = Position(content["epoch"], content["step"], content["states"])
             resumed = Resumed(path, position, content["config"])
@@ -96,6 +99,28 @@ class CheckpointManager:
         if self._record:
             self._record.read(resumed.position.epoch if resumed else 0)
         return resumed
+
+    def _keep_classes(self, path: Path, classes: object) -> None:
+        """Compare the classes of a checkpoint with the run's; where the run does not name its own, it has these."""
+        ours = self.description.classes
+        if (classes is None) != (ours is None) and processes.is_main():
+            logger.warning(
+                "%s not name its classes, so they cannot be compared with those of %s",
+                *((f"{path} does", "the data set") if classes is None else ("the data set does", path)),
+            )
+        if classes is None:
+            return
+        try:
+            names = check_names(classes)
+            differs = difference(names, ours or names)
+        except ClassesError as error:
+            raise CheckpointError(f"{path} is damaged: its classes {error}") from error
+        if differs:
+            raise CheckpointError(
+                f"{path} was trained on other classes than the data set now has: {differs}; restore the names and "
+                "labels that the run began with, or train into another OUTPUT_DIR"
+            )
+        self.description = replace(self.description, classes=names)
 
     def save(self, position: Position) -> Path:
         """Save the run at this position, and remove what need not stay; returns the checkpoint's path.

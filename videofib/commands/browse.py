@@ -16,8 +16,9 @@ from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.report.browse.clips import browse, evenly_spaced
 from videofib.report.browse.gallery import write_folder
+from videofib.run.classes import shown_class_names
 from videofib.run.loaders import build_eval_loader, build_train_loader
-from videofib.run.preflight import check_split, read_class_names
+from videofib.run.preflight import check_split
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             videos,
             title=f"What the model sees: {args.split}",
             notes=notes(cfg, args, len(videos), len(loader.dataset.records)),
-            class_names=read_class_names(cfg),
+            class_names=shown_class_names(cfg, args.split, loader.dataset.records),
         )
     except (ConfigError, ManifestError, OSError) as error:
         raise SystemExit(f"error: {error}") from None

@@ -6,41 +6,64 @@ videofib convert --cfg runs/mine/config.yaml --weights FROM --to huggingface --o
 The config describes the model to write: where its number of frames or its resolution differs from that of FROM,
 embeddings are resized. FROM is a checkpoint of videofib, the official TimeSformer or PySlowFast, a Hugging Face or timm
 folder, a timm or VideoMAE file. Prints which weights were loaded, resized, newly initialised and unused.
+
+The official and Hugging Face's own layouts describe dense attention, and other models are refused. With --remote-code,
+a folder for Hugging Face has the code of the model beside its weights, and may have any of our models.
 """
 
 import argparse
 from collections.abc import Sequence
 
+from fvcore.common.config import CfgNode
+
 from videofib.checkpoint.file import CheckpointError
 from videofib.config import ConfigError, load_config
 from videofib.models.pretrained.export import save_hugging_face, save_official
 from videofib.models.pretrained.load import load_pretrained
+from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.run.classes import read_class_names
 from videofib.run.models import build_model
-from videofib.run.preflight import read_class_names
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     try:
         cfg = load_config(args.cfg, args.pairs)
-        model = build_model(cfg)
+        model, weights = build_model(cfg), read_weights(args.weights)
+        names = class_names(cfg, weights, args.to)
         report = load_pretrained(
             model,
-            args.weights,
+            weights,
+            class_names=names,
             strict=args.strict,
             position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
             time_resize=cfg.TIMESFORMER.TIME_RESIZE,
         )
         print(report)
         if args.to == "official":
-            written = save_official(model, args.out, config=cfg.dump())
+            written = save_official(model, args.out, config=cfg.dump(), class_names=names)
         else:
-            written = save_hugging_face(model, args.out, class_names=read_class_names(cfg))
+            written = save_hugging_face(model, args.out, class_names=names, remote_code=args.remote_code)
     except (ConfigError, CheckpointError, ValueError) as error:
         raise SystemExit(f"error: {error}") from None
     print(f"wrote {written}")
-    if settings := model.attention_settings():
-        print(f"note: {args.to} models attend densely, this one with {settings}; their outputs will differ")
+    if args.remote_code:
+        print("load it with AutoModelForVideoClassification.from_pretrained(FOLDER, trust_remote_code=True)")
+
+
+def class_names(cfg: CfgNode, weights: Weights, to: str) -> Sequence[str] | None:
+    """The names of the model's classes: those of the weights, or, where they have none or others, of the data set.
+
+    Names that the weights do not have go into Hugging Face's layout alone, which has a field for them.
+
+    Raises:
+        ConfigError: the data set names another number of classes than the model has.
+    """
+    if weights.classes is not None and len(weights.classes) == cfg.MODEL.NUM_CLASSES:
+        return weights.classes
+    if weights.classes is None and to == "official":
+        return None
+    return read_class_names(cfg, "train")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -51,6 +74,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", required=True, metavar="FROM", help="a file or folder")
     parser.add_argument("--to", required=True, choices=("official", "huggingface"), help="the layout to write")
     parser.add_argument("--out", required=True, metavar="PATH", help="a .pyth file (official) or folder (huggingface)")
+    parser.add_argument(
+        "--remote-code",
+        action="store_true",
+        help="with huggingface: write the model's code beside its weights, which may then have sparse attention",
+    )
     parser.add_argument("--strict", action="store_true", help="refuse weights that do not fit unchanged")
     parser.add_argument("pairs", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="changes to the config")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.remote_code and args.to != "huggingface":
+        parser.error("--remote-code is for --to huggingface; the official layout has no code beside its weights")
+    return args

@@ -202,7 +202,12 @@ def assemble(parts: Sequence[tuple[Columns | None, dict[str, str]]], records: Se
 
 
 def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
-    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each complete or not at all."""
+    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each complete or not at all.
+
+    The former has the figures and, where the classes have names, these as ``class_names``.
+    """
+    if scores.class_names is not None:
+        results = {**results, "class_names": list(scores.class_names)}
     write_scores(Path(output_dir) / SCORES_NAME, scores)
     with replacing(Path(output_dir) / "test_results.json") as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

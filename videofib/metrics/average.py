@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 
+from videofib.classes import ClassesError, difference, positions
 from videofib.metrics.scores import Scores, ScoresError
 
 
@@ -38,8 +39,22 @@ def average(runs: Sequence[Scores], weights: Sequence[float]) -> Scores:
     )
 
 
+def _with_classes_of(first: Scores, other: Scores, number: int) -> Scores:
+    """Run ``number`` with its classes in the order of the first run, where both name them."""
+    names, theirs = first.class_names, other.class_names
+    if names is None or theirs is None or not (differs := difference(theirs, names, f"in run {number}", "in run 1")):
+        return other
+    try:
+        there = positions(names, theirs)  # class k of run 1 is class there[k] of the other
+    except ClassesError as error:
+        raise ScoresError(differs) from error
+    here = torch.tensor(there).argsort()
+    labels = other.labels[:, there] if other.multi_label else here[other.labels]
+    return replace(other, labels=labels, scores=other.scores[:, there], class_names=names)
+
+
 def _aligned(first: Scores, other: Scores, number: int) -> Scores:
-    """Run ``number`` with its videos in the order of the first run."""
+    """Run ``number`` with its videos, and its classes, in the order of the first run."""
     row_of = {name: row for row, name in enumerate(other.ids)}
     if missing := [name for name in first.ids if name not in row_of]:
         raise ScoresError(f"run {number} lacks {len(missing)} videos that run 1 has, such as {missing[0]!r}")
@@ -52,11 +67,7 @@ def _aligned(first: Scores, other: Scores, number: int) -> Scores:
         raise ScoresError(f"run {number} has {other.kind} scores, run 1 has {first.kind} scores")
     if (found := other.scores.shape[1]) != (expected := first.scores.shape[1]):
         raise ScoresError(f"run {number} has {found} classes, run 1 has {expected}")
-    if None not in (names := (first.class_names, other.class_names)) and list(names[0]) != list(names[1]):
-        differing = next(k for k, (one, two) in enumerate(zip(*names, strict=True)) if one != two)
-        raise ScoresError(
-            f"class {differing} is {names[1][differing]!r} in run {number}, {names[0][differing]!r} in run 1"
-        )
+    other = _with_classes_of(first, other, number)
     rows = [row_of[name] for name in first.ids]
     labels = other.labels[rows]
     if labels.shape != first.labels.shape or not torch.equal(labels, first.labels):

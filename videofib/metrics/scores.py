@@ -249,7 +249,7 @@ def _check(columns: Mapping, about: Mapping) -> None:
         raise ValueError(f"has num_classes {width!r}")
     if kind not in KINDS:
         raise ValueError(f"has scores of kind {kind!r}; expected one of {', '.join(KINDS)}")
-    if names is not None and not (isinstance(names, list) and len(names) == width):
+    if names is not None and not (isinstance(names, list) and len(set(map(str, names))) == len(names) == width):
         raise ValueError(f"does not name {width} classes")
     several = pyarrow.list_(pyarrow.int32())
     label = {"labels": several} if "labels" in columns else {"label": pyarrow.int32()}

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import SPLITS, has_several_classes, load_split
+from videofib.data.lists.classes import CLASSES_NAME
+from videofib.data.lists.manifest import SPLITS, has_several_classes, load_split, split_class_names
 from videofib.data.lists.parquet import write_columns
 from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.remote import file_system, is_remote, one_line
@@ -137,10 +138,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             records = load_split(args.folder, split, multi_label=several)
             count = write_shards(records, args.out, split, args.shard_bytes)
             print(f"{args.out}: {len(records)} {split} videos in {count} shard(s)")
-        classes = args.folder / "classes.txt"
-        if classes.is_file():
-            with _writing(args.out, classes.name) as partial:
-                partial.write_bytes(classes.read_bytes())
+        if names := split_class_names(args.folder, splits[0]):
+            with _writing(args.out, CLASSES_NAME) as partial:
+                text = "".join(f"{name}\n" for name in names)
+                partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     except (ManifestError, OSError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
 

@@ -13,6 +13,7 @@ from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
+from videofib.data.lists.classes import CLASSES_NAME, read_class_names
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, list_rows, read_manifest
 from videofib.files import sha256
 from videofib.prep.engines.parallel import run_parallel
@@ -54,9 +55,9 @@ def _refuse_while_written(folder: Path) -> None:
 
 def _check_classes(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
     try:
-        names = (folder / "classes.txt").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    except OSError as error:
-        return [f"classes.txt: cannot be read ({error.strerror})"]
+        names = read_class_names(folder / CLASSES_NAME, name=CLASSES_NAME)
+    except ManifestError as error:
+        return [str(error)]
     return [
         f"{row.path}: label {row.label} in the manifest, but classes.txt has only {len(names)} classes"
         for row in rows.values()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from videofib.classes import difference, same_name
 from videofib.report.numbers import number
 from videofib.report.read import Run
 from videofib.report.scored_videos import ScoredVideos
@@ -84,25 +85,33 @@ def _classes(one: _Test, other: _Test) -> Iterator[str]:
     names = [test.scored.class_names for test in (one, other)]
     if len(names[0]) != len(names[1]):
         yield f"other numbers of classes: {len(names[0])} in {one.name}, {len(names[1])} in {other.name}"
-    elif one.scored.named and other.scored.named and list(names[0]) != list(names[1]):
-        what = "another order" if sorted(names[0]) == sorted(names[1]) else "other names"
-        label = next(k for k, (a, b) in enumerate(zip(*names, strict=True)) if a != b)
+    elif one.scored.named and other.scored.named and difference(names[0], names[1]):
+        what = "another order" if set(map(same_name, names[0])) == set(map(same_name, names[1])) else "other names"
+        label = next(k for k, (a, b) in enumerate(zip(*names, strict=True)) if same_name(a) != same_name(b))
         first, second = (f"{named[label]} in {test.name}" for named, test in zip(names, (one, other), strict=True))
         yield f"the classes have {what}: class {label} is {first}, {second}"
-    row_of = {name: row for row, name in enumerate(other.scored.ids)}
-    both_named = one.scored.named and other.scored.named
+    if changed := relabelled(one.scored, other.scored):
+        video, first, second = changed[0]
+        common = len(set(one.scored.ids) & set(other.scored.ids))
+        yield (
+            f"other classes of {number(len(changed))} of the {_counted(common, 'video')} in both: {video} is of class "
+            f"{first} in {one.name}, {second} in {other.name}"
+        )
+
+
+def relabelled(first: ScoredVideos, second: ScoredVideos) -> list[tuple[str, str, str]]:
+    """The videos of both tests that have other classes in the second: name, classes in the first, in the second.
+
+    Classes are compared by name where both tests name theirs, and otherwise by number.
+    """
+    row_of = {name: row for row, name in enumerate(second.ids)}
+    named = first.named and second.named
     common = [
-        (name, _classes_of(one.scored, row, both_named), _classes_of(other.scored, row_of[name], both_named))
-        for row, name in enumerate(one.scored.ids)
+        (name, _classes_of(first, row, named), _classes_of(second, row_of[name], named))
+        for row, name in enumerate(first.ids)
         if name in row_of
     ]
-    changed = [found for found in common if found[1] != found[2]]
-    if changed:
-        video, first, second = changed[0]
-        yield (
-            f"other classes of {number(len(changed))} of the {_counted(len(common), 'video')} in both: {video} is of "
-            f"class {first} in {one.name}, {second} in {other.name}"
-        )
+    return [found for found in common if same_name(found[1]) != same_name(found[2])]
 
 
 def _classes_of(scored: ScoredVideos, row: int, named: bool) -> str:

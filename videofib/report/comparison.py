@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from videofib.files import printable, replacing
-from videofib.report.alike import unlike_tests
+from videofib.report.alike import relabelled, unlike_tests
 from videofib.report.analysis import paired
 from videofib.report.figures import (
     FIGURES,
@@ -114,10 +114,10 @@ class Comparison:
         return " / ".join(dict.fromkeys(number(count) for count in counts if count is not None)) or "–"
 
     def pairs(self) -> list[list[str]]:
-        """A row for each run after the first that shares videos with it; see ``analysis.paired``."""
+        """A row for each run with videos of the same classes in common with the first; see ``analysis.paired``."""
         rows, first = [], self.scored[0]
         for run, other in zip(self.runs[1:], self.scored[1:], strict=True):
-            if first is None or other is None or first.multi_label or other.multi_label:
+            if first is None or other is None or first.multi_label or other.multi_label or relabelled(first, other):
                 continue
             found = paired(first, other)
             if not found["videos"]:

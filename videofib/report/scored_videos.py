@@ -21,8 +21,8 @@ class ScoredVideos:
         ids, paths: names and files of the videos (N).
         truth: bool (N, K), the classes of each video.
         scores: float32 (N, K); nan for a video that could not be read.
-        class_names: K names; where the file has none, the classes' numbers.
-        named: the file has them.
+        class_names: K names, made up (``class 3``) where the scores have none.
+        named: the names are the scores' own.
         multi_label: a video may have several classes.
         probabilities: the scores are probabilities, and so may be shown in percent.
         num_crops: spatial crops of each clip.

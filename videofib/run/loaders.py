@@ -29,6 +29,7 @@ from videofib.data.samplers import (
     shuffled,
 )
 from videofib.data.source import ByteRange
+from videofib.run.classes import with_labels_of
 
 
 def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | MultigridLoader:
@@ -97,7 +98,9 @@ def _train_loader(cfg: CfgNode, records: list[VideoRecord], rank: int, world_siz
     return _make_loader(cfg, dataset, sampler, batch // world_size)
 
 
-def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1) -> VideoLoader:
+def build_eval_loader(
+    cfg: CfgNode, split: str, rank: int = 0, world_size: int = 1, *, class_names: Sequence[str] | None = None
+) -> VideoLoader:
     """The views of this process's videos, ``records[rank::world_size]``, in order and without padding.
 
     ``val``: one view a video, the centre of its middle clip, whatever TEST says. ``test``: NUM_ENSEMBLE_VIEWS x
@@ -105,8 +108,12 @@ def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int =
     ``loader.dataset.records`` are all videos of the split, and the batches' indices are positions in it.
     ``loader.restrict(indices)`` leaves only some videos, such as those that an interrupted test has not finished.
 
+    Args:
+        class_names: of the model. Where the split names its classes, too, its labels are mapped to these by name.
+
     Raises:
         ManifestError: no usable list or folder for the split.
+        ConfigError: the split has classes that the model does not.
     """
     clips, crops, spec = 1, 1, _clip_spec(cfg)
     if split == "test":
@@ -116,7 +123,8 @@ def build_eval_loader(cfg: CfgNode, split: str, rank: int = 0, world_size: int =
     # as TimeSformer tests: three crops cover the frame, a single crop is taken from a frame scaled to the jitter size
     short_side = size if crops == 3 else max(size, cfg.DATA.TRAIN_JITTER_SCALES[0])
     transform = ViewTransform(size, short_side, crops, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    dataset = ViewDataset(_read_records(cfg, split), spec, transform, clips)
+    records = with_labels_of(cfg, split, _read_records(cfg, split), class_names)
+    dataset = ViewDataset(records, spec, transform, clips)
     sampler = EvalSampler(len(dataset), rank=rank, world_size=world_size)
     return _make_loader(cfg, dataset, sampler, max(1, cfg.TEST.BATCH_SIZE // world_size // (clips * crops)))
 

@@ -20,7 +20,7 @@ from videofib.engine.resume_cache import ResumeCache
 from videofib.engine.shared_batches import BatchLoader
 from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
-from videofib.models.pretrained.load import LoadReport, load_pretrained
+from videofib.models.pretrained.load import LoadReport, classifier_names, load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.models import build_model, share_tokens
 
@@ -46,8 +46,11 @@ def model_from_config(cfg: CfgNode, mesh: DeviceMesh | None = None) -> nn.Module
         raise ConfigError(f"the config describes no model: {error}") from error
 
 
-def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
+def teacher_from_config(cfg: CfgNode, class_names: Sequence[str] | None = None) -> nn.Module | None:
     """The model that DISTILL names, with its weights, frozen and in evaluation mode; None where it names none.
+
+    Args:
+        class_names: of the model that is trained; the teacher's logits come in this order.
 
     Raises:
         ConfigError: it takes other clips than the model that is trained, or has other classes.
@@ -63,26 +66,43 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
     teacher = model_from_config(own)
-    report = load_into_model(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT))
+    report = load_into_model(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT), class_names)
     if report.untrained:
         raise CheckpointError(
             f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
-            + ", ".join(report.untrained)
+            + ", ".join(
+                f"{name} ({report.unused[name]})" if name in report.unused else name for name in report.untrained
+            )
         )
     return teacher.eval().requires_grad_(False)
 
 
-def load_into_model(cfg: CfgNode, model: nn.Module, source: Weights) -> LoadReport:
-    """Load weights into the model, and log which were used, resized or left out."""
+def load_into_model(
+    cfg: CfgNode, model: nn.Module, source: Weights, class_names: Sequence[str] | None = None
+) -> LoadReport:
+    """Load weights into the model, and log which were used, resized or left out.
+
+    Args:
+        class_names: of the model, whose classifier gets the weights' rows of these names.
+    """
     report = load_pretrained(
         model,
         source,
+        class_names=class_names,
         position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
         time_resize=cfg.TIMESFORMER.TIME_RESIZE,
     )
     logger.info("%s", report)
     if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):
         logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
+    if bool(class_names) != bool(source.classes) and classifier_names(model) & set(report.loaded):
+        logger.warning(
+            "%s not name its classes, so the classifier of %s is loaded as it is: its first class is taken to be %r, "
+            "and so on",
+            f"{source.name} does" if class_names else "the data set does",
+            source.name,
+            (class_names or source.classes)[0],
+        )
     return report
 
 

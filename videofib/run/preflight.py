@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
@@ -50,21 +49,6 @@ def check_sharded_checkpoints(cfg: CfgNode) -> None:
         raise ConfigError(
             f"TRAIN.SHARDED_CHECKPOINTS True needs a newer torch than {torch.__version__}; set it to False"
         )
-
-
-def read_class_names(cfg: CfgNode) -> list[str] | None:
-    """The class names in ``classes.txt`` of the data folder, None without that file.
-
-    Raises:
-        ConfigError: it has another number of names than MODEL.NUM_CLASSES, or a name twice.
-    """
-    file = Path(cfg.DATA.PATH_TO_DATA_DIR) / "classes.txt"
-    if not file.is_file():
-        return None
-    names = file.read_text(encoding="utf-8").splitlines()
-    if len(set(names)) != len(names) or len(names) != cfg.MODEL.NUM_CLASSES:
-        raise ConfigError(f"{file} names {len(set(names))} classes, but MODEL.NUM_CLASSES is {cfg.MODEL.NUM_CLASSES}")
-    return names
 
 
 def check_split(cfg: CfgNode, loader, split: str) -> None:

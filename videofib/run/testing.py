@@ -20,9 +20,10 @@ from videofib.engine.evaluate import write_results
 from videofib.engine.resume_cache import ResumeCache, describe
 from videofib.engine.shared_batches import shared
 from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.run.classes import tested_class_names
 from videofib.run.loaders import build_eval_loader
 from videofib.run.parts import MODEL_SECTIONS, evaluate_from_config, load_into_model, model_from_config
-from videofib.run.preflight import check_split, read_class_names
+from videofib.run.preflight import check_split
 from videofib.tracking.log import log_stats
 
 logger = logging.getLogger(__name__)
@@ -35,8 +36,9 @@ def evaluate_run(cfg: CfgNode) -> dict:
     """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures."""
     weights = _checkpoint(cfg)
     mesh = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
-    with build_eval_loader(cfg, "test", data_rank(mesh), data_size(mesh)) as loader:
-        records, class_names = loader.dataset.records, read_class_names(cfg)
+    class_names = tested_class_names(cfg, weights)
+    with build_eval_loader(cfg, "test", data_rank(mesh), data_size(mesh), class_names=class_names) as loader:
+        records = loader.dataset.records
         check_split(cfg, loader, "test")
         model = model_from_config(cfg, mesh)
         _load_all(cfg, model, weights)
@@ -86,12 +88,12 @@ def _checkpoint(cfg: CfgNode) -> Weights:
 
 
 def _load_all(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
-    """Load the weights.
+    """Load the weights, with the classes that they have.
 
     Raises:
         CheckpointError: some of the model's are missing.
     """
-    report = load_into_model(cfg, model, weights)
+    report = load_into_model(cfg, model, weights, weights.classes)
     if report.untrained:
         raise CheckpointError(f"{weights.name} lacks weights of the model to test: {', '.join(report.untrained)}")
 

@@ -34,6 +34,7 @@ from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.report.numbers import amount
+from videofib.run.classes import trained_class_names, warn_of_absent_classes
 from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
 from videofib.run.preflight import (
@@ -41,7 +42,6 @@ from videofib.run.preflight import (
     check_sharded_checkpoints,
     check_split,
     choose_amp_dtype,
-    read_class_names,
     warn_of_flips,
 )
 
@@ -55,18 +55,19 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     check_compiler(cfg, device)
     check_sharded_checkpoints(cfg)
     part = (data_rank(mesh), data_size(mesh))
+    class_names = trained_class_names(cfg)
     with (
         shared(build_train_loader(cfg, *part), mesh) as train_loader,
-        shared(build_eval_loader(cfg, "val", *part), mesh) as val_loader,
+        shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh) as val_loader,
     ):
-        class_names = read_class_names(cfg)
         check_split(cfg, train_loader, "train")
         check_split(cfg, val_loader, "val")
         warn_of_flips(cfg, class_names)
+        warn_of_absent_classes(cfg, class_names, [*train_loader.dataset.records, *val_loader.dataset.records])
 
-        model, ema = _build_model(cfg, mesh, amp_dtype)
+        model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
         optimizer = _build_optimizer(cfg, model)
-        recipe = recipe_from_config(cfg, amp_dtype, ema, _distillation(cfg, device))
+        recipe = recipe_from_config(cfg, amp_dtype, ema, _distillation(cfg, device, class_names))
         _log_sizes(cfg, model, train_loader, val_loader)
 
         checkpoints = CheckpointManager(
@@ -106,13 +107,13 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
 
 
 def _build_model(
-    cfg: CfgNode, mesh: DeviceMesh | None, amp_dtype: torch.dtype | None
+    cfg: CfgNode, mesh: DeviceMesh | None, amp_dtype: torch.dtype | None, class_names: Sequence[str] | None
 ) -> tuple[nn.Module, ModelEmaV3 | None]:
     """The model with its first weights, frozen and sharded as the config says, and their moving average."""
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = model_from_config(cfg, mesh).to(processes.device())
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        load_into_model(cfg, model, read_weights(source))
+        load_into_model(cfg, model, read_weights(source), class_names)
     try:
         freeze(model, cfg.TRAIN.FREEZE)
     except ValueError as error:
@@ -146,8 +147,8 @@ def _build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _distillation(cfg: CfgNode, device: torch.device) -> Distillation | None:
-    teacher = teacher_from_config(cfg)
+def _distillation(cfg: CfgNode, device: torch.device, class_names: Sequence[str] | None) -> Distillation | None:
+    teacher = teacher_from_config(cfg, class_names)
     return Distillation(teacher.to(device), cfg.DISTILL.ALPHA, cfg.DISTILL.TEMPERATURE) if teacher else None
 
 

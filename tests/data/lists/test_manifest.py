@@ -239,6 +239,13 @@ def test_folder_of_classes(tmp_path):
     assert [(r.video_id, r.label) for r in records] == [("eat/c.webm", 0), ("run/a.mp4", 1), ("run/b.AVI", 1)]
 
 
+def test_leftovers_of_archives_and_drives_shift_no_label(tmp_path):
+    left = ["__MACOSX/walk/._a.mp4", "lost+found/b.mp4", "@eaDir/a.mp4", "walk/._a.mp4"]
+    make_folder(tmp_path / "train", ["Run/b.mp4", "walk/a.mp4", *left])
+    records = load_split(tmp_path, "train")
+    assert [(record.video_id, record.label) for record in records] == [("Run/b.mp4", 0), ("walk/a.mp4", 1)]
+
+
 def test_a_class_missing_from_one_split_does_not_shift_labels(tmp_path):
     make_folder(tmp_path, ["train/a/1.mp4", "train/b/1.mp4", "train/c/1.mp4", "val/a/2.mp4", "val/c/2.mp4"])
     assert [r.label for r in load_split(tmp_path, "train")] == [0, 1, 2]
@@ -259,7 +266,7 @@ def test_folders_without_videos_are_refused(tmp_path):
     make_folder(tmp_path, ["a/readme.txt"])
     with pytest.raises(ManifestError, match="has no videos"):
         read_folder(tmp_path)
-    with pytest.raises(ManifestError, match=r"\['a'\] that are not among"):
+    with pytest.raises(ManifestError, match="'a' is not among the classes 'b'"):
         read_folder(tmp_path, ["b"])
 
 
@@ -292,3 +299,35 @@ def test_classes_that_cannot_be_read(tmp_path, line, separator, message):
     (tmp_path / "train.csv").write_text(line + "\n")
     with pytest.raises(ManifestError, match=re.escape(message)):
         read_list(tmp_path / "train.csv", separator=separator, multi_label=True)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize(
+    "line",
+    ["clip.mp4 0 3", "clip.mp4  0  3", "my clip.MKV 7 0 3", "clip 1.mp4 0 3", "a 2 b 10.avi 0 3", "clip.mp4\t0\t3"],
+)
+def test_labels_without_commas_between_them_are_not_part_of_the_path(line, multi_label, tmp_path):
+    (tmp_path / "train.csv").write_text(f"{line}\n")
+    with pytest.raises(
+        ManifestError, match=r"train\.csv:1: '.*' is not a file; if .* separate labels by commas.*0,3\)"
+    ):
+        read_list(tmp_path / "train.csv", separator=line[-2], multi_label=multi_label)
+
+
+def test_a_file_whose_name_ends_like_a_label_is_a_file(tmp_path):
+    (tmp_path / "clip.mp4 0").touch()
+    (tmp_path / "train.csv").write_text("clip.mp4 0 3\nnew 2.mp4 1\nfolder 5/2 1\nold.mp4 3/4.mp4 1\n")
+    records = read_list(tmp_path / "train.csv")
+    assert [(record.video_id, record.label) for record in records] == [
+        ("clip.mp4 0", 3),
+        ("new 2.mp4", 1),
+        ("folder 5/2", 1),
+        ("old.mp4 3/4.mp4", 1),
+    ]
+
+
+@pytest.mark.parametrize("text", ["0;3", "0,3", "0/3", "0|3"])
+def test_several_labels_where_one_is_expected_name_their_separator(text, tmp_path):
+    (tmp_path / "train.csv").write_text(f"clip.mp4 {text}\n")
+    with pytest.raises(ManifestError, match=r"separate several by commas without spaces.*MODEL\.LOSS_FUNC bce_logit"):
+        read_list(tmp_path / "train.csv")

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import features
 
 from tests.pairs import every_pair, every_value
 from videofib.data.errors import DecodeError, FrameIndexError
@@ -212,6 +213,37 @@ def test_images_and_text_are_not_videos(tmp_path):
     (tmp_path / "notes.txt").write_text("plain text\n" * 200)  # FFmpeg would decode it as a video of letters
     with pytest.raises(DecodeError, match=r"not a video|cannot be opened"):
         probe(tmp_path / "notes.txt")
+
+
+needs_avif = pytest.mark.skipif(not features.check("avif"), reason="this Pillow cannot write AVIF")
+
+
+@needs_avif
+def test_a_still_in_the_container_of_videos_is_not_a_video_and_an_animation_in_it_is(tmp_path):
+    from PIL import Image
+
+    still, animation = tmp_path / "still.avif", tmp_path / "animation.avif"
+    pictures = [Image.new("RGB", (64, 48), (shade, 0, 0)) for shade in (0, 120, 240)]
+    pictures[0].save(still)
+    pictures[0].save(animation, save_all=True, append_images=pictures[1:], duration=100)
+    still.rename(renamed := tmp_path / "still.mp4")
+    for read in (probe, estimate, random_access_is_right, lambda path: read_frames(path, [0])):
+        with pytest.raises(DecodeError, match=r"still\.mp4: not a video but a picture \(avif\)"):
+            read(renamed)
+    assert probe(animation).num_frames == 3
+
+
+@needs_avif
+@pytest.mark.parametrize("brand", ["heic", "heix", "mif1"])
+def test_a_picture_of_a_phone_is_not_a_video(brand, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (64, 48)).save(tmp_path / "phone.heic", format="AVIF")
+    content = (tmp_path / "phone.heic").read_bytes()
+    assert content[4:12] == b"ftypavif"  # the brand that the file begins with says what kind of picture it is
+    (tmp_path / "phone.heic").write_bytes(content[:8] + brand.encode() + content[12:])
+    with pytest.raises(DecodeError, match=rf"not a video but a picture \({brand}\)"):
+        probe(tmp_path / "phone.heic")
 
 
 def test_names_that_look_like_protocols_are_files(video, tmp_path, monkeypatch):

@@ -63,21 +63,41 @@ def test_hugging_face_to_ours_to_hugging_face(attention_type, tmp_path, randomiz
     assert torch.equal(back(video).logits, theirs(video).logits)
 
 
-def test_an_export_notes_sparse_attention_and_loading_reports_the_difference(tmp_path, randomize):
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (dict(attention_type="joint_space_time", joint_attention="fibottention"), "joint fibottention"),
+        (dict(space_attention="fibottention"), "space fibottention"),
+        (dict(time_attention="fibottention"), "time fibottention"),
+        (dict(attention_type="space_only", space_attention="fibottention"), "space fibottention"),
+        (
+            dict(attention_type="joint_space_time", joint_attention="fibottention")
+            | dict(mixer_options={"fibottention": {"masking": "zero_logit", "variant": "modified"}}),
+            "joint fibottention",
+        ),
+    ],
+)
+def test_a_sparse_model_is_not_written_as_a_dense_one(options, named, tmp_path):
+    model = TimeSformer(**TINY, **options)
+    refused = rf"cannot hold a model with sparse attention \({named}\)"
+    with pytest.raises(CheckpointError, match=rf"{refused}; write its code beside the weights \(--remote-code"):
+        save_hugging_face(model, tmp_path / "hf")
+    with pytest.raises(CheckpointError, match=rf"official TimeSformer's layout {refused}$"):
+        save_official(model, tmp_path / "official.pyth")
+    assert not list(tmp_path.iterdir())
+
+
+def test_sparse_attention_that_earlier_exports_noted_is_reported(tmp_path, randomize):
+    """They wrote sparse models as dense ones, with a note of the settings."""
     options = dict(TINY, attention_type="joint_space_time")
     sparse = dict(joint_attention="fibottention", mixer_options={"fibottention": {"variant": "modified"}})
-    model = randomize(TimeSformer(**options, **sparse))
-    save_hugging_face(model, tmp_path / "hf")
-    save_official(model, tmp_path / "official.pyth")
     settings = {"joint": "fibottention", "variant": "modified", "token_order": "hwt"}
-    note = json.loads((tmp_path / "hf" / "config.json").read_text())["videofib"]
-    assert note["attention"] == settings
-    assert "sparse" in note["note"]
-    TimesformerForVideoClassification.from_pretrained(tmp_path / "hf")  # ignores it
-    for source in (tmp_path / "hf", tmp_path / "official.pyth"):
-        assert load_pretrained(TimeSformer(**options, **sparse), source, strict=True).is_exact
-        report = load_pretrained(TimeSformer(**options), source)
-        assert report.differs == (f"attention {settings} there, dense here",)
+    save_hugging_face(randomize(TimeSformer(**options)), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "videofib": {"attention": settings}}))
+    assert load_pretrained(TimeSformer(**options, **sparse), tmp_path, strict=True).is_exact
+    report = load_pretrained(TimeSformer(**options), tmp_path)
+    assert report.differs == (f"attention {settings} there, dense here",)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import torch
 from pytorchvideo.models.x3d import create_x3d
 from safetensors.torch import save_file
 from torch import nn
+from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from tests.models.pretrained.published import PUBLISHED, official
 from videofib.checkpoint.file import CheckpointError, ModelDescription, Position, TrainingState
@@ -218,6 +219,82 @@ def test_the_moving_average_in_our_own_checkpoints_is_loaded(tmp_path, randomize
         ours = TimeSformer(**PUBLISHED)
         load_pretrained(ours, weights, strict=True)
         assert torch.equal(ours.head.weight, (average or model).head.weight)
+
+
+NAMES = ("archery", "bowling", "crawling", "diving", "eating")
+
+
+def hugging_face(names, folder, randomize):
+    """A model of transformers with classes of these names, and the folder that holds it."""
+    sizes = dict(image_size=32, patch_size=16, num_frames=2, hidden_size=24, num_hidden_layers=1, num_attention_heads=2)
+    sizes |= dict(intermediate_size=96)
+    labels = dict(enumerate(names))
+    config = TimesformerConfig(**sizes, id2label=labels, label2id={name: i for i, name in labels.items()})
+    model = randomize(TimesformerForVideoClassification(config))
+    model.save_pretrained(folder)
+    return model
+
+
+TINY = dict(img_size=32, patch_size=16, num_frames=2, embed_dim=24, depth=1, num_heads=2, norm_eps=1e-6)
+
+
+@pytest.mark.parametrize("wanted", [["eating", "archery"], ["eating", "diving", "crawling", "bowling", "archery"]])
+def test_the_rows_of_a_classifier_are_found_by_name(wanted, tmp_path, randomize):
+    theirs = hugging_face(NAMES, tmp_path, randomize)
+    ours = TimeSformer(**TINY, num_classes=len(wanted)).eval()
+    report = load_pretrained(ours, tmp_path, class_names=wanted)
+    video = torch.randn(2, 3, 2, 32, 32)
+    logits = theirs(video.transpose(1, 2)).logits[:, [NAMES.index(name) for name in wanted]]
+    torch.testing.assert_close(ours(video), logits)
+    size = len(wanted)
+    assert report.resized["head.weight"] == f"5x24 -> {size}x24, the rows of the model's classes, by name"
+    assert not report.is_exact
+    with pytest.raises(CheckpointError, match="strict=True"):
+        load_pretrained(ours, tmp_path, class_names=wanted, strict=True)
+
+
+def test_a_classifier_of_other_classes_is_not_kept_because_its_size_fits(tmp_path, randomize):
+    hugging_face(NAMES, tmp_path, randomize)
+    ours = TimeSformer(**TINY, num_classes=5)
+    before = ours.head.weight.clone()
+    report = load_pretrained(ours, tmp_path, class_names=[*NAMES[:4], "fencing"])
+    assert torch.equal(ours.head.weight, before)
+    assert report.unused["head.weight"].startswith("5x24, for other classes: 'fencing' is not among the classes")
+    assert report.untrained == ("head.weight", "head.bias")
+    for names in (NAMES, None):
+        assert load_pretrained(ours, tmp_path, class_names=names).is_exact
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (NAMES, NAMES),
+        ([f"LABEL_{i}" for i in range(5)], None),  # what transformers writes where there are no names
+        (["crane", "bowling", "crane", "diving", "eating"], None),  # as in ImageNet: a bird and a machine
+        (NAMES[:4], None),
+        ([*NAMES[:4], 7], None),
+        ("text", None),
+    ],
+)
+def test_labels_of_hugging_face_are_names_only_if_they_name_every_output(labels, expected, tmp_path, randomize):
+    hugging_face(NAMES, tmp_path, randomize)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["id2label"] = labels if isinstance(labels, str) else {str(i): name for i, name in enumerate(labels)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_weights(tmp_path).classes == expected
+
+
+@pytest.mark.parametrize("classes", ["text", [1, 2], ["a", "a"], {"a": 1}, 5])
+def test_classes_that_are_not_names_are_damage(classes, tmp_path, randomize):
+    model = randomize(TimeSformer(**PUBLISHED))
+    state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    file = CheckpointManager(tmp_path, state, ModelDescription(classes=["a"] * 2)).save(Position(1))
+    content = torch.load(file, weights_only=True)
+    torch.save({**content, "classes": classes}, file)
+    with pytest.raises(CheckpointError, match=r"00001\.pyth is damaged: its classes (are not|have)"):
+        read_weights(file)
+    with pytest.raises(CheckpointError, match=r"00001\.pyth is damaged: its classes (are not|have)"):
+        CheckpointManager(tmp_path, state, ModelDescription(classes=["a", "b"])).resume()
 
 
 def test_strict_refuses_weights_that_do_not_fit_as_they_are(published):

@@ -33,6 +33,30 @@ def test_without_options_everything_is_for_training(tmp_path):
     assert sorted(notes["ignored"]) == ["a/folder", "a/note.txt", "stray.mp4"]
 
 
+LEFTOVERS = [
+    "__MACOSX/walk/._a.mp4",
+    "lost+found/b.mp4",
+    "@eaDir/walk/a.mp4",
+    "walk/._a.mp4",
+    "walk/@eaDir/a.mp4/x.jpg",
+]
+
+
+def test_leftovers_of_archives_and_drives_are_neither_classes_nor_videos(tmp_path):
+    touch(tmp_path, "walk/a.mp4", "Run/b.mp4", *LEFTOVERS)
+    items, classes, notes = read_root(tmp_path)
+    assert classes == ["Run", "walk"]  # __MACOSX would come between them, and shift the label of walk
+    assert [item.name for item in items] == ["Run/b.mp4", "walk/a.mp4"]
+    assert notes["ignored"] == ["@eaDir", "__MACOSX", "lost+found", "walk/._a.mp4", "walk/@eaDir"]
+
+
+def test_folders_beside_the_splits_are_reported(tmp_path):
+    touch(tmp_path, "train/walk/a.mp4", "valid/walk/b.mp4")
+    items, _, notes = read_root(tmp_path)
+    assert [item.splits for item in items] == [("train",)]
+    assert notes["ignored"] == ["valid"]
+
+
 def test_without_groups_the_same_fraction_of_every_class_is_held_out(tmp_path):
     touch(tmp_path, *(f"{label}/{i}.mp4" for label, count in (("a", 10), ("b", 20)) for i in range(count)))
     items, _, _ = read_root(tmp_path, val_fraction=0.2)

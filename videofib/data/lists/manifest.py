@@ -14,7 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from videofib.classes import ClassesError, positions
 from videofib.data.errors import ManifestError
+from videofib.data.lists.classes import CLASSES_NAME, class_folders, read_class_names
 from videofib.data.lists.parquet import read_columns, write_columns
 from videofib.data.lists.record import VideoRecord
 from videofib.files import replacing
@@ -110,6 +112,11 @@ def read_list(
                 f"(DATA.PATH_LABEL_SEPARATOR) must be another character, and no space may follow a comma: "
                 f"{path!r} {text!r}"
             )
+        if (earlier := _earlier_labels(path, separator)) and not (root / path).exists():
+            raise ManifestError(
+                f"{file}:{number}: {path!r} is not a file; if {earlier} is a label, too, separate labels by commas "
+                f"without spaces ({earlier},{text}); {SEVERAL_CLASSES_HINT}"
+            )
         labels = parse(text, f"{file}:{number}")
         record = VideoRecord(str(root / path), labels[0], path, labels=labels if multi_label else ())
         records.append(_with_facts(record, known[path]) if path in known else record)
@@ -152,9 +159,20 @@ def _lines(file: Path, separator: str) -> Iterator[tuple[int, str, str]]:
             yield number, path, label.strip()
 
 
+def _earlier_labels(path: str, separator: str) -> str:
+    """What precedes the last label, where a line has several and no commas between them: "0" of ``a.mp4 0 3``."""
+    if not path[-1].isdecimal():
+        return ""
+    words, labels = path.replace(separator, " ").split(), []
+    while words and words[-1].isdecimal():
+        labels.insert(0, words.pop())
+    return ",".join(labels) if words and words[-1].lower().endswith(VIDEO_EXTENSIONS) else ""
+
+
 def _class_index(text: str, where: str) -> tuple[int]:
     if not text.isdecimal():
-        hint = f"; {SEVERAL_CLASSES_HINT}" if "," in text else ""
+        several = re.fullmatch(r"\d+(?:\D+\d+)+", text)
+        hint = f"; separate several by commas without spaces, and {SEVERAL_CLASSES_HINT}" if several else ""
         raise ManifestError(f"{where}: label {text!r} is not a class index (0, 1, 2, ...){hint}")
     return (int(text),)
 
@@ -171,6 +189,11 @@ def class_indices(text: str, where: str) -> tuple[int, ...]:
     return labels
 
 
+def may_be_video(path: Path) -> bool:
+    """Whether a file in a folder of a class is taken for a video: by its extension, and not hidden (``._a.mp4``)."""
+    return path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith(".")
+
+
 def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[list[VideoRecord], list[str]]:
     """The videos of ``root/class_name/*.mp4`` (any video extension), sorted, and the sorted class names.
 
@@ -184,16 +207,17 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[lis
     root = Path(root)
     if not root.is_dir():
         raise ManifestError(f"no folder of classes at {root}")
-    found = _class_names(root)
+    found = class_folders(root)
     classes = found if classes is None else classes
-    if unknown := sorted(set(found) - set(classes)):
-        raise ManifestError(f"{root} has class folders {unknown} that are not among the classes {classes}")
+    try:
+        labels = positions(found, classes)
+    except ClassesError as error:
+        raise ManifestError(f"{root} has class folders that cannot be used: {error}") from error
     records = [
         VideoRecord(str(path), label, f"{name}/{path.name}")
-        for label, name in enumerate(classes)
-        if (root / name).is_dir()
+        for label, name in sorted(zip(labels, found, strict=True))
         for path in sorted((root / name).iterdir())
-        if path.suffix.lower() in VIDEO_EXTENSIONS and path.is_file()
+        if may_be_video(path) and path.is_file()
     ]
     if not records:
         raise ManifestError(f"{root} has no videos; expected {root}/<class name>/<video>.mp4 (or .avi, .webm, ...)")
@@ -205,8 +229,8 @@ def load_split(
 ) -> list[VideoRecord]:
     """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
 
-    With folders, labels number the class names of all splits together, so that a class which is absent from one split
-    does not shift the labels of another. ``prefix``, ``separator`` and ``multi_label`` are those of ``read_list``.
+    With folders, labels are positions in ``split_class_names``. ``prefix``, ``separator`` and ``multi_label`` are those
+    of ``read_list``.
 
     Raises:
         ManifestError: neither exists, or the one that does cannot be used.
@@ -215,12 +239,28 @@ def load_split(
     if list_file.is_file():
         return read_list(list_file, prefix=prefix, separator=separator, multi_label=multi_label)
     if folder.is_dir():
-        siblings = [Path(data_dir) / name for name in {*SPLITS, split}]
-        classes = sorted({name for sibling in siblings if sibling.is_dir() for name in _class_names(sibling)})
-        return read_folder(folder, classes)[0]
+        return read_folder(folder, split_class_names(data_dir, split))[0]
     raise ManifestError(
         f"no {split} split: neither the list file {list_file} nor the folder of classes {folder} exists"
     )
+
+
+def split_class_names(data_dir: str | Path, split: str) -> list[str] | None:
+    """What the labels of a split mean: the names in ``classes.txt``, else those of the folders; None for a bare list.
+
+    The folders of all splits are numbered together, so that a class which is absent from one split does not shift the
+    labels of another.
+
+    Raises:
+        ManifestError: ``classes.txt`` cannot be used.
+    """
+    data_dir = Path(data_dir)
+    if (data_dir / CLASSES_NAME).is_file():
+        return read_class_names(data_dir / CLASSES_NAME)
+    if (data_dir / f"{split}.csv").is_file() or not (data_dir / split).is_dir():
+        return None
+    siblings = [data_dir / name for name in {*SPLITS, split}]
+    return sorted({name for sibling in siblings if sibling.is_dir() for name in class_folders(sibling)})
 
 
 def write_list(file: str | Path, rows: Iterable[tuple[str, int]], *, separator: str = " ") -> None:
@@ -308,7 +348,3 @@ def _with_facts(record: VideoRecord, row: ManifestRow) -> VideoRecord:
         variable_rate=row.variable_rate,
         size=row.size or None,
     )
-
-
-def _class_names(root: Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))

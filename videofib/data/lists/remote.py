@@ -54,6 +54,14 @@ def fetched_file(url: str) -> Iterator[Path]:
         yield local
 
 
+def exists(url: str) -> bool:
+    """Whether there is a file at a URL; OSError where that cannot be found out."""
+    try:
+        return file_system(url).exists(url)
+    except Exception as error:
+        raise OSError(f"{url} cannot be looked up: {one_line(error)}") from error
+
+
 def file_system(url: str):
     """fsspec's driver for a URL; each driver raises errors of its own."""
     import fsspec  # here, since it is needed for URLs only

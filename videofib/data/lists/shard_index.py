@@ -17,10 +17,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
+from videofib.data.lists.classes import CLASSES_NAME, read_class_names
 from videofib.data.lists.manifest import SEVERAL_CLASSES_HINT, class_indices
 from videofib.data.lists.parquet import read_columns
 from videofib.data.lists.record import VideoRecord
-from videofib.data.lists.remote import fetched_file, is_remote
+from videofib.data.lists.remote import exists, fetched_file, is_remote
 from videofib.data.source import ByteRange
 
 # column name -> its type
@@ -70,3 +71,21 @@ def read_shards(folder: str | Path, split: str, *, multi_label: bool = False) ->
     if not records:
         raise ManifestError(f"{file} lists no videos")
     return records
+
+
+def shard_class_names(folder: str | Path) -> list[str] | None:
+    """The names in the ``classes.txt`` beside shards, in a folder or behind a URL; None where there is none.
+
+    Raises:
+        ManifestError: it cannot be fetched or used.
+    """
+    file = f"{folder}/{CLASSES_NAME}"
+    if not is_remote(file):
+        return read_class_names(file) if Path(file).is_file() else None
+    try:
+        if not exists(file):
+            return None
+        with fetched_file(file) as local:
+            return read_class_names(local, name=file)
+    except OSError as error:
+        raise ManifestError(f"the names of the classes are unknown: {error}") from error

@@ -18,6 +18,8 @@ from videofib.data.video.rgb import ToRGB
 
 # Formats that FFmpeg would also open as video: text, by its text-art demuxers, and lists that point to other files.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}
+# The brands of HEIC and AVIF pictures, which share the container of MP4. A file may hold a video track beside one.
+_PICTURE_BRANDS = {"avci", "avif", "heic", "heim", "heis", "heix", "mif1"}
 _FALLBACK_FPS = 25.0
 FFMPEG_ERRORS = (av.FFmpegError, ValueError)
 
@@ -135,6 +137,8 @@ def open_in_order(source: Source) -> Iterator[OrderedReader]:
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             kinds = sorted({other.type for other in container.streams}) or ["nothing"]
             raise DecodeError(f"{source}: no video stream (found {', '.join(kinds)})")
+        if container.metadata.get("major_brand") in _PICTURE_BRANDS and stream.duration is None:
+            raise DecodeError(f"{source}: not a video but a picture ({container.metadata['major_brand']})")
         if stream.codec_context is None:
             raise DecodeError(f"{source}: no decoder for its video stream")
         yield OrderedReader(str(source), container, stream)

@@ -1,39 +1,55 @@
 """Write our weights in other projects' layouts: the official TimeSformer's checkpoints, and Hugging Face folders.
 
-Both support only dense attention, learned positions and a class token. A Fibottention model is written with a note: the
-weights fit there, but attention is dense.
+Both layouts describe dense attention, learned positions and a class token, and nothing else: a model with anything
+more is refused, since the code that reads them would compute another one. ``remote_code=True`` writes, for Hugging
+Face, code beside the weights that computes any of our models (``pretrained/remote_code``).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from videofib.attention import wythoff
 from videofib.checkpoint.file import CheckpointError
 from videofib.files import replacing
+from videofib.mixers import MIXERS
 from videofib.models.pretrained import layouts
 from videofib.models.timesformer import TimeSformer
 
-NOTE = "The weights are those of a model with sparse attention, see 'attention'; in this layout attention is dense."
+_REMOTE = Path(__file__).parent / "remote_code"
+_REMOTE_FILES = (
+    *(_REMOTE / f"{name}_videofib.py" for name in ("configuration", "modeling")),
+    Path(wythoff.__file__),  # needs the standard library alone
+)
+_REMOTE_MIXERS = ("dense", "fibottention")  # what modeling_videofib.py computes
+_AUTO_MAP = {
+    "AutoConfig": "configuration_videofib.VideofibTimesformerConfig",
+    "AutoModelForVideoClassification": "modeling_videofib.VideofibTimesformerForVideoClassification",
+}
 
 
-def save_official(model: TimeSformer, path: str | Path, *, config: str = "") -> Path:
+def save_official(
+    model: TimeSformer, path: str | Path, *, config: str = "", class_names: Sequence[str] | None = None
+) -> Path:
     """Write ``path``, a ``.pyth`` file like the official TimeSformer's, completely or not at all.
 
     Args:
         config: text for its ``cfg`` entry, which is never read back.
+        class_names: names of the K classes, which only videofib reads back.
 
     Raises:
         CheckpointError: a model that the layout cannot hold, or a file that cannot be written.
     """
     state = layouts.to_official(_dense_state(model, "the official TimeSformer's layout"))
     content = {"epoch": 0, "model_state": state, "cfg": config}
-    if settings := model.attention_settings():
-        content["videofib"] = {"note": NOTE, "attention": settings}
+    if class_names is not None:
+        content["videofib"] = {"classes": list(_named(model, class_names))}
     path = Path(path)
     try:
         with replacing(path) as partial:
@@ -43,19 +59,29 @@ def save_official(model: TimeSformer, path: str | Path, *, config: str = "") -> 
     return path
 
 
-def save_hugging_face(model: TimeSformer, folder: str | Path, *, class_names: list[str] | None = None) -> Path:
-    """Write ``folder/model.safetensors`` and ``folder/config.json`` for ``TimesformerForVideoClassification``.
+def save_hugging_face(
+    model: TimeSformer, folder: str | Path, *, class_names: Sequence[str] | None = None, remote_code: bool = False
+) -> Path:
+    """Write ``folder/model.safetensors`` and ``folder/config.json``, for ``TimesformerForVideoClassification``.
 
     Args:
         class_names: names of the K classes; default: ``LABEL_0``, ``LABEL_1``, …
+        remote_code: also write the code of the model, for ``AutoModelForVideoClassification.from_pretrained(folder,
+            trust_remote_code=True)``. It needs torch and transformers alone, and computes every TimeSformer of ours.
 
     Raises:
-        CheckpointError: a model that the layout cannot hold, or a folder that cannot be written.
+        CheckpointError: a model that the layout, or the code, cannot hold, or a folder that cannot be written.
     """
-    state = layouts.to_hugging_face(_dense_state(model, "Hugging Face's TimeSformer layout"))
-    config = _hugging_face_config(model, class_names)
+    if remote_code:
+        state, config = _remote_state(model), _remote_config(model, class_names)
+    else:
+        state = layouts.to_hugging_face(_dense_state(model, "Hugging Face's TimeSformer layout", _REMOTE_HINT))
+        config = _hugging_face_config(model, class_names)
     folder = Path(folder)
     try:
+        for file in _REMOTE_FILES if remote_code else ():
+            with replacing(folder / file.name) as partial:
+                partial.write_bytes(file.read_bytes())
         with replacing(folder / "model.safetensors") as partial:
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial, {"format": "pt"})
         with replacing(folder / "config.json") as partial:
@@ -65,11 +91,15 @@ def save_hugging_face(model: TimeSformer, folder: str | Path, *, class_names: li
     return folder
 
 
-def _dense_state(model: nn.Module, layout: str) -> layouts.State:
+_REMOTE_HINT = "; write its code beside the weights (--remote-code, or remote_code=True)"
+
+
+def _dense_state(model: nn.Module, layout: str, hint: str = "") -> layouts.State:
     """The weights, on the CPU.
 
     Raises:
-        CheckpointError: a model with something that the layout cannot hold; the message names it.
+        CheckpointError: a model with something that the layout cannot hold; the message names it, and ends with
+            ``hint``.
     """
     if not isinstance(model, TimeSformer):
         raise CheckpointError(f"{layout} cannot hold a {type(model).__name__}")
@@ -82,18 +112,31 @@ def _dense_state(model: nn.Module, layout: str) -> layouts.State:
         "qk-norm": isinstance(model.blocks[0].attn.q_norm, nn.LayerNorm),
         "layer scale": not isinstance(model.blocks[0].ls1, nn.Identity),
         "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
+        _sparse(model): bool(model.attention_settings()),
     }
     if found := [what for what, is_there in unsupported.items() if is_there]:
-        raise CheckpointError(f"{layout} cannot hold a model with {', '.join(found)}")
+        raise CheckpointError(f"{layout} cannot hold a model with {', '.join(found)}{hint}")
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
-def _hugging_face_config(model: TimeSformer, class_names: list[str] | None) -> dict:
-    block, patch = model.blocks[0], model.patch_embed
+def _sparse(model: TimeSformer) -> str:
+    """Its attention, for a message: ``sparse attention (joint fibottention)``."""
+    mixers = ", ".join(f"{kind} {name}" for kind, name in model.mixers.names.items() if name != "dense")
+    return f"sparse attention ({mixers})"
+
+
+def _named(model: TimeSformer, class_names: Sequence[str] | None) -> Sequence[str]:
+    """The names of the model's classes, placeholders where there are none."""
     num_classes = model.head.out_features if isinstance(model.head, nn.Linear) else 0
     names = class_names or [f"LABEL_{i}" for i in range(num_classes)]
     if len(names) != num_classes:
         raise CheckpointError(f"got {len(names)} class names for {num_classes} classes")
+    return names
+
+
+def _hugging_face_config(model: TimeSformer, class_names: Sequence[str] | None) -> dict:
+    block, patch = model.blocks[0], model.patch_embed
+    names = _named(model, class_names)
     height, width = (side * patch.patch_size for side in patch.grid_size)
     if height != width:
         raise CheckpointError(
@@ -120,6 +163,56 @@ def _hugging_face_config(model: TimeSformer, class_names: list[str] | None) -> d
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
     }
-    if settings := model.attention_settings():
-        config["videofib"] = {"note": NOTE, "attention": settings}
     return config
+
+
+def _remote_state(model: nn.Module) -> layouts.State:
+    """The weights, on the CPU, under our names.
+
+    Raises:
+        CheckpointError: not a TimeSformer, or one that the code cannot compute.
+    """
+    if not isinstance(model, TimeSformer) or not isinstance(model.head, nn.Linear):
+        what = "without a classifier" if isinstance(model, TimeSformer) else f"of type {type(model).__name__}"
+        raise CheckpointError(f"Hugging Face's layout with remote code cannot hold a model {what}")
+    if unknown := sorted(set(model.mixers.names.values()) - set(_REMOTE_MIXERS)):
+        raise CheckpointError(
+            f"the remote code computes {' and '.join(_REMOTE_MIXERS)} attention only, and this model has "
+            f"{', '.join(unknown)}"
+        )
+    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+
+
+def _remote_config(model: TimeSformer, class_names: Sequence[str] | None) -> dict:
+    block, patch, names = model.blocks[0], model.patch_embed, _named(model, class_names)
+    options = {name: MIXERS[name].options | model.mixers.options.get(name, {}) for name in _REMOTE_MIXERS}
+    return {
+        "architectures": ["VideofibTimesformerForVideoClassification"],
+        "model_type": "videofib_timesformer",
+        "auto_map": _AUTO_MAP,
+        "attention_type": layouts.SPARSE + model.attention_type,
+        "attentions": {kind: {"name": name, **options[name]} for kind, name in model.mixers.names.items()},
+        "token_order": model.token_order,
+        "image_size": [side * patch.patch_size for side in patch.grid_size],
+        "patch_size": patch.patch_size,
+        "num_channels": patch.in_chans,
+        "num_frames": model.num_frames,
+        "tubelet_size": patch.tubelet_size,
+        "hidden_size": model.norm.normalized_shape[0],
+        "num_hidden_layers": len(model.blocks),
+        "num_attention_heads": block.attn.num_heads,
+        "intermediate_size": block.mlp.fc1.out_features,
+        "hidden_act": "gelu",
+        "layer_norm_eps": model.norm.eps,
+        "qkv_bias": block.attn.qkv.bias is not None,
+        "qk_norm": isinstance(block.attn.q_norm, nn.LayerNorm),
+        "layer_scale": not isinstance(block.ls1, nn.Identity),
+        "pre_norm": isinstance(model.norm_pre, nn.LayerNorm),
+        "class_token": model.cls_token is not None,
+        "num_registers": 0 if model.reg_token is None else model.reg_token.shape[1],
+        "pooling": model.pooling,
+        "position": "sinusoid" if model.pos_embed is None else "learned",
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "videofib": {"attention": model.attention_settings()},
+    }

@@ -23,6 +23,7 @@ TIMM = "timm ViT"
 HUGGING_FACE = "Hugging Face TimeSformer"
 VIDEOMAE = "VideoMAE"
 HUGGING_FACE_VIDEOMAE = "Hugging Face VideoMAE"
+SPARSE = "sparse_"  # in front of the attention type in configs of our remote code
 
 _HF_TOP = {
     "cls_token": "embeddings.cls_token",

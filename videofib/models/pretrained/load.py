@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from videofib.checkpoint.file import CheckpointError
+from videofib.classes import ClassesError, difference, positions
 from videofib.models.pretrained import layouts
 from videofib.models.pretrained.resize import resize_patch_embedding, resize_positions, resize_times
 from videofib.models.pretrained.weight_files import Weights, read_weights
@@ -38,7 +39,8 @@ class LoadReport:
     Attributes:
         name, layout: the file, folder or class that held the weights, and whose names they had there.
         loaded: the model's tensors that were loaded as they are.
-        resized: the model's tensors that were loaded in another size: name -> both sizes, and how.
+        resized: the model's tensors that were loaded in another size, or with their rows in another order: name -> both
+            sizes, and how.
         initialised: the model's tensors that the weights lack: name -> the values they now have.
         unused: the weights' tensors that the model does not use: name -> why.
         untrained: names of the ``initialised`` that keep the model's own initial values, which are random as a rule.
@@ -79,13 +81,15 @@ def load_pretrained(
     strict: bool = False,
     position_resize: str = "bicubic",
     time_resize: str = "nearest",
+    class_names: Sequence[str] | None = None,
 ) -> LoadReport:
     """Load weights into a model, whichever known layout they have.
 
     Names are translated, position embeddings resized in 2-D and time embeddings in 1-D, the patch embedding inflated
     to tubelets or summed over them. Temporal attention that the weights lack starts as a copy of spatial attention
     behind a zero ``temporal_fc``, so that it adds nothing at first. A classifier for another number of classes is not
-    loaded. Models other than TimeSformer load weights under the model's own names only.
+    loaded; where both sides name their classes, the rows of the model's classes are, if the weights have all of them,
+    and otherwise none. Models other than TimeSformer load weights under the model's own names only.
 
     Args:
         model: stays as it is if anything raises.
@@ -95,6 +99,7 @@ def load_pretrained(
         strict: refuse weights that do not fit as they are.
         position_resize: ``bicubic`` or ``nearest``.
         time_resize: ``nearest``, as TimeSformer resizes, or ``linear``.
+        class_names: of the model's classes, in its order; None where they have none.
 
     Returns:
         A report to print or log; nothing is printed here.
@@ -115,7 +120,9 @@ def load_pretrained(
             resized = _resize(model, state, position_resize, time_resize)
     except ValueError as error:
         raise CheckpointError(f"{weights.name} cannot be used: {error}") from error
-    found = _match(model, state, weights.name)
+    chosen, refused = _choose_classes(model, state, weights.classes, class_names)
+    found = _match(model, state, weights.name, refused)
+    resized |= {name: how for name, how in chosen.items() if name in found.tensors}
     report = LoadReport(
         name=weights.name,
         layout=layout,
@@ -176,8 +183,34 @@ class _Match:
     unused: dict[str, str] = field(default_factory=dict)
 
 
-def _match(model: nn.Module, state: Mapping[str, Tensor], file: str) -> _Match:
+def _choose_classes(
+    model: nn.Module, state: dict[str, Tensor], theirs: Sequence[str] | None, ours: Sequence[str] | None
+) -> tuple[dict[str, str], str]:
+    """Bring the classifier's rows in ``state`` into the order of the model's classes, in place, by their names.
+
+    Returns:
+        Its tensors that were changed, and how; and why it must not be loaded, or "".
+    """
+    names = classifier_names(model) & state.keys()
+    if theirs is None or ours is None or not names or not difference(theirs, ours):
+        return {}, ""
+    try:
+        rows = positions(ours, theirs)
+    except ClassesError as error:
+        return {}, f"for other classes: {error}"
+    chosen = {}
+    for name in sorted(names):
+        if state[name].ndim and len(state[name]) == len(theirs):
+            before, state[name] = _shape(state[name]), state[name][rows]
+            chosen[name] = f"{before} -> {_shape(state[name])}, the rows of the model's classes, by name"
+    return chosen, ""
+
+
+def _match(model: nn.Module, state: Mapping[str, Tensor], file: str, refused: str = "") -> _Match:
     """Decide for each tensor of the model, and of ``state`` under the model's names, what becomes of it.
+
+    Args:
+        refused: why the weights' classifier must not be loaded, or "".
 
     Raises:
         CheckpointError: weights of another model; the message names ``file`` and the tensors.
@@ -198,6 +231,9 @@ def _match(model: nn.Module, state: Mapping[str, Tensor], file: str) -> _Match:
             problems.append(f"{name} is missing")
         elif not _same_kind(theirs, ours):
             problems.append(f"{name} is {theirs.dtype} ({theirs.layout}, {theirs.device}) there, {ours.dtype} here")
+        elif name in classifier and refused:
+            found.unused[name] = f"{_shape(theirs)}, {refused}"
+            found.initialised[name] = f"{_shape(ours)}, initial values kept"
         elif theirs.shape == ours.shape:
             found.tensors[name] = theirs
         elif name in classifier:

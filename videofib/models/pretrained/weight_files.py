@@ -15,6 +15,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from videofib.checkpoint.file import CheckpointError, read_tensors
+from videofib.classes import ClassesError, check_names
+from videofib.models.pretrained.layouts import SPARSE
 from videofib.models.timesformer import TimeSformer
 
 # Under which keys checkpoints hold their weights; an average of the weights, if any, is what its authors evaluate.
@@ -33,6 +35,7 @@ class Weights:
             that is not known.
         epoch: epochs trained, if the checkpoint says so.
         settings: the config of the run that trained it, as YAML; of our own checkpoints only.
+        classes: the names of its classes, None where it has none or does not name them.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Weights:
     attention: Mapping[str, object] | None = None
     epoch: int | None = None
     settings: str = ""
+    classes: tuple[str, ...] | None = None
 
 
 def read_weights(weights: str | Path | nn.Module | Mapping[str, object]) -> Weights:
@@ -66,7 +70,7 @@ def _from_module(module: nn.Module) -> Weights:
     if isinstance(module, TimeSformer):
         return Weights(name, state, attention=module.attention_settings())
     config = module.config.to_dict() if hasattr(module, "config") else _timm_config(module)
-    return Weights(name, state, config, attention={})
+    return Weights(name, state, config, attention={}, classes=_labels(config, state))
 
 
 def _from_content(content: object, name: str) -> Weights:
@@ -77,6 +81,8 @@ def _from_content(content: object, name: str) -> Weights:
     if key is None:
         return Weights(name, _tensors(content, name))
     ours = content.keys() >= {"config", "versions"}
+    beside = content if ours else content.get("videofib")
+    classes = beside.get("classes") if isinstance(beside, Mapping) else None
     epoch = content.get("epoch")
     return Weights(
         name,
@@ -84,6 +90,7 @@ def _from_content(content: object, name: str) -> Weights:
         attention=None if ours else _attention(content),
         epoch=epoch if isinstance(epoch, int) else None,
         settings=str(content["config"]) if ours else "",
+        classes=None if classes is None else _checked(classes, name),
     )
 
 
@@ -91,14 +98,45 @@ def _from_folder(folder: Path) -> Weights:
     """From ``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
     config = _read_config(folder / "config.json")
     attention = _attention(config)
+    if isinstance(kind := config.get("attention_type"), str):
+        config["attention_type"] = kind.removeprefix(SPARSE)
     if timm.is_model(str(config.get("architecture"))):
         with torch.device("meta"):
             config = _timm_config(timm.create_model(config["architecture"]))
     if (folder / "model.safetensors").is_file():
-        return Weights(str(folder), _read_safetensors(folder / "model.safetensors"), config, attention)
-    if (file := folder / "pytorch_model.bin").is_file():
-        return Weights(str(folder), _from_content(read_tensors(file), str(file)).state, config, attention)
-    raise CheckpointError(f"no model.safetensors in {folder}")
+        state = _read_safetensors(folder / "model.safetensors")
+    elif (file := folder / "pytorch_model.bin").is_file():
+        state = _from_content(read_tensors(file), str(file)).state
+    else:
+        raise CheckpointError(f"no model.safetensors in {folder}")
+    return Weights(str(folder), state, config, attention, classes=_labels(config, state))
+
+
+def _checked(classes: object, name: str) -> tuple[str, ...]:
+    try:
+        return tuple(check_names(classes))
+    except ClassesError as error:
+        raise CheckpointError(f"{name} is damaged: its classes {error}") from error
+
+
+def _labels(config: Mapping[str, object], state: Mapping[str, Tensor]) -> tuple[str, ...] | None:
+    """The names in a config of Hugging Face; None where they are placeholders (LABEL_0), or not of the classifier."""
+    found = config.get("id2label")
+    rows = [
+        tensor.shape[0]
+        for name, tensor in state.items()
+        if name.endswith(("classifier.weight", "head.weight")) and tensor.ndim
+    ]
+    if not isinstance(found, Mapping) or rows != [len(found)]:
+        return None
+    by_number = {str(number): label for number, label in found.items()}
+    labels = [by_number.get(str(number)) for number in range(len(found))]
+    if labels == [f"LABEL_{number}" for number in range(len(found))]:
+        return None
+    try:
+        return tuple(check_names(labels))
+    except ClassesError:  # such as ImageNet's, two of which are called crane
+        return None
 
 
 def _attention(beside: Mapping) -> Mapping[str, object]:

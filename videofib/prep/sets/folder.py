@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videofib.data.lists.manifest import SPLITS, VIDEO_EXTENSIONS
+from videofib.data.lists.classes import class_folders
+from videofib.data.lists.manifest import SPLITS, may_be_video
 from videofib.prep.command import make_parser, run
 from videofib.prep.prepare import Item, PrepareError
 
@@ -32,7 +33,7 @@ def read_root(
     val_groups: Sequence[str] = (),
     seed: int = 0,
 ) -> tuple[list[Item], list[str], dict[str, list[str]]]:
-    """Items, classes in alphabetical order, and notes: ``ignored`` lists the files that are not videos of a class.
+    """Items, classes in alphabetical order, and notes: ``ignored`` lists what is not a video of a class.
 
     Raises:
         PrepareError: no class folders, or options that do not apply to the folder.
@@ -43,10 +44,15 @@ def read_root(
         raise PrepareError(
             f"{root} is already divided ({', '.join(parts)}): --val-fraction and --val-groups do not apply"
         )
-    classes = sorted({folder.name for part in parts.values() or [root] for folder in _folders(part)})
+    classes = sorted({name for part in parts.values() or [root] for name in class_folders(part)})
     if not classes:
         raise PrepareError(f"{root} has no folders of classes; expected {root}/<class>/<video>")
-    ignored = [str(entry.relative_to(root)) for entry in sorted(root.iterdir()) if not entry.is_dir()]
+    used = parts or classes
+    ignored = [
+        entry.name
+        for entry in sorted(root.iterdir())
+        if not entry.is_dir() or not (entry.name in used or entry.name.startswith("."))
+    ]
     if not parts:
         items = _items(root, root, ("train",), classes, ignored)
         if holds_out:
@@ -63,11 +69,11 @@ def read_root(
 
 def _items(folder: Path, root: Path, splits: tuple[str, ...], classes: Sequence[str], ignored: list[str]) -> list[Item]:
     items = []
-    for class_folder in _folders(folder):
-        for entry in sorted(class_folder.iterdir()):
+    for class_name in class_folders(folder):
+        for entry in sorted((folder / class_name).iterdir()):
             name = str(entry.relative_to(root))
-            if entry.suffix.lower() in VIDEO_EXTENSIONS:
-                items.append(Item(name, classes.index(class_folder.name), splits, entry))
+            if may_be_video(entry):
+                items.append(Item(name, classes.index(class_name), splits, entry))
             else:
                 ignored.append(name)
     return items
@@ -114,10 +120,6 @@ def _groups(items: Sequence[Item], group_regex: str) -> dict[str, str]:
             raise PrepareError(f"--group-regex {group_regex!r} does not match {item.name}")
         groups[item.name] = match.group(1 if pattern.groups else 0)
     return groups
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
