@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tests.models.pretrained.published import PUBLISHED, official
-from videofib.checkpoint.file import CheckpointError, ModelDescription, Position, TrainingState
+from videofib.checkpoint.file import CheckpointError, ModelDescription, Position, TrainingState, load_weights
 from videofib.checkpoint.manager import CheckpointManager
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import load_pretrained
@@ -245,3 +245,23 @@ def test_other_models_load_weights_under_their_own_names():
         assert name in report.unused or torch.equal(model.state_dict()[name], tensor)
     with pytest.raises(CheckpointError, match="another model"):
         load_pretrained(model, nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("options", [{}, dict(position="sinusoid"), dict(space_attention="fibottention")])
+def test_a_model_on_the_meta_device_is_refused(options, randomize):
+    source = randomize(TimeSformer(**PUBLISHED, **options))
+    with torch.device("meta"):
+        empty = TimeSformer(**PUBLISHED, **options)
+    with pytest.raises(CheckpointError, match=r"TimeSformer cannot be loaded into a model on the meta device"):
+        load_pretrained(empty, source)
+    with pytest.raises(CheckpointError, match=r"file.pyth cannot be loaded into a model on the meta device"):
+        load_weights(empty, source.state_dict(), "file.pyth")
+
+
+def test_a_model_partly_on_the_meta_device_is_refused(randomize):
+    source, ours = randomize(TimeSformer(**PUBLISHED)), TimeSformer(**PUBLISHED)
+    before = ours.norm.weight.clone()
+    ours.head.to("meta")
+    with pytest.raises(CheckpointError, match=r"no memory \(head.weight, head.bias\)"):
+        load_pretrained(ours, source)
+    assert torch.equal(ours.norm.weight, before)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from videofib.checkpoint.file import CheckpointError
+from videofib.checkpoint.file import CheckpointError, check_memory
 from videofib.models.pretrained import layouts
 from videofib.models.pretrained.resize import resize_patch_embedding, resize_positions, resize_times
 from videofib.models.pretrained.weight_files import Weights, read_weights
@@ -100,14 +100,16 @@ def load_pretrained(
         A report to print or log; nothing is printed here.
 
     Raises:
-        CheckpointError: a file that is missing, damaged or holds code, weights of another model, or, with ``strict``,
-            weights that do not fit as they are; the message names the file and the reason.
+        CheckpointError: a file that is missing, damaged or holds code, weights of another model, a model on the
+            meta device, or, with ``strict``, weights that do not fit as they are; the message names the file
+            and the reason.
         ValueError: an unknown ``position_resize`` or ``time_resize``.
     """
     for mode, known in ((position_resize, _POSITION_RESIZE), (time_resize, _TIME_RESIZE)):
         if mode not in known:
             raise ValueError(f"unknown way of resizing {mode!r}; known: {', '.join(known)}")
     weights = weights if isinstance(weights, Weights) else read_weights(weights)
+    check_memory(model, weights.name)
     try:
         state, layout, resized = layouts.unwrap(weights.state), "its own names", {}
         if isinstance(model, TimeSformer):
