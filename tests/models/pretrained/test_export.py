@@ -46,7 +46,8 @@ def test_hugging_face_to_ours_to_hugging_face(attention_type, tmp_path, randomiz
     theirs = randomize(TimesformerForVideoClassification(config))
     theirs.save_pretrained(tmp_path / "theirs")
     ours = TimeSformer(**TINY, attention_type=attention_type).eval()
-    assert load_pretrained(ours, tmp_path / "theirs", strict=True).is_exact
+    report = load_pretrained(ours, tmp_path / "theirs")
+    assert report.is_exact == (attention_type != "space_only")  # of which theirs gives the logits of each frame
     save_hugging_face(ours, tmp_path / "back", class_names=list(names.values()))
     assert_same(
         load_file(tmp_path / "back" / "model.safetensors"), load_file(tmp_path / "theirs" / "model.safetensors")
@@ -75,7 +76,7 @@ def test_an_export_notes_sparse_attention_and_loading_reports_the_difference(tmp
     assert "sparse" in note["note"]
     TimesformerForVideoClassification.from_pretrained(tmp_path / "hf")  # ignores it
     for source in (tmp_path / "hf", tmp_path / "official.pyth"):
-        assert load_pretrained(TimeSformer(**options, **sparse), source, strict=True).is_exact
+        assert load_pretrained(TimeSformer(**options, **sparse), source, strict=True).fits
         report = load_pretrained(TimeSformer(**options), source)
         assert report.differs == (f"attention {settings} there, dense here",)
 
