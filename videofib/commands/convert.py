@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = load_pretrained(
             model,
             args.weights,
+            part=args.part,
             strict=args.strict,
             position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
             time_resize=cfg.TIMESFORMER.TIME_RESIZE,
@@ -49,6 +50,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the config of the model")
     parser.add_argument("--weights", required=True, metavar="FROM", help="a file or folder")
+    parser.add_argument("--part", metavar="NAME", help="which model of FROM, if it holds several, such as teacher")
     parser.add_argument("--to", required=True, choices=("official", "huggingface"), help="the layout to write")
     parser.add_argument("--out", required=True, metavar="PATH", help="a .pyth file (official) or folder (huggingface)")
     parser.add_argument("--strict", action="store_true", help="refuse weights that do not fit unchanged")

@@ -63,7 +63,7 @@ def teacher_from_config(cfg: CfgNode) -> nn.Module | None:
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
     teacher = model_from_config(own)
-    report = load_into_model(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT))
+    report = load_into_model(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT, cfg.DISTILL.CHECKPOINT_PART))
     if report.untrained:
         raise CheckpointError(
             f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
