@@ -267,3 +267,22 @@ def test_a_model_partly_on_the_meta_device_is_refused(randomize):
     with pytest.raises(CheckpointError, match=r"no memory \(head.weight, head.bias\)"):
         load_pretrained(ours, source)
     assert torch.equal(ours.norm.weight, before)
+
+
+@pytest.mark.parametrize("options", [{}, dict(position="sinusoid"), dict(space_attention="fibottention")])
+@pytest.mark.parametrize("load", ["load_pretrained", "load_state_dict", "assign"])
+def test_a_model_that_got_memory_later_is_the_same(load, options, randomize):
+    """The fixed positions are in no weights; where memory is new, they are arbitrary."""
+    source = randomize(TimeSformer(**PUBLISHED, **options))
+    with torch.device("meta"):
+        ours = TimeSformer(**PUBLISHED, **options).eval()
+    if load == "assign":
+        ours.load_state_dict(source.state_dict(), assign=True)
+    else:
+        ours.to_empty(device="cpu")
+        for tensor in [*ours.parameters(), *ours.buffers()]:
+            tensor.data.fill_(7.0)
+        load_pretrained(ours, source) if load == "load_pretrained" else ours.load_state_dict(source.state_dict())
+    clip = torch.randn(1, 3, 8, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(ours(clip), source(clip))
