@@ -58,18 +58,21 @@ def of_timesformer(model: TimeSformer) -> Settings:
 def of_module(module: nn.Module) -> Settings:
     """The settings of a model of ours, transformers' or timm's; of another module that its blocks are unknown.
 
-    Around a backbone a module may do anything: its pooling is left out.
+    A subclass, and a module around a backbone, may do anything with its tokens: its pooling is left out.
     """
+    to_dict = getattr(getattr(module, "config", None), "to_dict", None)
     if isinstance(module, TimeSformer):
-        return of_timesformer(module)
-    if to_dict := getattr(getattr(module, "config", None), "to_dict", None):
-        return of_hugging_face(to_dict())
-    if isinstance(module, VisionTransformer):
-        return _of_timm(module)
-    inner = [part for part in module.modules() if isinstance(part, (TimeSformer, VisionTransformer))]
-    if len(inner) == 1:
-        return {name: value for name, value in of_module(inner[0]).items() if name != "pooling"}
-    return {"blocks": f"of {type(module).__name__}"}
+        found, is_known = of_timesformer(module), type(module) is TimeSformer
+    elif to_dict is not None:
+        found, is_known = of_hugging_face(to_dict()), type(module).__module__.startswith("transformers.")
+    elif isinstance(module, VisionTransformer):
+        found, is_known = _of_timm(module), True  # of its subclasses it tells the pooling's name
+    else:
+        inner = [part for part in module.modules() if isinstance(part, (TimeSformer, VisionTransformer))]
+        if len(inner) != 1:
+            return {"blocks": f"of {type(module).__name__}"}
+        found, is_known = of_module(inner[0]), False
+    return found if is_known else {name: value for name, value in found.items() if name != "pooling"}
 
 
 def _of_timm(model: VisionTransformer) -> Settings:
