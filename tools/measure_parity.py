@@ -52,7 +52,7 @@ def timesformers() -> None:
             config = TimesformerConfig(image_size=size, attention_type=attention_type, num_labels=400)
             theirs = perturbed(TimesformerForVideoClassification(config))
             ours = TimeSformer(img_size=size, attention_type=attention_type).eval()
-            load_pretrained(ours, theirs, strict=True)
+            load_pretrained(ours, theirs, strict=attention_type != "space_only")
             config.num_frames = frames  # their divided block takes T from here, not from its input
             clip = torch.randn(1, frames, 3, size, size)
             if attention_type == "space_only":  # theirs leaves out the published mean over frames
@@ -80,7 +80,7 @@ def videomae() -> None:
         num_frames=16, tubelet_size=2, class_token=False, pooling="mean", position="sinusoid",
         attention_type="joint_space_time", norm_eps=1e-12,
     ).eval()  # fmt: skip
-    load_pretrained(ours, theirs, strict=True)
+    load_pretrained(ours, theirs)
     clip = torch.randn(1, 3, 16, 224, 224)
     expected = theirs(clip.transpose(1, 2)).logits
     report("VideoMAE-B, 16 x 224", ours(clip), expected)

@@ -115,10 +115,11 @@ def test_autocast_works_as_for_torch_attention():
         torch.testing.assert_close(a, b, atol=0.05, rtol=0.05)
 
 
-def test_vmap_is_rejected_with_an_alternative():
-    q, k, v = (x.detach() for x in qkv(SUPPORTS["one prefix token"]))
-    with pytest.raises(NotImplementedError, match="put the mapped dimension into the batch"):
-        torch.vmap(lambda a: sparse_attention(a, k, v, SUPPORTS["one prefix token"]))(q[None])
+def test_vmap_of_the_operator_itself_is_rejected_with_an_alternative():
+    support = SUPPORTS["one prefix token"]
+    q, k, v = (x.detach() for x in qkv(support))
+    with pytest.raises(NotImplementedError, match="call sparse_attention, which has one"):
+        torch.vmap(lambda a: op.forward(a, k, v, support.code, "exclude", 0.3))(q[None])
 
 
 def test_second_derivatives_are_rejected_with_an_alternative():

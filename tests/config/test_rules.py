@@ -76,6 +76,14 @@ BROKEN = [  # overrides and the message, in the order of the rules
         "DISTILL.CONFIG and DISTILL.CHECKPOINT, a teacher and its weights, go together; set both",
     ),
     (
+        "TRAIN.CHECKPOINT_PART teacher",
+        "TRAIN.CHECKPOINT_PART teacher is a part of no file; set TRAIN.CHECKPOINT_FILE_PATH",
+    ),
+    (
+        "DISTILL.CHECKPOINT_PART teacher",
+        "DISTILL.CHECKPOINT_PART teacher is a part of no file; set DISTILL.CHECKPOINT",
+    ),
+    (
         "TRAIN.FREEZE ['a'] TRAIN.LINEAR_PROBE True",
         "TRAIN.LINEAR_PROBE freezes all but the classifier already; set TRAIN.FREEZE []",
     ),

@@ -49,7 +49,7 @@ def random_clip(frames, size, seed=1):
 def test_dense_logits_are_those_of_transformers(size, attention_type, num_frames, token_order, randomize):
     theirs = randomize(hugging_face(size, attention_type))
     ours = TimeSformer(**SIZES[size], attention_type=attention_type, token_order=token_order).eval()
-    assert load_pretrained(ours, theirs).is_exact
+    assert load_pretrained(ours, theirs).is_exact == (attention_type != "space_only")
     theirs.config.num_frames = num_frames  # their divided block takes T from here, not from its input
     video = random_clip(num_frames, SIZES[size]["img_size"])
     with torch.no_grad():
@@ -105,8 +105,9 @@ def test_videomae_has_the_same_logits(token_order, randomize):
         **SIZES["narrow"], attention_type="joint_space_time", token_order=token_order, tubelet_size=2,
         class_token=False, pooling="mean", position="sinusoid", norm_eps=1e-12,
     ).eval()  # fmt: skip
+    assert load_pretrained(ours, theirs).differs == ("last norm's epsilon 1e-05 there, 1e-12 here",)
+    ours.norm.eps = theirs.fc_norm.eps
     assert load_pretrained(ours, theirs).is_exact
-    ours.norm.eps = theirs.fc_norm.eps  # theirs has another epsilon in its last norm
     video = random_clip(4, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(video), theirs(video.transpose(1, 2)).logits, atol=1e-5, rtol=1e-5)
@@ -144,7 +145,7 @@ def test_videomae_in_its_authors_names_is_the_same(randomize):
     for state in (theirs, official, {f"encoder.{name}": tensor for name, tensor in official.items()}):
         models.append(TimeSformer(**options))
         report = load_pretrained(models[-1], state)
-        assert report.is_exact
+        assert report.fits
     for name, tensor in models[0].state_dict().items():
         assert torch.equal(tensor, models[1].state_dict()[name]), name
         assert torch.equal(tensor, models[2].state_dict()[name]), name

@@ -389,3 +389,34 @@ def test_videos_of_several_classes(experiment, tmp_path, capsys):
     saved = read_scores(tmp_path / "run" / "test_scores.parquet")
     assert saved.kind == "sigmoid"
     assert saved.labels.tolist()[:2] == [[1, 0, 0, 0], [0, 1, 0, 1]]
+
+
+def test_of_a_file_with_two_models_the_config_says_which(experiment, trained, tmp_path, capsys):
+    student = torch.load(newest(trained))["model_state"]
+    both = tmp_path / "both.pth"
+    torch.save(
+        {"student": student, "teacher": {name: torch.zeros_like(value) for name, value in student.items()}}, both
+    )
+    for key in ("TEST.CHECKPOINT_FILE_PATH", "TRAIN.CHECKPOINT_FILE_PATH"):
+        said = fails(capsys, experiment, tmp_path / "out", key, str(both), stages=[key.partition(".")[0].lower()])
+        assert "both.pth cannot be used: it holds several models, 'student', 'teacher'" in said
+
+    source = ["TEST.CHECKPOINT_FILE_PATH", str(both), "TEST.CHECKPOINT_PART"]
+    run(experiment, tmp_path / "student", *source, "student", stages=["test"])
+    assert results(tmp_path / "student")["per_class_acc"] == results(trained)["per_class_acc"]
+    assert "part: student; not loaded: teacher" in (tmp_path / "student" / "log.txt").read_text()
+
+    source = ["TRAIN.CHECKPOINT_FILE_PATH", str(both), "TRAIN.CHECKPOINT_PART"]
+    run(experiment, tmp_path / "teacher", *source, "teacher", "SOLVER.MAX_EPOCH", "1", stages=["train"])
+    assert "part: teacher; not loaded: student" in (tmp_path / "teacher" / "log.txt").read_text()
+
+    teach = ["DISTILL.CONFIG", str(trained / "config.yaml"), "DISTILL.CHECKPOINT", str(both)]
+    teacher = teacher_from_config(
+        load_config(experiment / "config.yaml", [*teach, "DISTILL.CHECKPOINT_PART", "student"])
+    )
+    assert torch.equal(teacher.head.weight, student["head.weight"])
+
+    convert(experiment, both, "official", tmp_path / "one.pyth", "--part", "student")
+    assert torch.equal(torch.load(tmp_path / "one.pyth")["model_state"]["model.head.weight"], student["head.weight"])
+    said = fails(capsys, experiment, trained, "TEST.CHECKPOINT_PART", "tutor", stages=["test"])
+    assert "checkpoint_epoch_00002.pyth cannot be used: no part is called 'tutor'; there are 'model_state'" in said

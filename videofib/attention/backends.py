@@ -27,6 +27,8 @@ class Backend:
         dense_only: whether it serves dense supports alone.
         dropout: the maskings under which it can drop attention weights.
         derivatives: the highest order of derivatives that it has; None: any.
+        by_autograd: as ``attend``, slower, with any derivative in either direction: takes its place within torch.func's
+            transforms and forward-mode differentiation, for which ``attend`` has no rules; None: ``attend`` has them.
     """
 
     attend: Callable[..., Tensor]
@@ -36,14 +38,16 @@ class Backend:
     dense_only: bool = False
     dropout: tuple[str, ...] = ()
     derivatives: int | None = 1
+    by_autograd: Callable[..., Tensor] | None = None
 
 
+_DIAGONALS = gather.attend_by_autograd
 BACKENDS = {
     "reference": Backend(reference.attend, dropout=MASKINGS, derivatives=None),
-    "gather": Backend(gather.attend, dropout=("exclude",)),
-    "dense": Backend(dense.attend, dense_only=True, dropout=MASKINGS),
-    "cpu": Backend(op.attend, device="cpu", package="numba"),
-    "triton": Backend(op.attend, device="cuda", package="triton", dtypes=TRITON_DTYPES),
+    "gather": Backend(gather.attend, dropout=("exclude",), by_autograd=_DIAGONALS),
+    "dense": Backend(dense.attend, dense_only=True, dropout=MASKINGS, by_autograd=dense.attend_by_autograd),
+    "cpu": Backend(op.attend, device="cpu", package="numba", by_autograd=_DIAGONALS),
+    "triton": Backend(op.attend, device="cuda", package="triton", dtypes=TRITON_DTYPES, by_autograd=_DIAGONALS),
 }
 INSTALLED = {b.package: find_spec(b.package) is not None for b in BACKENDS.values() if b.package}
 

@@ -31,7 +31,10 @@ def sparse_attention(
         backend: ``auto`` takes the fastest that serves; or one by name: ``reference`` builds the N x N mask and is the
             ground truth; ``gather`` is plain PyTorch on any device and never holds more than O(N · offsets); ``cpu``
             is compiled loops over the pairs and ``triton`` a CUDA kernel, both without dropout; ``dense`` is torch's
-            own, for dense supports. The table is ``videofib.attention.backends``.
+            own, for dense supports. The table is ``videofib.attention.backends``. All but ``reference`` have first
+            derivatives backwards. Within ``torch.func``'s transforms (``grad``, ``jvp``, ``vmap``, ``hessian``, …) and
+            forward-mode differentiation, all have any derivative: there they compute by plain PyTorch, slower, the
+            sparse ones still with O(N · offsets) memory.
 
     Returns:
         (B, H, P+N, D), in the dtype of q; under autocast, of 32-bit q, in autocast's, as torch's own attention.
@@ -42,8 +45,9 @@ def sparse_attention(
     """
     _check(q, k, v, support, masking, dropout_p)
     chosen = choose(backend, q, support, masking, dropout_p)
+    attend = (chosen.by_autograd if op.is_transformed() else None) or chosen.attend
     q, k, v = op.autocast(q.device.type, q, k, v)
-    return chosen.attend(q, k, v, support, masking, q.shape[-1] ** -0.5 if scale is None else scale, dropout_p)
+    return attend(q, k, v, support, masking, q.shape[-1] ** -0.5 if scale is None else scale, dropout_p)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, dropout_p: float) -> None:

@@ -11,9 +11,10 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from videofib.attention.kernels import FIRST_DERIVATIVES_ONLY
+from videofib.attention.kernels import FIRST_DERIVATIVES_ONLY, NO_FORWARD_MODE
 from videofib.attention.kernels.layout import rows_like
 from videofib.attention.support import Support
 
@@ -50,11 +51,19 @@ def _kernel(device: str):
     return triton
 
 
+def _reject_forward_mode() -> None:
+    """torch asks no operator for such a rule, and would lose the tangents silently."""
+    if _is_forward_mode():
+        raise NotImplementedError(NO_FORWARD_MODE)
+
+
 def _register_device(device: str) -> None:
     def run_forward(q, k, v, support, masking, scale):
+        _reject_forward_mode()
         return _kernel(device).forward(q, k, v, Support.from_code(support), masking, scale)
 
     def run_backward(d_out, q, k, v, out, lse, support, masking, scale):
+        _reject_forward_mode()
         return _kernel(device).backward(d_out, q, k, v, out, lse, Support.from_code(support), masking, scale)
 
     _library.impl("sparse_attention", run_forward, device)
@@ -80,6 +89,15 @@ def _(d_out, q, k, v, out, lse, support, masking, scale):
 
 
 # gradient
+
+
+def is_transformed() -> bool:
+    """Whether a transform of torch.func or forward-mode differentiation is active; the operator has no rules for it."""
+    return torch._C._are_functorch_transforms_active() or _is_forward_mode()
+
+
+def _is_forward_mode() -> bool:
+    return forward_ad._current_level >= 0
 
 
 def _save_for_backward(ctx, inputs, output):
@@ -128,7 +146,8 @@ _register_autocast("cuda")
 
 def _reject_vmap(info, in_dims, *inputs):
     raise NotImplementedError(
-        "sparse attention has no rule for torch.vmap; put the mapped dimension into the batch, (B, H, P+N, D)"
+        "the operator of sparse attention has no rule for torch.vmap; call sparse_attention, which has one, or put the "
+        "mapped dimension into the batch, (B, H, P+N, D)"
     )
 
 

@@ -8,6 +8,7 @@ read as tensors and plain values (``weights_only=True``), never as code.
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -184,6 +185,7 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path)
     Raises:
         CheckpointError: names what is missing, unexpected or of another shape (with both shapes).
     """
+    check_memory(model, source)
     own = model.state_dict()
     problems = [
         f"{key} is {tuple(state[key].shape)} there and {tuple(own[key].shape)} here"
@@ -196,6 +198,16 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path)
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError(f"the weights in {source} do not fit the model: {'; '.join(problems[:8])}{more}")
     model.load_state_dict({key: shard_like(tensor, own[key]) for key, tensor in state.items()})
+
+
+def check_memory(model: nn.Module, source: str | Path) -> None:
+    """Raise CheckpointError if some of the model is on the meta device, where loading changes nothing."""
+    named = itertools.chain(model.named_parameters(), model.named_buffers())
+    if without := [name for name, tensor in named if tensor.is_meta]:
+        raise CheckpointError(
+            f"{source} cannot be loaded into a model on the meta device, which has no memory ({', '.join(without[:3])}"
+            f"{', …' if len(without) > 3 else ''}); build it on the CPU or a GPU"
+        )
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], source: str | Path) -> None:

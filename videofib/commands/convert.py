@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     try:
         cfg = load_config(args.cfg, args.pairs)
-        model, weights = build_model(cfg), read_weights(args.weights)
+        model, weights = build_model(cfg), read_weights(args.weights, args.part)
         names = class_names(cfg, weights, args.to)
         report = load_pretrained(
             model,
@@ -72,6 +72,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the config of the model")
     parser.add_argument("--weights", required=True, metavar="FROM", help="a file or folder")
+    parser.add_argument("--part", metavar="NAME", help="which model of FROM, if it holds several, such as teacher")
     parser.add_argument("--to", required=True, choices=("official", "huggingface"), help="the layout to write")
     parser.add_argument("--out", required=True, metavar="PATH", help="a .pyth file (official) or folder (huggingface)")
     parser.add_argument(

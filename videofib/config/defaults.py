@@ -38,6 +38,10 @@ _C.TRAIN.AUTO_RESUME = switch(True, about="resume from the newest checkpoint in 
 _C.TRAIN.CHECKPOINT_FILE_PATH = text(
     off="random weights", about="weights to start from: ours, TimeSformer's, Hugging Face's, timm's or VideoMAE's"
 )
+_C.TRAIN.CHECKPOINT_PART = text(
+    off="the average, or the only one",
+    about="which model of CHECKPOINT_FILE_PATH, such as teacher, if it holds several",
+)
 _C.TRAIN.STRATEGY = one_of(
     "ddp", "fsdp", about="ddp: each process holds all weights; fsdp: weights and optimizer state are sharded"
 )
@@ -81,6 +85,9 @@ _C.TEST.VIEW_STARTS = one_of(
 _C.TEST.CHECKPOINT_FILE_PATH = text(
     off="the newest in OUTPUT_DIR",
     about="weights to test, of any kind as in TRAIN; best: the best checkpoint in OUTPUT_DIR",
+)
+_C.TEST.CHECKPOINT_PART = text(
+    off="the average, or the only one", about="which model of the checkpoint, such as model_state, if it holds several"
 )
 _C.TEST.ENSEMBLE_LOGITS = switch(False, about="average raw logits, as TimeSformer's own tool does, not softmax scores")
 _C.TEST.RESUME = switch(True, about="resume a killed test if weights, settings and videos are the same")
@@ -166,6 +173,9 @@ _C.MIXUP.LABEL_SMOOTH_VALUE = number(above=0, below=1, off="none", about="label 
 _C.DISTILL = Section("Distillation: learning from a teacher's scores (arXiv 1503.02531).")
 _C.DISTILL.CONFIG = text(off="no teacher", about="config file of the teacher, such as config.yaml in its OUTPUT_DIR")
 _C.DISTILL.CHECKPOINT = text(off="no teacher", about="weights of the teacher, as TRAIN.CHECKPOINT_FILE_PATH")
+_C.DISTILL.CHECKPOINT_PART = text(
+    off="the average, or the only one", about="which model of CHECKPOINT, such as teacher, if it holds several"
+)
 _C.DISTILL.ALPHA = number(0.5, above=0, most=1, about="weight of the teacher's loss; the labels' loss has 1 - ALPHA")
 _C.DISTILL.TEMPERATURE = number(4, above=0, about="divisor of both models' logits; larger lets small scores count more")
 

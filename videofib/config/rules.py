@@ -120,6 +120,14 @@ RULES = (
         "DISTILL.CONFIG and DISTILL.CHECKPOINT, a teacher and its weights, go together; set both",
     ),
     Rule(
+        lambda c: c.TRAIN.CHECKPOINT_PART != "" and c.TRAIN.CHECKPOINT_FILE_PATH == "",
+        "TRAIN.CHECKPOINT_PART {c.TRAIN.CHECKPOINT_PART} is a part of no file; set TRAIN.CHECKPOINT_FILE_PATH",
+    ),
+    Rule(
+        lambda c: c.DISTILL.CHECKPOINT_PART != "" and c.DISTILL.CHECKPOINT == "",
+        "DISTILL.CHECKPOINT_PART {c.DISTILL.CHECKPOINT_PART} is a part of no file; set DISTILL.CHECKPOINT",
+    ),
+    Rule(
         lambda c: c.TRAIN.LINEAR_PROBE and len(c.TRAIN.FREEZE) > 0,
         "TRAIN.LINEAR_PROBE freezes all but the classifier already; set TRAIN.FREEZE []",
     ),

@@ -114,6 +114,7 @@ class ClipEmbedding(nn.Module):
         self.pos_embed = self.time_embed = None
         if position == "sinusoid":
             self.register_buffer("positions", sinusoid_positions(length * patches, embed_dim), persistent=False)
+            self.register_load_state_dict_post_hook(_compute_positions)
         else:
             self.pos_embed = nn.Parameter(torch.zeros(1, int(class_token) + patches, embed_dim))
             if not single_frames:
@@ -168,6 +169,12 @@ class ClipEmbedding(nn.Module):
             return patches
         prefix = torch.cat(tokens, dim=1)
         return join_prefix(self.pos_drop(prefix.expand(patches.shape[0], -1, -1)), patches)
+
+
+def _compute_positions(model: ClipEmbedding, _: object) -> None:
+    """Compute the fixed table, which no state dict holds: a model built on the meta device has none."""
+    table, weight = model.positions, model.patch_embed.proj.weight
+    model.positions = sinusoid_positions(table.shape[1], table.shape[2]).to(weight.device, weight.dtype)
 
 
 def check_divisible(img_size: tuple[int, int], patch_size: int) -> None:

@@ -66,7 +66,8 @@ def teacher_from_config(cfg: CfgNode, class_names: Sequence[str] | None = None) 
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
     teacher = model_from_config(own)
-    report = load_into_model(own, teacher, read_weights(cfg.DISTILL.CHECKPOINT), class_names)
+    weights = read_weights(cfg.DISTILL.CHECKPOINT, cfg.DISTILL.CHECKPOINT_PART)
+    report = load_into_model(own, teacher, weights, class_names)
     if report.untrained:
         raise CheckpointError(
             f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -76,14 +75,15 @@ def _checkpoint(cfg: CfgNode) -> Weights:
         CheckpointError: there are none, or they cannot be read.
     """
     checkpoints, wanted = Path(cfg.OUTPUT_DIR) / "checkpoints", cfg.TEST.CHECKPOINT_FILE_PATH
+    part = cfg.TEST.CHECKPOINT_PART
     if wanted == "best":
         path = best_checkpoint(checkpoints)
-        return replace(read_weights(load_checkpoint(path)), name=str(path))
+        return read_weights(load_checkpoint(path), part, name=str(path))
     if wanted:
-        return read_weights(wanted)
+        return read_weights(wanted, part)
     if newest := latest_checkpoint(checkpoints):
         path, content = newest
-        return replace(read_weights(content), name=str(path))
+        return read_weights(content, part, name=str(path))
     raise CheckpointError(f"no checkpoint in {checkpoints}; train first, or set TEST.CHECKPOINT_FILE_PATH")
 
 

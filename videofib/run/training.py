@@ -113,7 +113,7 @@ def _build_model(
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = model_from_config(cfg, mesh).to(processes.device())
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
-        load_into_model(cfg, model, read_weights(source), class_names)
+        load_into_model(cfg, model, read_weights(source, cfg.TRAIN.CHECKPOINT_PART), class_names)
     try:
         freeze(model, cfg.TRAIN.FREEZE)
     except ValueError as error:

@@ -46,7 +46,8 @@ def test_hugging_face_to_ours_to_hugging_face(attention_type, tmp_path, randomiz
     theirs = randomize(TimesformerForVideoClassification(config))
     theirs.save_pretrained(tmp_path / "theirs")
     ours = TimeSformer(**TINY, attention_type=attention_type).eval()
-    assert load_pretrained(ours, tmp_path / "theirs", strict=True).is_exact
+    report = load_pretrained(ours, tmp_path / "theirs")
+    assert report.is_exact == (attention_type != "space_only")  # of which theirs gives the logits of each frame
     save_hugging_face(ours, tmp_path / "back", class_names=list(names.values()))
     assert_same(
         load_file(tmp_path / "back" / "model.safetensors"), load_file(tmp_path / "theirs" / "model.safetensors")
@@ -95,7 +96,7 @@ def test_sparse_attention_that_earlier_exports_noted_is_reported(tmp_path, rando
     save_hugging_face(randomize(TimeSformer(**options)), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "videofib": {"attention": settings}}))
-    assert load_pretrained(TimeSformer(**options, **sparse), tmp_path, strict=True).is_exact
+    assert load_pretrained(TimeSformer(**options, **sparse), tmp_path, strict=True).fits
     report = load_pretrained(TimeSformer(**options), tmp_path)
     assert report.differs == (f"attention {settings} there, dense here",)
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import TimesformerConfig, TimesformerForVideoClassification
 
 from tests.models.pretrained.published import PUBLISHED, official
-from videofib.checkpoint.file import CheckpointError, ModelDescription, Position, TrainingState
+from videofib.checkpoint.file import CheckpointError, ModelDescription, Position, TrainingState, load_weights
 from videofib.checkpoint.manager import CheckpointManager
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import load_pretrained
@@ -194,8 +194,10 @@ def test_settings_that_differ_are_reported(randomize):
     clip = randomize(timm.create_model("vit_base_patch16_clip_224", embed_dim=24, depth=2, num_heads=3, num_classes=5))
     ours = TimeSformer(**PUBLISHED, attention_type="joint_space_time", joint_attention="fibottention")
     report = load_pretrained(ours, clip)
-    assert report.differs[0] == "norm epsilon 1e-05 there, 1e-06 here"
-    assert report.differs[1].startswith("attention dense there, {'joint': 'fibottention'")
+    assert report.differs[:2] == tuple(
+        f"{norms} 1e-05 there, 1e-06 here" for norms in ("norm epsilon", "last norm's epsilon")
+    )
+    assert report.differs[2].startswith("attention dense there, {'joint': 'fibottention'")
     assert {"norm_pre.weight", "norm_pre.bias"} <= report.unused.keys()
 
 
@@ -322,3 +324,42 @@ def test_other_models_load_weights_under_their_own_names():
         assert name in report.unused or torch.equal(model.state_dict()[name], tensor)
     with pytest.raises(CheckpointError, match="another model"):
         load_pretrained(model, nn.Linear(3, 3))
+
+
+@pytest.mark.parametrize("options", [{}, dict(position="sinusoid"), dict(space_attention="fibottention")])
+def test_a_model_on_the_meta_device_is_refused(options, randomize):
+    source = randomize(TimeSformer(**PUBLISHED, **options))
+    with torch.device("meta"):
+        empty = TimeSformer(**PUBLISHED, **options)
+    with pytest.raises(CheckpointError, match=r"TimeSformer cannot be loaded into a model on the meta device"):
+        load_pretrained(empty, source)
+    with pytest.raises(CheckpointError, match=r"file.pyth cannot be loaded into a model on the meta device"):
+        load_weights(empty, source.state_dict(), "file.pyth")
+
+
+def test_a_model_partly_on_the_meta_device_is_refused(randomize):
+    source, ours = randomize(TimeSformer(**PUBLISHED)), TimeSformer(**PUBLISHED)
+    before = ours.norm.weight.clone()
+    ours.head.to("meta")
+    with pytest.raises(CheckpointError, match=r"no memory \(head.weight, head.bias\)"):
+        load_pretrained(ours, source)
+    assert torch.equal(ours.norm.weight, before)
+
+
+@pytest.mark.parametrize("options", [{}, dict(position="sinusoid"), dict(space_attention="fibottention")])
+@pytest.mark.parametrize("load", ["load_pretrained", "load_state_dict", "assign"])
+def test_a_model_that_got_memory_later_is_the_same(load, options, randomize):
+    """The fixed positions are in no weights; where memory is new, they are arbitrary."""
+    source = randomize(TimeSformer(**PUBLISHED, **options))
+    with torch.device("meta"):
+        ours = TimeSformer(**PUBLISHED, **options).eval()
+    if load == "assign":
+        ours.load_state_dict(source.state_dict(), assign=True)
+    else:
+        ours.to_empty(device="cpu")
+        for tensor in [*ours.parameters(), *ours.buffers()]:
+            tensor.data.fill_(7.0)
+        load_pretrained(ours, source) if load == "load_pretrained" else ours.load_state_dict(source.state_dict())
+    clip = torch.randn(1, 3, 8, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(ours(clip), source(clip))

@@ -17,5 +17,10 @@ import torch
 
 TRITON_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 FIRST_DERIVATIVES_ONLY = (
-    "sparse attention has first derivatives only; for second ones use sparse_attention(..., backend='reference')"
+    "sparse attention has first derivatives only; for second ones use torch.func (grad of grad, hessian), or "
+    "sparse_attention(..., backend='reference')"
+)
+NO_FORWARD_MODE = (
+    "the operator of sparse attention has no forward-mode derivative; call sparse_attention, which has one within "
+    "torch.func.jvp and torch.autograd.forward_ad, or sparse_attention(..., backend='reference')"
 )

@@ -13,6 +13,7 @@ with logits of shape (S + P, B, N): one contiguous row for each diagonal, softma
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from videofib.attention.kernels import FIRST_DERIVATIVES_ONLY
@@ -31,10 +32,53 @@ def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scal
     return out.to(q.dtype)
 
 
+def attend_by_autograd(
+    q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float
+) -> Tensor:
+    """As ``attend``, of operations that torch differentiates in either direction, to any order, and maps.
+
+    Still O(N · offsets), but slower: each diagonal is padded to all queries.
+    """
+    dtype, work = q.dtype, torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, v = q.to(work) * scale, k.to(work), v.to(work)
+        p = support.num_prefix_tokens
+        heads = [
+            _attend_head(q[:, head, p:], k[:, head], v[:, head], segments, p, masking == "zero_logit", dropout_p)
+            for head, segments in enumerate(_segments(support))
+        ]
+        out = torch.stack(heads, 1)
+        if p:
+            out = torch.cat((_attend_prefix(q[:, :, :p], k, v, dropout_p), out), 2)
+    return out.to(dtype)
+
+
+def _attend_head(
+    q: Tensor, k: Tensor, v: Tensor, segments: tuple[Segment, ...], p: int, zero_logit: bool, dropout_p: float
+) -> Tensor:
+    """Patch queries (B, N, D) of one head see their keys among (B, P+N, D)."""
+    n, kh, vh = q.shape[1], k[:, p:], v[:, p:]
+    logits = []
+    for s in segments:
+        a, b = _query_key(q, kh, s)
+        logits.append(F.pad((a * b).sum(-1), (s.query, n - s.query - s.length), value=float("-inf")))
+    logits += (q @ k[:, :p].transpose(-2, -1)).unbind(-1)
+    weights, masked = _softmax(torch.stack(logits), p + n if zero_logit else None)
+    excess = _excess(F.dropout(weights, dropout_p) if dropout_p else weights, masked, None)
+    out = torch.zeros_like(q)
+    for row, s in enumerate(segments):
+        _, b = _query_key(q, vh, s)
+        piece = excess[row, :, s.query : s.query + s.length, None] * b
+        out = out + F.pad(piece, (0, 0, s.query, n - s.query - s.length))
+    if p:
+        out = out + torch.einsum("pbn,bpd->bnd", excess[len(segments) :], v[:, :p])
+    return out if masked is None else out + masked[..., None] * v.sum(1, keepdim=True)
+
+
 def _attend_prefix(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
     """Prefix queries (B, H, P, D) see every key: dense rows, O(P · N)."""
     weights = torch.softmax(q @ k.transpose(-2, -1), dim=-1)
-    return torch.nn.functional.dropout(weights, dropout_p) @ v
+    return F.dropout(weights, dropout_p) @ v
 
 
 @lru_cache(maxsize=256)
@@ -148,7 +192,7 @@ def _softmax(logits: Tensor, num_keys: int | None) -> tuple[Tensor, Tensor | Non
     """
     if num_keys is None:
         return torch.softmax(logits, dim=0), None
-    top = logits.amax(0).clamp_min_(0)
+    top = logits.detach().amax(0).clamp_min_(0)
     num_masked = num_keys - torch.isfinite(logits).sum(0)
     weights, masked = (logits - top).exp_(), (-top).exp_()
     total = weights.sum(0) + num_masked * masked

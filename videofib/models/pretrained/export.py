@@ -20,6 +20,7 @@ from videofib.checkpoint.file import CheckpointError
 from videofib.files import replacing
 from videofib.mixers import MIXERS
 from videofib.models.pretrained import layouts
+from videofib.models.pretrained.settings import OWN_MODEL_TYPE
 from videofib.models.timesformer import TimeSformer
 
 _REMOTE = Path(__file__).parent / "remote_code"
@@ -188,7 +189,7 @@ def _remote_config(model: TimeSformer, class_names: Sequence[str] | None) -> dic
     options = {name: MIXERS[name].options | model.mixers.options.get(name, {}) for name in _REMOTE_MIXERS}
     return {
         "architectures": ["VideofibTimesformerForVideoClassification"],
-        "model_type": "videofib_timesformer",
+        "model_type": OWN_MODEL_TYPE,
         "auto_map": _AUTO_MAP,
         "attention_type": layouts.SPARSE + model.attention_type,
         "attentions": {kind: {"name": name, **options[name]} for kind, name in model.mixers.names.items()},

@@ -4,9 +4,11 @@
     timm image ViT            blocks.0.attn.qkv.weight
     Hugging Face TimeSformer  timesformer.encoder.layer.0.temporal_attention.attention.qkv.weight
     VideoMAE                  blocks.0.attn.qkv.weight with q_bias and v_bias, keys have no bias
-    Hugging Face VideoMAE     videomae.encoder.layer.0.attention.attention.{query,key,value}.weight
+    MMAction2's VideoMAE      the same; patch_embed.projection, blocks.0.mlp.layers.0.0 and .1
+    Hugging Face VideoMAE     videomae.encoder.layer.0.attention.attention.{query,key,value}.weight, and q_bias and
+                              v_bias before transformers 5, since then query.bias and value.bias
 
-A wrapper around a model (DataParallel, ``self.model``, a pretraining model's encoder) adds a prefix to the names.
+Names come without the prefix of wrappers, which :mod:`~videofib.models.pretrained.parts` removes.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ _HF_BLOCK = {
     "temporal_attn.proj": "temporal_attention.output.dense",
     "temporal_fc": "temporal_dense",
 }
+_CLASSIFIER = re.compile(r"head|classifier|fc|linear|(cls_head\.)?fc_cls|head\.(\d+|fc|classifier|projection)")
 _HF_TOP_BACK = {theirs: ours for ours, theirs in _HF_TOP.items()}
 _HF_BLOCK_BACK = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
 
@@ -52,21 +55,22 @@ _HF_BLOCK_BACK = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
 def to_ours(state: State) -> tuple[str, State]:
     """A state dict's layout, and its tensors under our names.
 
-    Names that no layout knows stay as they are. ``state`` comes from :func:`unwrap`.
+    Names that no layout knows stay as they are. ``state`` is a part without a prefix.
 
     Raises:
         ValueError: an unknown layout.
     """
+    state = {_rename_as_timm(name): tensor for name, tensor in state.items()}
     names = state.keys()
     if "embeddings.patch_embeddings.projection.weight" in names:
         if any(name.endswith("attention.attention.query.weight") for name in names):
-            return HUGGING_FACE_VIDEOMAE, _rename_norm(_rename_from_hf(_join_projections(state)))
+            return HUGGING_FACE_VIDEOMAE, _rename_last(_rename_from_hf(_join_projections(state)))
         return HUGGING_FACE, _rename_from_hf(state)
     if "patch_embed.proj.weight" in names and "blocks.0.attn.qkv.weight" in names:
         if "blocks.0.attn.q_bias" in names:
-            return VIDEOMAE, _rename_norm(_join_biases(state))
+            return VIDEOMAE, _rename_last(_join_biases(state))
         known = "time_embed" in names or "blocks.0.temporal_attn.qkv.weight" in names
-        return OWN if known else TIMM, _rename_norm(state)
+        return OWN if known else TIMM, _rename_last(state)
     shown = ", ".join(sorted(map(str, names))[:4])
     raise ValueError(
         f"not the weights of a TimeSformer, a ViT or a VideoMAE encoder; its names begin with {shown or 'nothing'}"
@@ -90,23 +94,6 @@ def to_hugging_face(state: State) -> State:
     return renamed
 
 
-def unwrap(state: State) -> State:
-    """Remove the prefix that wrappers add to the names; the patch embedding's name shows it.
-
-    Raises:
-        ValueError: two tensors would then have one name.
-    """
-    cores = ("embeddings.patch_embeddings.projection.weight", "patch_embed.proj.weight")
-    prefixes = [name.removesuffix(core) for core in cores for name in state if name.endswith(core)]
-    if not prefixes:  # not a transformer
-        prefixes = [wrapper for wrapper in ("module.", "model.") if all(name.startswith(wrapper) for name in state)]
-    prefix = prefixes[0] if prefixes else ""
-    unwrapped = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-    if len(unwrapped) < len(state):
-        raise ValueError(f"some names occur both with and without the prefix {prefix!r}")
-    return unwrapped
-
-
 def _rename_from_hf(state: State) -> State:
     renamed = {}
     for name, tensor in state.items():
@@ -118,11 +105,29 @@ def _rename_from_hf(state: State) -> State:
     return renamed
 
 
-def _rename_norm(state: State) -> State:
-    """fc_norm -> norm: models that pool by the mean call their last norm so; ours follows the pooling, too."""
-    if "norm.weight" in state:
+def _rename_as_timm(name: str) -> str:
+    """MMAction2's names and the gammas of VideoMAE's and BEiT's code -> timm's."""
+    name = re.sub(r"^patch_embed\.projection\.", "patch_embed.proj.", name)
+    name = re.sub(
+        r"^(blocks\.\d+\.mlp\.)layers\.(0\.0|1)\.", lambda m: f"{m[1]}{'fc2' if m[2] == '1' else 'fc1'}.", name
+    )
+    return re.sub(r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma", name)
+
+
+def _rename_last(state: State) -> State:
+    """The names of what stands behind the blocks: fc_norm -> norm, and the classifier's -> head.
+
+    Models that pool by the mean call their last norm fc_norm; ours follows the pooling, too.
+    """
+    if "norm.weight" not in state:
+        state = {re.sub(r"^fc_norm\.", "norm.", name): tensor for name, tensor in state.items()}
+    layers = {name.removesuffix(".weight") for name in state if _CLASSIFIER.fullmatch(name.removesuffix(".weight"))}
+    if len(layers) != 1 or layers == {"head"}:
         return state
-    return {re.sub(r"^fc_norm\.", "norm.", name): tensor for name, tensor in state.items()}
+    layer = layers.pop()
+    return {
+        re.sub(rf"^{re.escape(layer)}\.(?=(weight|bias)$)", "head.", name): tensor for name, tensor in state.items()
+    }
 
 
 def _join_biases(state: State) -> State:
@@ -140,9 +145,11 @@ def _join_projections(state: State) -> State:
     for name in [name for name in state if re.fullmatch(r"encoder\..+\.attention\.query\.weight", name)]:
         layer = name.removesuffix("query.weight")
         joined[f"{layer}qkv.weight"] = _join(joined, *(f"{layer}{part}.weight" for part in ("query", "key", "value")))
-        if f"{layer}query.bias" in state:
-            key = f"{layer}key.bias" if f"{layer}key.bias" in state else None
-            joined[f"{layer}qkv.bias"] = _join(joined, f"{layer}query.bias", key, f"{layer}value.bias")
+        for query, value in (("query.bias", "value.bias"), ("q_bias", "v_bias")):
+            if f"{layer}{query}" in state:
+                key = f"{layer}key.bias" if f"{layer}key.bias" in state else None
+                joined[f"{layer}qkv.bias"] = _join(joined, f"{layer}{query}", key, f"{layer}{value}")
+                break
     return joined
 
 

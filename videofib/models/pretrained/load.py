@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from videofib.checkpoint.file import CheckpointError
+from videofib.checkpoint.file import CheckpointError, check_memory
 from videofib.classes import ClassesError, difference, positions
-from videofib.models.pretrained import layouts
+from videofib.models.pretrained import layouts, settings
 from videofib.models.pretrained.resize import resize_patch_embedding, resize_positions, resize_times
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.models.timesformer import TimeSformer
@@ -45,6 +45,8 @@ class LoadReport:
         unused: the weights' tensors that the model does not use: name -> why.
         untrained: names of the ``initialised`` that keep the model's own initial values, which are random as a rule.
         differs: settings that are known to differ, so that the outputs will differ, too.
+        unknown: settings of the weights' model that are not known, so that they may differ.
+        part, others: of a file with several models, which was loaded, and which were not.
     """
 
     name: str
@@ -55,15 +57,26 @@ class LoadReport:
     unused: Mapping[str, str]
     untrained: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    part: str = ""
+    others: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether the model equals the one that the weights come from as far as is known: all tensors are the same, and
+        no setting is known to differ. Weights alone do not show all settings, such as the number of heads."""
+        return not (self.resized or self.initialised or self.unused or self.differs)
 
     @property
     def is_exact(self) -> bool:
-        """Whether the model now equals the one that the weights come from."""
-        return not (self.resized or self.initialised or self.unused or self.differs)
+        """Whether the model equals the one that the weights come from: it ``fits``, and all settings are known."""
+        return self.fits and not self.unknown
 
     def __str__(self) -> str:
         total = len(self.loaded) + len(self.resized) + len(self.initialised)
         lines = [f"weights from {self.name} ({self.layout}): {len(self.loaded)} of {total} tensors loaded as they are"]
+        if self.others:
+            lines.append(f"  part: {self.part}; not loaded: {', '.join(self.others)}")
         for title, entries in (
             ("resized", self.resized),
             ("newly initialised", self.initialised),
@@ -71,6 +84,10 @@ class LoadReport:
         ):
             lines += [f"  {title}: {line}" for line in _grouped(entries)]
         lines += [f"  differs: {line}" for line in self.differs]
+        if self.is_exact:
+            lines.append("  exact: the model equals the one that the weights come from")
+        elif self.fits:
+            lines.append(f"  exact as far as the weights tell, which do not show: {', '.join(self.unknown)}")
         return "\n".join(lines)
 
 
@@ -78,6 +95,7 @@ def load_pretrained(
     model: nn.Module,
     weights: str | Path | nn.Module | Mapping[str, object] | Weights,
     *,
+    part: str | None = None,
     strict: bool = False,
     position_resize: str = "bicubic",
     time_resize: str = "nearest",
@@ -96,7 +114,8 @@ def load_pretrained(
         weights: a checkpoint file (``.pyth``, ``.pth``, ``.pt``, ``.bin``, ``.safetensors``), a folder of Hugging Face
             or timm (``config.json`` and ``model.safetensors``), a module of theirs, a state dict, or what
             :func:`read_weights` returned.
-        strict: refuse weights that do not fit as they are.
+        part: which model of a file that holds several, as for :func:`read_weights`.
+        strict: refuse weights that do not fit as they are (:attr:`LoadReport.fits`).
         position_resize: ``bicubic`` or ``nearest``.
         time_resize: ``nearest``, as TimeSformer resizes, or ``linear``.
         class_names: of the model's classes, in its order; None where they have none.
@@ -105,16 +124,20 @@ def load_pretrained(
         A report to print or log; nothing is printed here.
 
     Raises:
-        CheckpointError: a file that is missing, damaged or holds code, weights of another model, or, with ``strict``,
-            weights that do not fit as they are; the message names the file and the reason.
-        ValueError: an unknown ``position_resize`` or ``time_resize``.
+        CheckpointError: a file that is missing, damaged or holds code, several models of which ``part`` names none,
+            weights of another model, a model on the meta device, or, with ``strict``, weights that do not fit as they
+            are; the message names the file and the reason.
+        ValueError: an unknown ``position_resize`` or ``time_resize``; ``part`` of weights that were read before.
     """
     for mode, known in ((position_resize, _POSITION_RESIZE), (time_resize, _TIME_RESIZE)):
         if mode not in known:
             raise ValueError(f"unknown way of resizing {mode!r}; known: {', '.join(known)}")
-    weights = weights if isinstance(weights, Weights) else read_weights(weights)
+    if isinstance(weights, Weights) and part is not None:
+        raise ValueError(f"part={part!r} is to be chosen where the weights are read: read_weights(..., part={part!r})")
+    weights = weights if isinstance(weights, Weights) else read_weights(weights, part)
+    check_memory(model, weights.name)
     try:
-        state, layout, resized = layouts.unwrap(weights.state), "its own names", {}
+        state, layout, resized = dict(weights.state), "its own names", {}
         if isinstance(model, TimeSformer):
             layout, state = layouts.to_ours(state)
             resized = _resize(model, state, position_resize, time_resize)
@@ -123,6 +146,7 @@ def load_pretrained(
     chosen, refused = _choose_classes(model, state, weights.classes, class_names)
     found = _match(model, state, weights.name, refused)
     resized |= {name: how for name, how in chosen.items() if name in found.tensors}
+    differs, unknown = _compare(model, weights)
     report = LoadReport(
         name=weights.name,
         layout=layout,
@@ -131,9 +155,12 @@ def load_pretrained(
         initialised=found.initialised,
         unused=found.unused,
         untrained=tuple(name for name in found.initialised if name not in found.tensors),
-        differs=tuple(_differences(model, weights)),
+        differs=(*differs, *_rounded(model, found.tensors)),
+        unknown=unknown,
+        part=weights.part,
+        others=weights.others,
     )
-    if strict and not report.is_exact:
+    if strict and not report.fits:
         raise CheckpointError(f"strict=True accepts only weights that fit as they are; {report}")
     model.load_state_dict(model.state_dict() | found.tensors)
     return report
@@ -166,6 +193,8 @@ def _resize(model: TimeSformer, state: dict[str, Tensor], position_resize: str, 
 
     kernel = "patch_embed.proj.weight"
     replace(kernel, *resize_patch_embedding(state[kernel], embed.proj.weight.shape))
+    if model.pos_embed is None and _same(state.get("pos_embed"), model.positions):
+        del state["pos_embed"]  # MMAction2's files hold the table
     if model.pos_embed is not None and "pos_embed" in state:
         has_class = model.cls_token is not None
         replace("pos_embed", *resize_positions(state["pos_embed"], embed.grid_size, has_class, position_resize))
@@ -224,6 +253,8 @@ def _match(model: nn.Module, state: Mapping[str, Tensor], file: str, refused: st
     for name, ours in own.items():
         theirs = state.get(name)
         if theirs is None and (start := _start(name, ours, state)) is not None:
+            if beside := [other for other in found.unused if other.startswith(_neighbours(name))]:
+                problems.append(f"{name} is missing, and {', '.join(beside[:2])} beside it would stay unused")
             found.tensors[name], found.initialised[name] = start
         elif theirs is None and (name in classifier or _MAY_LACK.fullmatch(name)):
             found.initialised[name] = f"{_shape(ours)}, initial values kept"
@@ -262,30 +293,45 @@ def _start(name: str, own: Tensor, state: Mapping[str, Tensor]) -> tuple[Tensor,
     return None
 
 
-def _differences(model: nn.Module, weights: Weights) -> list[str]:
-    """Settings in which the model that the weights come from is known to differ, beside the weights.
+def _neighbours(name: str) -> str:
+    """How the names begin of what may be another form of a missing tensor: of the same attention, or embedding."""
+    if (temporal := name.find("temporal_")) > 0:
+        return name[: temporal + len("temporal_")]
+    return name.rsplit(".", 2)[0] + "."
+
+
+def _compare(model: nn.Module, weights: Weights) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """In which settings the model that the weights come from is known to differ, and which are not known of it.
 
     Raises:
         CheckpointError: one that makes the weights meaningless here.
     """
     if not isinstance(model, TimeSformer):
-        return []
-    config, found = weights.config, []
-    for what, theirs, ours in (
-        ("heads", config.get("num_attention_heads"), model.blocks[0].attn.num_heads),
-        ("activation", config.get("hidden_act"), "gelu"),
-        ("blocks", config.get("blocks"), "pre-norm"),
-    ):
-        if theirs not in (None, ours):
-            raise CheckpointError(f"the model in {weights.name} has {what} {theirs}, this one {ours}")
-    for what, theirs, ours in (
-        ("attention over", config.get("attention_type"), model.attention_type),
-        ("norm epsilon", config.get("layer_norm_eps"), model.norm.eps),
-        ("attention", weights.attention, model.attention_settings()),
-    ):
-        if theirs not in (None, ours):
-            found.append(f"{what} {theirs or 'dense'} there, {ours or 'dense'} here")
-    return found
+        return (), ("settings",)
+    theirs, ours, differs, unknown = weights.model, settings.of_timesformer(model), [], []
+    for what in settings.SETTINGS:
+        if what not in theirs:
+            unknown.append(what)
+        elif theirs[what] != ours[what] and theirs[what] is not settings.ANY:
+            if settings.never_fits(what, theirs[what]):
+                raise CheckpointError(f"the model in {weights.name} has {what} {theirs[what]}, this one {ours[what]}")
+            differs.append(f"{what} {theirs[what]} there, {ours[what]} here")
+    if weights.attention is None:
+        unknown.append("attention")
+    elif weights.attention != (dense := model.attention_settings()):
+        differs.append(f"attention {weights.attention or 'dense'} there, {dense or 'dense'} here")
+    return tuple(differs), tuple(unknown)
+
+
+def _rounded(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """A line if the weights have a precision that the model's numbers do not."""
+    own = model.state_dict()
+    changed = {
+        f"{theirs.dtype} there, {own[name].dtype} here".replace("torch.", "")
+        for name, theirs in tensors.items()
+        if torch.promote_types(theirs.dtype, own[name].dtype) != own[name].dtype
+    }
+    return [f"precision {dtypes}" for dtypes in sorted(changed)]
 
 
 def classifier_names(model: nn.Module) -> set[str]:
@@ -299,6 +345,13 @@ def _same_kind(theirs: Tensor, ours: Tensor) -> bool:
     """Whether both hold numbers of one kind; files may hold integers, sparse tensors, and shapes without numbers."""
     kinds = [(tensor.layout, tensor.is_floating_point()) for tensor in (theirs, ours)]
     return kinds[0] == kinds[1] and not theirs.is_meta
+
+
+def _same(theirs: Tensor | None, ours: Tensor) -> bool:
+    """Whether two tables of positions are the same, apart from rounding."""
+    if theirs is None or theirs.shape != ours.shape or not _same_kind(theirs, ours):
+        return False
+    return torch.allclose(theirs.to(ours), ours, atol=1e-5)
 
 
 def _shape(tensor: Tensor) -> str:

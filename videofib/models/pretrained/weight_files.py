@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
+from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from videofib.checkpoint.file import CheckpointError, read_tensors
 from videofib.classes import ClassesError, check_names
 from videofib.models.pretrained.layouts import SPARSE
+from videofib.models.pretrained.parts import find_part
+from videofib.models.pretrained.settings import Settings, of_hugging_face, of_module
 from videofib.models.timesformer import TimeSformer
 
-# Under which keys checkpoints hold their weights; an average of the weights, if any, is what its authors evaluate.
-_STATE_KEYS = ("ema_state", "model_state", "model_state_dict", "state_dict", "model", "module", "teacher")
+_WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)
+_TIMM_OPTIONS = (  # those that weights do not show; as a config may come from anyone, no other is passed on
+    *("embed_dim", "num_heads", "act_layer", "norm_layer", "global_pool", "pool_include_prefix", "fc_norm"),
+    *("final_norm", "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm", "qk_norm"),
+    *("scale_attn_norm", "scale_mlp_norm", "dynamic_img_size"),
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +38,9 @@ class Weights:
 
     Attributes:
         name: the file, folder or class, for messages.
-        state: the tensors by name.
-        config: what a folder or module of Hugging Face or timm says about its model.
+        state: the tensors by name, without the prefix of wrappers.
+        part, others: which of the file's models it is, and which others there are (:mod:`.parts`).
+        model: the settings of the model that its module or config states, as :mod:`.settings` names them.
         attention: which attention was sparse (:meth:`TimeSformer.attention_settings`), empty if it was dense, None if
             that is not known.
         epoch: epochs trained, if the checkpoint says so.
@@ -40,76 +50,101 @@ class Weights:
 
     name: str
     state: dict[str, Tensor]
-    config: Mapping[str, object] = field(default_factory=dict)
+    part: str = ""
+    others: tuple[str, ...] = ()
+    model: Settings = field(default_factory=dict)
     attention: Mapping[str, object] | None = None
     epoch: int | None = None
     settings: str = ""
     classes: tuple[str, ...] | None = None
 
 
-def read_weights(weights: str | Path | nn.Module | Mapping[str, object]) -> Weights:
+def read_weights(
+    weights: str | Path | nn.Module | Mapping[str, object], part: str | None = None, *, name: str = "a state dict"
+) -> Weights:
     """Read a checkpoint file, a folder of Hugging Face or timm, a module of theirs, or a loaded file's content.
 
+    Args:
+        part: of a file that holds several models, which one: a key of the file, or a prefix of the tensors' names,
+            such as ``teacher`` or ``state_dict``. By default, of a model and its moving average, the average.
+        name: of a file whose content this is, for messages.
+
     Raises:
-        CheckpointError: a file that is missing, damaged, holds code, or holds no weights.
+        CheckpointError: a file that is missing, damaged, holds code, holds no weights, or holds several models of
+            which ``part`` names none; the message lists them.
     """
     if isinstance(weights, nn.Module):
-        return _from_module(weights)
+        return _from_module(weights, part)
     if isinstance(weights, Mapping):
-        return _from_content(weights, "a state dict")
+        return _from_content(weights, name, part)
     path = Path(weights)
     if path.is_dir() and path.suffix != ".dcp":  # a .dcp folder is a checkpoint of ours
-        return _from_folder(path)
+        return _from_folder(path, part)
     if path.suffix == ".safetensors":
-        return Weights(str(weights), _read_safetensors(path), attention={})
-    return _from_content(read_tensors(path), str(weights))
+        return _from_content(_read_safetensors(path), str(weights), part)
+    return _from_content(read_tensors(path), str(weights), part)
 
 
-def _from_module(module: nn.Module) -> Weights:
-    name, state = type(module).__name__, module.state_dict()
-    if isinstance(module, TimeSformer):
-        return Weights(name, state, attention=module.attention_settings())
-    config = module.config.to_dict() if hasattr(module, "config") else _timm_config(module)
-    return Weights(name, state, config, attention={}, classes=_labels(config, state))
+def _from_module(module: nn.Module, part: str | None) -> Weights:
+    while (inner := _wrapped(module)) is not None:
+        module = inner
+    found = _from_content(module.state_dict(), type(module).__name__, part)
+    attention = module.attention_settings() if isinstance(module, TimeSformer) else {}
+    config = module.config.to_dict() if hasattr(module, "config") else {}
+    return replace(found, model=of_module(module), attention=attention, classes=_labels(config, found.state))
 
 
-def _from_content(content: object, name: str) -> Weights:
-    """From what ``torch.load`` returned: a state dict, or a dict that holds one."""
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    """The model that a wrapper passes its input to unchanged; None of any other module."""
+    if isinstance(module, _WRAPPERS):
+        return module.module
+    return getattr(module, "_orig_mod", None)  # of torch.compile
+
+
+def _from_content(content: object, name: str, part: str | None) -> Weights:
+    """From what ``torch.load`` returned: a state dict, or a dict that holds some."""
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{name} holds no weights, only one {type(content).__name__}")
-    key = next((key for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), None)
-    if key is None:
-        return Weights(name, _tensors(content, name))
+    try:
+        found = find_part(content, part)
+    except ValueError as error:
+        raise CheckpointError(f"{name} cannot be used: {error}") from error
+    if not found.state:
+        raise CheckpointError(f"no weights in {name}; it holds {', '.join(sorted(map(str, content))[:8]) or 'nothing'}")
+    is_checkpoint = not any(isinstance(value, Tensor) for value in content.values())
     ours = content.keys() >= {"config", "versions"}
     beside = content if ours else content.get("videofib")
     classes = beside.get("classes") if isinstance(beside, Mapping) else None
     epoch = content.get("epoch")
     return Weights(
         name,
-        _tensors(content[key], name),
-        attention=None if ours else _attention(content),
+        found.state,
+        found.name,
+        found.others,
+        attention=_attention(content) if is_checkpoint and not ours else None,
         epoch=epoch if isinstance(epoch, int) else None,
         settings=str(content["config"]) if ours else "",
         classes=None if classes is None else _checked(classes, name),
     )
 
 
-def _from_folder(folder: Path) -> Weights:
+def _from_folder(folder: Path, part: str | None) -> Weights:
     """From ``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
     config = _read_config(folder / "config.json")
     attention = _attention(config)
     if isinstance(kind := config.get("attention_type"), str):
         config["attention_type"] = kind.removeprefix(SPARSE)
     if timm.is_model(str(config.get("architecture"))):
-        with torch.device("meta"):
-            config = _timm_config(timm.create_model(config["architecture"]))
+        model = of_module(_timm_model(config, folder / "config.json"))
+    else:
+        model = of_hugging_face(config)
     if (folder / "model.safetensors").is_file():
-        state = _read_safetensors(folder / "model.safetensors")
+        found = _from_content(_read_safetensors(folder / "model.safetensors"), str(folder), part)
     elif (file := folder / "pytorch_model.bin").is_file():
-        state = _from_content(read_tensors(file), str(file)).state
+        found = replace(_from_content(read_tensors(file), str(file), part), name=str(folder))
     else:
         raise CheckpointError(f"no model.safetensors in {folder}")
-    return Weights(str(folder), state, config, attention, classes=_labels(config, state))
+    return replace(found, model=model, attention=attention, classes=_labels(config, found.state))
 
 
 def _checked(classes: object, name: str) -> tuple[str, ...]:
@@ -139,19 +174,33 @@ def _labels(config: Mapping[str, object], state: Mapping[str, Tensor]) -> tuple[
         return None
 
 
+def _timm_model(config: Mapping, file: Path) -> nn.Module:
+    """The model that a config of timm describes, without memory for its weights.
+
+    Raises:
+        CheckpointError: options that it does not take.
+    """
+    stated = config.get("model_args")
+    options = {
+        name: value
+        for name, value in (stated if isinstance(stated, dict) else {}).items()
+        if name in _TIMM_OPTIONS and isinstance(value, (str, int, float))
+    }
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(config["architecture"], **options)
+    except Exception as error:  # as many ways as there are models
+        raise CheckpointError(f"{file} describes no model of timm: {str(error)[:200]}") from error
+    if isinstance(model, VisionTransformer) and isinstance(pooling := config.get("global_pool"), str):
+        model.global_pool = pooling  # where it was changed after the model was built
+    return model
+
+
 def _attention(beside: Mapping) -> Mapping[str, object]:
     """The settings of sparse attention that an export of videofib notes beside the weights."""
     note = beside.get("videofib")
     attention = note.get("attention") if isinstance(note, Mapping) else None
     return attention if isinstance(attention, Mapping) else {}
-
-
-def _tensors(state: Mapping, name: object) -> dict[str, Tensor]:
-    """The tensors among a checkpoint's values."""
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor) and isinstance(key, str)}
-    if not tensors:
-        raise CheckpointError(f"no weights in {name}; it holds {', '.join(sorted(map(str, state))[:8]) or 'nothing'}")
-    return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -171,17 +220,3 @@ def _read_config(path: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     return config if isinstance(config, dict) else {}
-
-
-def _timm_config(model: nn.Module) -> dict[str, object]:
-    """The settings of a timm ViT that its weights do not show, under Hugging Face's names."""
-    if not isinstance(model, VisionTransformer):
-        return {"blocks": f"of {type(model).__name__}"}
-    block = model.blocks[0]
-    return {
-        "hidden_size": model.embed_dim,
-        "num_attention_heads": block.attn.num_heads,
-        "hidden_act": "gelu" if isinstance(block.mlp.act, nn.GELU) else type(block.mlp.act).__name__,
-        "layer_norm_eps": block.norm1.eps,
-        "blocks": "pre-norm" if type(block) is Block else f"of {type(block).__name__}",
-    }

@@ -1,0 +1,191 @@
+"""Settings that a model's weights do not show: what a TimeSformer has, and what the source of some weights says it had.
+
+A model is the same as another only if these agree, too: with another number of heads, the same tensors give other
+logits. A module shows all of them, a config most, a state dict none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from timm.layers import Attention, Mlp, PatchEmbed
+from timm.layers.activations import GELU, GELUTanh
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import nn
+
+from videofib.models.timesformer import TimeSformer
+
+Settings = Mapping[str, object]
+
+OWN_MODEL_TYPE = "videofib_timesformer"  # of exports with our own code for transformers
+ANY = object()  # a setting that the source's own inputs do not have, such as time in an image model
+SETTINGS = (
+    "heads", "activation", "blocks", "patches", "norm epsilon", "pooling", "last norm's epsilon", "positions",
+    "clips of other sizes", "attention over",
+)  # fmt: skip
+
+_GELU, _GELU_TANH = "gelu", "gelu approximated by tanh"
+_ACTIVATIONS = {  # transformers' names
+    **{name: _GELU for name in ("gelu", "gelu_python")},
+    **{
+        name: _GELU_TANH for name in ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh")
+    },
+}
+_CLASS_TOKEN, _MEAN = "the class token", "the mean, then the last norm"
+_POOLINGS = {"class_token": _CLASS_TOKEN, "mean": _MEAN}  # of our own models
+_PRE_NORM, _SIDE_BY_SIDE, _NEAREST = "pre-norm", "side by side", "nearest positions"
+_PLAIN = {"blocks": _PRE_NORM, "patches": _SIDE_BY_SIDE, "clips of other sizes": _NEAREST}
+
+
+def never_fits(setting: str, value: object) -> bool:
+    """Whether weights mean something else in a model in which this setting is another."""
+    return setting in ("heads", "blocks", "patches") or (setting == "activation" and value != _GELU_TANH)
+
+
+def of_timesformer(model: TimeSformer) -> Settings:
+    """All ``SETTINGS`` of a model of ours."""
+    return {
+        **_PLAIN,
+        "heads": model.num_heads,
+        "activation": _GELU,
+        "norm epsilon": model.blocks[0].norm1.eps,
+        "pooling": _POOLINGS[model.pooling],
+        "last norm's epsilon": model.norm.eps,
+        "positions": "sinusoid" if model.pos_embed is None else "learned",
+        "attention over": model.attention_type,
+    }
+
+
+def of_module(module: nn.Module) -> Settings:
+    """The settings of a model of ours, transformers' or timm's; of another module that its blocks are unknown.
+
+    A subclass, and a module around a backbone, may do anything with its tokens: its pooling is left out.
+    """
+    to_dict = getattr(getattr(module, "config", None), "to_dict", None)
+    if isinstance(module, TimeSformer):
+        found, is_known = of_timesformer(module), type(module) is TimeSformer
+    elif to_dict is not None:
+        found, is_known = of_hugging_face(to_dict()), type(module).__module__.startswith("transformers.")
+    elif isinstance(module, VisionTransformer):
+        found, is_known = _of_timm(module), True  # of its subclasses it tells the pooling's name
+    else:
+        inner = [part for part in module.modules() if isinstance(part, (TimeSformer, VisionTransformer))]
+        if len(inner) != 1:
+            return {"blocks": f"of {type(module).__name__}"}
+        found, is_known = of_module(inner[0]), False
+    return found if is_known else {name: value for name, value in found.items() if name != "pooling"}
+
+
+def _of_timm(model: VisionTransformer) -> Settings:
+    if unknown := {part for block in model.blocks for part in _unknown_parts(block)}:
+        return {"blocks": f"of {', '.join(sorted(unknown))}"}
+    norms = [layer for layer in [model.norm_pre, *model.blocks.modules()] if isinstance(layer, nn.LayerNorm)]
+    return {
+        "heads": _common(block.attn.num_heads for block in model.blocks),
+        "activation": _common(_activation(block.mlp.act) for block in model.blocks),
+        "blocks": _PRE_NORM,
+        "patches": _timm_patches(model.patch_embed),
+        "norm epsilon": _common(norm.eps for norm in norms),
+        "pooling": _timm_pooling(model),
+        "last norm's epsilon": _common(getattr(norm, "eps", None) for norm in _last_norms(model)),
+        "positions": _timm_positions(model),
+        "clips of other sizes": "bicubic positions" if model.dynamic_img_size else _NEAREST,
+        "attention over": ANY,
+    }
+
+
+def of_hugging_face(config: Mapping[str, object]) -> Settings:
+    """What the config of a model of transformers says; what it does not say is left out."""
+    kind, mean = config.get("model_type"), config.get("use_mean_pooling")
+    activation, eps = config.get("hidden_act"), config.get("layer_norm_eps")
+    known: dict[str, object] = {
+        "heads": config.get("num_attention_heads"),
+        "activation": _ACTIVATIONS.get(str(activation), activation),
+        "norm epsilon": eps,
+        "last norm's epsilon": eps,
+        "attention over": config.get("attention_type"),
+    }
+    if kind in ("timesformer", "vit"):
+        known |= {**_PLAIN, "pooling": _CLASS_TOKEN, "positions": "learned"}
+    if kind == "timesformer" and config.get("attention_type") == "space_only":
+        known |= {"attention over": "space_only, with logits of each frame"}  # the published code averages over frames
+    if kind == "vit":
+        known |= {"attention over": ANY}
+    if kind == "videomae":
+        known |= {**_PLAIN, "pooling": None, "positions": "sinusoid", "attention over": "joint_space_time"}
+        if mean is True:  # the norm behind the mean has torch's own epsilon, whatever the config says
+            known |= {"pooling": _MEAN, "last norm's epsilon": nn.LayerNorm(1).eps}
+        elif mean is False:
+            known |= {"pooling": "the first patch"}
+    elif kind == OWN_MODEL_TYPE:
+        pooling = _POOLINGS.get(str(config.get("pooling")), config.get("pooling"))
+        known |= {**_PLAIN, "pooling": pooling, "positions": config.get("position")}
+    elif kind not in ("timesformer", "vit", None):
+        known |= {"blocks": f"of {kind}"}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _unknown_parts(block: nn.Module) -> Iterator[str]:
+    """The parts of a timm ViT's block that a TimeSformer does not have."""
+    if type(block) is not Block:
+        yield type(block).__name__
+        return
+    for part, usual in ((block.attn, Attention), (block.mlp, Mlp)):
+        if type(part) is not usual:
+            yield type(part).__name__
+        elif not isinstance(part.norm, nn.Identity):
+            yield f"{type(part).__name__} with a norm within"
+    if getattr(block.attn, "gate", None) is not None:
+        yield "Attention with a gate"
+    for name, layer in block.named_modules():
+        is_norm = name.endswith(("norm", "norm1", "norm2")) and not isinstance(layer, nn.Identity)
+        if is_norm and not (isinstance(layer, nn.LayerNorm) and layer.elementwise_affine):
+            yield (
+                f"{type(layer).__name__} without a weight" if isinstance(layer, nn.LayerNorm) else type(layer).__name__
+            )
+
+
+def _activation(layer: Any) -> str:
+    if isinstance(layer, nn.GELU):
+        return _GELU if layer.approximate == "none" else _GELU_TANH
+    return {GELU: _GELU, GELUTanh: _GELU_TANH}.get(type(layer), type(layer).__name__)
+
+
+def _timm_patches(embed: nn.Module) -> str:
+    if type(embed) is not PatchEmbed:
+        return f"of {type(embed).__name__}"
+    if embed.proj.stride != embed.proj.kernel_size:
+        return f"{embed.proj.stride[0]} pixels apart"
+    return _SIDE_BY_SIDE if isinstance(embed.norm, nn.Identity) else "with a norm"
+
+
+def _last_norms(model: VisionTransformer) -> list[nn.Module]:
+    """The norms behind the blocks: in front of the pooling, behind it, or none."""
+    return [layer for layer in (model.norm, model.fc_norm) if not isinstance(layer, nn.Identity)]
+
+
+def _timm_pooling(model: VisionTransformer) -> str:
+    if type(model) is not VisionTransformer:
+        return f"that of {type(model).__name__}"
+    if len(_last_norms(model)) != 1 or not isinstance(_last_norms(model)[0], nn.LayerNorm):
+        return f"{model.global_pool or 'none'}, with {len(_last_norms(model))} layer norms behind the blocks"
+    if model.global_pool == "token":  # its norm may stand before or after
+        return _CLASS_TOKEN
+    if model.global_pool != "avg":
+        return model.global_pool or "none"
+    if model.pool_include_prefix and model.num_prefix_tokens:
+        return "the mean of prefix and patches"
+    return "the last norm, then the mean" if isinstance(model.fc_norm, nn.Identity) else _MEAN
+
+
+def _timm_positions(model: VisionTransformer) -> str:
+    if model.pos_embed is None:
+        return "none"
+    return "learned, also of registers" if model.reg_token is not None and not model.no_embed_class else "learned"
+
+
+def _common(values: Iterable[object]) -> object:
+    """The value that all have; where they differ, all of them."""
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else tuple(found)
