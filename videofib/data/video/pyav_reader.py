@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import av
@@ -11,11 +11,14 @@ import numpy as np
 from videofib.data.errors import DecodeError
 from videofib.data.sampling import limited_size
 from videofib.data.source import PROTOCOLS, Source, location
+from videofib.data.video.clock import REORDERED, Stored, ascending
 from videofib.data.video.rgb import ToRGB
 
 # Formats that FFmpeg would also open as video: text, by its text-art demuxers, and lists that point to other files.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}
 _FALLBACK_FPS = 25.0
+# Decoders of these codecs may start to reorder frames anywhere.
+LATE_REORDERING = ("h264", "hevc")
 FFMPEG_ERRORS = (av.FFmpegError, ValueError)
 
 
@@ -92,10 +95,26 @@ class OrderedReader:
         except FFMPEG_ERRORS as error:
             self.damaged = f"reading stopped early: {_reason(error)}"
 
-    def packet_times(self) -> Iterator[float | None]:
-        """The presentation times in seconds of the stored frames, in file order."""
-        for packet in self.packets():
-            yield None if packet.pts is None else float(packet.pts * packet.time_base)
+    def stored(self) -> list[Stored]:
+        """The facts that the packets state, in file order."""
+        return [Stored(packet.pts, packet.is_keyframe, not packet.is_discard) for packet in self.packets()]
+
+    @property
+    def reordered(self) -> int:
+        """How many frames the decoder holds back at most, to return them in another order than they are stored in."""
+        return REORDERED if self._reorders or self.codec in LATE_REORDERING else 0
+
+    def states_decoding_times(self, stored: Sequence[Stored]) -> bool:
+        """Whether these packets state when frames are decoded, as in avi, and the decoder may return them reordered."""
+        return (self.container_format == "avi" and self.reordered > 0) or self.has_made_up_times(stored)
+
+    def has_made_up_times(self, stored: Sequence[Stored]) -> bool:
+        """Whether the decoder reorders and the times of these packets do not: the container has none of its own."""
+        return self._reorders and ascending(stored)
+
+    @property
+    def _reorders(self) -> bool:
+        return bool(self.stream.codec_context.has_b_frames)
 
 
 @contextmanager
