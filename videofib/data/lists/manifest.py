@@ -53,6 +53,7 @@ class ManifestRow:
         source: the file it was made from.
         dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it has one colour.
         variable_rate: frames are not shown at even times (only of files that were copied instead of encoded).
+        clock_jumps: how often the clock of ``source`` jumps; frames after a jump count as following those before it.
 
     ``files.to_utf8`` describes how names that are not UTF-8 are stored.
     """
@@ -75,6 +76,7 @@ class ManifestRow:
     source: str = ""
     dhash: str = ""
     variable_rate: bool = False
+    clock_jumps: int = 0
 
 
 def read_list(
@@ -244,7 +246,7 @@ def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
 
 
 def read_manifest(file: str | Path) -> list[ManifestRow]:
-    """The rows of a manifest. Columns that ``ManifestRow`` does not have are ignored.
+    """The rows of a manifest. Columns that ``ManifestRow`` does not have are ignored, and those of ``_ADDED`` may lack.
 
     Raises:
         ManifestError: a missing or damaged file or one that is not a manifest, a missing column, one of another type,
@@ -253,14 +255,17 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     file = Path(file)
     if not file.is_file():
         raise ManifestError(f"no manifest at {file}")
-    rows = [ManifestRow(*values) for values in zip(*read_columns(file, _COLUMNS).values(), strict=True)]
+    required = {name: kind for name, kind in _COLUMNS.items() if name not in _ADDED}
+    columns = read_columns(file, required, {name: _COLUMNS[name] for name in _ADDED})
+    rows = [ManifestRow(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
     _check(file, rows)
     return rows
 
 
 # column name -> its Python type by name
 _COLUMNS = {field.name: field.type for field in dataclasses.fields(ManifestRow)}
-_COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size")
+_ADDED = ("clock_jumps",)  # after the first manifests were written, which lack them
+_COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size", "clock_jumps")
 
 
 def _check(file: str | Path, rows: list[ManifestRow]) -> None:
