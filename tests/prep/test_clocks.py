@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.clocks import constant, edited, jumping, numbers, phone, shown, write
 from videofib.data.clips.dataset import ClipSpec, ViewDataset
 from videofib.data.clips.transforms import ViewTransform
 from videofib.data.lists.manifest import read_list, read_manifest
+from videofib.data.lists.record import VideoRecord
 from videofib.data.video.decode import read_frames
 from videofib.prep.command import summary
 from videofib.prep.prepare import Item, prepare
@@ -119,6 +121,12 @@ def test_a_trimmed_variable_rate_becomes_constant_by_its_shown_times(raw, prepar
     assert every_frame(record) == [expected[np.searchsorted(times, middle, "right") - 1] for middle in middles]
     record, _ = prepared["copy"][0]["phone"]
     assert (record.num_frames, record.variable_rate) == (len(times), True)
+    spec = ClipSpec(8, 1, 25, sampling="uniform")
+    copied, source = (
+        ViewDataset([known], spec, CENTRE, num_clips=2)[0]["views"]
+        for known in (record, VideoRecord(str(raw[0] / "class/phone.mp4"), 0, "not prepared"))
+    )
+    assert torch.equal(copied, source)  # tests/data/clips/test_clip_clocks.py says what the source's are
 
 
 def test_the_report_and_the_command_name_the_files_whose_clocks_jump(raw, prepared):

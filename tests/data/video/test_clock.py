@@ -30,7 +30,7 @@ def test_frames_come_out_in_the_order_of_their_times_unless_the_clock_goes_back(
 
 
 def test_storage_order_and_presentation_order():
-    assert ascending(stored([0, 1, 5], {0}))
+    assert ascending(stored([0, 1, 1, 5], {0}))
     assert not ascending(OPEN_AND_CLOSED)
     assert not ascending(stored([0, None, 5], {0}))
 
@@ -77,6 +77,7 @@ OVERFLOW = -(2**33) / 90000
         ([1.0] * 30 + [20.0] + [1.0] * 30, [], "a time-lapse with one long frame"),
         ([60.0] * 30, [], "a frame a minute"),
         ([0.04, 0.04, 0.08, -0.04, 0.08, 0.04], [], "two neighbours have each other's time"),
+        ([0.04, 0.0, *[0.08, 0.04, -0.08, 0.12, 0.04] * 9], [], "neighbours have each other's times, and two the same"),
         ([0.1] * 15 + [3.1] + [0.1] * 14, [], "a GIF that rests"),
         ([0.0] * 30, [], "times that say nothing"),
         ([], [], "one frame"),
@@ -144,9 +145,11 @@ def test_the_times_of_a_trimmed_variable_rate_are_those_of_its_frames(folder):
     assert estimate(path).fps == probe(path).fps == pytest.approx((len(times) - 1) / (times[-1] - times[0]))
 
 
-def test_avi_states_when_frames_are_decoded(shared_data, folder):
+def test_avi_and_asf_state_when_frames_are_decoded(shared_data, folder):
     path = write(folder / "many_b_frames.avi", constant(60), bframes=8)
     assert min(b[0] - a[0] for a, b in pairwise(shown(path))) < -4 / 25
+    assert (probe(path).clock_jumps, probe(path).fps) == (estimate(path).clock.jumps, estimate(path).fps) == (0, 25)
+    path = write(folder / "a.asf", constant(60), bframes=3)  # so does asf, and the first two have the same time
     assert (probe(path).clock_jumps, probe(path).fps) == (estimate(path).clock.jumps, estimate(path).fps) == (0, 25)
     path = shared_data / "samples/ucf101/ApplyEyeMakeup/v_ApplyEyeMakeup_g01_c01.avi"  # its B-frames go back 54 times
     assert estimate(path).states_decoding_times

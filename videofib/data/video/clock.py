@@ -32,7 +32,7 @@ _PAUSE_STEPS = 30  # median steps that a pause takes at least
 _HELD_STEPS = 4  # median steps for which a frame of a constant rate is not shown, even if some are lost
 _RARE = 0.03  # of all steps may be that long where the rate is constant and the clock has jumped
 # Neighbours that have each other's times are no jump: those go back by a few median steps, and sorted they are as far
-# apart as any. Where the clock has gone back, two of the sorted times are at most half a step apart.
+# apart as any. Wherever the clock has gone back, two of the sorted times are at most half a step apart.
 _DISORDER_STEPS = 4
 _OVERLAP_STEPS = 0.51
 REORDERED = 16  # frames that a decoder holds back at most, to show them in another order than they are stored in
@@ -76,9 +76,9 @@ def presentation_order(packets: Iterable[Stored], reordered: int) -> list[int]:
 
 
 def ascending(packets: Sequence[Stored]) -> bool:
-    """Whether frames are stored in the order of their times, all of which are known."""
+    """Whether frames are stored in the order of their times, all of which are known; two may have the same."""
     times = [packet.time for packet in packets]
-    return None not in times and all(a < b for a, b in pairwise(times))
+    return None not in times and all(a <= b for a, b in pairwise(times))
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def read_clock(times: Sequence[float]) -> Clock:
     if not forwards:
         return Clock()
     median = median_low(forwards)
-    clock = Clock(0, median, _longest_step(forwards, median), _furthest_back(sorted(times)))
+    clock = Clock(0, median, _longest_step(forwards, median), _furthest_back(times))
     jumps = sum(map(clock._is_jump, steps))
     return Clock(jumps, clock.step, clock.longest, clock.furthest_back) if jumps else Clock()
 
@@ -147,10 +147,12 @@ def _known(time: float) -> float | None:
     return None if time == inf else time
 
 
-def _furthest_back(ascending_times: Sequence[float]) -> float:
-    steps = [b - a for a, b in pairwise(ascending_times)]
+def _furthest_back(times: Sequence[float]) -> float:
+    backwards = sum(b < a for a, b in pairwise(times))
+    steps = [b - a for a, b in pairwise(sorted(times))]
     median = median_low([step for step in steps if step > 0])
-    return 0.0 if min(steps) < _OVERLAP_STEPS * median else _DISORDER_STEPS * median
+    overlaps = sum(step < _OVERLAP_STEPS * median for step in steps)
+    return 0.0 if overlaps >= backwards else _DISORDER_STEPS * median
 
 
 def _longest_step(forwards: Sequence[float], median: float) -> float:
