@@ -1,6 +1,7 @@
 """Preparation of files whose clocks jump or whose edit lists cut frames away: at their rate, at another, and copied."""
 
 import json
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -145,3 +146,15 @@ def test_avi_with_b_frames_keeps_all_of_them_at_its_own_rate(tmp_path):
     found = transcode(path, tmp_path / "a.mp4", Encoding(fps=25))
     assert (found.num_frames, found.clock_jumps) == (40, 0)
     assert numbers(read_frames(tmp_path / "a.mp4", range(40), backend="pyav")) == list(range(40))
+
+
+def test_frames_held_for_seconds_stay_as_long(tmp_path):
+    # a screen recording: 12 frames while a cursor moves, then one for 3 and one for 8 s, three times
+    steps = ([1 / 30] * 12 + [3.0, 8.0]) * 3
+    times = [0.0, *accumulate(steps)]
+    path = write(tmp_path / "screen.mp4", times, bframes=2)
+    found = transcode(path, tmp_path / "a.mp4", Encoding(fps=10))
+    assert (found.num_frames, found.clock_jumps) == (pytest.approx(10 * times[-1], abs=10 * max(steps)), 0)
+    middles = [(i + 0.5) / 10 for i in range(found.num_frames)]
+    expected = [int(np.searchsorted(times, middle + 1e-4, "right")) - 1 for middle in middles]
+    assert numbers(read_frames(tmp_path / "a.mp4", range(found.num_frames), backend="pyav")) == expected

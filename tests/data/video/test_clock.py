@@ -61,7 +61,8 @@ OVERFLOW = -(2**33) / 90000
     [
         (FILM, [], "a constant rate"),
         ([*FILM, 1 / 12, *FILM], [], "a frame is lost"),
-        ([*FILM, 2.0, *FILM], [], "some frames are lost"),
+        ([*FILM, 1.5, *FILM], [], "some frames are lost"),
+        ([*FILM, 2.1, *FILM], [2.1], "the clock is set ahead"),
         ([*FILM, 5.0, *FILM], [5.0], "a pause"),
         ([*FILM, 5.0, *FILM, 40.0, *FILM, 3600.0, *FILM], [5.0, 40.0, 3600.0], "three pauses"),
         ([*FILM, -2.0, *FILM], [-2.0], "set back"),

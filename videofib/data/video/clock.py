@@ -27,8 +27,8 @@ from typing import NamedTuple, TypeVar
 
 Frame = TypeVar("Frame")
 LONGEST_SHOWN = 60.0  # seconds that one frame may be shown; wrong times in a file may amount to days
-_PAUSE = 4.0  # seconds, and
-_PAUSE_STEPS = 30  # median steps that a pause takes at least
+_PAUSE = 2.0  # seconds, and
+_PAUSE_STEPS = 40  # median steps that a pause takes at least
 _HELD_STEPS = 4  # median steps for which a frame of a constant rate is not shown, even if some are lost
 _RARE = 0.03  # of all steps may be that long where the rate is constant and the clock has jumped
 # Neighbours that have each other's times are no jump: those go back by a few median steps, and sorted they are as far
