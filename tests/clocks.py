@@ -75,7 +75,13 @@ def jumping(folder):
     eighths = [part(f"{first}e.ts", first, 6) for first in range(0, 60, 6)]
     program = [part(f"{first}.mpg", first, 30, **mpeg2) for first in (0, 30)]
     dvd = [part(f"{first}.vob", first, 30, **mpeg2) for first in (0, 30)]
+    matroska = [part(f"{first}.mkv", first, 30, bframes=2) for first in (0, 30)]
     set_back = [part("0s.ts", 0, 30, 2.0), part("30s.ts", 30, 30, 2.0 + 30 / 25 - 0.58)]
+    within_group = [part(f"{first}w.ts", 0, 60, keyint=250) for first in (0, 30)]
+    within_group = [
+        _packets(within_group[0], folder / "parts/0g.ts", range(30), 0.0),
+        _packets(within_group[1], folder / "parts/30g.ts", range(30, 60), -0.3),
+    ]
     # sorted by time the last part is in the middle, so keyframes have other positions than in the file
     into_pause = [part(f"{n}p.mpg", n, 20, start, **mpeg2) for n, start in ((0, 0.0), (20, 90.0), (40, 20 / 25))]
     files = {
@@ -84,14 +90,28 @@ def jumping(folder):
         "four_parts": (joined(folder / "four_parts.ts", *quarters), 3),
         "ten_short_parts": (joined(folder / "ten_short_parts.ts", *eighths), 9),
         "two_mpg": (joined(folder / "two_mpg.mpg", *program), 1),
+        "two_mkv": (joined(folder / "two_mkv.mkv", *matroska), 1),
         "two_vob": (joined(folder / "two_vob.vob", *dvd), 1),
         "set_back": (joined(folder / "set_back.ts", *set_back), 1),
+        "set_back_within_a_group": (joined(folder / "set_back_within_a_group.ts", *within_group), 1),
         "back_into_a_pause": (joined(folder / "back_into_a_pause.mpg", *into_pause), 2),
     }
     for seconds in (5, 40, 90, 3600):
         times = [*constant(30), *constant(30, 29 / 25 + seconds)]
         files[f"pause_{seconds}"] = (write(folder / f"pause_{seconds}.mkv", times, bframes=2), 1)
     return files
+
+
+def _packets(source, path, chosen, later):
+    """Copy the chosen packets of a file, with times that are later by so many seconds."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(old.demux(video=0)):
+            if packet.size and number in chosen:
+                packet.pts, packet.dts = (time + round(later / packet.time_base) for time in (packet.pts, packet.dts))
+                packet.stream = stream
+                new.mux(packet)
+    return path
 
 
 def edited(folder):

@@ -25,6 +25,9 @@ def test_frames_come_out_in_the_order_of_their_times_unless_the_clock_goes_back(
     assert presentation_order(parts, 16) == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
     # without a keyframe it is noticed once more frames have come than a decoder holds back
     assert presentation_order(stored([5, 6, 7, 8, 2, 3, 4], {0}), 2) == [5, 6, 7, 8, 2, 3, 4]
+    # or at once by the times of decoding
+    facts = [Stored(time, number == 0, True, time) for number, time in enumerate([5, 6, 7, 8, 2, 3, 4])]
+    assert presentation_order(facts, 16) == [5, 6, 7, 8, 2, 3, 4]
     assert presentation_order(stored([0, None, 2], {0}), 0) == [0, 2]
     assert presentation_order([Stored(0, True, False), Stored(1, False), Stored(2, False, False)], 0) == [1]
 

@@ -45,30 +45,37 @@ class Stored(NamedTuple):
         time: when it is shown, in ticks of the stream; None: unknown.
         is_key: decoding may start here.
         is_shown: False where an edit list cuts it away.
+        decoded: when it is decoded, in ticks of the stream; None: unknown.
     """
 
     time: int | None
     is_key: bool
     is_shown: bool = True
+    decoded: int | None = None
 
 
-def presentation_order(packets: Iterable[Stored], reordered: int) -> list[int]:
+def presentation_order(packets: Sequence[Stored], reordered: int) -> list[int]:
     """The known times of the shown packets, in the order in which a decoder returns their frames.
 
     A decoder holds back up to ``reordered`` frames and returns the earliest of them first, and at a keyframe all that
-    were stored before it. So the result ascends, unless the clock goes back::
+    were stored before it; here also where times of decoding go back. So the result ascends, unless the clock does not::
 
         stored     k0  3  1  2  6  4  5  k0  3  1  2         two parts with B-frames, joined
         returned    0  1  2  3  4  5  6   0  1  2  3
     """
     returned: list[int] = []
     held: list[int] = []
-    for time, is_key, is_shown in packets:
+    latest: int | None = None  # time of decoding
+    all_decoded = all(packet.decoded is not None for packet in packets)  # otherwise FFmpeg has guessed the others
+    for time, is_key, is_shown, decoded in packets:
         if time is None or not is_shown:
+            latest = None  # between the entries of an edit list times of decoding go back, although the clock does not
             continue
-        if is_key or (returned and time <= returned[-1]):
+        goes_back = None not in (decoded, latest) and decoded < latest
+        if is_key or goes_back or (returned and time <= returned[-1]):
             returned += sorted(held)
             held = []
+        latest = decoded if all_decoded else None
         heappush(held, time)
         if len(held) > reordered:
             returned.append(heappop(held))

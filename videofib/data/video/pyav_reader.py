@@ -97,7 +97,7 @@ class OrderedReader:
 
     def stored(self) -> list[Stored]:
         """The facts that the packets state, in file order."""
-        return [Stored(packet.pts, packet.is_keyframe, not packet.is_discard) for packet in self.packets()]
+        return [stored(packet) for packet in self.packets()]
 
     @property
     def reordered(self) -> int:
@@ -115,6 +115,11 @@ class OrderedReader:
     @property
     def _reorders(self) -> bool:
         return bool(self.stream.codec_context.has_b_frames)
+
+
+def stored(packet: av.Packet) -> Stored:
+    """The facts that a packet states about its frame."""
+    return Stored(packet.pts, packet.is_keyframe, not packet.is_discard, packet.dts)
 
 
 @contextmanager

@@ -61,7 +61,7 @@ def build(packets: Sequence[Stored], reordered: int = REORDERED) -> SeekIndex | 
         return None
     frame_at = {time: frame for frame, time in enumerate(times)}
     entry_frames, entry_packets, latest = [0], [0], packets[0].time
-    for number, (time, is_key, is_shown) in enumerate(packets):
+    for number, (time, is_key, is_shown, _) in enumerate(packets):
         if is_key and is_shown and time > latest:  # so all packets before it are shown before it
             entry_frames.append(frame_at[time])
             entry_packets.append(number)

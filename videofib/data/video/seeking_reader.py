@@ -16,8 +16,7 @@ import av
 import numpy as np
 
 from videofib.data.source import Source
-from videofib.data.video.clock import Stored
-from videofib.data.video.pyav_reader import FFMPEG_ERRORS, LATE_REORDERING, OrderedReader, open_in_order
+from videofib.data.video.pyav_reader import FFMPEG_ERRORS, LATE_REORDERING, OrderedReader, open_in_order, stored
 from videofib.data.video.seek_index import SeekIndex, build
 
 # Packets are kept in memory up to this total; those of larger videos are read from the file a second time.
@@ -51,16 +50,16 @@ def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | Non
     """The index of an open video, None if it has none, and its packets, None if they are too many to keep."""
     if reader.codec in _HIDDEN_FRAMES or (reader.container_format == "avi" and reader.codec in LATE_REORDERING):
         return None, None  # avi stores no presentation times
-    stored, kept, size = [], [], 0
+    facts, kept, size = [], [], 0
     for packet in reader.packets():
         if packet.is_corrupt or (reader.codec == "mpeg4" and packet.size <= _PLACEHOLDER_BYTES):
             return None, None
-        stored.append(Stored(packet.pts, packet.is_keyframe, not packet.is_discard))
+        facts.append(stored(packet))
         size += packet.size
         if size <= _KEPT_BYTES:
             kept.append(packet)
-    index = None if reader.damaged else build(stored, reader.reordered)
-    if index is None or reader.has_made_up_times(stored):
+    index = None if reader.damaged else build(facts, reader.reordered)
+    if index is None or reader.has_made_up_times(facts):
         return None, None
     return index, kept if size <= _KEPT_BYTES else None
 
