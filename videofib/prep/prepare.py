@@ -284,6 +284,7 @@ def _report(
         "missing": named("missing"),
         "corrupt": named("corrupt"),
         "damaged": named("damaged"),
+        "clock_jumps": [f"{row.path}: {row.clock_jumps}" for row in readable if row.clock_jumps],
         "read_in_order_only": [row.path for row in readable if not row.random_access],
         **find_leaks(rows),
         **notes,

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from videofib.data.errors import DecodeError
+from videofib.data.video.clock import LONGEST_SHOWN
 
 Frame = TypeVar("Frame")
-LONGEST = 60.0  # seconds that one frame may be shown; wrong times in a file may amount to days
 
 
 def resample(frames: Iterable[tuple[float | None, Frame]], source_fps: float, fps: float) -> Iterator[Frame]:
@@ -36,7 +36,7 @@ def resample(frames: Iterable[tuple[float | None, Frame]], source_fps: float, fp
     for index, (time, frame) in enumerate(frames):
         origin = (time or 0.0) if index == 0 else origin
         begin = 0.0 if index == 0 else start + 1 / source_fps if time is None else max(time - origin, start)
-        if begin - start > LONGEST:
+        if begin - start > LONGEST_SHOWN:
             raise DecodeError(f"frame {index - 1} stays for {begin - start:.0f} s; prepare this video without --fps")
         while (given + 0.5) / fps < begin:
             yield held

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import pairwise, tee
 from pathlib import Path
 
 import av
 import numpy as np
 
 from videofib.data.errors import DecodeError
-from videofib.data.video.decode import estimate, probe, random_access_is_right, read_frames
+from videofib.data.video.clock import LONGEST_SHOWN, in_order_of_time
+from videofib.data.video.decode import Estimate, estimate, probe, random_access_is_right, read_frames
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.video.rgb import ToRGB
 from videofib.files import link_or_copy, sha256
 from videofib.prep import encode
 from videofib.prep.dhash import dhash
-from videofib.prep.resample import LONGEST, resample
+from videofib.prep.resample import resample
 
 _SANE_FPS = (0.1, 1000.0)
 _FALLBACK_FPS = 25.0
@@ -49,7 +50,10 @@ class Encoding:
 
 @dataclass(frozen=True)
 class Transcoded:
-    """The facts that decoding the written file has shown; ``damaged``: "" or why the source was read only in part."""
+    """The facts that decoding the written file has shown, and two about the source.
+
+    ``damaged``: "" or why it was read only in part; ``clock_jumps``: how often its clock jumps.
+    """
 
     num_frames: int
     fps: float
@@ -65,6 +69,7 @@ class Transcoded:
     sha256: str
     dhash: str
     damaged: str
+    clock_jumps: int
 
 
 def transcode(
@@ -78,7 +83,8 @@ def transcode(
 
     Frames are made upright (rotated, mirrored) with square pixels, and scaled so that the short side has at most
     ``short_side`` of these; where the size changes midway all have the size of the first. A variable frame rate becomes
-    its constant average, or ``encoding.fps``, for which frames are repeated and skipped.
+    its constant average, or ``encoding.fps``, for which frames are repeated and skipped. Where the clock jumps, frames
+    follow each other as if it did not (``data.video.clock``).
 
     With a ``crop``, (x0, y0, x1, y1), frames are cropped first; see ``pixel_crop``. It counts the pixels of the upright
     source as they are stored, before they are made square: as detectors see frames of ffmpeg, OpenCV or decord.
@@ -94,9 +100,9 @@ def transcode(
         if encoding.codec == "copy":
             info = probe(source)
             link_or_copy(source, target)
-            damaged = info.damaged
+            damaged, clock_jumps = info.damaged, info.clock_jumps
         else:
-            written, damaged = _encode(source, target, encoding, crop)
+            written, damaged, clock_jumps = _encode(source, target, encoding, crop)
             info = probe(target)
             if info.num_frames != written or info.damaged:
                 raise DecodeError(
@@ -122,25 +128,36 @@ def transcode(
         sha256=sha256(target),
         dhash=dhash(middle),
         damaged=damaged,
+        clock_jumps=clock_jumps,
     )
 
 
-def _encode(source: str | Path, target: Path, encoding: Encoding, crop: tuple | None) -> tuple[int, str]:
-    """(frames written, why the source could be read only in part)."""
+def _encode(source: str | Path, target: Path, encoding: Encoding, crop: tuple | None) -> tuple[int, str, int]:
+    """(frames written, why the source could be read only in part, how often its clock jumps)."""
     stored = estimate(source)
     is_sane = _SANE_FPS[0] <= stored.fps <= _SANE_FPS[1]
     fps = stored.fps if is_sane else _FALLBACK_FPS
     # frames shown at uneven times become as many at even times, unless the times are implausible
-    at_even_times = stored.times and is_sane and max(b - a for a, b in pairwise(stored.times)) < LONGEST
+    at_even_times = stored.times and is_sane and max(b - a for a, b in pairwise(stored.times)) < LONGEST_SHOWN
     with open_in_order(source) as reader:
         frames = reader.frames()
         if encoding.fps or at_even_times:
-            frames = resample(((frame.time, frame) for frame in frames), fps, encoding.fps or fps)
+            frames = resample(_timed(frames, stored), fps, encoding.fps or fps)
         scaled = _Scaled(reader, frames, encoding.short_side, crop)
         written = encode.write_video(
             target, scaled, encoding.fps or fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
         )
-        return written, scaled.damaged or reader.damaged
+        return written, scaled.damaged or reader.damaged, stored.clock.jumps
+
+
+def _timed(frames: Iterable[av.VideoFrame], stored: Estimate) -> Iterator[tuple[float | None, av.VideoFrame]]:
+    """Frames with the times at which they are shown, without the jumps of their clock."""
+    timed: Iterable[tuple[float | None, av.VideoFrame]] = ((frame.time, frame) for frame in frames)
+    if stored.states_decoding_times:
+        timed = in_order_of_time(timed)
+    stated, timed = tee(timed)
+    times = stored.clock.continuous(time for time, _ in stated)
+    return ((time, frame) for time, (_, frame) in zip(times, timed, strict=True))
 
 
 def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:

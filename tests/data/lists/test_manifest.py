@@ -108,8 +108,8 @@ def test_manifest_round_trip(tmp_path):
     write_manifest(file, rows)
     assert read_manifest(file) == rows
     names = "path label split num_frames fps duration width height codec rotation random_access size sha256"
-    names += " status reason source dhash variable_rate mirrored"
-    assert parquet.read_schema(file).names == names.split()
+    later = "status reason source dhash variable_rate mirrored clock_jumps"
+    assert parquet.read_schema(file).names == [*names.split(), *later.split()]
     before = file.read_bytes()
     write_manifest(file, rows)
     assert file.read_bytes() == before  # no time, no random name
@@ -124,6 +124,7 @@ def test_manifest_round_trip(tmp_path):
         ({"label": -1}, "row 2: 'b.mp4' has {'label': -1}"),
         ({"fps": float("nan")}, "row 2: 'b.mp4' has {'fps': nan}"),
         ({"size": 2**63}, "row 2: 'b.mp4' has {'size': 9223372036854775808}"),
+        ({"clock_jumps": -1}, "row 2: 'b.mp4' has {'clock_jumps': -1}"),
         ({"rotation": 45}, "row 2: 'b.mp4' has rotation 45"),
         ({"sha256": "xyz"}, "row 2: 'b.mp4' has sha256 'xyz'"),
         ({"dhash": "0f"}, "row 2: 'b.mp4' has dhash '0f'"),
@@ -166,6 +167,14 @@ def test_files_that_are_not_manifests_are_refused_with_file_and_column(tmp_path,
     with pytest.raises(ManifestError, match=message) as caught:
         read_manifest(file)
     assert str(file) in str(caught.value)
+
+
+def test_manifests_of_earlier_versions_are_read_without_the_columns_added_since(tmp_path):
+    file = tmp_path / "manifest.parquet"
+    write_manifest(file, [replace(ROW, clock_jumps=3)])
+    assert [row.clock_jumps for row in read_manifest(file)] == [3]
+    parquet.write_table(parquet.read_table(file).drop_columns(["clock_jumps"]), file)
+    assert read_manifest(file) == [ROW]
 
 
 def test_columns_of_later_versions_are_ignored(tmp_path):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from videofib.data.video.seek_index import Stored, ascending, build
+from videofib.data.video.clock import Stored
+from videofib.data.video.seek_index import build
 
 
 def video(times, keys, hidden=()):
@@ -27,12 +28,6 @@ def test_times_may_have_gaps_and_begin_anywhere():
     assert [index.entry(i) for i in range(4)] == [(0, 0), (0, 0), (2, 2), (2, 2)]
 
 
-def test_a_keyframe_stored_before_frames_shown_earlier_is_an_entry_only_for_later_ones():
-    # a frame shown after the keyframe but stored before it would be missing: no entry there
-    index = build(video([0, 5, 3, 6], {0, 2}))
-    assert (index.entry_packets, index.entry_frames) == ([0], [0])
-
-
 def test_frames_that_an_edit_list_cuts_away_are_not_counted():
     index = build(video([-2, -1, 0, 1, 2], {0, 3}, hidden={0, 1}))
     assert index.times == [0, 1, 2]
@@ -50,12 +45,11 @@ def test_frames_that_an_edit_list_cuts_away_are_not_counted():
         (video([0, 1, 1], {0}), "a time occurs twice"),
         (video([0, 1, 2], {1}), "frames before the first keyframe do not decode"),
         (video([2, 0, 1, 3], {0}), "frames shown before the first keyframe do not decode"),
+        (video([0, 5, 3, 6], {0, 2}), "a keyframe is shown before a frame stored before it"),
+        (video([0, 1, 2, 3, 0.5, 1.5], {0, 4}), "the clock goes back at a keyframe"),
+        (video([0, 10, 11, 12, 9.5, 13], {0, 1}), "the clock goes back behind a keyframe, which it renumbers"),
+        (video([*range(10), *range(100, 200), *range(10, 100)], {0, 10}), "a pause, then the clock goes back into it"),
     ],
 )
 def test_videos_whose_times_do_not_number_their_frames_have_no_index(packets, why):
     assert build(packets) is None, why
-
-
-def test_storage_order_and_presentation_order():
-    assert ascending(video([0, 1, 5], {0}))
-    assert not ascending(OPEN_AND_CLOSED)

@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from tests.clocks import edited, jumping, numbers
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.source import ByteRange
 from videofib.data.video import torchcodec_reader
@@ -57,6 +58,16 @@ def test_packed_frames_that_torchcodec_takes_for_others_are_read_in_order(shared
     path = min((shared_data / "samples/hmdb51").rglob("*.avi"))
     true = read_frames(path, [0, 20, 40], backend="pyav")
     assert np.array_equal(read_frames(path, [0, 20, 40], backend="torchcodec"), true)
+
+
+@pytest.mark.usefixtures("_torchcodec")
+def test_jumps_of_the_clock_and_edit_lists(tmp_path):
+    for name, (path, _) in jumping(tmp_path).items():
+        assert numbers(read_frames(path, range(60), backend="torchcodec")) == list(range(60)), name
+        # it numbers frames by their times
+        assert name.startswith("pause") or torchcodec_reader.read_seeking(path, [41]) is None, name
+    for name, (path, expected, _) in edited(tmp_path).items():
+        assert numbers(read_frames(path, range(len(expected)), backend="torchcodec")) == expected, name
 
 
 @pytest.mark.usefixtures("_torchcodec")

@@ -56,6 +56,7 @@ class ManifestRow:
         dhash: difference hash of the middle frame (``dhash.dhash``), 16 hexadecimal digits; "" where it has one colour.
         variable_rate: frames are not shown at even times (only of files that were copied instead of encoded).
         mirrored: a reader has to swap left and right of the stored frames before it turns them (only of copied files).
+        clock_jumps: how often the clock of ``source`` jumps; frames after a jump count as following those before it.
 
     ``files.to_utf8`` describes how names that are not UTF-8 are stored.
     """
@@ -79,6 +80,7 @@ class ManifestRow:
     dhash: str = ""
     variable_rate: bool = False
     mirrored: bool = False
+    clock_jumps: int = 0
 
 
 def read_list(
@@ -295,17 +297,17 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     file = Path(file)
     if not file.is_file():
         raise ManifestError(f"no manifest at {file}")
-    columns = read_columns(file, {name: kind for name, kind in _COLUMNS.items() if name not in _LATER}, _LATER)
-    rows = [ManifestRow(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+    required = {name: kind for name, kind in _COLUMNS.items() if name not in _LATER}
+    columns = read_columns(file, required, {name: _COLUMNS[name] for name in _LATER})
+    rows = [ManifestRow(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
     _check(file, rows)
     return rows
 
 
 # column name -> its Python type by name
 _COLUMNS = {field.name: field.type for field in dataclasses.fields(ManifestRow)}
-# those that earlier versions did not write
-_LATER = {"mirrored": "bool"}
-_COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size")
+_LATER = ("mirrored", "clock_jumps")  # columns that earlier versions did not write
+_COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size", "clock_jumps")
 
 
 def _check(file: str | Path, rows: list[ManifestRow]) -> None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.sampling import is_uneven
 from videofib.data.source import Source
 from videofib.data.video import decord_reader, torchcodec_reader
+from videofib.data.video.clock import Clock, presentation_order, read_clock
 from videofib.data.video.pyav_reader import open_in_order
 from videofib.data.video.seeking_reader import read_seeking
 
@@ -44,6 +46,7 @@ class VideoInfo:
         mirrored: ``read_frames`` swaps left and right of the stored frames before it turns them.
         damaged: "" or why decoding stopped early.
         variable_rate: frames are not shown at even times; see ``sampling.is_uneven``.
+        clock_jumps: how often the clock jumps; ``fps`` and ``variable_rate`` are those without the jumps (``clock``).
     """
 
     num_frames: int
@@ -56,6 +59,7 @@ class VideoInfo:
     mirrored: bool
     damaged: str
     variable_rate: bool
+    clock_jumps: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,14 +67,19 @@ class Estimate:
     """The facts about a video that its packets state, before any is decoded.
 
     Attributes:
-        num_frames: frames stored.
+        num_frames: frames stored, without those that an edit list cuts away.
         fps: frames a second, on average.
-        times: when each is shown, in seconds, ascending; empty where they are shown at even times or that is unknown.
+        times: when each is shown, in seconds, ascending, without jumps of the clock; empty where they are shown at even
+            times or that is unknown.
+        clock: how the times of the frames are to be read.
+        states_decoding_times: the frames have the times at which they are decoded, not shown.
     """
 
     num_frames: int
     fps: float
     times: tuple[float, ...] = ()
+    clock: Clock = field(default_factory=Clock)
+    states_decoding_times: bool = False
 
 
 def probe(source: Source) -> VideoInfo:
@@ -86,7 +95,11 @@ def probe(source: Source) -> VideoInfo:
                 reader.to_rgb(frame)  # find a pixel format that cannot be converted here, not in training
             times.append(frame.time)
         height, width = reader.size
-        fps = _average_fps(reader.fps, times)
+        known = [time for time in times if time is not None]
+        if any(a > b for a, b in pairwise(known)) and _states_decoding_times(source):
+            known.sort()
+        clock, shown = _without_jumps(known)
+        fps = _average_fps(reader.fps, shown)
         return VideoInfo(
             num_frames=len(times),
             fps=fps,
@@ -97,7 +110,8 @@ def probe(source: Source) -> VideoInfo:
             rotation=reader.display.turns * 90,
             mirrored=reader.display.mirrored,
             damaged=reader.damaged,
-            variable_rate=bool(_uneven(times)),
+            variable_rate=len(shown) == len(times) and is_uneven(shown),
+            clock_jumps=clock.jumps,
         )
 
 
@@ -111,10 +125,19 @@ def estimate(source: Source) -> Estimate:
         DecodeError: no such file, not a video, or no frames stored.
     """
     with open_in_order(source) as reader:
-        times = list(reader.packet_times())
-        if not times:
+        stored = reader.stored()
+        count = sum(packet.is_shown for packet in stored)
+        if not count:
             raise DecodeError(f"{source}: no frame is stored ({reader.damaged or 'the video stream is empty'})")
-        return Estimate(len(times), _average_fps(reader.fps, times), _uneven(times))
+        tick = float(reader.stream.time_base)
+        clock, times = _without_jumps([ticks * tick for ticks in presentation_order(stored, reader.reordered)])
+        return Estimate(
+            num_frames=count,
+            fps=_average_fps(reader.fps, times),
+            times=tuple(times) if len(times) == count and is_uneven(times) else (),
+            clock=clock,
+            states_decoding_times=reader.states_decoding_times(stored),
+        )
 
 
 def read_frames(
@@ -135,9 +158,10 @@ def read_frames(
         indices: counted from 0.
         random_access: this file has passed ``random_access_is_right``, so decord may seek in it. Only decord needs it.
         backend: ``auto``: PyAV, seeking to keyframes where each frame is found to be the requested one, else in order;
-            ``pyav``: PyAV in order; ``decord``: only decord, in order unless the file is proven; ``torchcodec``:
-            torchcodec where the packets' times number the frames, else as ``pyav``. Files whose frames are not shown
-            as they are stored are read as with ``auto``, since decord and torchcodec neither mirror nor stretch them.
+            ``pyav``: PyAV in order; ``decord``: decord, in order unless the file is proven, or as ``pyav`` where the
+            clock goes back, which decord misreads; ``torchcodec``: torchcodec where the packets' times number the
+            frames, else as ``pyav``. Files whose frames are not shown as they are stored are read as with ``auto``,
+            since decord and torchcodec neither mirror nor stretch them.
         short_side: pixels that the shorter side has at most: larger frames are scaled down while they are converted,
             bicubic with antialiasing, to ``sampling.short_side_size``; none is enlarged. 0: as they are. Scaled frames
             of ``decord`` and ``torchcodec``, which convert before, then differ from those of ``pyav`` and ``auto`` by
@@ -181,7 +205,10 @@ def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
     if not _is_shown_as_stored(source):
         return False
     with open_in_order(source) as reader:
-        times = sorted(reader.packet_times(), key=lambda time: (time is not None, time))
+        times = [packet.time for packet in reader.stored() if packet.is_shown]
+    if None in times:
+        return False
+    times.sort()
     try:
         keys = decord_reader.keyframes(source, len(times))
     except DecodeError:
@@ -191,7 +218,7 @@ def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
     with open_in_order(source) as reader:
         truth = {}
         for index, frame in enumerate(reader.frames()):
-            if index >= len(times) or frame.time is None or frame.time != times[index]:
+            if index >= len(times) or frame.pts != times[index]:
                 return False
             if index in checked:
                 truth[index] = _fingerprint(reader.to_rgb(frame))
@@ -209,9 +236,9 @@ def _read_ascending(
 ) -> np.ndarray:
     if backend in ("decord", "torchcodec") and not _is_shown_as_stored(source):
         backend = "auto"
-    if backend == "decord":
-        if random_access:
-            return next(decord_reader.read_seeking(source, [indices], short_side))
+    if backend == "decord" and random_access:
+        return next(decord_reader.read_seeking(source, [indices], short_side))
+    if backend == "decord" and not _clock_goes_back(source):
         return decord_reader.read_in_order(source, indices, short_side)
     seek = {"auto": read_seeking, "torchcodec": torchcodec_reader.read_seeking}.get(backend)
     frames = seek(source, indices, short_side) if seek else None
@@ -236,25 +263,34 @@ def _is_shown_as_stored(source: Source) -> bool:
         return reader.display.as_stored
 
 
-def _uneven(times: list[float | None]) -> tuple[float, ...]:
-    """The times in ascending order if all are known and they are not even, else ()."""
-    if None in times:
-        return ()
-    times = sorted(times)
-    return tuple(times) if is_uneven(times) else ()
+def _without_jumps(times: list[float]) -> tuple[Clock, list[float]]:
+    """The clock by which frames come out at these times, and the times without its jumps, ascending."""
+    clock = read_clock(times)
+    return clock, sorted(clock.continuous(times))
 
 
-def _average_fps(stated: float, times: list[float | None]) -> float:
+def _clock_goes_back(source: Source) -> bool:
+    with open_in_order(source) as reader:
+        return any(a > b for a, b in pairwise(presentation_order(reader.stored(), reader.reordered)))
+
+
+def _states_decoding_times(source: Source) -> bool:
+    with open_in_order(source) as reader:
+        return reader.states_decoding_times(reader.stored())
+
+
+def _average_fps(stated: float, times: list[float]) -> float:
     """Frames a second: as the container states it, unless the frames' own times differ by more than a tenth.
+
+    times: seconds, ascending.
 
     Some containers round times, so the stated rate is the more precise one; but for variable rates some containers
     state a nominal rate.
     """
-    known = [time for time in times if time is not None]
-    span = max(known) - min(known) if len(known) > 1 else 0
+    span = times[-1] - times[0] if times else 0
     if span <= 0:
         return stated
-    measured = (len(known) - 1) / span
+    measured = (len(times) - 1) / span
     return stated if abs(measured - stated) <= 0.1 * stated else measured
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from av.sidedata.sidedata import Type as SideData
 from videofib.data.errors import DecodeError
 from videofib.data.sampling import limited_size
 from videofib.data.source import PROTOCOLS, Source, location
+from videofib.data.video.clock import REORDERED, Stored, ascending
 from videofib.data.video.display import Display, read_display
 from videofib.data.video.rgb import ToRGB
 
@@ -21,6 +22,8 @@ _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "conc
 # The brands of HEIC and AVIF pictures, which share the container of MP4. A file may hold a video track beside one.
 _PICTURE_BRANDS = {"avci", "avif", "heic", "heim", "heis", "heix", "mif1"}
 _FALLBACK_FPS = 25.0
+# Decoders of these codecs may start to reorder frames anywhere.
+LATE_REORDERING = ("h264", "hevc")
 FFMPEG_ERRORS = (av.FFmpegError, ValueError)
 
 
@@ -110,10 +113,31 @@ class OrderedReader:
         except FFMPEG_ERRORS as error:
             self.damaged = f"reading stopped early: {_reason(error)}"
 
-    def packet_times(self) -> Iterator[float | None]:
-        """The presentation times in seconds of the stored frames, in file order."""
-        for packet in self.packets():
-            yield None if packet.pts is None else float(packet.pts * packet.time_base)
+    def stored(self) -> list[Stored]:
+        """The facts that the packets state, in file order."""
+        return [stored(packet) for packet in self.packets()]
+
+    @property
+    def reordered(self) -> int:
+        """How many frames the decoder holds back at most, to return them in another order than they are stored in."""
+        return REORDERED if self._reorders or self.codec in LATE_REORDERING else 0
+
+    def states_decoding_times(self, stored: Sequence[Stored]) -> bool:
+        """Whether these packets state when frames are decoded, as in avi, and the decoder may return them reordered."""
+        return (self.container_format == "avi" and self.reordered > 0) or self.has_made_up_times(stored)
+
+    def has_made_up_times(self, stored: Sequence[Stored]) -> bool:
+        """Whether the decoder reorders and the times of these packets do not: the container has none of its own."""
+        return self._reorders and ascending(stored)
+
+    @property
+    def _reorders(self) -> bool:
+        return bool(self.stream.codec_context.has_b_frames)
+
+
+def stored(packet: av.Packet) -> Stored:
+    """The facts that a packet states about its frame."""
+    return Stored(packet.pts, packet.is_keyframe, not packet.is_discard, packet.dts)
 
 
 @contextmanager

@@ -21,21 +21,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
-
-class Stored(NamedTuple):
-    """The facts that a packet states about its frame.
-
-    Attributes:
-        time: when it is shown, in ticks of the stream; None: unknown.
-        is_key: decoding may start here.
-        is_shown: False where an edit list cuts it away.
-    """
-
-    time: int | None
-    is_key: bool
-    is_shown: bool = True
+from videofib.data.video.clock import REORDERED, Stored, presentation_order
 
 
 @dataclass(frozen=True)
@@ -58,28 +45,27 @@ class SeekIndex:
         return self.entry_packets[number], self.entry_frames[number]
 
 
-def build(packets: Sequence[Stored]) -> SeekIndex | None:
+def build(packets: Sequence[Stored], reordered: int = REORDERED) -> SeekIndex | None:
     """The index of a video from its packets in stored order; None where their times do not number its frames.
 
-    They do not where a time is unknown or occurs twice, and where the video begins with frames that cannot be decoded
-    and that reading in order skips: those before the first keyframe, or shown before it.
+    They do not where a time is unknown or occurs twice, where the clock goes back, and where the video begins with
+    frames that cannot be decoded and that reading in order skips: those before the first keyframe, or shown before it.
+
+    reordered: how many frames its decoder holds back at most; see ``clock.presentation_order``.
     """
     shown = [packet.time for packet in packets if packet.is_shown]
     if not shown or any(packet.time is None for packet in packets) or not packets[0].is_key:
         return None
-    times = sorted(shown)
-    if any(a == b for a, b in pairwise(times)) or times[0] < packets[0].time:
+    times = presentation_order(packets, reordered)
+    if any(a >= b for a, b in pairwise(times)) or times[0] < packets[0].time:
         return None
     frame_at = {time: frame for frame, time in enumerate(times)}
     entry_frames, entry_packets, latest = [0], [0], packets[0].time
-    for number, (time, is_key, is_shown) in enumerate(packets):
+    for number, (time, is_key, is_shown, _) in enumerate(packets):
         if is_key and is_shown and time > latest:  # so all packets before it are shown before it
             entry_frames.append(frame_at[time])
             entry_packets.append(number)
+        elif is_shown and time < times[entry_frames[-1]] < latest:
+            return None  # shown before the entry, yet stored behind a frame shown after it: the clock goes back
         latest = max(latest, time)
     return SeekIndex(times, entry_frames, entry_packets)
-
-
-def ascending(packets: Sequence[Stored]) -> bool:
-    """Whether frames are stored in the order of their times, all of which are known."""
-    return all(a.time < b.time for a, b in pairwise(packets))

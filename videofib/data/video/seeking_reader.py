@@ -16,8 +16,8 @@ import av
 import numpy as np
 
 from videofib.data.source import Source
-from videofib.data.video.pyav_reader import FFMPEG_ERRORS, OrderedReader, open_in_order
-from videofib.data.video.seek_index import SeekIndex, Stored, ascending, build
+from videofib.data.video.pyav_reader import FFMPEG_ERRORS, LATE_REORDERING, OrderedReader, open_in_order, stored
+from videofib.data.video.seek_index import SeekIndex, build
 
 # Packets are kept in memory up to this total; those of larger videos are read from the file a second time.
 _KEPT_BYTES = 64 << 20
@@ -26,8 +26,6 @@ _KEPT_BYTES = 64 << 20
 _PLACEHOLDER_BYTES = 15
 # VP8 stores frames that are never shown as packets of their own.
 _HIDDEN_FRAMES = ("vp8",)
-# avi stores no presentation times, and these codecs may start to reorder frames anywhere.
-_LATE_REORDERING = ("h264", "hevc")
 # These may state with any frame how it is turned; the first one decides, so it is decoded, too.
 _ORIENTED = ("h264", "hevc", "vvc", "mjpeg", "png", "tiff", "webp")
 
@@ -52,19 +50,18 @@ def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) ->
 
 def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | None]:
     """The index of an open video, None if it has none, and its packets, None if they are too many to keep."""
-    if reader.codec in _HIDDEN_FRAMES or (reader.container_format == "avi" and reader.codec in _LATE_REORDERING):
-        return None, None
-    stored, kept, size = [], [], 0
+    if reader.codec in _HIDDEN_FRAMES or (reader.container_format == "avi" and reader.codec in LATE_REORDERING):
+        return None, None  # avi stores no presentation times
+    facts, kept, size = [], [], 0
     for packet in reader.packets():
         if packet.is_corrupt or (reader.codec == "mpeg4" and packet.size <= _PLACEHOLDER_BYTES):
             return None, None
-        stored.append(Stored(packet.pts, packet.is_keyframe, not packet.is_discard))
+        facts.append(stored(packet))
         size += packet.size
         if size <= _KEPT_BYTES:
             kept.append(packet)
-    index = None if reader.damaged else build(stored)
-    # A decoder that reorders, and times that do not: a container without presentation times has made them up.
-    if index is None or (reader.stream.codec_context.has_b_frames and ascending(stored)):
+    index = None if reader.damaged else build(facts, reader.reordered)
+    if index is None or reader.has_made_up_times(facts):
         return None, None
     return index, kept if size <= _KEPT_BYTES else None
 
