@@ -1,6 +1,7 @@
 """From the config to the parts of a training run."""
 
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,23 @@ def test_learning_rates_scale_with_the_batch(batches, scale, caplog):
     middle = 0.01 + (0.8 - 0.01) / 2
     assert lr_at(5) == pytest.approx(scale * middle)
     assert ("SOLVER.BASE_LR comes to" in caplog.text) == ("BASE_LR_BATCH_SIZE" in batches)
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_a_trial_of_one_epoch_of_a_shipped_config_learns_and_logs_the_shorter_warm_up(file, caplog):
+    caplog.set_level("WARNING", logger="videofib")
+    cfg = load_config(file, ["SOLVER.MAX_EPOCH", "1"])
+    lr_at = recipe_from_config(cfg).lr_at
+    found = [lr_at(step / 10) for step in range(10)]
+    assert min(found) >= 0
+    assert max(found) > 0.9 * cfg.SOLVER.BASE_LR
+    shortened = [f"SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS:g} is shortened to 0.1: "] * (
+        cfg.SOLVER.WARMUP_EPOCHS > 0
+    )
+    assert [message[: len(start)] for message, start in zip(caplog.messages, shortened, strict=True)] == shortened
 
 
 def test_a_checkpoint_describes_classes_and_input_and_no_worker_outlives_its_use(experiment, tmp_path, monkeypatch):

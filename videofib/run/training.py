@@ -25,7 +25,7 @@ from videofib.distributed.fsdp import shard, unsharded_copy
 from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
-from videofib.engine.optim import build_optimizer, lr_at, parameter_groups
+from videofib.engine.optim import build_optimizer, lr_at, parameter_groups, warmup_end
 from videofib.engine.randomness import seed_everything
 from videofib.engine.shared_batches import BatchLoader, shared
 from videofib.engine.step import Recipe
@@ -238,18 +238,7 @@ def recipe_from_config(
             label_smoothing=smoothing,
             num_classes=cfg.MODEL.NUM_CLASSES,
         )
-    scale = lr_scale(cfg)
-    policy = partial(
-        lr_at,
-        base_lr=scale * cfg.SOLVER.BASE_LR,
-        policy=cfg.SOLVER.LR_POLICY,
-        max_epoch=cfg.SOLVER.MAX_EPOCH,
-        end_lr=scale * cfg.SOLVER.COSINE_END_LR,
-        steps=cfg.SOLVER.STEPS,
-        relative_lrs=cfg.SOLVER.LRS,
-        warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
-        warmup_start_lr=scale * cfg.SOLVER.WARMUP_START_LR,
-    )
+    policy = lr_policy(cfg)
     return Recipe(
         lr_at=partial(_lr_of_stage, policy, multigrid_stages(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
         **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
@@ -261,6 +250,29 @@ def recipe_from_config(
         mix=mix,
         distillation=distillation,
         ema=ema,
+    )
+
+
+def lr_policy(cfg: CfgNode) -> Callable[[float], float]:
+    """The learning rate at a fractional epoch, as SOLVER says; a warm-up that is shortened is logged."""
+    scale, solver = lr_scale(cfg), cfg.SOLVER
+    warmup = warmup_end(solver.WARMUP_EPOCHS, policy=solver.LR_POLICY, max_epoch=solver.MAX_EPOCH, steps=solver.STEPS)
+    if warmup < solver.WARMUP_EPOCHS and processes.is_main():
+        logger.warning(
+            "SOLVER.WARMUP_EPOCHS %g is shortened to %g: warm-up takes at most half of SOLVER.MAX_EPOCH %d, and ends "
+            "before a step down of the learning rate",
+            *(solver.WARMUP_EPOCHS, warmup, solver.MAX_EPOCH),
+        )
+    return partial(
+        lr_at,
+        base_lr=scale * solver.BASE_LR,
+        policy=solver.LR_POLICY,
+        max_epoch=solver.MAX_EPOCH,
+        end_lr=scale * solver.COSINE_END_LR,
+        steps=solver.STEPS,
+        relative_lrs=solver.LRS,
+        warmup_epochs=warmup,
+        warmup_start_lr=scale * solver.WARMUP_START_LR,
     )
 
 
