@@ -9,6 +9,7 @@ import argparse
 import logging
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -112,14 +113,16 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
     """Run the stages in this process, which is one of the run's."""
     limit_threads(cfg.DATA_LOADER.NUM_WORKERS)
     try:
-        _open_output_dir(cfg, stages)
+        _open_log(cfg)
+        trained = False
         if "train" in stages:
             with sigterm_noticed() as stop:
-                train_from_config(cfg, stop)
+                trained = train_from_config(cfg, stop, partial(_record, cfg))
             processes.barrier()  # until the last checkpoint is written
-            report_from_config(cfg)
+            if trained:
+                report_from_config(cfg)
         if "test" in stages:
-            evaluate_run(cfg)
+            evaluate_run(cfg, _nothing if trained else partial(_record, cfg, prefix="test_"))
             report_from_config(cfg)
         close_logging()  # sends what trackers still hold
     except InterruptedRun as reason:
@@ -129,18 +132,36 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
         _fail(error)
 
 
-def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:
-    """Open the log, and write the config and the environment; a test alone does not overwrite those of training."""
-    prefix = "" if "train" in stages else "test_"
+def _open_log(cfg: CfgNode) -> None:
     try:
         setup_logging(cfg.OUTPUT_DIR, processes.rank())
-        if processes.is_main():
-            with replacing(Path(cfg.OUTPUT_DIR) / f"{prefix}config.yaml") as file:
-                file.write_text(cfg.dump(), encoding="utf-8")
-            write_record(cfg.OUTPUT_DIR, prefix=prefix, processes=processes.world_size())
-            attach_sinks(cfg)
     except OSError as error:
-        raise ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}") from error
+        raise _cannot_write(cfg, error) from error
+
+
+def _record(cfg: CfgNode, prefix: str = "") -> None:
+    """Write the config and the environment, and connect the trackers, in rank 0.
+
+    A stage calls this once it is certain that it has something to do: a start that is refused leaves the records of the
+    run as they are, and a test does not overwrite those of training.
+    """
+    if not processes.is_main():
+        return
+    attach_sinks(cfg)
+    try:
+        with replacing(Path(cfg.OUTPUT_DIR) / f"{prefix}config.yaml") as file:
+            file.write_text(cfg.dump(), encoding="utf-8")
+        write_record(cfg.OUTPUT_DIR, prefix=prefix, processes=processes.world_size())
+    except OSError as error:
+        raise _cannot_write(cfg, error) from error
+
+
+def _nothing() -> None:
+    """Training has written the records already."""
+
+
+def _cannot_write(cfg: CfgNode, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}")
 
 
 def attach_sinks(cfg: CfgNode) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +28,11 @@ from videofib.tracking.log import log_stats
 logger = logging.getLogger(__name__)
 
 
-def evaluate_run(cfg: CfgNode) -> dict:
-    """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures."""
+def evaluate_run(cfg: CfgNode, accepted: Callable[[], None] = lambda: None) -> dict:
+    """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures.
+
+    ``accepted`` is called in all processes once all checks have passed.
+    """
     weights = _checkpoint(cfg)
     mesh = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
     with build_eval_loader(cfg, "test", data_rank(mesh), data_size(mesh)) as loader:
@@ -37,6 +40,7 @@ def evaluate_run(cfg: CfgNode) -> dict:
         check_split(cfg, loader, "test")
         model = model_from_config(cfg, mesh)
         _load_all(cfg, model, weights)
+        accepted()
         logger.info("testing %s (epoch %s) on %d videos", weights.name, weights.epoch, len(records))
         cache = _resume_cache(cfg, model, records) if cfg.TEST.RESUME else None
         if cache and cache.indices:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.checkpoint.file import ModelDescription, Position, TrainingState
+from videofib.checkpoint.lock import run_lock
 from videofib.checkpoint.manager import CheckpointManager, find_checkpoints
 from videofib.config import ConfigError, differences
 from videofib.data.clips.dataset import ViewDataset
@@ -29,7 +30,7 @@ from videofib.engine.optim import build_optimizer, lr_at, parameter_groups, warm
 from videofib.engine.randomness import seed_everything
 from videofib.engine.shared_batches import BatchLoader, shared
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, train
+from videofib.engine.train import Schedule, has_work, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
@@ -47,14 +48,19 @@ from videofib.run.preflight import (
 logger = logging.getLogger(__name__)
 
 
-def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
-    """Train the model that the config describes, resuming from its newest checkpoint where there is one."""
+def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable[[], None] = lambda: None) -> bool:
+    """Train the model that the config describes, resuming from its newest checkpoint where there is one.
+
+    ``accepted`` is called in all processes once all checks have passed and there is something to do. Returns whether
+    there was.
+    """
     device, mesh = processes.device(), make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
     amp_dtype = choose_amp_dtype(cfg, device)
     check_compiler(cfg, device)
     check_sharded_checkpoints(cfg)
     part = (data_rank(mesh), data_size(mesh))
     with (
+        run_lock(cfg.OUTPUT_DIR),
         shared(build_train_loader(cfg, *part), mesh) as train_loader,
         shared(build_eval_loader(cfg, "val", *part), mesh) as val_loader,
     ):
@@ -77,6 +83,11 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
             sharded=cfg.TRAIN.SHARDED_CHECKPOINTS,
         )
         start = _resume(cfg, checkpoints)
+        schedule = _schedule(cfg)
+        if not has_work(train_loader, schedule, checkpoints, start):
+            logger.info("all %d epochs are done, so there is nothing to train", schedule.epochs)
+            return False
+        accepted()
 
         def validate() -> dict:
             evaluated = unsharded_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
@@ -95,13 +106,14 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
             train_loader,
             optimizer,
             recipe,
-            _schedule(cfg),
+            schedule,
             checkpoints=checkpoints,
             validate=validate,
             start=start,
             stop=stop,
             mesh=mesh,
         )
+    return True
 
 
 def _build_model(
