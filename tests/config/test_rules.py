@@ -145,7 +145,6 @@ def test_every_rule_is_broken_above(rule):
         "TRAIN.SHARDED_CHECKPOINTS True TRAIN.STRATEGY fsdp",
         "CHECKPOINT.METRIC none MODEL.LOSS_FUNC bce_logit",
         "CHECKPOINT.METRIC mAP MODEL.LOSS_FUNC bce_logit",
-        "SOLVER.OPTIMIZING_METHOD adamw SOLVER.MOMENTUM 0",
         "SOLVER.LR_POLICY one_cycle SOLVER.WARMUP_EPOCHS 5",
         "SOLVER.LR_POLICY one_cycle SOLVER.WARMUP_EPOCHS 15",  # which is shortened
         "SOLVER.STEPS [0,3] SOLVER.LRS [1,0.1]",
