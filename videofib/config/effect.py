@@ -54,7 +54,7 @@ READERS = (
     Reader(("TIMESFORMER.*", "ATTENTION.*", "FIBOTTENTION.*"), _MODEL, _is_timesformer, "MODEL.MODEL_NAME TimeSformer"),
     Reader(("SLOWFAST.*",), _MODEL, lambda c: c.MODEL.MODEL_NAME == "SlowFast_R50", "MODEL.MODEL_NAME SlowFast_R50"),
     Reader(
-        ("MODEL.DROPOUT_RATE",), _MODEL, lambda c: not _is_timesformer(c), "all of MODEL.MODEL_NAME but TimeSformer"
+        ("MODEL.DROPOUT_RATE",), _MODEL, lambda c: not _is_timesformer(c), "a MODEL.MODEL_NAME other than TimeSformer"
     ),
     # TimeSformer's attention
     Reader(
@@ -289,7 +289,7 @@ def _message(cfg: CfgNode, key: str, reader: Reader) -> str:
     instead = f"; {first} {_value(cfg, first)} reads {' and '.join(read)}" if read else ""
     return (
         f"{key} {_value(cfg, key)} has no effect: it is only read with {reader.where}{instead}. Set {key} "
-        f"{_default(key)}, or change {first}"
+        f"{_default(key) or repr(_default(key))}, or change {first}"
     )
 
 
