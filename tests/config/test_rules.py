@@ -107,13 +107,8 @@ BROKEN = [  # overrides and the message, in the order of the rules
     ),
     (
         "SOLVER.LR_POLICY one_cycle",
-        "SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS 0, which must be above 0 and below "
-        "SOLVER.MAX_EPOCH 15; a third of it is usual",
-    ),
-    (
-        "SOLVER.LR_POLICY one_cycle SOLVER.WARMUP_EPOCHS 15",
-        "SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS 15, which must be above 0 and below "
-        "SOLVER.MAX_EPOCH 15; a third of it is usual",
+        "SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS, which must be above 0; a third of SOLVER.MAX_EPOCH "
+        "15 is usual",
     ),
     (
         "SOLVER.STEPS [0,3]",
@@ -122,6 +117,11 @@ BROKEN = [  # overrides and the message, in the order of the rules
     (
         "SOLVER.STEPS [1,2,3]",
         "SOLVER.STEPS [1.0, 2.0, 3.0] must start at 0 and have as many entries as SOLVER.LRS [1.0, 0.1, 0.01]",
+    ),
+    (
+        "SOLVER.STEPS [0,11] SOLVER.LRS [0,1] SOLVER.MAX_EPOCH 11",
+        "SOLVER.LRS [0.0, 1.0] must be above 0 in one of the stages of SOLVER.STEPS [0.0, 11.0] that begin before "
+        "SOLVER.MAX_EPOCH 11; now the learning rate is 0 throughout",
     ),
     (
         "DATA.TRAIN_CROP_SIZE 300",
@@ -158,11 +158,12 @@ def test_every_rule_is_broken_above(rule):
         "TRAIN.SHARDED_CHECKPOINTS True TRAIN.STRATEGY fsdp",
         "CHECKPOINT.METRIC none MODEL.LOSS_FUNC bce_logit",
         "CHECKPOINT.METRIC mAP MODEL.LOSS_FUNC bce_logit",
-        "SOLVER.OPTIMIZING_METHOD adamw SOLVER.MOMENTUM 0",
         "SOLVER.LR_POLICY one_cycle SOLVER.WARMUP_EPOCHS 5",
+        "SOLVER.LR_POLICY one_cycle SOLVER.WARMUP_EPOCHS 15",  # which is shortened
         "SOLVER.STEPS [0,3] SOLVER.LRS [1,0.1]",
         "TEST.VIEW_STARTS published",
         "DATA.SAMPLING uniform TEST.VIEW_STARTS published TEST.NUM_ENSEMBLE_VIEWS 1",
+        "SOLVER.STEPS [0,11] SOLVER.LRS [0,1]",
         "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08,1.0] DATA.TRAIN_JITTER_ASPECT_RELATIVE [0.75,1.3333]",
     ],
 )

@@ -50,6 +50,7 @@ def test_several_bases_count_in_order_and_start_at_their_own_folder(tmp_path, mo
 
 def test_a_dumped_config_loads_as_itself(tmp_path):
     awkward = {"OUTPUT_DIR": "2024", "DATA.PATH_LABEL_SEPARATOR": "','", "WANDB.PROJECT": "true", "RNG_SEED": "1e3"}
+    awkward["WANDB.ENABLE"] = "True"
     cfg = load_config(None, [*(word for pair in awkward.items() for word in pair), "SOLVER.STEPS", "[0, 3, 4]"])
     assert (cfg.OUTPUT_DIR, cfg.DATA.PATH_LABEL_SEPARATOR, cfg.WANDB.PROJECT, cfg.RNG_SEED) == (
         "2024",
@@ -78,7 +79,7 @@ def test_pairs_and_assignments_of_the_command_line(words, key, value):
 
 def test_text_of_the_command_line_is_what_is_written():
     words = ["OUTPUT_DIR=a=b", "DATA.PATH_PREFIX", "it's", "MLFLOW.EXPERIMENT", "'None'", "WANDB.PROJECT", '"it\'s"']
-    cfg = load_config(None, words)
+    cfg = load_config(None, [*words, "WANDB.ENABLE", "True", "MLFLOW.ENABLE", "True"])
     assert (cfg.OUTPUT_DIR, cfg.DATA.PATH_PREFIX) == ("a=b", "it's")
     assert (cfg.MLFLOW.EXPERIMENT, cfg.WANDB.PROJECT) == ("None", "it's")
 
@@ -86,6 +87,7 @@ def test_text_of_the_command_line_is_what_is_written():
 def test_a_file_may_have_empty_sections_numbers_as_names_and_words_of_yaml(written):
     text = (
         "TRAIN:\nSOLVER:\n  CLIP_GRAD_L2NORM: ~\n  NESTEROV: off\nOUTPUT_DIR: 007\nMLFLOW:\n  EXPERIMENT: 2024-01-01\n"
+        "  ENABLE: yes\n"
     )
     cfg = load_config(written(text))
     assert (cfg.SOLVER.CLIP_GRAD_L2NORM, cfg.SOLVER.NESTEROV) == (0, False)
@@ -219,8 +221,8 @@ def test_configs_share_nothing():
 
 
 def test_differences_name_the_key_and_both_values():
-    before = load_config(None, ["SOLVER.BASE_LR", "0.1", "ATTENTION.JOINT", "fibottention"]).dump()
-    now = load_config(None, ["ATTENTION.JOINT", "fibottention"])
+    before = load_config(None, ["SOLVER.BASE_LR", "0.1", "ATTENTION.SPACE", "fibottention"]).dump()
+    now = load_config(None, ["ATTENTION.SPACE", "fibottention"])
     assert differences(before, now) == ["SOLVER.BASE_LR 0.1 -> 0.005"]
     assert differences(before, now, ["ATTENTION"]) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -138,3 +139,52 @@ def test_when_one_process_exits_the_other_is_ended_and_its_exit_code_passed_on()
         launch(one_leaves, processes=2)
     assert caught.value.code == 7
     assert time.monotonic() - started < 120
+
+
+def report_and_wait(folder):
+    (folder / f"pid_{processes.rank()}").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+LAUNCH = """
+import sys
+from pathlib import Path
+from tests.distributed.test_processes import report_and_wait
+from videofib.distributed.launch import launch
+if __name__ == "__main__":
+    launch(report_and_wait, (Path(sys.argv[1]),), processes=2)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc, which only Linux has")
+@pytest.mark.parametrize("starter", ["videofib", pytest.param("torchrun", marks=pytest.mark.slow)])
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path, starter):
+    root = Path(__file__).parents[2]
+    (tmp_path / "script.py").write_text(LAUNCH)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"] * (starter == "torchrun")
+    process = subprocess.Popen(
+        [sys.executable, *torchrun, tmp_path / "script.py", tmp_path], env={**os.environ, "PYTHONPATH": str(root)}
+    )
+    files = [tmp_path / "pid_0", tmp_path / "pid_1"]
+    try:
+        while not all(file.exists() and file.read_text() for file in files):
+            assert process.poll() is None
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    pids = [int(file.read_text()) for file in files]
+    deadline = time.monotonic() + 30
+    while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [pid for pid in pids if _is_running(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def _is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

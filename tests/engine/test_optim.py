@@ -1,12 +1,14 @@
 """Which parameters decay, and the learning rate at hand-computed moments."""
 
+import math
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from videofib.engine.optim import build_optimizer, lr_at, parameter_groups
+from videofib.config import KEYS
+from videofib.engine.optim import build_optimizer, lr_at, parameter_groups, warmup_end
 from videofib.engine.step import set_lr
 from videofib.models import TimeSformer
 
@@ -140,6 +142,38 @@ def test_warm_up_is_a_line_to_the_policys_value_at_its_end():
     assert lr(1.25) == pytest.approx((0.1 + end) / 2)
     assert lr(2.5) == pytest.approx(end)
     assert lr(2.4999) == pytest.approx(end, abs=1e-3)
+
+
+@pytest.mark.parametrize("policy", KEYS["SOLVER.LR_POLICY"].choices)
+@pytest.mark.parametrize("max_epoch", [1, 2, 3, 5, 15, 200])
+@pytest.mark.parametrize("warmup", [0.01, 0.5, 1, 2, 2.5, 5, 14.9, 15, 30, 199, 1e6])
+def test_every_schedule_trains_however_long_its_warm_up(policy, max_epoch, warmup):
+    stages = {"steps": [0, 2, 11], "relative_lrs": [1, 0.1, 0.01]}
+    lr = partial(lr_at, base_lr=0.4, policy=policy, max_epoch=max_epoch, warmup_epochs=warmup, **stages)
+    peak = warmup_end(warmup, policy=policy, max_epoch=max_epoch, steps=stages["steps"])
+    found = [lr(epoch) for epoch in (peak, *(max_epoch * i / 200 for i in range(201)))]
+    assert all(math.isfinite(value) and 0 <= value <= 0.4 for value in found)
+    # when the longest warm-up ends, cosine and linear have fallen by half, the other two not at all
+    assert max(found) == found[0] >= (0.2 if policy in ("cosine", "linear") else 0.4)
+    assert 0 < peak <= max_epoch / 2
+    for beyond in (-0.001, max_epoch + 0.001):
+        with pytest.raises(ValueError, match=f"epoch must be from 0 to max_epoch {max_epoch}, got "):
+            lr(beyond)
+
+
+def test_a_warm_up_beyond_half_of_the_training_becomes_a_tenth_of_it():
+    ends = partial(warmup_end, policy="cosine")
+    assert [ends(0, max_epoch=1), ends(0.5, max_epoch=1), ends(5, max_epoch=10)] == [0, 0.5, 5]
+    assert [ends(0.6, max_epoch=1), ends(30, max_epoch=1), ends(5.1, max_epoch=10)] == pytest.approx([0.1, 0.1, 1])
+    tenth = (1 + math.cos(math.pi / 10)) / 2
+    lr = partial(lr_at, base_lr=1.0, policy="cosine", max_epoch=1, warmup_epochs=30)
+    assert [lr(0), lr(0.05), lr(0.1), lr(1)] == pytest.approx([0, tenth / 2, tenth, 0])
+
+
+def test_a_warm_up_beyond_the_first_step_becomes_a_fifth_of_the_epochs_before_it():
+    ends = partial(warmup_end, policy="steps_with_relative_lrs", max_epoch=30, steps=[0, 11, 14])
+    assert [ends(10.9), ends(11), ends(12)] == pytest.approx([10.9, 2.2, 2.2])
+    assert warmup_end(12, policy="cosine", max_epoch=30, steps=[0, 11, 14]) == 12  # which has no steps
 
 
 def test_unknown_policy_is_named():

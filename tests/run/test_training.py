@@ -1,6 +1,7 @@
 """From the config to the parts of a training run."""
 
 import multiprocessing
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,39 @@ def test_learning_rates_scale_with_the_batch(batches, scale, caplog):
     middle = 0.01 + (0.8 - 0.01) / 2
     assert lr_at(5) == pytest.approx(scale * middle)
     assert ("SOLVER.BASE_LR comes to" in caplog.text) == ("BASE_LR_BATCH_SIZE" in batches)
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_a_trial_of_one_epoch_of_a_shipped_config_learns_and_logs_the_shorter_warm_up(file, caplog):
+    caplog.set_level("WARNING", logger="videofib")
+    cfg = load_config(file, ["SOLVER.MAX_EPOCH", "1"])
+    lr_at = recipe_from_config(cfg).lr_at
+    found = [lr_at(step / 10) for step in range(10)]
+    assert min(found) >= 0
+    assert max(found) > 0.9 * cfg.SOLVER.BASE_LR
+    shortened = [f"SOLVER.WARMUP_EPOCHS {cfg.SOLVER.WARMUP_EPOCHS:g} is shortened to 0.1: "] * (
+        cfg.SOLVER.WARMUP_EPOCHS > 0
+    )
+    assert [message[: len(start)] for message, start in zip(caplog.messages, shortened, strict=True)] == shortened
+
+
+def test_keys_without_effect_are_logged_once_and_the_run_goes_on(experiment, tmp_path):
+    words = ["AUG.ENABLE", "False", "ATTENTION.JOINT", "dense", "TEST.NUM_ENSEMBLE_VIEWS", "5", "TEST.ENABLE", "False"]
+    run(experiment, tmp_path, "SOLVER.MAX_EPOCH", "1", *words, stages=["train"])
+    log = (tmp_path / "log.txt").read_text()
+    found = [line.partition("WARNING ")[2] for line in log.splitlines() if "no effect here: " in line]
+    assert found == [
+        "no effect here: FIBOTTENTION.W_MIN 2, which is only read with fibottention as the ATTENTION.SPACE, TIME or "
+        "JOINT that TIMESFORMER.ATTENTION_TYPE reads",
+        "no effect here: TEST.ENABLE, which only videofib run reads",
+        "no effect here: TEST.NUM_ENSEMBLE_VIEWS, since this run does not test",
+    ]
+    run(experiment, tmp_path, "ATTENTION.JOINT", "dense", "SOLVER.BASE_LR", "0.1", stages=["test"])
+    log = (tmp_path / "log.txt").read_text()
+    assert log.count("no effect here: SOLVER.BASE_LR, since this run does not train") == 1
 
 
 def test_a_checkpoint_describes_classes_and_input_and_no_worker_outlives_its_use(experiment, tmp_path, monkeypatch):

@@ -2,6 +2,25 @@
 
 from videofib.config.declare import ConfigError
 from videofib.config.defaults import KEYS, SECTIONS
-from videofib.config.settings import default_config, differences, known_keys, load_config, value_of
+from videofib.config.effect import idle_in
+from videofib.config.settings import (
+    default_config,
+    differences,
+    known_keys,
+    load_config,
+    overridden_keys,
+    value_of,
+)
 
-__all__ = ["KEYS", "SECTIONS", "ConfigError", "default_config", "differences", "known_keys", "load_config", "value_of"]
+__all__ = [
+    "KEYS",
+    "SECTIONS",
+    "ConfigError",
+    "default_config",
+    "differences",
+    "idle_in",
+    "known_keys",
+    "load_config",
+    "overridden_keys",
+    "value_of",
+]

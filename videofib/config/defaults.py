@@ -321,7 +321,10 @@ _C.SOLVER.LRS = list_of(number(least=0), [1, 0.1, 0.01], about="learning rate in
 _C.SOLVER.COSINE_END_LR = number(least=0, about="learning rate at the end of cosine, linear and one_cycle")
 _C.SOLVER.MAX_EPOCH = integer(15, above=0, unit="epochs", about="epochs of training")
 _C.SOLVER.WARMUP_EPOCHS = number(
-    above=0, unit="epochs", off="no warm-up", about="epochs in which the learning rate rises to BASE_LR"
+    above=0,
+    unit="epochs",
+    off="no warm-up",
+    about="epochs in which the learning rate rises to that of the policy; shortened where MAX_EPOCH is too low for it",
 )
 _C.SOLVER.WARMUP_START_LR = number(least=0, about="learning rate at the start of warm-up")
 _C.SOLVER.MOMENTUM = number(0.9, above=0, below=1, off="none", about="momentum of sgd")

@@ -35,6 +35,12 @@ SOLVER:
 
 Unknown keys, values that a key does not accept, and values that contradict each other are errors before a run begins.
 The message names the key, the file and line, and what is accepted.
+
+So is a key that is changed but has no effect, such as `ATTENTION.JOINT fibottention` with divided attention; the
+message says which keys are read instead. If the choice comes later than the key, such as `AUG.ENABLE False` on the
+command line over a file that sets `AUG.COLOR_JITTER`, the key returns to its default, and the log reports it. The log
+also names the keys on the command line that only a stage reads which does not run. What reads which key is a table in
+[videofib/config/effect.py](../videofib/config/effect.py).
 """
 
 

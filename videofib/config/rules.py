@@ -152,13 +152,21 @@ RULES = (
         "SOLVER.NESTEROV needs SOLVER.MOMENTUM above 0; set it, or SOLVER.NESTEROV False",
     ),
     Rule(
-        lambda c: c.SOLVER.LR_POLICY == "one_cycle" and not 0 < c.SOLVER.WARMUP_EPOCHS < c.SOLVER.MAX_EPOCH,
-        "SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS {c.SOLVER.WARMUP_EPOCHS:g}, which must be above 0 "
-        "and below SOLVER.MAX_EPOCH {c.SOLVER.MAX_EPOCH}; a third of it is usual",
+        lambda c: c.SOLVER.LR_POLICY == "one_cycle" and not c.SOLVER.WARMUP_EPOCHS,
+        "SOLVER.LR_POLICY one_cycle rises for SOLVER.WARMUP_EPOCHS, which must be above 0; a third of SOLVER.MAX_EPOCH "
+        "{c.SOLVER.MAX_EPOCH} is usual",
     ),
     Rule(
         lambda c: len(c.SOLVER.STEPS) != len(c.SOLVER.LRS) or c.SOLVER.STEPS[0] != 0,
         "SOLVER.STEPS {c.SOLVER.STEPS} must start at 0 and have as many entries as SOLVER.LRS {c.SOLVER.LRS}",
+    ),
+    Rule(
+        lambda c: (
+            c.SOLVER.LR_POLICY == "steps_with_relative_lrs"
+            and not any(lr for step, lr in zip(c.SOLVER.STEPS, c.SOLVER.LRS, strict=True) if step < c.SOLVER.MAX_EPOCH)
+        ),
+        "SOLVER.LRS {c.SOLVER.LRS} must be above 0 in one of the stages of SOLVER.STEPS {c.SOLVER.STEPS} that begin "
+        "before SOLVER.MAX_EPOCH {c.SOLVER.MAX_EPOCH}; now the learning rate is 0 throughout",
     ),
     # crops
     Rule(

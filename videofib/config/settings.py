@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,11 @@ from fvcore.common.config import CfgNode
 
 from videofib.config.declare import ConfigError, Refused
 from videofib.config.defaults import KEYS, SECTIONS
+from videofib.config.effect import reset_unread
 from videofib.config.rules import check_rules
 from videofib.config.yaml_reader import BadYaml, Quoted, read_entries
+
+logger = logging.getLogger(__name__)
 
 BASE = "_BASE_"
 _SHOWN = 60  # characters of a value in a message
@@ -45,29 +49,45 @@ def default_config() -> CfgNode:
     return cfg
 
 
-def load_config(path: str | Path | None = None, overrides: Sequence[object] = ()) -> CfgNode:
+def load_config(
+    path: str | Path | None = None, overrides: Sequence[object] = (), *, notes: list[str] | None = None
+) -> CfgNode:
     """Defaults, then the YAML file (and the files its ``_BASE_`` names), then ``KEY VALUE`` pairs.
 
     Args:
         path: a YAML file, or None for the defaults alone.
         overrides: ``["SOLVER.BASE_LR", "0.1", ...]`` or ``["SOLVER.BASE_LR=0.1", ...]``, as they come from the command
             line.
+        notes: gets a line for each key that was returned to its default, see ``effect.py``; by default they are logged.
 
     Returns:
         A frozen config.
 
     Raises:
         ConfigError: a file that cannot be read, unknown keys (the nearest known one is named), a value that its key
-            does not accept, a key without a value, or values that contradict each other.
+            does not accept, a key without a value, values that contradict each other, or a key that is changed and
+            has no effect.
     """
-    cfg = default_config()
-    for settings in (*(_file_settings(Path(path)) if path is not None else ()), _word_settings(overrides)):
+    cfg, written = default_config(), {}
+    sources = (*(_file_settings(Path(path)) if path is not None else ()), _word_settings(overrides))
+    for order, settings in enumerate(sources):
         _refuse_unknown(settings)
         for setting in settings:
             _assign(cfg, setting)
+            written[setting.key] = order
     check_rules(cfg)
+    found = reset_unread(cfg, written)
+    if notes is not None:
+        notes += found
+    for note in found if notes is None else ():
+        logger.warning("%s", note)
     cfg.freeze()
     return cfg
+
+
+def overridden_keys(overrides: Sequence[object]) -> list[str]:
+    """The keys that ``KEY VALUE`` pairs set, as ``load_config`` takes them."""
+    return [setting.key for setting in _word_settings(overrides)]
 
 
 def differences(before: str, cfg: CfgNode, sections: Sequence[str] = ()) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
 from typing import Any
 
 import torch
@@ -43,7 +45,8 @@ def launch(
 
     Under torchrun this process is one of them already. Otherwise ``processes`` are started on this node, rank =
     node * processes + local rank; several nodes rendezvous at ``init_method`` (``tcp://host:port``). When one process
-    fails, the others of this node are ended and the failure is raised here.
+    fails, the others of this node are ended and the failure is raised here. When the process that started them is
+    killed, by SIGKILL too, all end at once.
 
     Args:
         function: importable by name, since new processes look it up.
@@ -53,6 +56,7 @@ def launch(
         torch.multiprocessing.ProcessRaisedException, ProcessExitedException: any other failure of a process.
     """
     if torchrun_processes():
+        _end_with_launcher()
         local, nodes = torchrun_processes()
         with _process_group(int(os.environ.get("LOCAL_RANK", 0)), local, nodes, **_torchrun_rendezvous()):
             function(*args)
@@ -135,11 +139,29 @@ def _spawned(
     init_method: str,
     port: int,
 ) -> None:
+    _end_with_launcher()
     mp.set_start_method(None, force=True)  # data workers start by the platform's default, not the way this process did
     where = {"init_method": init_method} if nodes > 1 else {"store": dist.TCPStore(LOOPBACK, port)}
     ranks = {"rank": node * processes + local_rank, "world_size": processes * nodes}
     with _process_group(local_rank, processes, nodes, **where, **ranks):
         function(*args)
+
+
+def _end_with_launcher() -> None:
+    """From now on this process ends once the one that started it is gone.
+
+    Otherwise the processes of a run whose launcher was killed would train on, and nobody could resume the run.
+    """
+    launcher, parent = multiprocessing.parent_process(), os.getppid()  # the parent may be the fork server
+
+    def watch() -> None:
+        if launcher is not None:
+            wait([launcher.sentinel])
+        while launcher is None and os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)  # exceptions would wait for other processes
+
+    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()
 
 
 @contextmanager

@@ -100,20 +100,41 @@ def lr_at(
 
         lr   . - - .            cosine: base_lr -> end_lr along half a cosine over max_epoch; linear: along a line
             /         ` .       steps_with_relative_lrs: base_lr * relative_lrs[i] from epoch steps[i] on
-           /              ` .   warm-up: a line from warmup_start_lr to the policy's value at warmup_epochs
+           /              ` .   warm-up: a line from warmup_start_lr to the policy's value at its end
          0 warm-up    max_epoch
 
-    ``one_cycle`` (arXiv 1708.07120) is half a cosine up to base_lr at warmup_epochs, and half a cosine down to end_lr,
-    as torch's OneCycleLR with pct_start = warmup_epochs / max_epoch; momentum is constant.
+    ``one_cycle`` (arXiv 1708.07120) is half a cosine up to base_lr at the end of warm-up, and half a cosine down to
+    end_lr, as torch's OneCycleLR with pct_start = warmup_epochs / max_epoch; momentum is constant.
+
+    Warm-up ends after ``warmup_epochs``, or sooner, see ``warmup_end``.
+
+    Raises:
+        ValueError: an epoch that is not from 0 to max_epoch, or an unknown policy.
     """
+    if not 0 <= epoch <= max_epoch:
+        raise ValueError(f"epoch must be from 0 to max_epoch {max_epoch}, got {epoch}")
+    warmup = warmup_end(warmup_epochs, policy=policy, max_epoch=max_epoch, steps=steps)
     if policy == "one_cycle":
-        if epoch < warmup_epochs:
-            return _half_cosine(warmup_start_lr, base_lr, epoch / warmup_epochs)
-        return _half_cosine(base_lr, end_lr, (epoch - warmup_epochs) / (max_epoch - warmup_epochs))
-    if epoch < warmup_epochs:
-        target = _policy_lr(warmup_epochs, base_lr, policy, max_epoch, end_lr, steps, relative_lrs)
-        return warmup_start_lr + (target - warmup_start_lr) * epoch / warmup_epochs
+        if epoch < warmup:
+            return _half_cosine(warmup_start_lr, base_lr, epoch / warmup)
+        return _half_cosine(base_lr, end_lr, (epoch - warmup) / (max_epoch - warmup))
+    if epoch < warmup:
+        target = _policy_lr(warmup, base_lr, policy, max_epoch, end_lr, steps, relative_lrs)
+        return warmup_start_lr + (target - warmup_start_lr) * epoch / warmup
     return _policy_lr(epoch, base_lr, policy, max_epoch, end_lr, steps, relative_lrs)
+
+
+def warmup_end(warmup_epochs: float, *, policy: str, max_epoch: int, steps: Sequence[float] = (0,)) -> float:
+    """The epoch at which warm-up ends: ``warmup_epochs``, or sooner where that is too long.
+
+    It is too long where it takes more than half of the training, or, with steps_with_relative_lrs, lasts until the
+    first step: the policy's learning rate, to which it rises, has fallen by then, at the end of training to 0. It is
+    shortened to a tenth of the training, or to a fifth of the epochs before the first step if that is sooner.
+    """
+    stepped = [step for step in steps if step > 0] if policy == "steps_with_relative_lrs" else []
+    if warmup_epochs <= max_epoch / 2 and all(warmup_epochs < step for step in stepped):
+        return warmup_epochs
+    return min([max_epoch / 2, *stepped]) / 5
 
 
 def _policy_lr(
@@ -128,7 +149,7 @@ def _policy_lr(
     if policy == "cosine":
         return _half_cosine(base_lr, end_lr, epoch / max_epoch)
     if policy == "linear":
-        return base_lr + (end_lr - base_lr) * epoch / max_epoch
+        return base_lr + (end_lr - base_lr) * (epoch / max_epoch)  # at the end exactly end_lr, never below it
     if policy == "steps_with_relative_lrs":
         reached = [relative for start, relative in zip(steps, relative_lrs, strict=True) if start <= epoch]
         return base_lr * reached[-1]

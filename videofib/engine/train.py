@@ -111,8 +111,7 @@ def train(
     replica = processes.replicate(model)
     start_momentum(optimizer)
     meter = None
-    at_epoch_end = start.epoch and not start.step and schedule.validates_after(start.epoch)
-    if at_epoch_end and checkpoints.awaits_validation(start.epoch):  # the run ended after saving, before validating
+    if _awaits_validation(start, schedule, checkpoints):
         _validate(start.epoch, schedule, validate, checkpoints)
     for epoch in range(start.epoch, schedule.epochs):
         position = start if epoch == start.epoch else Position(epoch)
@@ -132,6 +131,25 @@ def train(
             _interrupt(f"epoch {epoch + 1}")
         if schedule.validates_after(epoch + 1):
             _validate(epoch + 1, schedule, validate, checkpoints)
+
+
+def has_work(loader: BatchLoader, schedule: Schedule, checkpoints: Checkpoints, start: Position) -> bool:
+    """Whether ``train`` would do anything from this position on; all processes call it, and get the same answer.
+
+    Raises:
+        TrainingError: it would have to begin at a step that the epoch does not have.
+    """
+    if start.epoch < schedule.epochs:
+        loader.sampler.set_epoch(start.epoch, start.step)
+        _check_step(start, len(loader))
+        return True
+    return _awaits_validation(start, schedule, checkpoints)
+
+
+def _awaits_validation(start: Position, schedule: Schedule, checkpoints: Checkpoints) -> bool:
+    """Whether the run ended after it saved an epoch and before it validated that."""
+    at_epoch_end = start.epoch > 0 and not start.step and schedule.validates_after(start.epoch)
+    return at_epoch_end and checkpoints.awaits_validation(start.epoch)
 
 
 def train_epoch(
@@ -264,11 +282,7 @@ def _start_epoch(
     rank, world = data_rank(mesh), data_size(mesh)
     device = next(model.parameters()).device
     meter = Meter(steps, start.step, schedule.epochs, start.epoch, device, before=before, mesh=mesh)
-    if start.step >= steps:
-        raise TrainingError(
-            f"the checkpoint is from step {start.step} of an epoch that now has {steps}; resume with the batch size "
-            "and the list of videos it was written with, or remove it"
-        )
+    _check_step(start, steps)
     if start.step and len(start.states) == world:
         try:
             restore_generators(start.states[rank]["generators"])
@@ -285,6 +299,14 @@ def _start_epoch(
             )
         seed_everything(schedule.seed, start.epoch, rank, *([start.step] if start.step else []))
     return meter
+
+
+def _check_step(start: Position, steps: int) -> None:
+    if start.step >= steps:
+        raise TrainingError(
+            f"the checkpoint is from step {start.step} of an epoch that now has {steps}; resume with the batch size "
+            "and the list of videos it was written with, or remove it"
+        )
 
 
 def _validate(epochs_done: int, schedule: Schedule, validate: Callable[[], dict], checkpoints: Checkpoints) -> None:

@@ -9,6 +9,7 @@ import argparse
 import logging
 import signal
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ import torch
 from fvcore.common.config import CfgNode
 
 from videofib.checkpoint.file import CheckpointError
-from videofib.config import ConfigError, known_keys, load_config, value_of
+from videofib.config import ConfigError, idle_in, known_keys, load_config, overridden_keys, value_of
 from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
 from videofib.distributed.launch import delay_unless_main, launch, limit_threads, torchrun_processes
@@ -34,6 +35,8 @@ from videofib.tracking.sinks import SinkError
 
 logger = logging.getLogger(__name__)
 
+_SWITCHES = ("TRAIN.ENABLE", "TEST.ENABLE")
+_OTHER = {"train": "test", "test": "train"}
 # Errors that a user can fix: reported in one line, without a traceback.
 USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError)
 
@@ -56,18 +59,25 @@ def main(
         SystemExit: 2 after one of USER_ERRORS, reported in one line on stderr; 143 after SIGTERM.
     """
     setup_logging()
+    notes: list[str] = []
     try:
-        cfg = config_from_command_line(argv, prog=prog, description=description)
+        file, overrides = _command_line(argv, prog=prog, description=description)
+        cfg = load_config(file, overrides, notes=notes)
+        keys = overridden_keys(overrides)
+        if stages and (switches := [key for key in keys if key in _SWITCHES]):
+            notes.append(f"no effect here: {', '.join(switches)}, which only videofib run reads")
         stages = stages or [name for name, on in (("train", cfg.TRAIN.ENABLE), ("test", cfg.TEST.ENABLE)) if on]
         if not stages:
             raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False, so there is nothing to do; set one to True")
         if torch.cuda.is_available() and torch.cuda.device_count() < cfg.NUM_GPUS:
             raise ConfigError(f"NUM_GPUS is {cfg.NUM_GPUS}, but this machine has {torch.cuda.device_count()} GPU(s)")
+        if idle := idle_in(stages, keys):
+            notes.append(f"no effect here: {', '.join(idle)}, since this run does not {_OTHER[stages[0]]}")
     except USER_ERRORS as error:
         _fail(error)
     launch(
         run,
-        (cfg, stages),
+        (cfg, stages, notes),
         processes=cfg.NUM_GPUS,
         nodes=cfg.NUM_SHARDS,
         node=cfg.SHARD_ID,
@@ -83,6 +93,13 @@ def config_from_command_line(
     Raises:
         ConfigError: a file or an override that cannot be used.
     """
+    return load_config(*_command_line(argv, prog=prog, description=description))
+
+
+def _command_line(
+    argv: Sequence[str] | None, *, prog: str | None = None, description: str | None = None
+) -> tuple[str, list[str]]:
+    """The file and the ``KEY VALUE`` pairs of a command line, and of torchrun."""
     parser = argparse.ArgumentParser(
         prog,
         usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
@@ -105,21 +122,25 @@ def config_from_command_line(
             overrides += [key, value]
     if started := torchrun_processes():
         overrides += ["NUM_GPUS", str(started[0]), "NUM_SHARDS", str(started[1])]
-    return load_config(args.cfg, overrides)
+    return args.cfg, overrides
 
 
-def run(cfg: CfgNode, stages: Sequence[str]) -> None:
-    """Run the stages in this process, which is one of the run's."""
+def run(cfg: CfgNode, stages: Sequence[str], notes: Sequence[str] = ()) -> None:
+    """Run the stages in this process, which is one of the run's; ``notes`` are logged first."""
     limit_threads(cfg.DATA_LOADER.NUM_WORKERS)
     try:
-        _open_output_dir(cfg, stages)
+        _open_log(cfg)
+        for note in notes if processes.is_main() else ():
+            logger.warning("%s", note)
+        trained = False
         if "train" in stages:
             with sigterm_noticed() as stop:
-                train_from_config(cfg, stop)
+                trained = train_from_config(cfg, stop, partial(_record, cfg))
             processes.barrier()  # until the last checkpoint is written
-            report_from_config(cfg)
+            if trained:
+                report_from_config(cfg)
         if "test" in stages:
-            evaluate_run(cfg)
+            evaluate_run(cfg, _nothing if trained else partial(_record, cfg, prefix="test_"))
             report_from_config(cfg)
         close_logging()  # sends what trackers still hold
     except InterruptedRun as reason:
@@ -129,18 +150,36 @@ def run(cfg: CfgNode, stages: Sequence[str]) -> None:
         _fail(error)
 
 
-def _open_output_dir(cfg: CfgNode, stages: Sequence[str]) -> None:
-    """Open the log, and write the config and the environment; a test alone does not overwrite those of training."""
-    prefix = "" if "train" in stages else "test_"
+def _open_log(cfg: CfgNode) -> None:
     try:
         setup_logging(cfg.OUTPUT_DIR, processes.rank())
-        if processes.is_main():
-            with replacing(Path(cfg.OUTPUT_DIR) / f"{prefix}config.yaml") as file:
-                file.write_text(cfg.dump(), encoding="utf-8")
-            write_record(cfg.OUTPUT_DIR, prefix=prefix, processes=processes.world_size())
-            attach_sinks(cfg)
     except OSError as error:
-        raise ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}") from error
+        raise _cannot_write(cfg, error) from error
+
+
+def _record(cfg: CfgNode, prefix: str = "") -> None:
+    """Write the config and the environment, and connect the trackers, in rank 0.
+
+    A stage calls this once it is certain that it has something to do: a start that is refused leaves the records of the
+    run as they are, and a test does not overwrite those of training.
+    """
+    if not processes.is_main():
+        return
+    attach_sinks(cfg)
+    try:
+        with replacing(Path(cfg.OUTPUT_DIR) / f"{prefix}config.yaml") as file:
+            file.write_text(cfg.dump(), encoding="utf-8")
+        write_record(cfg.OUTPUT_DIR, prefix=prefix, processes=processes.world_size())
+    except OSError as error:
+        raise _cannot_write(cfg, error) from error
+
+
+def _nothing() -> None:
+    """Training has written the records already."""
+
+
+def _cannot_write(cfg: CfgNode, error: OSError) -> ConfigError:
+    return ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}")
 
 
 def attach_sinks(cfg: CfgNode) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -31,8 +31,11 @@ logger = logging.getLogger(__name__)
 _SCORING = ("NUM_ENSEMBLE_VIEWS", "NUM_SPATIAL_CROPS", "VIEW_STARTS", "ENSEMBLE_LOGITS")
 
 
-def evaluate_run(cfg: CfgNode) -> dict:
-    """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures."""
+def evaluate_run(cfg: CfgNode, accepted: Callable[[], None] = lambda: None) -> dict:
+    """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures.
+
+    ``accepted`` is called in all processes once all checks have passed.
+    """
     weights = _checkpoint(cfg)
     mesh = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
     class_names = tested_class_names(cfg, weights)
@@ -41,6 +44,7 @@ def evaluate_run(cfg: CfgNode) -> dict:
         check_split(cfg, loader, "test")
         model = model_from_config(cfg, mesh)
         _load_all(cfg, model, weights)
+        accepted()
         logger.info("testing %s (epoch %s) on %d videos", weights.name, weights.epoch, len(records))
         cache = _resume_cache(cfg, model, records) if cfg.TEST.RESUME else None
         if cache and cache.indices:

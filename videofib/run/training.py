@@ -16,6 +16,7 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.checkpoint.file import ModelDescription, Position, TrainingState
+from videofib.checkpoint.lock import run_lock
 from videofib.checkpoint.manager import CheckpointManager, find_checkpoints
 from videofib.config import ConfigError, differences
 from videofib.data.clips.dataset import ViewDataset
@@ -25,11 +26,11 @@ from videofib.distributed.fsdp import shard, unsharded_copy
 from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
-from videofib.engine.optim import build_optimizer, lr_at, parameter_groups
+from videofib.engine.optim import build_optimizer, lr_at, parameter_groups, warmup_end
 from videofib.engine.randomness import seed_everything
 from videofib.engine.shared_batches import BatchLoader, shared
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, train
+from videofib.engine.train import Schedule, has_work, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
@@ -48,8 +49,12 @@ from videofib.run.preflight import (
 logger = logging.getLogger(__name__)
 
 
-def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
-    """Train the model that the config describes, resuming from its newest checkpoint where there is one."""
+def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable[[], None] = lambda: None) -> bool:
+    """Train the model that the config describes, resuming from its newest checkpoint where there is one.
+
+    ``accepted`` is called in all processes once all checks have passed and there is something to do. Returns whether
+    there was.
+    """
     device, mesh = processes.device(), make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
     amp_dtype = choose_amp_dtype(cfg, device)
     check_compiler(cfg, device)
@@ -57,6 +62,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
     part = (data_rank(mesh), data_size(mesh))
     class_names = trained_class_names(cfg)
     with (
+        run_lock(cfg.OUTPUT_DIR),
         shared(build_train_loader(cfg, *part), mesh) as train_loader,
         shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh) as val_loader,
     ):
@@ -79,6 +85,11 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
             sharded=cfg.TRAIN.SHARDED_CHECKPOINTS,
         )
         start = _resume(cfg, checkpoints)
+        schedule = _schedule(cfg)
+        if not has_work(train_loader, schedule, checkpoints, start):
+            logger.info("all %d epochs are done, so there is nothing to train", schedule.epochs)
+            return False
+        accepted()
 
         def validate() -> dict:
             evaluated = unsharded_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
@@ -97,13 +108,14 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool]) -> None:
             train_loader,
             optimizer,
             recipe,
-            _schedule(cfg),
+            schedule,
             checkpoints=checkpoints,
             validate=validate,
             start=start,
             stop=stop,
             mesh=mesh,
         )
+    return True
 
 
 def _build_model(
@@ -240,18 +252,7 @@ def recipe_from_config(
             label_smoothing=smoothing,
             num_classes=cfg.MODEL.NUM_CLASSES,
         )
-    scale = lr_scale(cfg)
-    policy = partial(
-        lr_at,
-        base_lr=scale * cfg.SOLVER.BASE_LR,
-        policy=cfg.SOLVER.LR_POLICY,
-        max_epoch=cfg.SOLVER.MAX_EPOCH,
-        end_lr=scale * cfg.SOLVER.COSINE_END_LR,
-        steps=cfg.SOLVER.STEPS,
-        relative_lrs=cfg.SOLVER.LRS,
-        warmup_epochs=cfg.SOLVER.WARMUP_EPOCHS,
-        warmup_start_lr=scale * cfg.SOLVER.WARMUP_START_LR,
-    )
+    policy = lr_policy(cfg)
     return Recipe(
         lr_at=partial(_lr_of_stage, policy, multigrid_stages(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
         **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
@@ -263,6 +264,29 @@ def recipe_from_config(
         mix=mix,
         distillation=distillation,
         ema=ema,
+    )
+
+
+def lr_policy(cfg: CfgNode) -> Callable[[float], float]:
+    """The learning rate at a fractional epoch, as SOLVER says; a warm-up that is shortened is logged."""
+    scale, solver = lr_scale(cfg), cfg.SOLVER
+    warmup = warmup_end(solver.WARMUP_EPOCHS, policy=solver.LR_POLICY, max_epoch=solver.MAX_EPOCH, steps=solver.STEPS)
+    if warmup < solver.WARMUP_EPOCHS and processes.is_main():
+        logger.warning(
+            "SOLVER.WARMUP_EPOCHS %g is shortened to %g: warm-up takes at most half of SOLVER.MAX_EPOCH %d, and ends "
+            "before a step down of the learning rate",
+            *(solver.WARMUP_EPOCHS, warmup, solver.MAX_EPOCH),
+        )
+    return partial(
+        lr_at,
+        base_lr=scale * solver.BASE_LR,
+        policy=solver.LR_POLICY,
+        max_epoch=solver.MAX_EPOCH,
+        end_lr=scale * solver.COSINE_END_LR,
+        steps=solver.STEPS,
+        relative_lrs=solver.LRS,
+        warmup_epochs=warmup,
+        warmup_start_lr=scale * solver.WARMUP_START_LR,
     )
 
 

@@ -56,7 +56,6 @@ def config(folder, *overrides):
     settings = {
         "DATA.PATH_TO_DATA_DIR": folder,
         "DATA.NUM_FRAMES": 4,
-        "DATA.SAMPLING_RATE": 2,
         "DATA.TRAIN_CROP_SIZE": 32,
         "DATA.TRAIN_JITTER_SCALES": [32, 40],
         "DATA.TEST_CROP_SIZE": 32,
@@ -65,6 +64,8 @@ def config(folder, *overrides):
         "TEST.NUM_ENSEMBLE_VIEWS": 2,
         "DATA_LOADER.NUM_WORKERS": 0,
     }
+    if "uniform" not in overrides:
+        settings["DATA.SAMPLING_RATE"] = 2
     pairs = [str(part) for item in settings.items() for part in item]
     return load_config(None, [*pairs, *map(str, overrides)])
 
@@ -106,7 +107,10 @@ def test_the_config_reaches_the_training_transform(folder):
     assert (transform.relative_areas, transform.relative_aspects) == ((0.08, 1.0), (0.75, 1.3333))
     assert (transform.color_strength, type(transform.augment).__name__) == (0.4, "AugMix")
     assert build_eval_loader(config(folder, *EVERYTHING), "val").dataset.read.spec.sampling == "uniform"
-    read = build_train_loader(config(folder, *EVERYTHING, "AUG.ENABLE", False)).dataset.read
+    off = config(folder, *EVERYTHING)
+    off.defrost()
+    off.AUG.ENABLE = False
+    read = build_train_loader(off).dataset.read
     assert (read.num_views, read.transform.color_strength, read.transform.augment) == (2, 0.0, None)
 
 
