@@ -12,9 +12,12 @@ COMES_WITH = {"triton": "torch"}  # on Linux
 
 
 def imported() -> set[str]:
-    """The top-level modules that files of the package import, anywhere in them, without Python's and its own."""
+    """The top-level modules that files of the package import, anywhere in them, without Python's and its own.
+
+    The code that exports carry with them, for transformers, is not imported here.
+    """
     names = set()
-    for path in (ROOT / "videofib").rglob("*.py"):
+    for path in (path for path in (ROOT / "videofib").rglob("*.py") if "remote_code" not in path.parts):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}

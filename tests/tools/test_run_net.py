@@ -416,7 +416,8 @@ def test_of_a_file_with_two_models_the_config_says_which(experiment, trained, tm
     )
     assert torch.equal(teacher.head.weight, student["head.weight"])
 
-    convert(experiment, both, "official", tmp_path / "one.pyth", "--part", "student")
+    dense = ["ATTENTION.JOINT", "dense"]  # which the official layout can hold
+    convert(experiment, both, "official", tmp_path / "one.pyth", "--part", "student", *dense)
     assert torch.equal(torch.load(tmp_path / "one.pyth")["model_state"]["model.head.weight"], student["head.weight"])
     said = fails(capsys, experiment, trained, "TEST.CHECKPOINT_PART", "tutor", stages=["test"])
     assert "checkpoint_epoch_00002.pyth cannot be used: no part is called 'tutor'; there are 'model_state'" in said
