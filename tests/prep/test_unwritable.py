@@ -36,7 +36,8 @@ def test_an_output_folder_that_cannot_be_made_is_named(raw, tmp_path, out, reaso
 
 
 @pytest.mark.parametrize("name", ["folder", "motion"])
-def test_an_empty_output_folder_is_not_taken_for_this_one(raw, name):
+def test_an_empty_output_folder_is_not_taken_for_this_one(raw, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     videos = ["--videos", raw] if name == "folder" else []
     said = said_in_one_line(call(main, ["prep", name, *videos, "--out", ""]))
     assert said.endswith("argument --out: is empty; name a folder")
