@@ -171,6 +171,8 @@ def test_excluding_the_unreadable_video_changes_the_denominator(experiment, trai
     found = results(tmp_path)
     assert (found["num_videos"], len(found["skipped"]), found["top5_acc"]) == (5, 1, 100.0)
     assert found["checkpoint"] == str(source)
+    log = (tmp_path / "log.txt").read_text()
+    assert "exact: the model equals the one that the weights come from" in log  # the run's config shows the settings
 
 
 def test_a_finished_run_is_not_trained_again_and_changed_settings_are_named(experiment, trained, tmp_path):

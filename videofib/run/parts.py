@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from fvcore.common.config import CfgNode
@@ -93,8 +94,11 @@ def load_into_model(
         position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
         time_resize=cfg.TIMESFORMER.TIME_RESIZE,
     )
+    changed = differences(source.settings, cfg, MODEL_SECTIONS)
+    if source.settings and not changed:
+        report = replace(report, unknown=())  # which weights do not show, but the config of their run does
     logger.info("%s", report)
-    if source.settings and (changed := differences(source.settings, cfg, MODEL_SECTIONS)):
+    if changed:
         logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
     if bool(class_names) != bool(source.classes) and classifier_names(model) & set(report.loaded):
         logger.warning(
