@@ -15,7 +15,7 @@ import numpy as np
 
 from videofib.attention import Support
 from videofib.attention.wythoff import VARIANTS
-from videofib.report.numbers import percent
+from videofib.report.markup.numbers import percent
 
 # of the README's picture
 CLIP = (8, 14, 14)  # frames, rows and columns of patches

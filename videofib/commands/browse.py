@@ -16,7 +16,7 @@ from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.report.browse.clips import browse, evenly_spaced
 from videofib.report.browse.gallery import write_folder
-from videofib.run.classes import shown_class_names
+from videofib.run.class_names import shown_class_names
 from videofib.run.loaders import build_eval_loader, build_train_loader
 from videofib.run.preflight import check_split
 

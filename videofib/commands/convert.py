@@ -21,7 +21,7 @@ from videofib.config import ConfigError, load_config
 from videofib.models.pretrained.export import save_hugging_face, save_official
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
-from videofib.run.classes import read_class_names
+from videofib.run.class_names import read_class_names
 from videofib.run.models import build_model
 
 

@@ -18,7 +18,7 @@ from videofib.files import describe
 from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
-from videofib.report.numbers import fixed
+from videofib.report.markup.numbers import fixed
 
 _FIGURES = ("top1_acc", "top5_acc", "mean_class_acc", "mAP")
 

@@ -9,7 +9,7 @@ model runs twice on the CPU, on one clip of TEST_CROP_SIZE.
 from collections.abc import Sequence
 
 from videofib.models.profiling import Cost, cost
-from videofib.report.numbers import amount
+from videofib.report.markup.numbers import amount
 from videofib.run.main import config_from_command_line
 from videofib.run.models import build_model
 

@@ -1,6 +1,6 @@
 """Which keys have an effect: a table of the choices that decide whether a key is read.
 
-A key that is changed but not read is an error, since whoever changed it expects something of it: attention stays dense
+A key that is changed but not read is an error, since a change is meant to do something: attention stays dense
 where ``ATTENTION.JOINT fibottention`` stands beside divided attention. Where the choice was made after the key was
 written, as ``AUG.ENABLE False`` on the command line over a file that sets ``AUG.COLOR_JITTER``, it is on purpose: the
 key returns to its default, and one line reports it.

@@ -81,7 +81,7 @@ def launch(
 
 
 def _local_store() -> dist.TCPStore:
-    """A store for the processes of this machine. Nobody else can reach it, since it lets in whoever connects."""
+    """A store for the processes of this machine. No other machine can reach it, since it accepts every connection."""
     listening = socket.create_server((LOOPBACK, 0))
     port = listening.getsockname()[1]
     return dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
@@ -166,7 +166,7 @@ def _end_with_launcher() -> None:
 
 @contextmanager
 def _process_group(local_rank: int, processes: int, nodes: int, **how):
-    if nodes == 1 and sys.platform == "linux":  # ranks exchange pickles, which nobody else may send them
+    if nodes == 1 and sys.platform == "linux":  # ranks exchange pickles, which must not come from elsewhere
         for backend in ("GLOO", "NCCL"):
             os.environ.setdefault(f"{backend}_SOCKET_IFNAME", "lo")
     if torch.cuda.is_available():

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.classes import CLASSES_NAME
+from videofib.data.lists.classes_file import CLASSES_NAME
 from videofib.data.lists.manifest import SPLITS, has_several_classes, load_split, split_class_names
 from videofib.data.lists.parquet import write_columns
 from videofib.data.lists.record import VideoRecord

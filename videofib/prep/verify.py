@@ -13,7 +13,7 @@ from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.classes import CLASSES_NAME, read_class_names
+from videofib.data.lists.classes_file import CLASSES_NAME, read_class_names
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, list_rows, read_manifest
 from videofib.files import sha256
 from videofib.prep.engines.parallel import run_parallel

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from videofib.classes import difference, same_name
-from videofib.report.numbers import number
+from videofib.report.markup.numbers import number
 from videofib.report.read import Run
 from videofib.report.scored_videos import ScoredVideos
 

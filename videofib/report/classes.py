@@ -11,8 +11,8 @@ from PIL import Image
 from videofib.metrics.accuracy import most_confused
 from videofib.metrics.intervals import wilson_interval
 from videofib.report.analysis import confusion
-from videofib.report.html import data_uri, table, text
-from videofib.report.numbers import interval, number, percent
+from videofib.report.markup.html import data_uri, table, text
+from videofib.report.markup.numbers import interval, number, percent
 from videofib.report.scored_videos import ScoredVideos
 
 _LARGEST_TABLE = 40  # classes; where there are more, the matrix is a picture

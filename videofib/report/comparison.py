@@ -18,8 +18,8 @@ from videofib.report.figures import (
     train_seconds,
     views_chart,
 )
-from videofib.report.html import document, setting, table, text
-from videofib.report.numbers import amount, interval, number, percent, points
+from videofib.report.markup.html import document, setting, table, text
+from videofib.report.markup.numbers import amount, interval, number, percent, points
 from videofib.report.read import ReportError, Run, read_run
 from videofib.report.scored_videos import read_scored_videos
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from videofib.metrics.intervals import wilson_interval
-from videofib.report.charts import Series, line_chart
-from videofib.report.html import table, text
-from videofib.report.numbers import amount, interval, number, percent
+from videofib.report.markup.charts import Series, line_chart
+from videofib.report.markup.html import table, text
+from videofib.report.markup.numbers import amount, interval, number, percent
 from videofib.report.read import Run
 
 # key of test_results.json -> its name on the page; all are in percent

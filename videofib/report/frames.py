@@ -12,7 +12,7 @@ from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.lists.remote import fetched
 from videofib.data.source import Source
 from videofib.data.video.decode import estimate, read_frames
-from videofib.report.html import data_uri
+from videofib.report.markup.html import data_uri
 
 _SHORT_SIDE = 128  # pixels
 _LONG_SIDE = 256

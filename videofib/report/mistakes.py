@@ -7,8 +7,8 @@ import numpy as np
 from videofib.data.errors import DecodeError
 from videofib.report.analysis import Mistake, confident_mistakes
 from videofib.report.frames import Strip, strip
-from videofib.report.html import breakable, text
-from videofib.report.numbers import number, percent
+from videofib.report.markup.html import breakable, text
+from videofib.report.markup.numbers import number, percent
 from videofib.report.scored_videos import ScoredVideos, source_of
 
 _LISTED = 3  # classes of each video, by score

@@ -8,7 +8,7 @@ from pathlib import Path
 from videofib.files import replacing
 from videofib.report.classes import classes_html
 from videofib.report.figures import accuracy_table, cost_rows, curves, tiles, views_chart
-from videofib.report.html import document, setting, table, text
+from videofib.report.markup.html import document, setting, table, text
 from videofib.report.mistakes import mistakes_html
 from videofib.report.read import Run, changed_settings, read_run
 from videofib.report.scored_videos import ScoredVideos, read_scored_videos

@@ -29,7 +29,7 @@ from videofib.data.samplers import (
     shuffled,
 )
 from videofib.data.source import ByteRange
-from videofib.run.classes import with_labels_of
+from videofib.run.class_names import with_labels_of
 
 
 def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | MultigridLoader:

@@ -19,7 +19,7 @@ from videofib.engine.evaluate import write_results
 from videofib.engine.resume_cache import ResumeCache, describe
 from videofib.engine.shared_batches import shared
 from videofib.models.pretrained.weight_files import Weights, read_weights
-from videofib.run.classes import tested_class_names
+from videofib.run.class_names import tested_class_names
 from videofib.run.loaders import build_eval_loader
 from videofib.run.parts import MODEL_SECTIONS, evaluate_from_config, load_into_model, model_from_config
 from videofib.run.preflight import check_split

@@ -34,8 +34,8 @@ from videofib.engine.train import Schedule, has_work, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
-from videofib.report.numbers import amount
-from videofib.run.classes import trained_class_names, warn_of_absent_classes
+from videofib.report.markup.numbers import amount
+from videofib.run.class_names import trained_class_names, warn_of_absent_classes
 from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
 from videofib.run.preflight import (
@@ -76,14 +76,9 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         recipe = recipe_from_config(cfg, amp_dtype, ema, _distillation(cfg, device, class_names))
         _log_sizes(cfg, model, train_loader, val_loader)
 
-        checkpoints = CheckpointManager(
-            Path(cfg.OUTPUT_DIR) / "checkpoints",
-            TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None),
-            ModelDescription(cfg.dump(), class_names, describe_input(val_loader.dataset)),
-            metric=_best_metric(cfg),
-            keep=cfg.CHECKPOINT.KEEP,
-            sharded=cfg.TRAIN.SHARDED_CHECKPOINTS,
-        )
+        state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
+        description = ModelDescription(cfg.dump(), class_names, describe_input(val_loader.dataset))
+        checkpoints = _checkpoint_manager(cfg, state, description)
         start = _resume(cfg, checkpoints)
         schedule = _schedule(cfg)
         if not has_work(train_loader, schedule, checkpoints, start):
@@ -116,6 +111,17 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
             mesh=mesh,
         )
     return True
+
+
+def _checkpoint_manager(cfg: CfgNode, state: TrainingState, description: ModelDescription) -> CheckpointManager:
+    return CheckpointManager(
+        Path(cfg.OUTPUT_DIR) / "checkpoints",
+        state,
+        description,
+        metric=_best_metric(cfg),
+        keep=cfg.CHECKPOINT.KEEP,
+        sharded=cfg.TRAIN.SHARDED_CHECKPOINTS,
+    )
 
 
 def _build_model(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from videofib.classes import ClassesError, positions
 from videofib.data.errors import ManifestError
-from videofib.data.lists.classes import CLASSES_NAME, class_folders, read_class_names
+from videofib.data.lists.classes_file import CLASSES_NAME, class_folders, read_class_names
 from videofib.data.lists.parquet import read_columns, write_columns
 from videofib.data.lists.record import VideoRecord
 from videofib.files import replacing

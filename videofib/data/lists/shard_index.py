@@ -17,7 +17,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.classes import CLASSES_NAME, read_class_names
+from videofib.data.lists.classes_file import CLASSES_NAME, read_class_names
 from videofib.data.lists.manifest import SEVERAL_CLASSES_HINT, class_indices
 from videofib.data.lists.parquet import read_columns
 from videofib.data.lists.record import VideoRecord

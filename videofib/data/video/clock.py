@@ -1,8 +1,8 @@
 """When the frames of a video are shown, although its clock may jump: pure arithmetic on times, no decoding.
 
-The times in a file need not continue. In files joined byte by byte (``cat``) each part begins anew; a camera's clock is
-set back; a recording pauses while its clock runs on; the 33 bits of MPEG's clock overflow after a day. No screen shows
-this, so the frame after a jump follows one step, the median, after the one before it::
+The times in a file need not continue. In files joined byte by byte (``cat``) each part has times of its own; a camera's
+clock is set back; a recording pauses while its clock runs on; the 33 bits of MPEG's clock overflow after a day. No
+screen shows this, so the frame after a jump follows one step, the median, after the one before it::
 
     stated       0  1  2  3  0  1  2  3          the clock goes back
     continuous   0  1  2  3  4  5  6  7

@@ -20,7 +20,7 @@ from videofib.checkpoint.file import CheckpointError
 from videofib.files import replacing
 from videofib.mixers import MIXERS
 from videofib.models.pretrained import layouts
-from videofib.models.pretrained.settings import OWN_MODEL_TYPE
+from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE
 from videofib.models.timesformer import TimeSformer
 
 _REMOTE = Path(__file__).parent / "remote_code"

@@ -8,7 +8,7 @@
     Hugging Face VideoMAE     videomae.encoder.layer.0.attention.attention.{query,key,value}.weight, and q_bias and
                               v_bias before transformers 5, since then query.bias and value.bias
 
-Names come without the prefix of wrappers, which :mod:`~videofib.models.pretrained.parts` removes.
+Names come without the prefix of wrappers, which :mod:`~videofib.models.pretrained.file_parts` removes.
 """
 
 from __future__ import annotations

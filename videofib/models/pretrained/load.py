@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from videofib.checkpoint.file import CheckpointError, check_memory
 from videofib.classes import ClassesError, difference, positions
-from videofib.models.pretrained import layouts, settings
+from videofib.models.pretrained import layouts, model_settings
 from videofib.models.pretrained.resize import resize_patch_embedding, resize_positions, resize_times
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.models.timesformer import TimeSformer
@@ -87,7 +87,7 @@ class LoadReport:
         if self.is_exact:
             lines.append("  exact: the model equals the one that the weights come from")
         elif self.fits:
-            lines.append(f"  exact as far as the weights tell, which do not show: {', '.join(self.unknown)}")
+            lines.append(f"  exact as far as the weights show; not known: {', '.join(self.unknown)}")
         return "\n".join(lines)
 
 
@@ -308,12 +308,12 @@ def _compare(model: nn.Module, weights: Weights) -> tuple[tuple[str, ...], tuple
     """
     if not isinstance(model, TimeSformer):
         return (), ("settings",)
-    theirs, ours, differs, unknown = weights.model, settings.of_timesformer(model), [], []
-    for what in settings.SETTINGS:
+    theirs, ours, differs, unknown = weights.model, model_settings.of_timesformer(model), [], []
+    for what in model_settings.SETTINGS:
         if what not in theirs:
             unknown.append(what)
-        elif theirs[what] != ours[what] and theirs[what] is not settings.ANY:
-            if settings.never_fits(what, theirs[what]):
+        elif theirs[what] != ours[what] and theirs[what] is not model_settings.ANY:
+            if model_settings.never_fits(what, theirs[what]):
                 raise CheckpointError(f"the model in {weights.name} has {what} {theirs[what]}, this one {ours[what]}")
             differs.append(f"{what} {theirs[what]} there, {ours[what]} here")
     if weights.attention is None:

@@ -19,9 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from videofib.checkpoint.file import CheckpointError, read_tensors
 from videofib.classes import ClassesError, check_names
+from videofib.models.pretrained.file_parts import find_part
 from videofib.models.pretrained.layouts import SPARSE
-from videofib.models.pretrained.parts import find_part
-from videofib.models.pretrained.settings import Settings, of_hugging_face, of_module
+from videofib.models.pretrained.model_settings import Settings, of_hugging_face, of_module
 from videofib.models.timesformer import TimeSformer
 
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)

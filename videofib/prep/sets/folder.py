@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videofib.data.lists.classes import class_folders
+from videofib.data.lists.classes_file import class_folders
 from videofib.data.lists.manifest import SPLITS, may_be_video
 from videofib.prep.command import make_parser, run
 from videofib.prep.prepare import Item, PrepareError

@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from videofib.report.html import table, text
-from videofib.report.numbers import amount, number
+from videofib.report.markup.html import table, text
+from videofib.report.markup.numbers import amount, number
 
 _WIDTH, _HEIGHT = 360, 216  # of the drawing, which is scaled; its text is readable when 340 pixels wide
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 10, 34  # the first one is more where marks are long

@@ -16,7 +16,7 @@ from fvcore.common.config import CfgNode
 from videofib.checkpoint.file import CheckpointError
 from videofib.classes import ClassesError, positions, shown
 from videofib.config import ConfigError
-from videofib.data.lists.classes import CLASSES_NAME
+from videofib.data.lists.classes_file import CLASSES_NAME
 from videofib.data.lists.manifest import ManifestError, split_class_names
 from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.remote import is_remote

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from videofib.report.charts import Series, _step, _ticks, line_chart
-from videofib.report.html import breakable
-from videofib.report.style import STYLE
+from videofib.report.markup.charts import Series, _step, _ticks, line_chart
+from videofib.report.markup.html import breakable
+from videofib.report.markup.style import STYLE
 
 
 def test_points_are_drawn_to_scale_and_gaps_are_left():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from videofib.report.numbers import amount, fixed, interval, number, percent, points
+from videofib.report.markup.numbers import amount, fixed, interval, number, percent, points
 
 
 @pytest.mark.parametrize(

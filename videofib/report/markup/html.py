@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 
 from videofib.files import printable
-from videofib.report.style import SCRIPT, STYLE
+from videofib.report.markup.style import SCRIPT, STYLE
 
 
 def text(value: object) -> str:
