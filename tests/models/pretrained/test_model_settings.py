@@ -182,7 +182,7 @@ def test_a_state_dict_is_exact_only_as_far_as_it_tells(images, randomize):
     assert report.fits
     assert not report.is_exact
     assert "heads" in report.unknown
-    assert "exact as far as the weights show; not known: heads, activation" in str(report)
+    assert "exact as far as the weights tell, which do not show: heads, activation" in str(report)
     assert largest_difference(ours(still(images)), theirs(images)) > 1e-3
     with pytest.raises(CheckpointError, match="heads 6, this one 3"):
         load_pretrained(ours, theirs)

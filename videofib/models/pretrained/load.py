@@ -87,7 +87,7 @@ class LoadReport:
         if self.is_exact:
             lines.append("  exact: the model equals the one that the weights come from")
         elif self.fits:
-            lines.append(f"  exact as far as the weights show; not known: {', '.join(self.unknown)}")
+            lines.append(f"  exact as far as the weights tell, which do not show: {', '.join(self.unknown)}")
         return "\n".join(lines)
 
 
