@@ -13,23 +13,24 @@ PACKAGE = Path(__file__).parents[1] / "videofib"
 ALLOWED = {
     "attention": set(),
     "mixers": {"attention"},
-    "models": {"attention", "checkpoint", "classes", "files", "mixers"},
-    "data": {"classes", "files"},
-    "prep": {"data", "files"},
-    "metrics": {"classes", "files"},
-    "engine": {"checkpoint", "distributed", "files", "metrics", "tracking"},
-    "checkpoint": {"classes", "distributed", "files"},
-    "distributed": set(),
-    "tracking": {"files"},
-    "report": {"classes", "data", "files", "metrics"},
-    "config": set(),
+    "models": {"attention", "checkpoint", "classes", "files", "mixers", "printable"},
+    "data": {"classes", "files", "printable"},
+    "prep": {"data", "files", "printable"},
+    "metrics": {"classes", "files", "printable"},
+    "engine": {"checkpoint", "distributed", "files", "metrics", "printable", "tracking"},
+    "checkpoint": {"classes", "distributed", "files", "printable"},
+    "distributed": {"printable"},
+    "tracking": {"files", "printable"},
+    "report": {"classes", "data", "files", "metrics", "printable"},
+    "config": {"printable"},
     "run": {
         *("attention", "checkpoint", "classes", "config", "data", "distributed", "engine", "files", "metrics"),
-        *("mixers", "models", "report", "tracking"),
+        *("mixers", "models", "printable", "report", "tracking"),
     },
     "files": set(),
-    "classes": set(),
-    "cli": set(),  # imports the command that it is asked for by its name
+    "classes": {"printable"},
+    "printable": set(),
+    "cli": {"printable"},  # imports the command that it is asked for by its name
     "__main__": {"cli"},
 }
 EVERYTHING = set(ALLOWED)  # which commands may import
