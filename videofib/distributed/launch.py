@@ -84,7 +84,14 @@ def _local_store() -> dist.TCPStore:
     """A store for the processes of this machine. No other machine can reach it, since it accepts every connection."""
     listening = socket.create_server((LOOPBACK, 0))
     port = listening.getsockname()[1]
-    return dist.TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    return dist.TCPStore(
+        LOOPBACK,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listening.detach(),
+        use_libuv=False,  # torch 2.6's libuv store takes no socket that is listening already
+    )
 
 
 def _torchrun_rendezvous() -> dict[str, Any]:
