@@ -12,7 +12,8 @@ One row a video, in the split's order::
 The file's metadata has, under ``videofib``, JSON with num_views, num_temporal_views, num_spatial_crops, num_classes,
 class_names (or null), scores (softmax | logit | sigmoid), ensemble (sum | max), view_starts (spread | published |
 mixed), version, and sha256: the digest of all that (``_digest``). Parquet has checksums of its pages, none of its
-footer, which says where and of what type they are: so only the digest shows that a bit of it has flipped. Names that are not UTF-8 are written as by ``videofib.files.to_utf8``. N videos, K classes.
+footer, which says where and of what type they are: so only the digest shows that a bit of it has flipped. Names
+that are not UTF-8 are written as by ``videofib.files.to_utf8``. N videos, K classes.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def _values_of_lists(column, width: int, fill: float) -> np.ndarray:
 
 
 def _digest(scores: Scores) -> str:
-    """The SHA-256 of all that a file holds, as ``read_scores`` returns it: null is nan, and numbers are little-endian."""
+    """The SHA-256 of all that a file holds, as ``read_scores`` returns it: null is nan; little-endian."""
     about = {
         "ids": [*map(to_utf8, scores.ids)],
         "paths": [*map(to_utf8, scores.paths)],
