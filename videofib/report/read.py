@@ -177,6 +177,8 @@ def _stats(folder: Path, missing: list[str]) -> list[dict]:
                 found.append(_stats_line(line, problems))
                 if problems:
                     wrong.append(f"line {number}: {problems[0]}")
+        if not number:
+            missing.append(f"{name}: it is empty")
     except (Unusable, OSError) as error:
         missing.append(f"{name}: {printable(error)}")
     if wrong:
