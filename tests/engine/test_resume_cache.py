@@ -1,11 +1,14 @@
 """Finished videos on the disk: a later start repeats none of them, and uses none of another test."""
 
+import hashlib
 import json
 import logging
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from tests.engine.in_memory import Loader, TinyNet, make_videos
 from videofib.engine.evaluate import ColumnAccumulator, Scoring, evaluate
@@ -38,7 +41,7 @@ class Until:
 def start(folder, *, after=None, failures=None, about=ABOUT, period=0.0):
     """One start of a test on what is left; returns its figures, scores and the videos that it was to read."""
     views, labels = make_videos(VIDEOS, num_views=3)
-    cache = ResumeCache(folder, about, period)
+    cache = ResumeCache(folder, about, period, VIDEOS)
     left = [index for index in range(VIDEOS) if index not in cache.indices]
     loader = Loader(views, labels, left, 1, failures=failures)
     options = {"view_batch_size": 4, "scoring": Scoring(details=True), "cache": cache}
@@ -95,6 +98,48 @@ def test_a_damaged_part_is_tested_again(tmp_path, caplog):
         left = start(tmp_path, after=0)
     assert f"{first} is damaged; its videos are tested again" in caplog.text
     assert len(left) == VIDEOS - len(others)
+
+
+def _written(folder, part):
+    content = save(part)
+    (folder / f"part-{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
+
+
+UNUSABLE = {
+    "it is not a regular file": lambda folder, part: os.mkfifo(folder / "part-0.safetensors"),
+    "its bytes are not those that were written": lambda folder, part: (folder / "part-1.safetensors").touch(),
+    "it has no indices of videos": lambda folder, part: _written(folder, {"scores": part["scores"]}),
+    "its columns have other lengths": lambda folder, part: _written(folder, {**part, "indices": torch.arange(9)}),
+    "it has videos 0 to 77 of 9": lambda folder, part: _written(folder, {**part, "indices": torch.tensor([0, 77])}),
+    "it has videos -1 to 7 of 9": lambda folder, part: _written(folder, {**part, "indices": torch.tensor([-1, 7])}),
+    "it has scores that are not finite": lambda folder, part: _written(folder, {**part, "scores": part["scores"] / 0}),
+}
+
+
+@pytest.mark.parametrize("reason", UNUSABLE)
+def test_a_part_that_cannot_be_of_this_test_is_named_and_its_videos_are_tested(tmp_path, caplog, reason):
+    figures, scores, _ = start(tmp_path / "calm")
+    start(tmp_path / "cut", after=4)
+    (folder,) = (tmp_path / "cut").iterdir()
+    part = {name: values[:2].clone() for name, values in ResumeCache(tmp_path / "cut", ABOUT, 0.0).earlier.items()}
+    UNUSABLE[reason](folder, part)
+    with caplog.at_level(logging.WARNING):
+        again, more, left = start(tmp_path / "cut")
+    assert f"is damaged; its videos are tested again ({reason})" in caplog.text
+    assert again == figures
+    assert left
+    assert torch.equal(more.scores, scores.scores)
+
+
+def test_parts_with_other_columns_end_the_test_in_one_line(tmp_path):
+    start(tmp_path, after=4)
+    (folder,) = tmp_path.iterdir()
+    part = ResumeCache(tmp_path, ABOUT, 0.0).earlier
+    for file in folder.glob("part-*"):
+        file.unlink()
+    _written(folder, {**part, "scores": part["scores"].double()})
+    with pytest.raises(EvaluationError, match="have other columns than those of this one; remove the folder"):
+        start(tmp_path)
 
 
 def test_a_video_cached_twice_counts_once(tmp_path):

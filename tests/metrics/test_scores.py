@@ -1,6 +1,7 @@
 """The file of scores: scores survive writing and reading, and a foreign or damaged file is reported in one line."""
 
 import json
+import math
 import os
 import random
 from dataclasses import replace
@@ -64,6 +65,7 @@ def test_columns_and_metadata_are_as_documented(tmp_path):
     assert table["scores"].is_null().to_pylist() == [False, False, True, False]
     about = json.loads(table.schema.metadata[b"videofib"])
     assert about.pop("version")
+    assert len(about.pop("sha256")) == 64
     assert about == {
         "num_views": 6,
         "num_temporal_views": 2,
@@ -88,6 +90,10 @@ def changed_metadata(file, **changes):
     parquet.write_table(table.replace_schema_metadata({b"videofib": json.dumps(about)}), file)
 
 
+def scores_with(value):
+    return pyarrow.array([[0.5, 0.25, 0.25], [0.1, 0.8, value], None, [0, 0, 1]], pyarrow.list_(pyarrow.float32()))
+
+
 def changed_column(file, name, values):
     table = parquet.read_table(file)
     parquet.write_table(table.set_column(table.column_names.index(name), name, values), file)
@@ -98,8 +104,9 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
     write_scores(file, made())
     intact, expected = file.read_bytes(), read_scores(file)
     rng, refused = random.Random(0), 0
-    for _ in range(300):
-        byte = rng.randrange(len(intact))
+    footer = len(intact) - 8 - int.from_bytes(intact[-8:-4], "little")  # which has no checksum of its own
+    for number in range(2000):
+        byte = rng.randrange(footer if number % 2 else 0, len(intact))
         file.write_bytes(intact[:byte] + bytes([intact[byte] ^ 1 << rng.randrange(8)]) + intact[byte + 1 :])
         try:
             found = read_scores(file)
@@ -111,7 +118,9 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
         torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0, equal_nan=True)
         torch.testing.assert_close(found.view_correct, expected.view_correct, rtol=0, atol=0, equal_nan=True)
         assert found.failures == expected.failures
-    assert refused > 150
+        for name in ("paths", "num_views", "num_crops", "kind", "ensemble", "class_names", "view_starts"):
+            assert getattr(found, name) == getattr(expected, name)
+    assert refused > 1000
 
 
 @pytest.mark.parametrize(
@@ -127,6 +136,20 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
         ),
         (lambda file: changed_metadata(file, num_classes="3"), "has num_classes '3'"),
         (lambda file: changed_metadata(file, scores="odds"), "scores of kind 'odds'"),
+        (lambda file: changed_metadata(file, ensemble="min"), "has an ensemble 'min'"),
+        (lambda file: changed_metadata(file, num_views=0), "has num_views 0"),
+        (lambda file: changed_metadata(file, num_classes=10**15), "has num_classes 1000000000000000"),
+        (lambda file: changed_metadata(file, class_names=["a", "b", ["c"]]), "does not name 3 classes"),
+        (lambda file: changed_metadata(file, num_views=7), "its contents are not those that were written"),
+        (
+            lambda file: changed_column(file, "view_correct", pyarrow.array([0, 0, 0, 7], pyarrow.float32())),
+            "has view_correct from 0 to 7",
+        ),
+        (
+            lambda file: changed_column(file, "scores", scores_with(math.inf)),
+            "has scores that are not finite",
+        ),
+        (lambda file: changed_column(file, "scores", scores_with(3.0)), "softmax scores from 0 to 3"),
         (lambda file: changed_metadata(file, class_names=["a"]), "does not name 3 classes"),
         (lambda file: changed_metadata(file, class_names=["a", "b", "a"]), "does not name 3 classes"),
         (

@@ -123,7 +123,7 @@ def test_files_that_cannot_be_read_are_named_on_the_page_and_the_console(first, 
     (damaged / "test_scores.parquet").write_bytes(b"damaged")
     found = Comparison([first, damaged])
     warnings = [line for line in found.as_text().splitlines() if line.startswith("warning: could not be read")]
-    for reason in ("b: test_results.json: Expecting", "test_scores.parquet is damaged"):
+    for reason in ("b: test_results.json: it is not JSON (Expecting", "test_scores.parquet is damaged"):
         assert any(reason in line for line in warnings)
         assert reason in found.as_page()
 

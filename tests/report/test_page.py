@@ -3,6 +3,7 @@
 import json
 import math
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,7 +84,8 @@ def folder(videos, tmp_path_factory):
         "checkpoint": HOSTILE,
     }
     (folder / "test_results.json").write_text(json.dumps(results))
-    write_report(folder, cost={"parameters": 215_880, "multiply_adds": 61_970_944})
+    cost = {"parameters": 215_880, "multiply_adds": 61_970_944}
+    write_report(folder, cost=cost, data=[Path(videos[0]).parent])
     return folder
 
 

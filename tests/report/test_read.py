@@ -62,8 +62,10 @@ def test_a_damaged_folder_is_read_as_far_as_possible(tmp_path):
     assert sorted(reason.split(":")[0] for reason in run.missing) == [
         "config.yaml",
         "environment.json",
+        "stats.jsonl",
         "test_results.json",
     ]
+    assert "4 of 5 lines cannot be read in full; line 2: expected a JSON object, got a list" in str(run.missing)
 
 
 def test_a_folder_that_is_not_of_a_run_is_refused(tmp_path):

@@ -8,6 +8,7 @@ Prints the tables, and with --out writes them and the curves as a page. Each run
 import argparse
 from collections.abc import Sequence
 
+from videofib.printable import printable
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
 from videofib.run.reporting import cost_of_folder
@@ -20,9 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(comparison.as_text())
         if args.out:
             comparison.write(args.out)
-            print(f"\nwrote {args.out}")
+            print(f"\nwrote {printable(args.out)}")
     except (ReportError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {printable(error)}") from None
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -18,6 +18,7 @@ from videofib.files import describe
 from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
+from videofib.printable import printable
 from videofib.report.markup.numbers import fixed
 
 _FIGURES = ("top1_acc", "top5_acc", "mean_class_acc", "mAP")
@@ -28,7 +29,7 @@ def line(name: str, figures: dict) -> str:
     parts = [f"{key} {fixed(figures[key], 2)}" for key in _FIGURES if figures.get(key) is not None]
     if interval := figures.get("top1_acc_interval"):
         parts[0] += f" [{fixed(interval[0], 2)}, {fixed(interval[1], 2)}]"
-    return f"{name}: {', '.join(parts) or 'no video is counted'} ({figures['num_videos']} videos)"
+    return f"{printable(name)}: {', '.join(parts) or 'no video is counted'} ({figures['num_videos']} videos)"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         members = [read_scores(file) for file in args.files]
         mean = average(members, weights)
     except ScoresError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {printable(error)}") from None
     task = MULTI_LABEL if mean.multi_label else SINGLE_LABEL
     rows = []
     for file, weight, scores in zip(args.files, weights, members, strict=True):
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             write_results(args.out, {**figures, "members": rows}, mean)
         except OSError as error:
-            raise SystemExit(f"error: --out {args.out} cannot be written: {describe(error)}") from None
+            raise SystemExit(
+                f"error: --out {printable(args.out)} cannot be written: {printable(describe(error))}"
+            ) from None
 
 
 def arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[float]]:

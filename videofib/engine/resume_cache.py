@@ -20,12 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from videofib.distributed import processes
 from videofib.files import remove_partial, replacing
 from videofib.metrics.tasks import EvaluationError
+from videofib.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +41,15 @@ class ResumeCache:
         folder: for the parts of all evaluations into one OUTPUT_DIR; all processes must see it.
         about: what determines the scores (see ``describe``): parts of anything else are not used.
         period: seconds of work between parts: the most that a kill costs.
+        num_videos: of the split; a part with other videos is not used.
 
     Attributes:
         earlier: what earlier starts have finished; in the main process, None in the others and where there is nothing.
         indices: the videos that earlier starts have finished; the same in every process.
     """
 
-    def __init__(self, folder: str | Path, about: Mapping[str, str], period: float):
-        self._root, self._period = Path(folder), period
+    def __init__(self, folder: str | Path, about: Mapping[str, str], period: float, num_videos: int | None = None):
+        self._root, self._period, self._num_videos = Path(folder), period, num_videos
         self._folder = self._root / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         self._unsaved: list[Columns] = []
         self._last_save = time.monotonic()
@@ -80,7 +83,15 @@ class ResumeCache:
             remove_partial(self._root)
             self._warn_of_other_tests(about)
         self._write("about.json", (json.dumps(about, indent=1) + "\n").encode())
-        parts = [part for file in sorted(self._folder.glob("part-*.safetensors")) if (part := _read(file))]
+        parts: list[Columns] = []
+        for file in sorted(self._folder.glob("part-*.safetensors")):
+            try:
+                part = _read(file, self._num_videos)
+                if parts and _layout(part) != _layout(parts[0]):
+                    raise _UnusablePartError("it has other columns than the parts before")
+                parts.append(part)
+            except _UnusablePartError as error:
+                logger.warning("%s is damaged; its videos are tested again (%s)", printable(file), printable(error))
         if not parts:
             return None
         found = concatenate(parts)
@@ -100,14 +111,16 @@ class ResumeCache:
     def _warn_of_other_tests(self, about: Mapping[str, str]) -> None:
         for folder in sorted(self._root.iterdir()):
             if folder != self._folder:
+                changed, file = [], folder / "about.json"
                 try:
-                    other = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-                    changed = [name for name in about if other.get(name) != about[name]]
-                except (OSError, ValueError, AttributeError):
+                    if file.is_file():  # opening a pipe would wait for ever
+                        other = json.loads(file.read_text(encoding="utf-8"))
+                        changed = [name for name in about if other.get(name) != about[name]]
+                except (OSError, ValueError, AttributeError, RecursionError):
                     changed = []
                 logger.warning(
                     "%s belongs to a test with other %s: it is not used, and is removed when the results are written",
-                    folder,
+                    printable(folder),
                     ", ".join(changed) or "inputs",
                 )
 
@@ -126,7 +139,16 @@ def describe(model: nn.Module, records: Sequence, settings: Mapping[str, object]
 
 
 def concatenate(parts: Sequence[Columns]) -> Columns:
-    """The rows of several parts, which have the same columns."""
+    """The rows of several parts, which have the same columns.
+
+    Raises:
+        EvaluationError: they have not.
+    """
+    if any(_layout(part) != _layout(parts[0]) for part in parts):
+        raise EvaluationError(
+            "the finished videos of an earlier start have other columns than those of this one; "
+            "remove the folder test_parts in OUTPUT_DIR, to test them again"
+        )
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -135,9 +157,39 @@ def _first_of_each(indices: Tensor) -> list[int]:
     return list({index: row for row, index in reversed(list(enumerate(indices.tolist())))}.values())
 
 
-def _read(file: Path) -> Columns | None:
-    """A part; None, and a warning, where its bytes are not those that were written."""
-    if hashlib.sha256(file.read_bytes()).hexdigest() != file.stem.removeprefix("part-"):
-        logger.warning("%s is damaged; its videos are tested again", file)
-        return None
-    return load_file(file)
+class _UnusablePartError(ValueError):
+    """A part whose videos are tested again; the message says why."""
+
+
+def _read(file: Path, num_videos: int | None) -> Columns:
+    """A part of some of ``num_videos`` videos.
+
+    Raises:
+        _UnusablePartError: its bytes are not those that were written, or are not those of finished videos.
+    """
+    try:
+        if not file.is_file():  # opening a pipe would wait for ever
+            raise _UnusablePartError("it is not a regular file")
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != file.stem.removeprefix("part-"):
+            raise _UnusablePartError("its bytes are not those that were written")
+        part = load(content)
+    except OSError as error:
+        raise _UnusablePartError(error.strerror or "it cannot be read") from error
+    except (SafetensorError, KeyError) as error:  # KeyError: a type of numbers that torch lacks
+        raise _UnusablePartError(str(error)) from error
+    indices = part.get("indices")
+    if indices is None or indices.dtype != torch.int64 or indices.ndim != 1:
+        raise _UnusablePartError("it has no indices of videos")
+    if any(values.shape[:1] != indices.shape for values in part.values()):
+        raise _UnusablePartError("its columns have other lengths")
+    if len(indices) and (indices.min() < 0 or (num_videos is not None and indices.max() >= num_videos)):
+        raise _UnusablePartError(f"it has videos {int(indices.min())} to {int(indices.max())} of {num_videos}")
+    if "scores" in part and not part["scores"].isfinite().all():
+        raise _UnusablePartError("it has scores that are not finite")
+    return part
+
+
+def _layout(part: Columns) -> dict[str, tuple]:
+    """The type and the shape of a row of each column."""
+    return {name: (values.dtype, values.shape[1:]) for name, values in part.items()}

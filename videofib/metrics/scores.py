@@ -11,7 +11,9 @@ One row a video, in the split's order::
 
 The file's metadata has, under ``videofib``, JSON with num_views, num_temporal_views, num_spatial_crops, num_classes,
 class_names (or null), scores (softmax | logit | sigmoid), ensemble (sum | max), view_starts (spread | published |
-mixed) and version. Names that are not UTF-8 are written as by ``videofib.files.to_utf8``. N videos, K classes.
+mixed), version, and sha256: the digest of all that (``_digest``). Parquet has checksums of its pages, none of its
+footer, which says where and of what type they are: so only the digest shows that a bit of it has flipped. Names
+that are not UTF-8 are written as by ``videofib.files.to_utf8``. N videos, K classes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ from videofib.files import from_utf8, replacing, to_utf8
 SCORES_NAME = "test_scores.parquet"
 KINDS = ("softmax", "logit", "sigmoid")
 _KEY = b"videofib"
-_MOST_VALUES = 2**31 - 1  # a small hostile file may announce more than memory holds
+# A small hostile file may announce more than memory holds.
+_MOST_VALUES = 2**31 - 1
+_MOST_VIDEOS = 100_000_000
+_MOST_CLASSES = 1_000_000
+_MOST_VIEWS = 1_000_000
+_ROUNDING = 1e-4  # by which a mean of probabilities may exceed 1
 
 
 class ScoresError(ValueError):
@@ -116,6 +123,7 @@ def write_scores(file: str | Path, scores: Scores) -> None:
         "ensemble": scores.ensemble,
         "view_starts": scores.view_starts,
         "version": videofib.__version__,
+        "sha256": _digest(scores),
     }
     _write_table(file, columns, about)
 
@@ -128,7 +136,12 @@ def read_scores(file: str | Path) -> Scores:
     """
     table, about = _read_table(file)
     try:
-        return _scores(table, about)
+        found = _scores(table, about)
+        if "sha256" in about and about["sha256"] != _digest(found):  # files of earlier versions lack it
+            raise ScoresError(f"{file} is damaged: its contents are not those that were written; test again")
+        return found
+    except ScoresError:
+        raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ScoresError(f"{file} is not a file of scores: it {reason}; test again to rewrite it") from error
@@ -152,21 +165,24 @@ def _read_table(file: str | Path) -> tuple:
     """
     from pyarrow import ArrowException, parquet
 
-    if not Path(file).is_file():
-        raise ScoresError(f"no file of scores at {file}")
+    try:
+        if not Path(file).is_file():
+            raise ScoresError(f"no file of scores at {file}")
+    except (OSError, ValueError) as error:  # no permission, or a name that no file can have
+        raise ScoresError(f"{file} cannot be read: {error}") from error
     try:
         # One thread: a pool of threads would not survive the fork of a data loader's workers.
         with parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as source:
             about = json.loads((source.schema_arrow.metadata or {}).get(_KEY, b"null"))
             if not isinstance(about, dict):
                 raise ScoresError(f"{file} is not a file of scores: videofib did not write it")
-            if source.metadata.num_rows > _MOST_VALUES:
+            if source.metadata.num_rows > _MOST_VIDEOS:
                 raise ScoresError(f"{file} claims to have {source.metadata.num_rows} rows")
             table = source.read(use_threads=False).combine_chunks()
             table.validate(full=True)
     except ScoresError:
         raise
-    except (ArrowException, OSError, ValueError, MemoryError, RecursionError) as error:
+    except (ArrowException, OSError, ValueError, MemoryError, RecursionError, OverflowError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ScoresError(f"{file} is damaged or not a Parquet file ({reason}); test again to rewrite it") from error
     return table, about
@@ -198,6 +214,26 @@ def _values_of_lists(column, width: int, fill: float) -> np.ndarray:
     return values
 
 
+def _digest(scores: Scores) -> str:
+    """The SHA-256 of all that a file holds, as ``read_scores`` returns it: null is nan; little-endian."""
+    about = {
+        "ids": [*map(to_utf8, scores.ids)],
+        "paths": [*map(to_utf8, scores.paths)],
+        "failures": {to_utf8(name): _printable(reason) for name, reason in scores.failures.items()},
+        "class_names": None if scores.class_names is None else list(scores.class_names),
+        "about": [scores.num_views, scores.num_crops, scores.kind, scores.ensemble, scores.view_starts],
+        "shapes": [list(scores.labels.shape), list(scores.scores.shape)],
+    }
+    failed = np.array([name in scores.failures for name in scores.ids], dtype=bool)
+    view_correct = scores.view_correct.numpy().astype("<f4")
+    view_correct = np.where(failed | ~np.isfinite(view_correct), np.float32("nan"), view_correct)
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    digest.update((scores.labels > 0 if scores.multi_label else scores.labels).numpy().astype("<i4").tobytes())
+    digest.update(np.where(failed[:, None], np.float32("nan"), scores.scores.numpy()).astype("<f4").tobytes())
+    digest.update(view_correct.astype("<f4").tobytes())
+    return digest.hexdigest()
+
+
 def _printable(reason: str) -> str:
     return reason.encode("utf-8", "backslashreplace").decode()
 
@@ -218,6 +254,7 @@ def _scores(table, about: Mapping) -> Scores:
     _check(columns, about)
     ids, paths = ([*map(from_utf8, columns[name].to_pylist())] for name in ("video_id", "path"))
     values = _values_of_lists(columns["scores"], width, np.nan)
+    _check_values(values[~np.array(columns["scores"].is_null())], columns["view_correct"], about["scores"])
     if "labels" in columns:
         labels = torch.zeros(len(ids), width)
         for row, classes in zip(labels, columns["labels"].to_pylist(), strict=True):
@@ -245,11 +282,17 @@ def _check(columns: Mapping, about: Mapping) -> None:
     import pyarrow
 
     width, names, kind = about["num_classes"], about["class_names"], about["scores"]
-    if not (isinstance(width, int) and width > 0):
-        raise ValueError(f"has num_classes {width!r}")
+    if not (type(width) is int and 0 < width <= _MOST_CLASSES):
+        raise ValueError(f"has num_classes {repr(width)[:20]}")
+    for name in ("num_views", "num_spatial_crops"):
+        if not (type(about[name]) is int and 0 < about[name] <= _MOST_VIEWS):
+            raise ValueError(f"has {name} {repr(about[name])[:20]}")
+    if about["ensemble"] not in ("sum", "max"):
+        raise ValueError(f"has an ensemble {repr(about['ensemble'])[:20]}; expected sum or max")
     if kind not in KINDS:
-        raise ValueError(f"has scores of kind {kind!r}; expected one of {', '.join(KINDS)}")
-    if names is not None and not (isinstance(names, list) and len(set(map(str, names))) == len(names) == width):
+        raise ValueError(f"has scores of kind {repr(kind)[:20]}; expected one of {', '.join(KINDS)}")
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if names is not None and not (is_list and len(set(names)) == len(names) == width):
         raise ValueError(f"does not name {width} classes")
     several = pyarrow.list_(pyarrow.int32())
     label = {"labels": several} if "labels" in columns else {"label": pyarrow.int32()}
@@ -273,3 +316,14 @@ def _check(columns: Mapping, about: Mapping) -> None:
         raise ValueError("lists a video twice")
     if not np.array_equal(np.array(columns["scores"].is_null()), ~np.array(columns["failure"].is_null())):
         raise ValueError("has videos with neither scores nor a failure, or with both")
+
+
+def _check_values(scores: np.ndarray, view_correct, kind: str) -> None:
+    """Refuse scores of readable videos (N, K) that no test writes: it ends with an error where they are not finite."""
+    if not np.isfinite(scores).all():
+        raise ValueError("has scores that are not finite")
+    if kind != "logit" and scores.size and not (scores.min() >= -_ROUNDING and scores.max() <= 1 + _ROUNDING):
+        raise ValueError(f"has {kind} scores from {scores.min():g} to {scores.max():g}, expected 0 to 1")
+    fractions = view_correct.drop_null().to_numpy(zero_copy_only=False)
+    if len(fractions) and not (fractions.min() >= 0 and fractions.max() <= 1 + _ROUNDING):
+        raise ValueError(f"has view_correct from {fractions.min():g} to {fractions.max():g}, expected 0 to 1")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videofib.files import printable, replacing
+from videofib.files import replacing
+from videofib.printable import printable
 from videofib.report.alike import relabelled, unlike_tests
 from videofib.report.analysis import paired
 from videofib.report.figures import (
@@ -237,7 +238,7 @@ def _settings(runs: Sequence[Run], rows: Sequence[Sequence[str]]) -> str:
 def _plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     if not rows:
         return ""
-    rows = [[cell.replace("\n", " ") for cell in row] for row in (header, *rows)]
+    rows = [[printable(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)

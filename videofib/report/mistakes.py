@@ -10,16 +10,20 @@ from videofib.report.frames import Strip, strip
 from videofib.report.markup.html import breakable, text
 from videofib.report.markup.numbers import number, percent
 from videofib.report.scored_videos import ScoredVideos, source_of
+from videofib.report.video_folders import VideoFolders
 
 _LISTED = 3  # classes of each video, by score
 
 
-def mistakes_html(scored: ScoredVideos, count: int) -> str:
-    """A card for each of the ``count`` most confident mistakes; empty where there is none."""
+def mistakes_html(scored: ScoredVideos, count: int, folders: VideoFolders) -> str:
+    """A card for each of the ``count`` most confident mistakes; empty where there is none.
+
+    Frames are shown of the videos in ``folders`` alone.
+    """
     found = confident_mistakes(scored, count)
     if not found:
         return ""
-    cards = "\n".join(_card(scored, mistake, rank) for rank, mistake in enumerate(found, 1))
+    cards = "\n".join(_card(scored, mistake, rank, folders) for rank, mistake in enumerate(found, 1))
     return (
         '<p class="sub">The test videos for which a wrong class has the highest score.</p>\n'
         '<p><button type="button" class="all" aria-pressed="false">Play all</button></p>\n'
@@ -27,12 +31,14 @@ def mistakes_html(scored: ScoredVideos, count: int) -> str:
     )
 
 
-def _card(scored: ScoredVideos, mistake: Mistake, rank: int) -> str:
+def _card(scored: ScoredVideos, mistake: Mistake, rank: int, folders: VideoFolders) -> str:
     name, scores = scored.ids[mistake.index], scored.scores[mistake.index]
     labels = np.flatnonzero(scored.truth[mistake.index])
     truth = ", ".join(scored.class_names[int(label)] for label in labels)
     try:
-        picture = _player(strip(source_of(scored.paths[mistake.index])), truth, rank)
+        source = source_of(scored.paths[mistake.index])
+        folders.check(source)
+        picture = _player(strip(source), truth, rank)
     except (DecodeError, OSError, ValueError) as error:
         picture = f'<p class="alarm">No frames: {text(error)}</p>'
     best = np.argsort(-scores, kind="stable")[:_LISTED]

@@ -12,6 +12,7 @@ from videofib.report.markup.html import document, setting, table, text
 from videofib.report.mistakes import mistakes_html
 from videofib.report.read import Run, changed_settings, read_run
 from videofib.report.scored_videos import ScoredVideos, read_scored_videos
+from videofib.report.video_folders import VideoFolders
 
 _LISTED_FAILURES = 200
 _ENVIRONMENT_NAMES = {  # of keys that are not words
@@ -28,12 +29,21 @@ _ENVIRONMENT_NAMES = {  # of keys that are not words
 }
 
 
-def write_report(folder: str | Path, *, cost: dict | None = None, videos: int = 6) -> Path:
+def write_report(
+    folder: str | Path,
+    *,
+    cost: dict | None = None,
+    videos: int = 6,
+    data: Sequence[str | Path] = (),
+    own_test: bool = False,
+) -> Path:
     """Write ``report.html`` into the folder of a run, from the files that are in it; returns its path.
 
     Args:
         cost: of the model: ``parameters``, and ``multiply_adds`` of a view.
         videos: mistakes shown with frames of their videos; with 0 the page has no pictures.
+        data: folders and URLs whose videos may be read for that, beside the run's data folder; see ``VideoFolders``.
+        own_test: this process has just tested the run, and read the videos itself: all of them may be read.
 
     Raises:
         ReportError: the folder is not that of a run.
@@ -42,9 +52,10 @@ def write_report(folder: str | Path, *, cost: dict | None = None, videos: int = 
     run = read_run(folder)
     missing = list(run.missing)
     scored = read_scored_videos(folder, missing)
+    folders = VideoFolders(data, run.config.get("DATA.PATH_TO_DATA_DIR"), everything=own_test)
     file = Path(folder) / "report.html"
     with replacing(file) as partial:
-        partial.write_text(_report(run, scored, cost, videos, missing), encoding="utf-8")
+        partial.write_text(_report(run, scored, cost, videos, missing, folders), encoding="utf-8")
     return file
 
 
@@ -79,12 +90,19 @@ def _described(value: object) -> str:
     return setting(value)
 
 
-def _report(run: Run, scored: ScoredVideos | None, cost: dict | None, videos: int, missing: Sequence[str]) -> str:
+def _report(
+    run: Run,
+    scored: ScoredVideos | None,
+    cost: dict | None,
+    videos: int,
+    missing: Sequence[str],
+    folders: VideoFolders,
+) -> str:
     results = run.results or {}
     parts = [
         ("learning", "Learning", curves([run])),
         ("accuracy", "Accuracy", _accuracy(run)),
-        ("mistakes", "Most confident mistakes", mistakes_html(scored, videos) if scored else ""),
+        ("mistakes", "Most confident mistakes", mistakes_html(scored, videos, folders) if scored else ""),
         ("classes", "Classes", classes_html(results, scored)),
         ("unreadable", "Unreadable videos", _failures(results.get("skipped") or [])),
         ("cost", "Cost", _table("Cost of the model and the run", ["quantity", "value"], cost_rows(run, cost))),

@@ -11,6 +11,7 @@ import numpy as np
 
 from videofib.data.source import ByteRange, Source
 from videofib.metrics.scores import SCORES_NAME, ScoresError, read_scores
+from videofib.report.run_files import Unusable, open_file
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,15 @@ def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos |
 
     Averaged logits of videos of one class become probabilities, by softmax.
     """
-    file = Path(folder) / SCORES_NAME
-    if not file.is_file():
-        return None
     try:
-        found = read_scores(file)
+        file = open_file(folder, SCORES_NAME)
+        if file is None:
+            return None
+        file.close()
+        found = read_scores(Path(folder) / SCORES_NAME)
+    except Unusable as error:
+        missing.append(f"{SCORES_NAME}: {error}")
+        return None
     except ScoresError as error:
         missing.append(str(error))
         return None
@@ -77,8 +82,8 @@ def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos |
 
 def source_of(path: str) -> Source:
     """The file, or the part of one, that a path in the scores names: ``videos.tar[512:9000]``."""
-    part = re.fullmatch(r"(.*)\[(\d+):(\d+)\]", path, re.DOTALL)
-    if part is None or Path(path).exists():
+    part = re.fullmatch(r"(.*\.tar)\[(\d{1,18}):(\d{1,18})\]", path, re.DOTALL)
+    if part is None:
         return path
     start, end = int(part[2]), int(part[3])
     return ByteRange(part[1], start, end - start)

@@ -138,10 +138,10 @@ def run(cfg: CfgNode, stages: Sequence[str], notes: Sequence[str] = ()) -> None:
                 trained = train_from_config(cfg, stop, partial(_record, cfg))
             processes.barrier()  # until the last checkpoint is written
             if trained:
-                report_from_config(cfg)
+                report_from_config(cfg, tested=False)
         if "test" in stages:
             evaluate_run(cfg, _nothing if trained else partial(_record, cfg, prefix="test_"))
-            report_from_config(cfg)
+            report_from_config(cfg, tested=True)
         close_logging()  # sends what trackers still hold
     except InterruptedRun as reason:
         logger.warning("%s and saved; run the same command to resume", reason)

@@ -16,13 +16,25 @@ from videofib.run.parts import model_from_config
 
 logger = logging.getLogger(__name__)
 
+_MOST_OF_EACH = 4096  # blocks, frames and pixels of a side
+_MOST_PARAMETERS = 4_000_000_000  # 16 GB
 
-def report_from_config(cfg: CfgNode) -> None:
-    """Write OUTPUT_DIR/report.html in rank 0, as REPORT says; a failure is logged in one line."""
+
+def report_from_config(cfg: CfgNode, *, tested: bool) -> None:
+    """Write OUTPUT_DIR/report.html in rank 0, as REPORT says; a failure is logged in one line.
+
+    ``tested``: this process has just tested, and so has read the videos whose frames are shown.
+    """
     if not (cfg.REPORT.ENABLE and processes.is_main()):
         return
     try:
-        file = write_report(cfg.OUTPUT_DIR, cost=model_cost(cfg), videos=cfg.REPORT.NUM_VIDEOS)
+        file = write_report(
+            cfg.OUTPUT_DIR,
+            cost=model_cost(cfg),
+            videos=cfg.REPORT.NUM_VIDEOS,
+            data=[name for name in (cfg.DATA.PATH_TO_DATA_DIR, cfg.DATA.PATH_PREFIX) if name],
+            own_test=tested,
+        )
     except Exception as error:  # of any kind: the run itself has succeeded
         logger.warning("the report could not be written: %s: %s", type(error).__name__, " ".join(str(error).split()))
     else:
@@ -30,15 +42,27 @@ def report_from_config(cfg: CfgNode) -> None:
 
 
 def cost_of_folder(folder: str | Path) -> dict | None:
-    """The cost of the model by the config in a run's folder; None where there is none, or this version refuses it."""
+    """The cost of the model by the config in a run's folder; None where there is none, or this version refuses it.
+
+    The folder may be anyone's: a model that would fill the memory is not made.
+    """
     for name in ("config.yaml", "test_config.yaml"):
         file = Path(folder) / name
         if file.is_file():
             try:
-                return model_cost(load_config(file))
-            except ConfigError:  # written by another version
+                cfg = load_config(file, notes=[])
+                return model_cost(cfg) if _is_of_usual_size(cfg) else None
+            except (ConfigError, RuntimeError, ValueError, OverflowError, MemoryError):  # written by another version
                 return None
     return None
+
+
+def _is_of_usual_size(cfg: CfgNode) -> bool:
+    if max(cfg.TIMESFORMER.DEPTH, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE) > _MOST_OF_EACH:
+        return False
+    with torch.device("meta"):
+        model = model_from_config(cfg)
+    return sum(parameter.numel() for parameter in model.parameters()) <= _MOST_PARAMETERS
 
 
 def model_cost(cfg: CfgNode) -> dict:

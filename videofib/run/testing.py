@@ -108,4 +108,4 @@ def _resume_cache(cfg: CfgNode, model: nn.Module, records: Sequence) -> ResumeCa
     settings |= {key: cfg.TEST[key] for key in _SCORING}
     settings["versions"] = {"videofib": videofib.__version__, "torch": torch.__version__}
     about = processes.broadcast(describe(model, records, settings) if processes.is_main() else None)
-    return ResumeCache(Path(cfg.OUTPUT_DIR) / "test_parts", about, cfg.TEST.SAVE_SECONDS)
+    return ResumeCache(Path(cfg.OUTPUT_DIR) / "test_parts", about, cfg.TEST.SAVE_SECONDS, len(records))

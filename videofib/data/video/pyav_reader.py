@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 
 import av
 import numpy as np
@@ -19,6 +19,20 @@ from videofib.data.video.rgb import ToRGB
 
 # Formats that FFmpeg would also open as video: text, by its text-art demuxers, and lists that point to other files.
 _NOT_VIDEO = {"tty", "bin", "xbin", "adf", "idf", "image2", "hls", "dash", "concat", "concatf", "rawvideo"}
+# Formats whose files name other files, devices or hosts, which FFmpeg opens before it returns: a pipe would hang it.
+_LEADS_ELSEWHERE = {
+    "alias_pix",
+    "avisynth",
+    "brender_pix",
+    "concat",
+    "concatf",
+    "dash",
+    "hls",
+    "image2",
+    "imf",
+    "lavfi",
+}
+_LEADS_ELSEWHERE |= {"rtp", "rtsp", "sap", "sdp", "vapoursynth", "vobsub", "webm_dash_manifest"}
 # The brands of HEIC and AVIF pictures, which share the container of MP4. A file may hold a video track beside one.
 _PICTURE_BRANDS = {"avci", "avif", "heic", "heim", "heis", "heix", "mif1"}
 _FALLBACK_FPS = 25.0
@@ -150,7 +164,7 @@ def open_in_order(source: Source) -> Iterator[OrderedReader]:
     url = location(source)
     try:
         # Metadata of old data sets is not always UTF-8.
-        container = av.open(url, metadata_errors="replace", options={"protocol_whitelist": PROTOCOLS})
+        container = av.open(url, metadata_errors="replace", options=_within_the_file())
     except (*FFMPEG_ERRORS, OSError) as error:
         raise DecodeError(f"{source}: cannot be opened as video: {_reason(error)}") from error
     with container:
@@ -166,6 +180,13 @@ def open_in_order(source: Source) -> Iterator[OrderedReader]:
         if stream.codec_context is None:
             raise DecodeError(f"{source}: no decoder for its video stream")
         yield OrderedReader(str(source), container, stream)
+
+
+@cache
+def _within_the_file() -> dict[str, str]:
+    """The options by which FFmpeg opens one file and no other: it refuses a format before it opens what that names."""
+    allowed = ",".join(sorted(set(av.formats_available) - _LEADS_ELSEWHERE))
+    return {"protocol_whitelist": PROTOCOLS, "format_whitelist": allowed}
 
 
 def _reason(error: Exception) -> str:

@@ -9,13 +9,13 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from videofib.files import printable
+from videofib.printable import printable
 from videofib.report.markup.style import SCRIPT, STYLE
 
 
 def text(value: object) -> str:
-    """Anything as text that is safe in an element or a quoted attribute; unprintable characters are replaced."""
-    return escape(printable(str(value)))
+    """Anything as text that is safe in an element or a quoted attribute; unprintable characters are escaped."""
+    return escape(printable(value))
 
 
 def breakable(value: object) -> str:
