@@ -80,8 +80,8 @@ def test_a_checkpoint_that_this_run_will_write_is_tested(experiment, tmp_path):
 def test_crops_that_are_no_multiple_of_the_patch(data, tmp_path, capfd, stages):
     errors = errors_of(data, tmp_path / "out", capfd, "DATA.TEST_CROP_SIZE", "40", stages=stages)
     assert errors == [
-        "DATA.TEST_CROP_SIZE 40 and DATA.NUM_FRAMES 2: TimeSformer does not take these clips: frames of 40x40 pixels do "
-        "not divide into patches of 16x16"
+        "DATA.TEST_CROP_SIZE 40 and DATA.NUM_FRAMES 2: TimeSformer does not take these clips: frames of 40x40 pixels "
+        "do not divide into patches of 16x16"
     ]
 
 

@@ -21,7 +21,7 @@ from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
-from videofib.run.class_names import read_class_names, tested_class_names
+from videofib.run.class_names import data_class_names, read_class_names, tested_class_names
 from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
 from videofib.run.models import build_model
 
@@ -126,6 +126,8 @@ def _check_train_list(cfg: CfgNode) -> None:
 
 
 def _check_eval_list(cfg: CfgNode, split: str, class_names: Sequence[str] | None) -> None:
+    if data_class_names(cfg, split) is None:  # nothing to compare, of which the stage itself warns
+        class_names = None
     with build_eval_loader(cfg, split, class_names=class_names) as loader:
         check_split(cfg, loader, split)
 
