@@ -126,7 +126,7 @@ torch.library.register_autograd(f"{NAME}_backward", _reject_second_derivative, l
 
 def autocast(device: str, *tensors: Tensor) -> list[Tensor]:
     """The tensors as torch's own attention computes with them: under autocast, 32-bit ones are cast to its dtype."""
-    if not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device):  # torch has no autocast of tensors without values
         return list(tensors)
     return [x.to(torch.get_autocast_dtype(device)) if x.dtype == torch.float32 else x for x in tensors]
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from videofib.config.yaml_reader import BadYaml, read_list
 
@@ -28,6 +28,19 @@ class ConfigError(ValueError):
 
 class Refused(ValueError):
     """A value that its key does not accept; the message says what the key accepts."""
+
+
+class Setting(NamedTuple):
+    """A key and what was written for it; ``source`` follows "is ...", as ``on the command line`` or ``in FILE``."""
+
+    key: str
+    written: object
+    source: str
+    line: int | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}, line {self.line}" if self.line else self.source
 
 
 class Section(SimpleNamespace):
@@ -118,7 +131,7 @@ class _Number(Key):
         return self.noun + (", " if words.startswith("at ") else " " if words else "") + words
 
     def _parse(self, written: object) -> float:
-        value = _number(written)
+        value = as_number(written)
         if value is None:
             raise Refused(self.accepted)
         try:
@@ -139,7 +152,7 @@ class _Integer(_Number):
     noun: ClassVar[str] = "an integer"
 
     def _parse(self, written: object) -> int:
-        value = _number(written)
+        value = as_number(written)
         if value is None or (isinstance(value, float) and not value.is_integer()):
             raise Refused(self.accepted)
         return int(value)
@@ -183,7 +196,7 @@ class _Choice(Key):
     _accepted = accepted
 
     def _parse(self, written: object) -> str | int:
-        number = _number(written)
+        number = as_number(written)
         for choice in self.choices:
             if choice == (number if isinstance(choice, int) else written):
                 return choice
@@ -216,8 +229,11 @@ class _List(Key):
             raise Refused(self.accepted)
 
 
-def _number(written: object) -> int | float | None:
-    """A number, None where it is not one. ``010`` is not: YAML reads it as 8, and its author may mean 10."""
+def as_number(written: object) -> int | float | None:
+    """What was written as a number, None where it is not one.
+
+    ``010`` is not: YAML reads it as 8, and its author may mean 10.
+    """
     if not isinstance(written, str):
         return written if isinstance(written, int | float) and not isinstance(written, bool) else None
     if len(written) > _MAX_DIGITS:

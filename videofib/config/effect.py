@@ -3,7 +3,7 @@
 A key that is changed but not read is an error, since a change is meant to do something: attention stays dense
 where ``ATTENTION.JOINT fibottention`` stands beside divided attention. Where the choice was made after the key was
 written, as ``AUG.ENABLE False`` on the command line over a file that sets ``AUG.COLOR_JITTER``, it is on purpose: the
-key returns to its default, and one line reports it.
+key returns to its default, and one line reports it. So it is in files of other projects (``foreign.py``).
 """
 
 from __future__ import annotations
@@ -244,12 +244,14 @@ def reads(cfg: CfgNode, key: str) -> bool:
     return all(reader.reads(cfg) for reader in READERS if key in _expanded(reader.keys))
 
 
-def reset_unread(cfg: CfgNode, written: Mapping[str, int]) -> list[str]:
+def reset_unread(cfg: CfgNode, written: Mapping[str, int], foreign: Collection[str] = ()) -> list[str]:
     """Return keys that were set on purpose to no effect to their defaults; returns a line for each.
 
     Args:
         cfg: is changed.
         written: key -> when it was written: the larger, the later. Keys that were not written are absent.
+        foreign: keys that a file of PySlowFast or TimeSformer wrote last. These projects set keys for all their models,
+            so that one without effect is no mistake.
 
     Raises:
         ConfigError: a key is changed that nothing reads; the message says what would read it.
@@ -262,7 +264,7 @@ def reset_unread(cfg: CfgNode, written: Mapping[str, int]) -> list[str]:
             if _value(cfg, key) == _default(key):
                 continue
             chosen = max((written.get(choice, -1) for choice in reader.choices), default=-1)
-            if reader.always_error or chosen <= written.get(key, -1):
+            if reader.always_error or (chosen <= written.get(key, -1) and key not in foreign):
                 raise ConfigError(_message(cfg, key, reader))
             notes.append(f"no effect here: {key} {_value(cfg, key)}, which is only read with {reader.where}")
             _set(cfg, key, _default(key))

@@ -34,13 +34,32 @@ SOLVER:
   `none` for choices. `~` and `None` stand for that value. Keys that can be off have it in the table, with its meaning.
 
 Unknown keys, values that a key does not accept, and values that contradict each other are errors before a run begins.
-The message names the key, the file and line, and what is accepted.
+The message names the key, the file and line, and what is accepted; mistakes of files and the command line are reported
+together.
 
 So is a key that is changed but has no effect, such as `ATTENTION.JOINT fibottention` with divided attention; the
 message says which keys are read instead. If the choice comes later than the key, such as `AUG.ENABLE False` on the
 command line over a file that sets `AUG.COLOR_JITTER`, the key returns to its default, and the log reports it. The log
 also names the keys on the command line that only a stage reads which does not run. What reads which key is a table in
 [videofib/config/effect.py](../videofib/config/effect.py).
+
+## Files of PySlowFast and TimeSformer
+
+YAML files of [PySlowFast](https://github.com/facebookresearch/SlowFast),
+[TimeSformer](https://github.com/facebookresearch/TimeSformer) and Fibottention's release load as they are. A key that
+only they have, and a value in their spelling, is understood in any file:
+
+- **Translated** is what has a counterpart: `MODEL.MODEL_NAME vit_base_patch16_224`, `MODEL.ARCH slowfast`,
+  `TRAIN.DATASET ssv2` (`DATA.SAMPLING uniform`), `AUG.AA_TYPE rand-m7-n4-mstd0.5-inc1`,
+  `TIMESFORMER.PRETRAINED_MODEL` and others.
+- **Ignored** is what only arranges the same thing in another way, or is about another model. One line of the log names
+  every such key with the reason. In such a file, a key of ours without effect is a line, too, not an error.
+- **Refused** is what would change the network, the loss or the updates and cannot be done here, such as
+  `RESNET.DEPTH 101` with SlowFast.
+
+The command line accepts keys and values of this page only. Two differences remain: `TRAIN.BATCH_SIZE` is the total over
+all machines, and no weights are downloaded, so that TimeSformer starts from random weights unless
+`TRAIN.CHECKPOINT_FILE_PATH` is set. The tables are in [videofib/config/foreign.py](../videofib/config/foreign.py).
 """
 
 

@@ -8,33 +8,22 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
 
-from videofib.config.declare import ConfigError, Refused
+from videofib.config.declare import ConfigError, Refused, Setting
 from videofib.config.defaults import KEYS, SECTIONS
 from videofib.config.effect import reset_unread
+from videofib.config.foreign import meaning, translate
 from videofib.config.rules import check_rules
 from videofib.config.yaml_reader import BadYaml, Quoted, read_entries
 
 logger = logging.getLogger(__name__)
 
 BASE = "_BASE_"
+_MODEL = "MODEL.MODEL_NAME"
 _SHOWN = 60  # characters of a value in a message
-
-
-class Setting(NamedTuple):
-    """A key and what was written for it; ``source`` follows "is ...", as ``on the command line`` or ``in FILE``."""
-
-    key: str
-    written: object
-    source: str
-    line: int | None = None
-
-    @property
-    def where(self) -> str:
-        return f"{self.source}, line {self.line}" if self.line else self.source
+_NEAR = 0.775  # of two names, from 0 to 1: above it one may be meant for the other
 
 
 def default_config() -> CfgNode:
@@ -68,15 +57,26 @@ def load_config(
             does not accept, a key without a value, values that contradict each other, or a key that is changed and
             has no effect.
     """
-    cfg, written = default_config(), {}
-    sources = (*(_file_settings(Path(path)) if path is not None else ()), _word_settings(overrides))
-    for order, settings in enumerate(sources):
-        _refuse_unknown(settings)
+    cfg, written, foreign = default_config(), {}, set()
+    found: list[str] = []
+    faults: list[str] = []
+    files = _file_settings(Path(path)) if path is not None else []
+    for order, settings in enumerate([*files, _word_settings(overrides)]):
+        if order < len(files):
+            settings, read, refused = translate(settings, cfg.MODEL.MODEL_NAME if _MODEL in written else None)
+            found += read
+            faults += refused
+        own = {setting.key for setting in settings}
+        foreign = foreign | own if order < len(files) and read else foreign - own
+        faults += _unknown(settings)
         for setting in settings:
-            _assign(cfg, setting)
-            written[setting.key] = order
+            if setting.key in KEYS:
+                faults += _assign(cfg, setting)
+                written[setting.key] = order
+    if faults:
+        raise ConfigError("; ".join(faults))
     check_rules(cfg)
-    found = reset_unread(cfg, written)
+    found += reset_unread(cfg, written, foreign)
     if notes is not None:
         notes += found
     for note in found if notes is None else ():
@@ -187,38 +187,46 @@ def _unquoted(word: str) -> str:
     return word
 
 
-def _refuse_unknown(settings: Sequence[Setting]) -> None:
-    """Raise ConfigError with all unknown keys of one source."""
+def _unknown(settings: Sequence[Setting]) -> list[str]:
+    """Words on all unknown keys of one source, if there are any."""
     unknown = [setting for setting in settings if setting.key not in KEYS]
     if len(unknown) == 1:
         (setting,) = unknown
-        raise ConfigError(f"unknown key {_show(setting.key)} {setting.where}; {_hint(setting.key)}")
+        return [f"unknown key {_show(setting.key)} {setting.where}; {_hint(setting.key)}"]
     if unknown:
         listed = "; ".join(
             f"{_show(key)} ({f'line {line}, ' if line else ''}{_hint(key)})" for key, _, _, line in unknown
         )
-        raise ConfigError(f"{len(unknown)} unknown keys {unknown[0].source}: {listed}")
+        return [f"{len(unknown)} unknown keys {unknown[0].source}: {listed}"]
+    return []
 
 
 def _hint(key: str) -> str:
     if key in SECTIONS:
         return "it is a section, whose keys stand below it"
-    near = difflib.get_close_matches(key.upper(), KEYS, n=1)
-    return f"the nearest known key is {near[0]}" if near else "no known key is near"
+    if theirs := meaning(key):
+        return f"it is {theirs}"
+    spellings = {name.rpartition(".")[2]: name for name in KEYS} | {name: name for name in KEYS}
+    for wanted in (key.upper(), key.upper().rpartition(".")[2]):
+        if near := difflib.get_close_matches(wanted, spellings, n=1, cutoff=_NEAR):
+            return f"the nearest known key is {spellings[near[0]]}"
+    return "no known key is near"
 
 
-def _assign(cfg: CfgNode, setting: Setting) -> None:
+def _assign(cfg: CfgNode, setting: Setting) -> list[str]:
+    """Set a key; returns words on a value that it does not accept."""
     key = KEYS[setting.key]
     try:
         value = key.read(setting.written)
     except Refused as refused:
         shown = _show(setting.written)
-        raise ConfigError(f"{setting.key} is {shown} {setting.where}; it must be {refused}") from None
+        return [f"{setting.key} is {shown} {setting.where}; it must be {refused}"]
     *sections, last = setting.key.split(".")
     node = cfg
     for section in sections:
         node = node[section]
     node[last] = value
+    return []
 
 
 def _show(written: object) -> str:

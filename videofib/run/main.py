@@ -25,6 +25,7 @@ from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
+from videofib.run.preflight import Faults, check_run
 from videofib.run.reporting import report_from_config
 from videofib.run.testing import evaluate_run
 from videofib.run.training import train_from_config
@@ -132,6 +133,7 @@ def run(cfg: CfgNode, stages: Sequence[str], notes: Sequence[str] = ()) -> None:
         _open_log(cfg)
         for note in notes if processes.is_main() else ():
             logger.warning("%s", note)
+        check_run(cfg, stages)
         trained = False
         if "train" in stages:
             with sigterm_noticed() as stop:
@@ -201,7 +203,8 @@ def attach_sinks(cfg: CfgNode) -> None:
 
 def _fail(error: Exception) -> NoReturn:
     delay_unless_main()
-    logger.error("error: %s", error)
+    for fault in error.faults if isinstance(error, Faults) else [error]:
+        logger.error("error: %s", fault)
     raise SystemExit(2)
 
 

@@ -6,16 +6,160 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from fvcore.common.config import CfgNode
 
+from videofib.attention import SelfAttention
+from videofib.attention.backends import choose
+from videofib.checkpoint.file import CheckpointError
 from videofib.checkpoint.sharded import can_write_sharded
 from videofib.config import ConfigError
+from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
+from videofib.models.pretrained.load import load_pretrained
+from videofib.models.pretrained.weight_files import read_weights
+from videofib.run.class_names import data_class_names, read_class_names, tested_class_names
+from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
+from videofib.run.models import build_model
 
 logger = logging.getLogger(__name__)
+
+_TRIAL_TOKENS = 196  # of a support whose kind matters, not its size
+
+
+class Faults(ConfigError):
+    """Several mistakes that were found together; ``faults`` has a line for each."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = tuple(faults)
+
+
+def check_run(cfg: CfgNode, stages: Sequence[str]) -> None:
+    """Check what all stages of a run need before the first one begins.
+
+    The model is tried at every size of clips, without computing anything. A run that trains has its lists checked, and,
+    where it tests as well, the list and the weights to test: training takes hours before they are needed. A run that
+    only tests reads them at once anyway.
+
+    Raises:
+        Faults: with all that was found.
+    """
+    checks: list[Callable[[], None]] = [lambda: check_model(cfg, stages)]
+    if "train" in stages:
+        checks += [lambda: _check_train_list(cfg), lambda: _check_eval_list(cfg, "val", read_class_names(cfg, "train"))]
+        if "test" in stages:
+            checks.append(lambda: _check_test_inputs(cfg))
+    faults: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except Faults as several:
+            faults += several.faults
+        except (ConfigError, ManifestError, CheckpointError) as error:
+            faults.append(str(error))
+    if faults:
+        raise Faults(list(dict.fromkeys(faults)))  # one mistake may be found in several splits
+
+
+def check_model(cfg: CfgNode, stages: Sequence[str]) -> None:
+    """Try the model at every size of clips of these stages, on the meta device, which computes shapes alone.
+
+    Raises:
+        Faults: the config describes no model, or one that does not take some of the clips or run on this device.
+    """
+    trial = cfg.clone()
+    trial.defrost()
+    if cfg.MODEL.MODEL_NAME == "TimeSformer":
+        trial.ATTENTION.BACKEND = "cpu"  # its operator knows its shapes; others compute with values that meta lacks
+    try:
+        with torch.device("meta"):
+            model = build_model(trial).eval()
+    except ValueError as error:
+        raise Faults([f"the config describes no model: {error}"]) from error
+    faults = _backend_faults(cfg, model)
+    for keys, num_frames, size in _clip_sizes(cfg, stages):
+        try:
+            with torch.no_grad():
+                model(torch.empty(1, 3, num_frames, size, size, device="meta"))
+        except (ValueError, RuntimeError) as error:
+            faults.append(f"{keys}: {cfg.MODEL.MODEL_NAME} does not take these clips: {' '.join(str(error).split())}")
+    if faults:
+        raise Faults(faults)
+
+
+def _clip_sizes(cfg: CfgNode, stages: Sequence[str]) -> list[tuple[str, int, int]]:
+    """(the keys that decide, T, H = W) of the clips of these stages."""
+    data = cfg.DATA
+    frames = f"DATA.NUM_FRAMES {data.NUM_FRAMES}"
+    sizes = [(f"DATA.TEST_CROP_SIZE {data.TEST_CROP_SIZE} and {frames}", data.NUM_FRAMES, data.TEST_CROP_SIZE)]
+    if "train" in stages:
+        size = data.TRAIN_CROP_SIZE
+        sizes.insert(0, (f"DATA.TRAIN_CROP_SIZE {size} and {frames}", data.NUM_FRAMES, size))
+        if cfg.MULTIGRID.LONG_CYCLE:
+            for stage in multigrid_stages(cfg):
+                what = f"MULTIGRID.LONG_CYCLE with {stage.num_frames} frames of {stage.crop_size} pixels"
+                sizes.append((what, stage.num_frames, stage.crop_size))
+    return sizes
+
+
+def _backend_faults(cfg: CfgNode, model: torch.nn.Module) -> list[str]:
+    """What ATTENTION.BACKEND cannot do on the device of this process, or with the model's dropout."""
+    values = torch.empty(0, device=processes.device())
+    faults = {}
+    for layer in model.modules():
+        if isinstance(layer, SelfAttention) and not (support := layer.support_for(_TRIAL_TOKENS)).is_dense:
+            try:
+                choose(cfg.ATTENTION.BACKEND, values, support, layer.masking, layer.attn_drop)
+            except ValueError as error:
+                faults[f"ATTENTION.BACKEND {cfg.ATTENTION.BACKEND}: {error}"] = None
+    return list(faults)
+
+
+def _check_train_list(cfg: CfgNode) -> None:
+    read_class_names(cfg, "train")
+    with build_train_loader(cfg) as loader:
+        check_split(cfg, loader, "train")
+
+
+def _check_eval_list(cfg: CfgNode, split: str, class_names: Sequence[str] | None) -> None:
+    if data_class_names(cfg, split) is None:  # nothing to compare, of which the stage itself warns
+        class_names = None
+    with build_eval_loader(cfg, split, class_names=class_names) as loader:
+        check_split(cfg, loader, split)
+
+
+def _check_test_inputs(cfg: CfgNode) -> None:
+    """Check the test list, and the weights to test unless the training that comes first writes them."""
+    path = cfg.TEST.CHECKPOINT_FILE_PATH
+    if path == "best" and cfg.CHECKPOINT.METRIC == "none":
+        raise ConfigError(
+            "TEST.CHECKPOINT_FILE_PATH best needs a best checkpoint, and CHECKPOINT.METRIC none keeps none; set "
+            "CHECKPOINT.METRIC auto"
+        )
+    faults, names = [], None
+    if path in ("", "best") or Path(path).resolve().parent == Path(cfg.OUTPUT_DIR, "checkpoints").resolve():
+        names = read_class_names(cfg, "train")
+    else:
+        try:
+            weights = read_weights(path, cfg.TEST.CHECKPOINT_PART)
+            names = tested_class_names(cfg, weights) if weights.classes else read_class_names(cfg, "test")
+            report = load_pretrained(build_model(cfg), weights, class_names=weights.classes)
+            if report.untrained:
+                raise CheckpointError(f"{path} lacks weights of the model to test: {', '.join(report.untrained)}")
+        except (ConfigError, ManifestError, CheckpointError) as error:
+            faults.append(f"TEST.CHECKPOINT_FILE_PATH: {error}")
+        except ValueError:  # the config describes no model, which check_model reports
+            pass
+    try:
+        _check_eval_list(cfg, "test", names)
+    except (ConfigError, ManifestError) as error:
+        faults.append(str(error))
+    if faults:
+        raise Faults(faults)
 
 
 def choose_amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:

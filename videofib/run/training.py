@@ -41,7 +41,6 @@ from videofib.run.parts import evaluate_from_config, load_into_model, model_from
 from videofib.run.preflight import (
     check_compiler,
     check_sharded_checkpoints,
-    check_split,
     choose_amp_dtype,
     warn_of_flips,
 )
@@ -66,8 +65,6 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         shared(build_train_loader(cfg, *part), mesh) as train_loader,
         shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh) as val_loader,
     ):
-        check_split(cfg, train_loader, "train")
-        check_split(cfg, val_loader, "val")
         warn_of_flips(cfg, class_names)
         warn_of_absent_classes(cfg, class_names, [*train_loader.dataset.records, *val_loader.dataset.records])
 
