@@ -7,8 +7,9 @@ read as tensors and plain values (``weights_only=True``), never as code.
 
 from __future__ import annotations
 
-import argparse
 import itertools
+import logging
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,14 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 import videofib
+from videofib.checkpoint.foreign import ForeignError, describe_junk, read_foreign
 from videofib.checkpoint.sharded import CONTENT, SUFFIX, map_tensors, read_sharded, write_sharded
 from videofib.distributed import processes
 from videofib.distributed.fsdp import full_tensor_on_main, shard_like
 from videofib.files import replacing
+from videofib.printable import printable
+
+logger = logging.getLogger(__name__)
 
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
 _LATER_KEYS = {"step": 0, "states": [], "classes": None, "input": None}  # which old checkpoints lack
@@ -138,29 +143,53 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return {**_LATER_KEYS, **content}
 
 
-def read_tensors(path: str | Path) -> Any:
+def read_tensors(path: str | Path, *, of_others: bool = False) -> Any:
     """What ``torch.save`` wrote, onto the CPU; tensors and plain values only. Or a checkpoint that is a folder.
 
-    ``argparse.Namespace``, in which training scripts like to leave their options, is a plain value, too.
+    Args:
+        of_others: also read files that hold objects of other classes beside the tensors, as those of other projects
+            do. Other objects stand in their place (``checkpoint.foreign``), which is logged; nothing of them is run.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one that holds code.
+        CheckpointError: no such file, a damaged one, one of another kind, or one that holds code.
     """
     path = Path(path)
     if path.suffix == SUFFIX and path.is_dir():
         return _read_folder(path)
+    if path.is_dir():
+        raise CheckpointError(f"{printable(path)} is a folder, not a checkpoint")
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
+        raise CheckpointError(f"no checkpoint at {printable(path)}")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        if junk := describe_junk(path):
+            raise CheckpointError(f"{printable(path)} {junk}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged files fail in many ways (zip, pickle, EOF, key, runtime errors)
-        if found := re.search(r"(?:GLOBAL|class) (\S+)", str(error)):
-            reason = f"holds code, {found[1]}, and code from files is never run; save its weights alone"
-        else:
-            detail = re.split(r"\n|\. ", str(error).rpartition("WeightsUnpickler error:")[2].strip())[0][:200]
-            reason = f"is damaged or not a checkpoint: {detail or type(error).__name__}"
-        raise CheckpointError(f"{path} {reason}") from error
+        if of_others and isinstance(error, pickle.UnpicklingError):
+            return _read_foreign(path)
+        raise CheckpointError(f"{printable(path)} {_why_refused(error)}") from error
+
+
+def _read_foreign(path: Path) -> Any:
+    try:
+        content, left_out = read_foreign(path)
+    except ForeignError as error:
+        raise CheckpointError(f"{printable(path)} {printable(error)}") from error
+    if left_out and processes.is_main():
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        shown = ", ".join(printable(name) for name in left_out[:5])
+        logger.warning("%s: objects of %s%s beside the tensors are not loaded", printable(path), shown, more)
+    return content
+
+
+def _why_refused(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"(?:GLOBAL|class) ([\w.]+)", text)):
+        return f"holds code, {found[1]}, and code from files is never run; save its weights alone"
+    detail = re.split(r"\n|\. ", text.rpartition("WeightsUnpickler error:")[2].strip())[0][:200]
+    return f"is damaged or not a checkpoint: {printable(detail) or type(error).__name__}"
 
 
 def restore(checkpoint: dict[str, Any], source: str | Path, state: TrainingState) -> None:
