@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 import videofib
+from videofib.checkpoint.content import check_content, fit_optimizer
 from videofib.checkpoint.foreign import ForeignError, describe_junk, read_foreign
 from videofib.checkpoint.sharded import CONTENT, SUFFIX, map_tensors, read_sharded, write_sharded
 from videofib.distributed import processes
@@ -138,9 +139,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     content = read_tensors(path)
     _compare_checksums(path)
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
-        found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path} is not a videofib checkpoint: expected {sorted(_KEYS)}, found {found}")
-    return {**_LATER_KEYS, **content}
+        found = printable(sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__)
+        raise CheckpointError(
+            f"{printable(path)} is not a videofib checkpoint: expected {sorted(_KEYS)}, found {found}"
+        )
+    content = {**_LATER_KEYS, **content}
+    try:
+        check_content(content)
+    except ValueError as error:
+        raise CheckpointError(f"{printable(path)} is damaged: its {error}") from error
+    return content
 
 
 def read_tensors(path: str | Path, *, of_others: bool = False) -> Any:
@@ -203,7 +211,7 @@ def restore(checkpoint: dict[str, Any], source: str | Path, state: TrainingState
     load_weights(state.model, checkpoint["model_state"], source)
     _restore_optimizer(state.optimizer, checkpoint["optimizer_state"], source)
     if state.scaler and checkpoint["scaler_state"]:
-        state.scaler.load_state_dict(checkpoint["scaler_state"])
+        state.scaler.load_state_dict(checkpoint["scaler_state"])  # one that is switched off takes nothing
     if state.ema:
         load_weights(state.ema, checkpoint["ema_state"] or checkpoint["model_state"], source)
 
@@ -225,7 +233,8 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path)
     problems += [f"{key} is unexpected" for key in state if key not in own]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(f"the weights in {source} do not fit the model: {'; '.join(problems[:8])}{more}")
+        listed = printable("; ".join(problems[:8]))
+        raise CheckpointError(f"the weights in {printable(source)} do not fit the model: {listed}{more}")
     model.load_state_dict({key: shard_like(tensor, own[key]) for key, tensor in state.items()})
 
 
@@ -241,19 +250,10 @@ def check_memory(model: nn.Module, source: str | Path) -> None:
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], source: str | Path) -> None:
     """Load moments, sharded over processes as their parameters are; options stay the optimizer's own."""
-    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
-    moments = {
-        number: {name: shard_like(value, parameters.get(number)) for name, value in values.items()}
-        for number, values in saved["state"].items()
-    }
-    options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    groups = saved["param_groups"]
-    if len(groups) == len(options):  # before loading, since options say on which device moments are kept
-        groups = [{**group, **own} for group, own in zip(groups, options, strict=True)]
     try:
-        optimizer.load_state_dict({**saved, "state": moments, "param_groups": groups})
-    except ValueError as error:
-        raise CheckpointError(f"{source} was written with another optimizer: {error}") from error
+        optimizer.load_state_dict(fit_optimizer(optimizer, saved))
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{printable(source)} {printable(error)}") from error
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
@@ -263,7 +263,9 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     except CheckpointError:
         raise
     except (Exception, CheckpointException) as error:  # as many ways as for files
-        raise CheckpointError(f"{folder} is damaged: {str(error)[:300] or type(error).__name__}") from error
+        raise CheckpointError(
+            f"{printable(folder)} is damaged: {printable(str(error)[:300]) or type(error).__name__}"
+        ) from error
 
 
 def _compare_checksums(path: str | Path) -> None:
