@@ -7,8 +7,9 @@ read as tensors and plain values (``weights_only=True``), never as code.
 
 from __future__ import annotations
 
-import argparse
 import itertools
+import logging
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -21,10 +22,15 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 
 import videofib
+from videofib.checkpoint.content import check_content, fit_optimizer
+from videofib.checkpoint.foreign import ForeignError, describe_junk, read_foreign
 from videofib.checkpoint.sharded import CONTENT, SUFFIX, map_tensors, read_sharded, write_sharded
 from videofib.distributed import processes
 from videofib.distributed.fsdp import full_tensor_on_main, shard_like
 from videofib.files import replacing
+from videofib.printable import printable
+
+logger = logging.getLogger(__name__)
 
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
 _LATER_KEYS = {"step": 0, "states": [], "classes": None, "input": None}  # which old checkpoints lack
@@ -133,34 +139,65 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     content = read_tensors(path)
     _compare_checksums(path)
     if not isinstance(content, dict) or not content.keys() >= _KEYS:
-        found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"{path} is not a videofib checkpoint: expected {sorted(_KEYS)}, found {found}")
-    return {**_LATER_KEYS, **content}
+        found = printable(sorted(map(str, content))[:8] if isinstance(content, dict) else type(content).__name__)
+        raise CheckpointError(
+            f"{printable(path)} is not a videofib checkpoint: expected {sorted(_KEYS)}, found {found}"
+        )
+    content = {**_LATER_KEYS, **content}
+    try:
+        check_content(content)
+    except ValueError as error:
+        raise CheckpointError(f"{printable(path)} is damaged: its {error}") from error
+    return content
 
 
-def read_tensors(path: str | Path) -> Any:
+def read_tensors(path: str | Path, *, of_others: bool = False) -> Any:
     """What ``torch.save`` wrote, onto the CPU; tensors and plain values only. Or a checkpoint that is a folder.
 
-    ``argparse.Namespace``, in which training scripts like to leave their options, is a plain value, too.
+    Args:
+        of_others: also read files that hold objects of other classes beside the tensors, as those of other projects
+            do. Other objects stand in their place (``checkpoint.foreign``), which is logged; nothing of them is run.
 
     Raises:
-        CheckpointError: no such file, a damaged one, or one that holds code.
+        CheckpointError: no such file, a damaged one, one of another kind, or one that holds code.
     """
     path = Path(path)
     if path.suffix == SUFFIX and path.is_dir():
         return _read_folder(path)
+    if path.is_dir():
+        raise CheckpointError(f"{printable(path)} is a folder, not a checkpoint")
     if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}")
+        raise CheckpointError(f"no checkpoint at {printable(path)}")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        if junk := describe_junk(path):
+            raise CheckpointError(f"{printable(path)} {junk}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # damaged files fail in many ways (zip, pickle, EOF, key, runtime errors)
-        if found := re.search(r"(?:GLOBAL|class) (\S+)", str(error)):
-            reason = f"holds code, {found[1]}, and code from files is never run; save its weights alone"
-        else:
-            detail = re.split(r"\n|\. ", str(error).rpartition("WeightsUnpickler error:")[2].strip())[0][:200]
-            reason = f"is damaged or not a checkpoint: {detail or type(error).__name__}"
-        raise CheckpointError(f"{path} {reason}") from error
+        if of_others and isinstance(error, pickle.UnpicklingError):
+            return _read_foreign(path)
+        raise CheckpointError(f"{printable(path)} {_why_refused(error)}") from error
+
+
+def _read_foreign(path: Path) -> Any:
+    try:
+        content, left_out = read_foreign(path)
+    except ForeignError as error:
+        raise CheckpointError(f"{printable(path)} {printable(error)}") from error
+    if left_out and processes.is_main():
+        more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
+        shown = ", ".join(printable(name) for name in left_out[:5])
+        logger.warning("%s: objects of %s%s beside the tensors are not loaded", printable(path), shown, more)
+    return content
+
+
+def _why_refused(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and (found := re.search(r"(?:GLOBAL|class) ([\w.]+)", text)):
+        return f"holds code, {found[1]}, and code from files is never run; save its weights alone"
+    detail = re.split(r"\n|\. ", text.rpartition("WeightsUnpickler error:")[2].strip())[0][:200]
+    return f"is damaged or not a checkpoint: {printable(detail) or type(error).__name__}"
 
 
 def restore(checkpoint: dict[str, Any], source: str | Path, state: TrainingState) -> None:
@@ -174,7 +211,7 @@ def restore(checkpoint: dict[str, Any], source: str | Path, state: TrainingState
     load_weights(state.model, checkpoint["model_state"], source)
     _restore_optimizer(state.optimizer, checkpoint["optimizer_state"], source)
     if state.scaler and checkpoint["scaler_state"]:
-        state.scaler.load_state_dict(checkpoint["scaler_state"])
+        state.scaler.load_state_dict(checkpoint["scaler_state"])  # one that is switched off takes nothing
     if state.ema:
         load_weights(state.ema, checkpoint["ema_state"] or checkpoint["model_state"], source)
 
@@ -196,7 +233,8 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path)
     problems += [f"{key} is unexpected" for key in state if key not in own]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(f"the weights in {source} do not fit the model: {'; '.join(problems[:8])}{more}")
+        listed = printable("; ".join(problems[:8]))
+        raise CheckpointError(f"the weights in {printable(source)} do not fit the model: {listed}{more}")
     model.load_state_dict({key: shard_like(tensor, own[key]) for key, tensor in state.items()})
 
 
@@ -212,19 +250,10 @@ def check_memory(model: nn.Module, source: str | Path) -> None:
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], source: str | Path) -> None:
     """Load moments, sharded over processes as their parameters are; options stay the optimizer's own."""
-    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
-    moments = {
-        number: {name: shard_like(value, parameters.get(number)) for name, value in values.items()}
-        for number, values in saved["state"].items()
-    }
-    options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    groups = saved["param_groups"]
-    if len(groups) == len(options):  # before loading, since options say on which device moments are kept
-        groups = [{**group, **own} for group, own in zip(groups, options, strict=True)]
     try:
-        optimizer.load_state_dict({**saved, "state": moments, "param_groups": groups})
-    except ValueError as error:
-        raise CheckpointError(f"{source} was written with another optimizer: {error}") from error
+        optimizer.load_state_dict(fit_optimizer(optimizer, saved))
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{printable(source)} {printable(error)}") from error
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:
@@ -234,7 +263,9 @@ def _read_folder(folder: Path) -> dict[str, Any]:
     except CheckpointError:
         raise
     except (Exception, CheckpointException) as error:  # as many ways as for files
-        raise CheckpointError(f"{folder} is damaged: {str(error)[:300] or type(error).__name__}") from error
+        raise CheckpointError(
+            f"{printable(folder)} is damaged: {printable(str(error)[:300]) or type(error).__name__}"
+        ) from error
 
 
 def _compare_checksums(path: str | Path) -> None:

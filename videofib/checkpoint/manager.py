@@ -166,15 +166,24 @@ class CheckpointManager:
             self._remove_old()
 
     def _remove_old(self) -> None:
-        for path in find_checkpoints(self.directory)[:-2]:
+        """Remove what need not stay of what was saved up to here.
+
+        What is named as later was there before, and this run could not read it: were it counted among the newest, the
+        good ones would go.
+        """
+        for path in self._until_here()[:-2]:
             if _position(path)[1]:
                 remove_checkpoint(path)
         ends = self._epoch_ends()
         best = self._record.best(ends) if self._record else None
-        at_ends = [path for path in find_checkpoints(self.directory) if not _position(path)[1]]
+        at_ends = [path for path in self._until_here() if not _position(path)[1]]
         for path in at_ends[: -self.keep] if self.keep else ():
             if best is None or path != ends[best]:
                 remove_checkpoint(path)
+
+    def _until_here(self) -> list[Path]:
+        last = self._last or (0, 0)
+        return [path for path in find_checkpoints(self.directory) if _position(path) <= last]
 
     def _epoch_ends(self) -> dict[int, Path]:
         """The checkpoints at the end of epochs, by epochs done."""

@@ -40,5 +40,5 @@ def restore_generators(states: dict[str, Any]) -> None:
         torch.set_rng_state(states["torch"])
         if states["cuda"] is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(states["cuda"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise ValueError(f"the states of the random generators cannot be used: {error}") from error

@@ -287,8 +287,11 @@ def _start_epoch(
         try:
             restore_generators(start.states[rank]["generators"])
             meter.restore(start.states[rank]["meter"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"the checkpoint cannot be resumed from within an epoch: {error}") from error
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise TrainingError(
+                f"the checkpoint cannot be resumed from within an epoch: {error}; move it away to resume from the one "
+                "before"
+            ) from error
     else:
         if start.step and processes.is_main():
             logger.warning(

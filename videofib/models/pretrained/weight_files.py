@@ -18,11 +18,13 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from videofib.checkpoint.file import CheckpointError, read_tensors
+from videofib.checkpoint.foreign import Standin
 from videofib.classes import ClassesError, check_names
 from videofib.models.pretrained.file_parts import find_part
 from videofib.models.pretrained.layouts import SPARSE
 from videofib.models.pretrained.model_settings import Settings, of_hugging_face, of_module
 from videofib.models.timesformer import TimeSformer
+from videofib.printable import printable
 
 _WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)
 _TIMM_OPTIONS = (  # those that weights do not show; as a config may come from anyone, no other is passed on
@@ -82,7 +84,7 @@ def read_weights(
         return _from_folder(path, part)
     if path.suffix == ".safetensors":
         return _from_content(_read_safetensors(path), str(weights), part)
-    return _from_content(read_tensors(path), str(weights), part)
+    return _from_content(read_tensors(path, of_others=True), str(weights), part)
 
 
 def _from_module(module: nn.Module, part: str | None) -> Weights:
@@ -103,6 +105,8 @@ def _wrapped(module: nn.Module) -> nn.Module | None:
 
 def _from_content(content: object, name: str, part: str | None) -> Weights:
     """From what ``torch.load`` returned: a state dict, or a dict that holds some."""
+    if isinstance(content, Standin):
+        raise _not_a_state_dict(name, content)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{name} holds no weights, only one {type(content).__name__}")
     try:
@@ -110,6 +114,8 @@ def _from_content(content: object, name: str, part: str | None) -> Weights:
     except ValueError as error:
         raise CheckpointError(f"{name} cannot be used: {error}") from error
     if not found.state:
+        if objects := [value for value in content.values() if isinstance(value, Standin)]:
+            raise _not_a_state_dict(name, objects[0])
         raise CheckpointError(f"no weights in {name}; it holds {', '.join(sorted(map(str, content))[:8]) or 'nothing'}")
     is_checkpoint = not any(isinstance(value, Tensor) for value in content.values())
     ours = content.keys() >= {"config", "versions"}
@@ -128,6 +134,13 @@ def _from_content(content: object, name: str, part: str | None) -> Weights:
     )
 
 
+def _not_a_state_dict(name: str, found: Standin) -> CheckpointError:
+    return CheckpointError(
+        f"{printable(name)} holds an object of {printable(found.stands_for)}, not weights, and code from files is "
+        "never run; save its state_dict() alone"
+    )
+
+
 def _from_folder(folder: Path, part: str | None) -> Weights:
     """From ``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
     config = _read_config(folder / "config.json")
@@ -141,7 +154,7 @@ def _from_folder(folder: Path, part: str | None) -> Weights:
     if (folder / "model.safetensors").is_file():
         found = _from_content(_read_safetensors(folder / "model.safetensors"), str(folder), part)
     elif (file := folder / "pytorch_model.bin").is_file():
-        found = replace(_from_content(read_tensors(file), str(file), part), name=str(folder))
+        found = replace(_from_content(read_tensors(file, of_others=True), str(file), part), name=str(folder))
     else:
         raise CheckpointError(f"no model.safetensors in {folder}")
     return replace(found, model=model, attention=attention, classes=_labels(config, found.state))
@@ -209,7 +222,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged, or not a safetensors file: {error}") from error
+        raise CheckpointError(f"{path} is damaged, or not a safetensors file: {printable(error)}") from error
 
 
 def _read_config(path: Path) -> dict:
