@@ -69,7 +69,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         check_split(cfg, train_loader, "train")
         check_split(cfg, val_loader, "val")
         warn_of_flips(cfg, class_names)
-        warn_of_absent_classes(cfg, class_names, [*train_loader.dataset.records, *val_loader.dataset.records])
+        warn_of_absent_classes(cfg, class_names, [train_loader.dataset.records, val_loader.dataset.records])
 
         model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
         optimizer = _build_optimizer(cfg, model)
