@@ -11,13 +11,16 @@ An **order** is a function: epoch -> the indices of videos, for the full epoch a
 from __future__ import annotations
 
 import random
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
+import numpy as np
 from torch.utils.data import Sampler
 
-Order = Callable[[int], list[int]]
+Order = Callable[[int], Sequence[int]]
 
 _BATCHES_SORTED = 64  # batches at a time whose videos are sorted by length
 
@@ -48,12 +51,9 @@ class EpochSampler(Sampler):
         self.epoch, self.step = epoch, step
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        seen: defaultdict[int, int] = defaultdict(int)
-        keys = []
-        for index in self.order(self.epoch)[: self.num_used]:
-            keys.append((self.epoch, index, seen[index]))
-            seen[index] += 1
-        return iter(keys[self.step * self.batch_size :][self.rank :: self.world_size])
+        order = np.asarray(self.order(self.epoch)[: self.num_used], np.int64)
+        part = slice(self.step * self.batch_size + self.rank, None, self.world_size)
+        return _keys(self.epoch, order[part], _copies(order)[part])
 
     def __len__(self) -> int:
         """Keys in a full epoch, whatever ``step`` is."""
@@ -120,23 +120,38 @@ def shard_by_shard(shards: Sequence, window: int, seed: int) -> Order:
     return partial(_shard_by_shard, shards, window, seed)
 
 
-def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
-    order = list(range(count))
+def _keys(epoch: int, indices: np.ndarray, copies: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """The keys one by one: a million of them are not kept."""
+    return ((epoch, int(index), int(copy)) for index, copy in zip(indices, copies, strict=True))
+
+
+def _copies(order: np.ndarray) -> np.ndarray:
+    """(N,) int64: how often each index occurred earlier."""
+    by_index = np.argsort(order, kind="stable")
+    grouped = order[by_index]
+    starts = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
+    copies = np.empty_like(order)
+    copies[by_index] = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
+    return copies
+
+
+def _shuffled(count: int, seed: int, epoch: int) -> Sequence[int]:
+    order = array("q", range(count))
     random.Random(f"{seed}/{epoch}").shuffle(order)
     return order
 
 
-def _class_balanced(labels: Sequence[int], seed: int, epoch: int) -> list[int]:
+def _class_balanced(labels: Sequence[int], seed: int, epoch: int) -> Sequence[int]:
     rng = random.Random(f"{seed}/{epoch}")
     videos = _grouped(labels)
     classes = list(videos)
-    queues: dict[int, list[int]] = {label: [] for label in classes}
-    order: list[int] = []
+    queues: dict[int, array[int]] = {label: array("q") for label in classes}
+    order = array("q")
     while len(order) < len(labels):
         rng.shuffle(classes)
         for label in classes[: len(labels) - len(order)]:
             if not queues[label]:
-                queues[label] = rng.sample(videos[label], len(videos[label]))
+                queues[label] = array("q", rng.sample(videos[label], len(videos[label])))
             order.append(queues[label].pop())
     return order
 
@@ -152,20 +167,20 @@ def _length_bucketed(lengths: Sequence[float], batch_size: int, seed: int, epoch
     return [index for batch in batches + short for index in batch]
 
 
-def _shard_by_shard(shards: Sequence, window: int, seed: int, epoch: int) -> list[int]:
+def _shard_by_shard(shards: Sequence, window: int, seed: int, epoch: int) -> Sequence[int]:
     rng = random.Random(f"{seed}/{epoch}")
     videos = _grouped(shards)
     names = rng.sample(list(videos), len(videos))
-    order: list[int] = []
+    order = array("q")
     for start in range(0, len(names), window):
         part = [index for name in names[start : start + window] for index in videos[name]]
-        order += rng.sample(part, len(part))
+        order.extend(rng.sample(part, len(part)))
     return order
 
 
-def _grouped(values: Sequence) -> dict:
+def _grouped(values: Sequence) -> dict[Any, array[int]]:
     """Value -> the indices that have it, in order of first appearance."""
-    groups = defaultdict(list)
+    groups: defaultdict[Any, array[int]] = defaultdict(partial(array, "q"))
     for index, value in enumerate(values):
         groups[value].append(index)
     return groups

@@ -11,7 +11,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from videofib.data.lists.manifest import VIDEO_EXTENSIONS
+from videofib.data.lists.text_list import VIDEO_EXTENSIONS
 from videofib.files import describe
 from videofib.prep.encode import GOP
 from videofib.prep.engines.parallel import run_parallel

@@ -34,11 +34,11 @@ from videofib.data.lists.manifest import (
     LISTS,
     MANIFEST_NAME,
     SPLITS,
-    VIDEO_EXTENSIONS,
     ManifestRow,
     write_list,
     write_manifest,
 )
+from videofib.data.lists.text_list import VIDEO_EXTENSIONS
 from videofib.files import remove_partial, replacing
 from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.journal import Journal

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import CLASSES_NAME
-from videofib.data.lists.manifest import SPLITS, has_several_classes, load_split, split_class_names
+from videofib.data.lists.manifest import SPLITS, load_split, split_class_names
 from videofib.data.lists.parquet import write_columns
 from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.remote import file_system, is_remote, one_line
 from videofib.data.lists.shard_index import COLUMNS, LABELS
+from videofib.data.lists.text_list import has_several_classes
 from videofib.data.samplers import shuffled
 from videofib.data.source import ByteRange
 from videofib.files import replacing

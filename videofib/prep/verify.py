@@ -14,7 +14,8 @@ from pathlib import Path
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import CLASSES_NAME, read_class_names
-from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, list_rows, read_manifest
+from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read_manifest
+from videofib.data.lists.text_list import list_rows
 from videofib.files import sha256
 from videofib.prep.engines.parallel import run_parallel
 

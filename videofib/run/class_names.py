@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from fvcore.common.config import CfgNode
 
 from videofib.checkpoint.file import CheckpointError
@@ -18,7 +18,7 @@ from videofib.classes import ClassesError, positions, shown
 from videofib.config import ConfigError
 from videofib.data.lists.classes_file import CLASSES_NAME
 from videofib.data.lists.manifest import ManifestError, split_class_names
-from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.records import Records
 from videofib.data.lists.remote import is_remote
 from videofib.data.lists.shard_index import has_shards, shard_class_names
 from videofib.distributed import processes
@@ -38,7 +38,7 @@ def data_class_names(cfg: CfgNode, split: str) -> list[str] | None:
     return split_class_names(cfg.DATA.PATH_TO_DATA_DIR, split)
 
 
-def shown_class_names(cfg: CfgNode, split: str, records: Sequence[VideoRecord]) -> list[str] | None:
+def shown_class_names(cfg: CfgNode, split: str, records: Records) -> list[str] | None:
     """The names that a split gives to its own labels, whatever classes a model has; None where it gives none.
 
     Raises:
@@ -114,9 +114,7 @@ def tested_class_names(cfg: CfgNode, weights: Weights) -> list[str] | None:
     return list(weights.classes)
 
 
-def with_labels_of(
-    cfg: CfgNode, split: str, records: list[VideoRecord], classes: Sequence[str] | None
-) -> list[VideoRecord]:
+def with_labels_of(cfg: CfgNode, split: str, records: Records, classes: Sequence[str] | None) -> Records:
     """The records of a split, their labels mapped by name to positions in ``classes``; as they are without names.
 
     Where only ``classes`` are known, they cannot be compared, and a warning says so.
@@ -151,17 +149,14 @@ def with_labels_of(
     _check_labels(split, records, names)
     if processes.is_main():
         logger.info("labels of the %s split are mapped by name to the model's %d classes", split, len(classes))
-    return [
-        replace(record, label=label_of[record.label], labels=tuple(label_of[label] for label in record.labels))
-        for record in records
-    ]
+    return records.with_labels(label_of)
 
 
-def warn_of_absent_classes(cfg: CfgNode, class_names: Sequence[str] | None, records: Sequence[VideoRecord]) -> None:
+def warn_of_absent_classes(cfg: CfgNode, class_names: Sequence[str] | None, splits: Sequence[Records]) -> None:
     """Warn where no names say how many classes there are, and the lists have no video of some."""
     if class_names is not None or not processes.is_main():
         return
-    present = {label for record in records for label in record.classes}
+    present = set(np.unique(np.concatenate([records.classes for records in splits])).tolist())
     if missing := sorted(set(range(cfg.MODEL.NUM_CLASSES)) - present):
         logger.warning(
             "MODEL.NUM_CLASSES is %d, but the train and val lists have videos of %d classes, labels %d to %d: none of "
@@ -176,11 +171,12 @@ def warn_of_absent_classes(cfg: CfgNode, class_names: Sequence[str] | None, reco
         )
 
 
-def _check_labels(split: str, records: Sequence[VideoRecord], names: Sequence[str]) -> None:
-    worst = max(records, key=lambda record: max(record.classes))
-    if (label := max(worst.classes)) >= len(names):
+def _check_labels(split: str, records: Records, names: Sequence[str]) -> None:
+    label, row = records.highest_label()
+    if label >= len(names):
         raise ManifestError(
-            f"the {split} split has label {label} ({worst.video_id}), but its {len(names)} classes are {shown(names)}"
+            f"the {split} split has label {label} ({records[row].video_id}), but its {len(names)} classes are "
+            f"{shown(names)}"
         )
 
 

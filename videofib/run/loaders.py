@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
+import numpy as np
 import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor
@@ -14,8 +15,10 @@ from torch import Tensor
 from videofib.config import ConfigError
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
-from videofib.data.lists.manifest import ManifestError, load_split
+from videofib.data.errors import ManifestError
+from videofib.data.lists.manifest import load_split
 from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.records import InShards, Records
 from videofib.data.lists.shard_index import has_shards, read_shards
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import MultigridLoader, MultigridStage, long_cycle
@@ -28,7 +31,6 @@ from videofib.data.samplers import (
     shard_by_shard,
     shuffled,
 )
-from videofib.data.source import ByteRange
 from videofib.run.class_names import with_labels_of
 
 
@@ -84,7 +86,7 @@ def _stage_config(cfg: CfgNode, stage: MultigridStage) -> CfgNode:
     return changed
 
 
-def _train_loader(cfg: CfgNode, records: list[VideoRecord], rank: int, world_size: int) -> VideoLoader:
+def _train_loader(cfg: CfgNode, records: Records, rank: int, world_size: int) -> VideoLoader:
     batch = cfg.TRAIN.BATCH_SIZE
     if len(records) < batch:
         raise ManifestError(
@@ -129,7 +131,7 @@ def build_eval_loader(
     return _make_loader(cfg, dataset, sampler, max(1, cfg.TEST.BATCH_SIZE // world_size // (clips * crops)))
 
 
-def _read_records(cfg: CfgNode, split: str) -> list[VideoRecord]:
+def _read_records(cfg: CfgNode, split: str) -> Records:
     multi_label = _is_multi_label(cfg)
     if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
         return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split, multi_label=multi_label)
@@ -151,25 +153,26 @@ def _multi_hot(num_classes: int, record: VideoRecord) -> Tensor:
     return torch.zeros(num_classes).index_fill(0, torch.tensor(record.classes), 1.0)
 
 
-def _order(cfg: CfgNode, records: Sequence[VideoRecord]) -> Order:
+def _order(cfg: CfgNode, records: Records) -> Order:
     """The order of training videos that DATA_LOADER.SAMPLER and SHARD_WINDOW choose."""
     name, seed = cfg.DATA_LOADER.SAMPLER, cfg.RNG_SEED
     if name == "class_balanced":
-        return class_balanced([record.label for record in records], seed)
+        return class_balanced(records.labels, seed)
     if name == "length_bucketed":
-        if uncounted := [record.video_id for record in records if record.num_frames is None]:
+        uncounted = np.flatnonzero(records.num_frames == 0)
+        if len(uncounted):
             raise ConfigError(
                 f"DATA_LOADER.SAMPLER length_bucketed needs the number of frames of each video, which is unknown for "
-                f"{len(uncounted)} of them, such as {uncounted[0]}; prepare the data set, or set DATA_LOADER.SAMPLER "
-                "shuffle"
+                f"{len(uncounted)} of them, such as {records[uncounted[0]].video_id}; prepare the data set, or set "
+                "DATA_LOADER.SAMPLER shuffle"
             )
-        return length_bucketed([record.num_frames for record in records], cfg.TRAIN.BATCH_SIZE, seed)
+        return length_bucketed(records.num_frames, cfg.TRAIN.BATCH_SIZE, seed)
     if cfg.DATA_LOADER.SHARD_WINDOW:
-        if not isinstance(records[0].path, ByteRange):
+        if not isinstance(records.where, InShards):
             raise ConfigError(
                 f"DATA_LOADER.SHARD_WINDOW needs shards, and {cfg.DATA.PATH_TO_DATA_DIR} has none; set it to 0"
             )
-        return shard_by_shard([record.path.path for record in records], cfg.DATA_LOADER.SHARD_WINDOW, seed)
+        return shard_by_shard(records.where.shards, cfg.DATA_LOADER.SHARD_WINDOW, seed)
     return shuffled(len(records), seed)
 
 

@@ -198,10 +198,10 @@ def check_sharded_checkpoints(cfg: CfgNode) -> None:
 def check_split(cfg: CfgNode, loader, split: str) -> None:
     """Raise ConfigError for labels beyond MODEL.NUM_CLASSES, and for a list whose first videos do not exist."""
     records = loader.dataset.records
-    worst = max(records, key=lambda record: max(record.classes))
-    if (label := max(worst.classes)) >= cfg.MODEL.NUM_CLASSES:
+    label, row = records.highest_label()
+    if label >= cfg.MODEL.NUM_CLASSES:
         raise ConfigError(
-            f"the {split} split has label {label} ({worst.video_id}), so MODEL.NUM_CLASSES must be at least "
+            f"the {split} split has label {label} ({records[row].video_id}), so MODEL.NUM_CLASSES must be at least "
             f"{label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
         )
     first = records[:20]  # enough to notice a wrong folder without looking for a million files

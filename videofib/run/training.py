@@ -66,7 +66,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh) as val_loader,
     ):
         warn_of_flips(cfg, class_names)
-        warn_of_absent_classes(cfg, class_names, [*train_loader.dataset.records, *val_loader.dataset.records])
+        warn_of_absent_classes(cfg, class_names, [train_loader.dataset.records, val_loader.dataset.records])
 
         model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
         optimizer = _build_optimizer(cfg, model)

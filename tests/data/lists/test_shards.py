@@ -13,7 +13,7 @@ from videofib import cli
 from videofib.config import ConfigError
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import ManifestRow, read_list, write_list, write_manifest
-from videofib.data.lists.parquet import read_columns, write_columns
+from videofib.data.lists.parquet import to_values, typed_columns, write_columns
 from videofib.data.lists.shard_index import COLUMNS, LABELS, read_shards
 from videofib.prep.encode import write_video
 from videofib.run.loaders import build_eval_loader, build_train_loader
@@ -125,10 +125,10 @@ def test_a_shard_that_is_cut_short_costs_its_last_videos(shards, tmp_path):
     ("column", "value"), [("shard", "../../etc/x.tar"), ("start", -1), ("size", 0), ("label", -1), ("shard", "a.zip")]
 )
 def test_an_index_that_leads_out_of_its_folder_is_refused(shards, tmp_path, column, value):
-    columns = read_columns(shards / "train.parquet", COLUMNS)
+    columns = to_values(typed_columns(shards / "train.parquet", COLUMNS))
     columns[column][0] = value
     write_columns(tmp_path / "train.parquet", columns, COLUMNS)
-    with pytest.raises(ManifestError, match=r"train\.parquet: 'videos/v \d+\.mp4' cannot be"):
+    with pytest.raises(ManifestError, match=r"train\.parquet: row 1: 'videos/v \d+\.mp4' cannot be"):
         read_shards(tmp_path, "train")
 
 
@@ -172,7 +172,7 @@ def test_shards_carry_several_classes_of_a_video_and_a_run_trains_on_them(files,
     train_from_config(config(tmp_path / "shards", *several), stop=lambda: False)
     (saved,) = (tmp_path / "run/checkpoints").glob("*.pyth")
     assert saved.name == "checkpoint_epoch_00001.pyth"
-    with pytest.raises(ManifestError, match=r"train\.parquet: '.*v \d+\.mp4' has the labels \d,3; .* bce_logit"):
+    with pytest.raises(ManifestError, match=r"train\.parquet: row \d+: '.*v \d+\.mp4' has the labels \d,3; .* bce"):
         build_train_loader(config(tmp_path / "shards"))
 
 
@@ -185,11 +185,11 @@ def test_shards_carry_several_classes_of_a_video_and_a_run_trains_on_them(files,
     ],
 )
 def test_labels_of_an_index_that_contradict_each_other_are_refused(shards, tmp_path, labels, message):
-    columns = read_columns(shards / "train.parquet", COLUMNS)
+    columns = to_values(typed_columns(shards / "train.parquet", COLUMNS))
     texts = [str(label) for label in columns["label"]]
     texts[columns["label"].index(0)] = labels
     write_columns(tmp_path / "train.parquet", {**columns, "labels": texts}, COLUMNS | LABELS)
-    with pytest.raises(ManifestError, match=rf"train\.parquet: 'videos/v \d+\.mp4'.* {message}"):
+    with pytest.raises(ManifestError, match=rf"train\.parquet: row \d+: 'videos/v \d+\.mp4'.* {message}"):
         read_shards(tmp_path, "train", multi_label=True)
 
 

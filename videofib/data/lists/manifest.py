@@ -9,27 +9,26 @@ proved. A list alone is enough to train; with a manifest, frames need not be cou
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from videofib.classes import ClassesError, positions
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import CLASSES_NAME, class_folders, read_class_names
-from videofib.data.lists.parquet import read_columns, write_columns
-from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.parquet import text_column, to_values, typed_columns, write_columns
+from videofib.data.lists.records import Below, Facts, Records
+from videofib.data.lists.text_list import MAX_LABEL, VIDEO_EXTENSIONS, read_text_list
+from videofib.data.lists.texts import Texts
 from videofib.files import replacing
 
-VIDEO_EXTENSIONS = (
-    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-)
 SPLITS = ("train", "val", "test")
 # the names, without .csv, of the lists that a prepared folder may have: of one split or of several official ones
 LISTS = (*SPLITS, *(f"split{number}/{split}" for number in (1, 2, 3) for split in SPLITS))
 MANIFEST_NAME = "manifest.parquet"
-SEVERAL_CLASSES_HINT = "for videos with several classes set MODEL.LOSS_FUNC bce_logit"
 STATUSES = ("ok", "damaged", "missing", "corrupt")
 
 
@@ -83,9 +82,7 @@ class ManifestRow:
     clock_jumps: int = 0
 
 
-def read_list(
-    file: str | Path, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False
-) -> list[VideoRecord]:
+def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False) -> Records:
     """The records of a list file, with what the ``manifest.parquet`` beside or above it knows, where there is one.
 
     Lines are split at the last separator, so paths may contain spaces and commas. Relative paths start at ``prefix``,
@@ -99,96 +96,13 @@ def read_list(
             labels where one is expected, a path listed twice; names file and line.
     """
     file = Path(file)
-    parse = class_indices if multi_label else _class_index
-    known = _sidecar(file)
+    manifest = _sidecar(file)
     root = Path(prefix) if str(prefix) else file.parent
-    records: list[VideoRecord] = []
-    seen: dict[str, int] = {}
-    for number, path, text in _lines(file, separator):
-        if path in seen:
-            raise ManifestError(f"{file}:{number}: {path!r} is already listed on line {seen[path]}")
-        seen[path] = number
-        if multi_label and (separator == "," or path.endswith(",")):
-            raise ManifestError(
-                f"{file}:{number}: commas separate classes, so the separator between path and label "
-                f"(DATA.PATH_LABEL_SEPARATOR) must be another character, and no space may follow a comma: "
-                f"{path!r} {text!r}"
-            )
-        if (earlier := _earlier_labels(path, separator)) and not (root / path).exists():
-            raise ManifestError(
-                f"{file}:{number}: {path!r} is not a file; if {earlier} is a label, too, separate labels by commas "
-                f"without spaces ({earlier},{text}); {SEVERAL_CLASSES_HINT}"
-            )
-        labels = parse(text, f"{file}:{number}")
-        record = VideoRecord(str(root / path), labels[0], path, labels=labels if multi_label else ())
-        records.append(_with_facts(record, known[path]) if path in known else record)
-    if not records:
+    listed, hashes = read_text_list(file, separator, multi_label=multi_label, root=root)
+    if not len(listed.paths):
         raise ManifestError(f"{file} lists no videos")
-    return records
-
-
-def has_several_classes(file: Path, separator: str = " ") -> bool:
-    """Whether a list file gives any of its videos several classes, as ``path 3,7``."""
-    return any("," in text for _, _, text in _lines(file, separator))
-
-
-def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]]:
-    """(line number, path as written, label) of each line of a list file; the same path may occur twice.
-
-    Raises:
-        ManifestError: as ``read_list``.
-    """
-    for number, path, text in _lines(file, separator):
-        yield number, path, _class_index(text, f"{file}:{number}")[0]
-
-
-def _lines(file: Path, separator: str) -> Iterator[tuple[int, str, str]]:
-    """(line number, path as written, text of the label) of each line of a list file."""
-    if not separator:
-        raise ManifestError("the separator of a list file must not be empty")
-    if not file.is_file():
-        raise ManifestError(f"no list file at {file}")
-    # surrogateescape preserves file names that are not UTF-8
-    with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
-        for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            line = line.rstrip()
-            path, found, label = line.rpartition(separator)
-            path = path.rstrip()
-            if not found or not path:
-                raise ManifestError(f"{file}:{number}: expected 'path{separator}label', got {line!r}")
-            yield number, path, label.strip()
-
-
-def _earlier_labels(path: str, separator: str) -> str:
-    """What precedes the last label, where a line has several and no commas between them: "0" of ``a.mp4 0 3``."""
-    if not path[-1].isdecimal():
-        return ""
-    words, labels = path.replace(separator, " ").split(), []
-    while words and words[-1].isdecimal():
-        labels.insert(0, words.pop())
-    return ",".join(labels) if words and words[-1].lower().endswith(VIDEO_EXTENSIONS) else ""
-
-
-def _class_index(text: str, where: str) -> tuple[int]:
-    if not text.isdecimal():
-        several = re.fullmatch(r"\d+(?:\D+\d+)+", text)
-        hint = f"; separate several by commas without spaces, and {SEVERAL_CLASSES_HINT}" if several else ""
-        raise ManifestError(f"{where}: label {text!r} is not a class index (0, 1, 2, ...){hint}")
-    return (int(text),)
-
-
-def class_indices(text: str, where: str) -> tuple[int, ...]:
-    """The class indices of a video from text such as ``3,7,12``.
-
-    Raises:
-        ManifestError: not class indices, or one of them twice; the message begins with ``where``.
-    """
-    labels = tuple(_class_index(part, f"{where}: of {text!r}")[0] for part in text.split(","))
-    if len(set(labels)) != len(labels):
-        raise ManifestError(f"{where}: {text!r} names a class twice")
-    return labels
+    facts = _facts(*manifest, listed.paths, hashes) if manifest else None
+    return Records(listed.paths, listed.classes, listed.counts, Below(root), facts, multi_label)
 
 
 def may_be_video(path: Path) -> bool:
@@ -196,7 +110,7 @@ def may_be_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith(".")
 
 
-def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[list[VideoRecord], list[str]]:
+def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[Records, list[str]]:
     """The videos of ``root/class_name/*.mp4`` (any video extension), sorted, and the sorted class names.
 
     Args:
@@ -215,20 +129,22 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[lis
         labels = positions(found, classes)
     except ClassesError as error:
         raise ManifestError(f"{root} has class folders that cannot be used: {error}") from error
-    records = [
-        VideoRecord(str(path), label, f"{name}/{path.name}")
+    rows = [
+        (f"{name}/{path.name}", label)
         for label, name in sorted(zip(labels, found, strict=True))
         for path in sorted((root / name).iterdir())
         if may_be_video(path) and path.is_file()
     ]
-    if not records:
+    if not rows:
         raise ManifestError(f"{root} has no videos; expected {root}/<class name>/<video>.mp4 (or .avi, .webm, ...)")
-    return records, classes
+    ids = Texts.of([path for path, _ in rows])
+    one_each = np.ones(len(rows), np.int32)
+    return Records(ids, np.array([label for _, label in rows], np.int64), one_each, Below(root)), classes
 
 
 def load_split(
     data_dir: str | Path, split: str, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False
-) -> list[VideoRecord]:
+) -> Records:
     """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
 
     With folders, labels are positions in ``split_class_names``. ``prefix``, ``separator`` and ``multi_label`` are those
@@ -283,8 +199,14 @@ def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
         ManifestError: a value that is not allowed in a manifest, or a path that occurs twice; names the row.
     """
     rows = list(rows)
-    _check(file, rows)
-    write_columns(file, {name: [getattr(row, name) for row in rows] for name in _COLUMNS}, _COLUMNS)
+    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
+    columns |= {name: text_column(columns[name]) for name, kind in _COLUMNS.items() if kind == "str"}
+    # as objects, since no type of NumPy holds every number that is refused
+    _check(
+        file,
+        {name: np.array(column, object) if isinstance(column, list) else column for name, column in columns.items()},
+    )
+    write_columns(file, columns, _COLUMNS)
 
 
 def read_manifest(file: str | Path) -> list[ManifestRow]:
@@ -294,14 +216,8 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         ManifestError: a missing or damaged file or one that is not a manifest, a missing column, one of another type,
             or a value that is not allowed; names the file, and the column or row.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise ManifestError(f"no manifest at {file}")
-    required = {name: kind for name, kind in _COLUMNS.items() if name not in _LATER}
-    columns = read_columns(file, required, {name: _COLUMNS[name] for name in _LATER})
-    rows = [ManifestRow(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-    _check(file, rows)
-    return rows
+    columns = to_values(_read(Path(file)))
+    return [ManifestRow(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 # column name -> its Python type by name
@@ -310,43 +226,65 @@ _LATER = ("mirrored", "clock_jumps")  # columns that earlier versions did not wr
 _COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size", "clock_jumps")
 
 
-def _check(file: str | Path, rows: list[ManifestRow]) -> None:
-    seen: set[str] = set()
-    for number, row in enumerate(rows, 1):
-        counts = {name: getattr(row, name) for name in _COUNTS}
-        if row.status not in STATUSES:
-            problem = f"has status {row.status!r}; it must be one of {STATUSES}"
-        elif bad := {name: count for name, count in counts.items() if not 0 <= count < 2**62}:  # inf and nan, too
-            problem = f"has {bad}; expected finite numbers from 0 on"
-        elif row.rotation not in (0, 90, 180, 270):
-            problem = f"has rotation {row.rotation}; expected 0, 90, 180 or 270"
-        elif row.sha256 and not re.fullmatch("[0-9a-f]{64}", row.sha256):
-            problem = f"has sha256 {row.sha256!r}; expected 64 hexadecimal digits"
-        elif row.dhash and not re.fullmatch("[0-9a-f]{16}", row.dhash):
-            problem = f"has dhash {row.dhash!r}; expected 16 hexadecimal digits"
-        elif row.path in seen:
-            problem = "occurs twice"
-        else:
-            seen.add(row.path)
-            continue
-        raise ManifestError(f"{file}: row {number}: {row.path!r} {problem}")
+def _read(file: Path) -> dict[str, Any]:
+    """The columns of a manifest as ``typed_columns`` returns them, checked."""
+    if not file.is_file():
+        raise ManifestError(f"no manifest at {file}")
+    required = {name: kind for name, kind in _COLUMNS.items() if name not in _LATER}
+    columns = typed_columns(file, required, {name: _COLUMNS[name] for name in _LATER})
+    _check(file, columns)
+    return columns
 
 
-def _sidecar(list_file: Path) -> dict[str, ManifestRow]:
-    """Rows by path as the list writes it; the manifest is beside the list or, for lists of several splits, above."""
+def _check(file: str | Path, columns: Mapping[str, Any]) -> None:
+    """Raise ManifestError for the first row with a value that is not allowed, or with the path of an earlier row."""
+    import pyarrow.compute as pc
+
+    counts = {name: columns[name] for name in _COUNTS if name in columns}
+    with np.errstate(invalid="ignore"):  # of comparisons with nan, which hold for none
+        allowed = np.all([np.asarray((values >= 0) & (values < MAX_LABEL), bool) for values in counts.values()], axis=0)
+    wrong = {  # what each row may have wrong, in the order in which it is reported
+        "status": ~np.asarray(pc.is_in(columns["status"], text_column(STATUSES))),
+        "counts": ~allowed,
+        "rotation": ~np.isin(columns["rotation"], (0, 90, 180, 270)),
+        "sha256": ~np.asarray(pc.match_substring_regex(columns["sha256"], r"\A([0-9a-f]{64})?\z")),
+        "dhash": ~np.asarray(pc.match_substring_regex(columns["dhash"], r"\A([0-9a-f]{16})?\z")),
+    }
+    paths = Texts.stored(columns["path"])
+    bad = np.flatnonzero(np.any(list(wrong.values()), axis=0))
+    repeated = paths.first_repeat(paths.hashes())
+    if not len(bad) and not repeated:
+        return
+    row = int(bad[0]) if len(bad) else len(paths)
+    if repeated and repeated[0] < row:
+        row, problem = repeated[0], "occurs twice"
+    elif wrong["status"][row]:
+        problem = f"has status {columns['status'][row].as_py()!r}; it must be one of {STATUSES}"
+    elif wrong["counts"][row]:
+        found = {name: values[row : row + 1].tolist()[0] for name, values in counts.items()}
+        found = {name: value for name, value in found.items() if not 0 <= value < MAX_LABEL}
+        problem = f"has {found}; expected finite numbers from 0 on"
+    elif wrong["rotation"][row]:
+        problem = f"has rotation {columns['rotation'][row]}; expected 0, 90, 180 or 270"
+    else:
+        name, digits = ("sha256", 64) if wrong["sha256"][row] else ("dhash", 16)
+        problem = f"has {name} {columns[name][row].as_py()!r}; expected {digits} hexadecimal digits"
+    raise ManifestError(f"{file}: row {row + 1}: {paths.text(row)!r} {problem}")
+
+
+def _sidecar(list_file: Path) -> tuple[dict[str, Any], str] | None:
+    """The columns of the manifest beside the list or, for lists of several splits, above; and how the list gets there.
+
+    None where there is no manifest.
+    """
     for above in ("", "../"):
         manifest = list_file.parent / above / MANIFEST_NAME
         if manifest.is_file():
-            return {above + row.path: row for row in read_manifest(manifest)}
-    return {}
+            columns = _read(manifest)
+            return {name: columns[name] for name in ("path", *Facts.__annotations__)}, above
+    return None
 
 
-def _with_facts(record: VideoRecord, row: ManifestRow) -> VideoRecord:
-    return replace(
-        record,
-        num_frames=row.num_frames or None,
-        fps=row.fps or None,
-        random_access=row.random_access,
-        variable_rate=row.variable_rate,
-        size=row.size or None,
-    )
+def _facts(columns: Mapping[str, Any], above: str, listed: Texts, hashes: np.ndarray) -> Facts:
+    """What a manifest knows of the videos of a list, whose paths begin with ``above``."""
+    return Facts.of(columns, Texts.stored(columns["path"], prefix=above.encode()).find(listed, hashes))

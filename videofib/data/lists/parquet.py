@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from videofib.data.errors import ManifestError
 from videofib.files import from_utf8, replacing, to_utf8
@@ -25,16 +28,21 @@ def write_columns(file: str | Path, columns: Mapping[str, Sequence], kinds: Mapp
     import pyarrow
     from pyarrow import parquet
 
-    values = {name: [*map(escape, columns[name])] if kind == "str" else columns[name] for name, kind in kinds.items()}
+    values = {
+        name: text_column(columns[name]) if kind == "str" and isinstance(columns[name], list | tuple) else columns[name]
+        for name, kind in kinds.items()
+    }
     table = pyarrow.table(values, schema=_schema(kinds))
     with replacing(file) as partial:
         parquet.write_table(table, partial, write_page_checksum=True)
 
 
-def read_columns(
+def typed_columns(
     file: str | Path, kinds: Mapping[str, str], optional: Mapping[str, str] | None = None
-) -> dict[str, list]:
+) -> dict[str, Any]:
     """The columns that ``kinds`` names, in its order, then those of ``optional`` that the file has; others are ignored.
+
+    Columns of text are Arrow's, escaped (``escape``); those of numbers and truth values are NumPy arrays.
 
     Raises:
         ManifestError: a damaged file or one that is not Parquet, a column that is missing, occurs twice or has another
@@ -61,11 +69,30 @@ def read_columns(
         ) from error
     columns = {}
     for name, kind in kinds.items():
-        values = table[name].to_pylist()
-        if None in values:
-            raise ManifestError(f"{file}: row {values.index(None) + 1}: {name} is empty (null); prepare again")
-        columns[name] = [*map(from_utf8, values)] if kind == "str" else values
+        if table[name].null_count:
+            row = table[name].is_null().index(True).as_py()
+            raise ManifestError(f"{file}: row {row + 1}: {name} is empty (null); prepare again")
+        columns[name] = table[name] if kind == "str" else table[name].to_numpy()
     return columns
+
+
+def to_values(columns: Mapping[str, Any]) -> dict[str, list]:
+    """The values of ``typed_columns`` as lists of Python's own."""
+    return {
+        name: column.tolist() if isinstance(column, np.ndarray) else [*map(from_utf8, column.to_pylist())]
+        for name, column in columns.items()
+    }
+
+
+def text_column(texts: Sequence[str]):
+    """Texts as Arrow stores them, escaped.
+
+    Raises:
+        ManifestError: text that cannot be a file name.
+    """
+    import pyarrow
+
+    return pyarrow.array([*map(escape, texts)], pyarrow.string())
 
 
 def escape(text: str) -> str:

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 
 import torch
@@ -65,8 +66,8 @@ class VideoLoader:
         return -(-len(self.sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict]:
-        keys, records = list(self.sampler), self.dataset.records
-        batches = [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
+        keys, records = iter(self.sampler), self.dataset.records
+        batches = iter(lambda: list(islice(keys, self.batch_size)), [])
         for batch in self._read_ahead(batches) if self.num_workers else map(self._read_here, batches):
             yield {
                 "views": batch.views.pin_memory() if self.pin_memory else batch.views,
@@ -106,18 +107,19 @@ class VideoLoader:
             batch.indices[row], batch.failures[row] = load_sample(self.dataset, key, batch.views[row])
         return batch
 
-    def _read_ahead(self, batches: list[list]) -> Iterator[_Batch]:
+    def _read_ahead(self, batches: Iterator[list]) -> Iterator[_Batch]:
         if self._workers is None:
             self._buffers = BatchBuffers((self.batch_size, *self.dataset.shape))
             self._workers = WorkerPool(self.dataset.read, self.num_workers, self._buffers, self.time_limit)
         workers = self._workers  # of this pass, also after ``close``
         ahead = max(_AHEAD, -(-_AHEAD * self.num_workers // self.batch_size))
         in_flight: deque[_Batch] = deque()
-        remaining = iter(batches)
         try:
-            for _ in batches:
-                while len(in_flight) <= ahead and (keys := next(remaining, None)) is not None:
+            while True:
+                while len(in_flight) <= ahead and (keys := next(batches, None)) is not None:
                     in_flight.append(self._request(keys))
+                if not in_flight:
+                    return
                 batch = in_flight[0]
                 while batch.num_missing:
                     for request in workers.completed():

@@ -1,0 +1,177 @@
+"""Time and memory of long lists, of a preparation that has nothing to do, and of a preparation's journal and manifest.
+
+    python tools/benchmark_lists.py --rows 1000000 --files 20000
+
+Each part runs in a process of its own, on files that it makes in a temporary folder. To measure another checkout of
+videofib, put that into PYTHONPATH: nothing is used that versions before this script lack. Memory is what a part adds to
+a process that has imported what it needs: resident (RSS) at the end, and the highest in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+CLASSES = 700
+MB = 1e6
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Measure long lists and preparations; prints one JSON object a part.")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of the list (default %(default)s)")
+    parser.add_argument("--files", type=int, default=20_000, help="of the preparation (default %(default)s)")
+    parser.add_argument("--part", choices=tuple(PARTS), help="this one only, in this process, in --folder")
+    parser.add_argument("--folder", type=Path, help="for --part")
+    args = parser.parse_args(arguments)
+    if args.part:
+        count = args.files if args.part == "preparation" else args.rows
+        print(json.dumps({"part": args.part, "count": count, **PARTS[args.part](args.folder, count)}))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for part in PARTS:
+            command = [sys.executable, __file__, "--part", part, "--folder", folder]
+            sizes = ["--rows", str(args.rows), "--files", str(args.files)]
+            subprocess.run([*command, *sizes], check=True)
+
+
+def path_of(row: int) -> str:
+    return f"videos/class_{row % CLASSES:03d}/{row:011x}_000010_000020.mp4"
+
+
+def list_alone(folder: Path, rows: int) -> dict:
+    """Read a list and the keys of an epoch, as one process of a training does."""
+    with (folder / "train.csv").open("w") as file:
+        file.writelines(f"{path_of(row)} {row % CLASSES}\n" for row in range(rows))
+    (folder / "manifest.parquet").unlink(missing_ok=True)
+    return _read(folder)
+
+
+def write_manifest(folder: Path, rows: int) -> dict:
+    """The manifest for ``list_with_manifest``."""
+    lists = _lists()
+
+    def row(number: int):
+        label = number % CLASSES
+        facts = (300, 30.0, 10.0, 340, 256, "h264", 0, True, 400_000 + number, f"{number:064x}")
+        return lists.ManifestRow(path_of(number), label, "train", *facts, source=f"{number}.mp4")
+
+    start = time.perf_counter()
+    lists.write_manifest(folder / "manifest.parquet", map(row, range(rows)))
+    return {"seconds": round(time.perf_counter() - start, 2)}
+
+
+def list_with_manifest(folder: Path, rows: int) -> dict:
+    import pyarrow.compute
+    import pyarrow.parquet  # noqa: F401, which is not the list's memory
+
+    return _read(folder)
+
+
+def _read(folder: Path) -> dict:
+    from videofib.data.samplers import EpochSampler, shuffled
+
+    lists = _lists()
+    before = _resident()
+    read = time.perf_counter()
+    records = lists.load_split(folder, "train")
+    records_read, memory = time.perf_counter(), _resident()
+    highest = _highest()
+    for _ in zip(range(64), EpochSampler(shuffled(len(records), 0), 64), strict=False):
+        pass
+    drawn = time.perf_counter()
+    assert records[len(records) // 2].video_id == path_of(len(records) // 2)
+    return {
+        "seconds": round(records_read - read, 2),
+        "megabytes": round((memory - before) / MB),
+        "highest_megabytes": round((highest - before) / MB),
+        "first_batch_drawn_seconds": round(drawn - records_read, 2),
+        "highest_megabytes_with_keys": round((_highest() - before) / MB),
+    }
+
+
+def preparation(folder: Path, files: int) -> dict:
+    """Prepare ``files`` small files without encoding them, then again with nothing left to do."""
+    prepare, item, encoding, transcoded = _prep()
+    raw, out = folder / "raw", folder / "out"
+    items = []
+    for number in range(files):
+        path = raw / f"class_{number % 100:03d}" / f"v_{number:06d}.mp4"
+        if number < 100:
+            path.parent.mkdir(parents=True)
+        path.write_bytes(b"0123456789")
+        items.append(item(str(path.relative_to(raw)), number % 100, ("train",), path))
+    names = [f"class_{number:03d}" for number in range(100)]
+    facts = {
+        **{"num_frames": 2, "fps": 25.0, "duration": 0.08, "width": 32, "height": 32, "codec": "h264", "rotation": 0},
+        **{"mirrored": False, "variable_rate": False, "random_access": True, "sha256": "0" * 64, "damaged": ""},
+        **{"clock_jumps": 0},
+    }
+    facts = {name: value for name, value in facts.items() if name in transcoded.__dataclass_fields__}
+
+    def copying(function: Callable, calls: Sequence, jobs: int) -> Iterator:
+        for index, (source, target, *_) in enumerate(calls):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+            # hashes far from each other, so that no leaks are found
+            yield index, transcoded(size=10, dhash=f"{index * 0x9E3779B97F4A7C15 % 2**64:016x}", **facts)
+
+    def run() -> float:
+        start = time.perf_counter()
+        prepare(items, names, out, videos=raw, encoding=encoding(), jobs=2, engine=copying)
+        return time.perf_counter() - start
+
+    copied = time.perf_counter()
+    for number in range(files):
+        shutil.copy(items[number].source, folder / "copy.mp4")
+    copied = time.perf_counter() - copied
+    first, again = run(), run()
+    return {
+        "first_seconds_without_copying": round(first - copied, 2),
+        "milliseconds_a_video": round(1000 * (first - copied) / files, 3),
+        "nothing_to_do_seconds": round(again, 2),
+    }
+
+
+def _lists():
+    try:
+        from videofib.data.lists import manifest
+    except ImportError:  # versions before the folder data/lists
+        from videofib.data import manifest
+    return manifest
+
+
+def _prep():
+    try:
+        from videofib.prep.prepare import Item, prepare
+        from videofib.prep.transcode import Encoding, Transcoded
+    except ImportError:  # versions before the folder prep
+        from videofib.data.prepare import Item, prepare
+        from videofib.data.transcode import Encoding, Transcoded
+    return prepare, Item, Encoding, Transcoded
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def _highest() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+PARTS = {
+    "list": list_alone,
+    "manifest": write_manifest,
+    "list with manifest": list_with_manifest,
+    "preparation": preparation,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""All videos of a split as columns: some eighty bytes a video and no Python object, which a million of them would be.
+
+A ``VideoRecord`` is made when a row is asked for. Whatever looks at every video looks at columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.texts import Texts
+from videofib.data.source import ByteRange
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of the N videos beside where they are and what they show; None: of none of them.
+
+    Attributes:
+        num_frames, size: (N,) int64, 0 where unknown.
+        fps: (N,) float64, 0 where unknown.
+        random_access, variable_rate: (N,) bool.
+    """
+
+    num_frames: np.ndarray
+    fps: np.ndarray
+    random_access: np.ndarray
+    variable_rate: np.ndarray
+    size: np.ndarray
+
+    @classmethod
+    def of(cls, columns: Mapping[str, np.ndarray], rows: np.ndarray | slice = slice(None)) -> Facts:
+        """Some rows of columns with these names; of row -1 nothing is known."""
+        facts = {}
+        for name in ("num_frames", "fps", "random_access", "variable_rate", "size"):
+            values = columns[name][rows]
+            if isinstance(rows, np.ndarray):
+                values[rows < 0] = 0
+            facts[name] = values
+        return cls(**facts)
+
+    def at(self, row: int) -> dict:
+        """The fields of one ``VideoRecord``."""
+        return {
+            "num_frames": int(self.num_frames[row]) or None,
+            "fps": float(self.fps[row]) or None,
+            "random_access": bool(self.random_access[row]),
+            "variable_rate": bool(self.variable_rate[row]),
+            "size": int(self.size[row]) or None,
+        }
+
+
+@dataclass(frozen=True)
+class Below:
+    """Videos in files of their own, whose ids are paths below a folder, or absolute ones."""
+
+    folder: Path
+
+    def path(self, row: int, video_id: str) -> str:
+        return str(self.folder / video_id)
+
+
+@dataclass(frozen=True)
+class InShards:
+    """Videos in shards of a folder: shard number, first byte and size, (N,) each, and the names of the shards."""
+
+    folder: str
+    names: Sequence[str]
+    shards: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
+
+    def path(self, row: int, video_id: str) -> ByteRange:
+        shard = self.names[self.shards[row]]
+        return ByteRange(f"{self.folder}/{shard}", int(self.starts[row]), int(self.sizes[row]))
+
+
+@dataclass(frozen=True)
+class Records(Sequence[VideoRecord]):
+    """The records of a split; a slice of them is a list.
+
+    Attributes:
+        ids: what the list calls each video.
+        classes: (M,) int64, the class indices of all videos, one after another.
+        counts: (N,) int32, how many classes each video has.
+        where: the files of the videos.
+        facts: what preparation found out.
+        multi_label: ``VideoRecord.labels`` are set.
+    """
+
+    ids: Texts
+    classes: np.ndarray
+    counts: np.ndarray
+    where: Below | InShards
+    facts: Facts | None = None
+    multi_label: bool = False
+
+    def __post_init__(self) -> None:
+        several = len(self.classes) != len(self.counts)
+        firsts = np.cumsum(self.counts, dtype=np.int64) - self.counts if several else slice(None)
+        object.__setattr__(self, "_firsts", firsts)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @overload
+    def __getitem__(self, index: int) -> VideoRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[VideoRecord]: ...
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = range(len(self))[index]  # counts from the end below 0; raises IndexError
+        video_id = self.ids.text(row)
+        first = row if isinstance(self._firsts, slice) else int(self._firsts[row])
+        labels = tuple(self.classes[first : first + int(self.counts[row])].tolist())
+        return VideoRecord(
+            self.where.path(row, video_id),
+            labels[0],
+            video_id,
+            **(self.facts.at(row) if self.facts else {}),
+            labels=labels if self.multi_label else (),
+        )
+
+    def __iter__(self) -> Iterator[VideoRecord]:
+        return (self[row] for row in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        same_length = isinstance(other, Sequence) and len(other) == len(self)
+        return same_length and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+
+    __hash__ = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64: the first class index of each video."""
+        return self.classes[self._firsts]
+
+    @property
+    def num_frames(self) -> np.ndarray:
+        """(N,) int64: frames that decode, 0 where they have not been counted."""
+        return np.zeros(len(self), np.int64) if self.facts is None else self.facts.num_frames
+
+    def highest_label(self) -> tuple[int, int]:
+        """(label, row) of the first video that has the highest class index."""
+        position = int(np.argmax(self.classes))
+        row = position
+        if not isinstance(self._firsts, slice):
+            row = int(np.searchsorted(self._firsts, position, side="right")) - 1
+        return int(self.classes[position]), row
+
+    def with_labels(self, label_of: Sequence[int]) -> Records:
+        """The same videos, whose class index i is ``label_of[i]`` instead."""
+        return replace(self, classes=np.array(label_of, np.int64)[self.classes])

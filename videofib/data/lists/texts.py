@@ -1,0 +1,116 @@
+"""A column of a million texts without an object for each: their bytes one after another, and where each lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from videofib.files import from_utf8
+
+_AT_ONCE = 1 << 16  # rows whose positions are Python integers at a time
+
+
+class Texts:
+    """``text(i)`` is ``content[starts[i]:ends[i]]``; bytes that are not UTF-8 become lone surrogates, as in file names.
+
+    Processes that are forked share the memory, since reading a text changes no reference count in it.
+
+    Args:
+        content: the bytes of all texts, and perhaps others in between.
+        starts, ends: (N,) int64, byte positions.
+        escaped: they are stored as ``files.to_utf8`` writes them.
+        prefix: what each text begins with, before its bytes.
+    """
+
+    def __init__(
+        self,
+        content: bytes | memoryview,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        *,
+        escaped: bool = False,
+        prefix: bytes = b"",
+    ):
+        self._content, self._starts, self._ends = content, starts, ends
+        self._escaped, self._prefix = escaped, prefix
+
+    @classmethod
+    def of(cls, texts: list[str]) -> Texts:
+        """A column of the given texts."""
+        raw = [text.encode("utf-8", "surrogateescape") for text in texts]
+        ends = np.cumsum([len(text) for text in raw], dtype=np.int64)
+        return cls(b"".join(raw), ends - np.array([len(text) for text in raw], np.int64), ends)
+
+    @classmethod
+    def stored(cls, column, prefix: bytes = b"") -> Texts:
+        """A column of a Parquet file, which has no nulls: the memory of Arrow, without a copy where it is one chunk."""
+        import pyarrow
+
+        array = column.cast(pyarrow.large_string())
+        array = array.combine_chunks() if isinstance(array, pyarrow.ChunkedArray) else array
+        if not len(array):
+            return cls.of([])
+        _, positions, content = array.buffers()
+        positions = np.frombuffer(positions, np.int64)[array.offset : array.offset + len(array) + 1]
+        return cls(memoryview(content or b""), positions[:-1], positions[1:], escaped=True, prefix=prefix)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def text(self, row: int) -> str:
+        """The text of a row, counted from 0."""
+        return self.raw(row).decode("utf-8", "surrogateescape")
+
+    def raw(self, row: int) -> bytes:
+        """Its bytes."""
+        return self._whole(bytes(self._content[self._starts[row] : self._ends[row]]))
+
+    def all_raw(self) -> Iterator[bytes]:
+        """The bytes of every row, in order."""
+        for first in range(0, len(self), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            for start, end in zip(self._starts[part].tolist(), self._ends[part].tolist(), strict=True):
+                yield self._whole(bytes(self._content[start:end]))
+
+    def hashes(self) -> np.ndarray:
+        """(N,) int64: Python's hash of the bytes, another in every process, so nobody can prepare collisions."""
+        return np.fromiter(map(hash, self.all_raw()), np.int64, len(self))
+
+    def first_repeat(self, hashes: np.ndarray) -> tuple[int, int] | None:
+        """(row, earlier row) of the first text that occurred before; None where all are different.
+
+        Args:
+            hashes: as ``hashes`` returns them.
+        """
+        order = np.argsort(hashes, kind="stable")
+        equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
+        earlier: dict[bytes, int] = {}
+        for row in np.unique(np.concatenate([order[equal], order[equal + 1]])).tolist():
+            if (first := earlier.setdefault(self.raw(row), row)) != row:
+                return row, first
+        return None
+
+    def find(self, other: Texts, hashes: np.ndarray) -> np.ndarray:
+        """(len(other),) int64: the row that has each text of ``other``, -1 where none has it.
+
+        All texts of this column must be different.
+
+        Args:
+            hashes: of ``other``.
+        """
+        if not len(self):
+            return np.full(len(other), -1)
+        own = self.hashes()
+        order = np.argsort(own, kind="stable")
+        found = order[np.minimum(np.searchsorted(own, hashes, sorter=order), len(own) - 1)]
+        found[own[found] != hashes] = -1
+        for row, raw in enumerate(other.all_raw()):
+            if found[row] >= 0 and self.raw(found[row]) != raw:  # two texts with one hash
+                found[row] = next((i for i in np.flatnonzero(own == hashes[row]) if self.raw(i) == raw), -1)
+        return found
+
+    def _whole(self, raw: bytes) -> bytes:
+        if self._escaped and b"\\" in raw:
+            raw = from_utf8(raw.decode()).encode("utf-8", "surrogateescape")
+        return self._prefix + raw
