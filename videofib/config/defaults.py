@@ -109,6 +109,13 @@ _C.DATA.DECODING_BACKEND = one_of(
 _C.DATA.READ_SHORT_SIDE = integer(
     0, above=0, unit="pixels", off="full size", about="short side to which larger videos are scaled while they are read"
 )
+_C.DATA.READ_GIB = number(
+    1,
+    least=0,
+    unit="GiB",
+    off="no limit",
+    about="memory that the frames of one read of a video may take",
+)
 _C.DATA.NUM_FRAMES = integer(8, above=0, unit="frames", about="frames of a clip")
 _C.DATA.SAMPLING = one_of(
     "dense", "uniform", about="frames SAMPLING_RATE apart, or one of each of NUM_FRAMES segments of the video (TSN)"

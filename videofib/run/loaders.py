@@ -184,6 +184,7 @@ def _clip_spec(cfg: CfgNode) -> ClipSpec:
         cfg.DATA.DECODING_BACKEND,
         cfg.DATA.SAMPLING,
         cfg.DATA.READ_SHORT_SIDE,
+        most_bytes=round(cfg.DATA.READ_GIB * 2**30),
     )
 
 

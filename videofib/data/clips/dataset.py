@@ -27,6 +27,7 @@ from videofib.data.sampling import (
     view_start,
 )
 from videofib.data.video.decode import estimate, read_frames
+from videofib.data.video.memory import MOST_BYTES
 
 MAX_DRAWS = 10  # videos tried for one training sample before giving up
 
@@ -41,6 +42,7 @@ class ClipSpec:
     ``view_starts`` is where the clips of evaluation lie, of ``sampling.VIEW_STARTS``.
 
     Frames whose shorter side is longer than ``short_side`` pixels are scaled down to it while they are read; 0: never.
+    The frames of a video may take ``most_bytes``, or its read fails; 0: no limit.
 
     Raises:
         ValueError: an unknown ``sampling`` or ``view_starts``.
@@ -53,6 +55,7 @@ class ClipSpec:
     sampling: str = "dense"
     short_side: int = 0
     view_starts: str = "spread"
+    most_bytes: int = MOST_BYTES
 
     def __post_init__(self) -> None:
         if self.sampling not in ("dense", "uniform"):
@@ -249,6 +252,7 @@ def read_clips(
                     random_access=record.random_access,
                     backend=spec.backend,
                     short_side=spec.short_side,
+                    most_bytes=spec.most_bytes,
                 )
             except FrameIndexError as error:
                 if not 0 < error.num_frames < length:

@@ -13,10 +13,11 @@ check fails the file is read in order (``seeking_reader``). decord seeks uncheck
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import av
 import numpy as np
 
 from videofib.data.errors import DecodeError, FrameIndexError
@@ -24,12 +25,14 @@ from videofib.data.sampling import is_uneven
 from videofib.data.source import Source
 from videofib.data.video import decord_reader, torchcodec_reader
 from videofib.data.video.clock import Clock, presentation_order, read_clock
-from videofib.data.video.pyav_reader import open_in_order
+from videofib.data.video.memory import MOST_BYTES, empty_frames, fits
+from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.video.seeking_reader import read_seeking
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
 # Mean absolute difference, of 255: two decoders' colour conversions stay below it, a wrong frame rarely does.
 _SAME_FRAME = 0.5
+_PROOF_FRAMES = 8  # of one random read in a proof
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ def read_frames(
     random_access: bool = False,
     backend: str = "auto",
     short_side: int = 0,
+    most_bytes: int = MOST_BYTES,
 ) -> np.ndarray:
     """The frames at ``indices``, in that order; repeats are allowed.
 
@@ -161,11 +165,14 @@ def read_frames(
             ``pyav``: PyAV in order; ``decord``: decord, in order unless the file is proven, or as ``pyav`` where the
             clock goes back, which decord misreads; ``torchcodec``: torchcodec where the packets' times number the
             frames, else as ``pyav``. Files whose frames are not shown as they are stored are read as with ``auto``,
-            since decord and torchcodec neither mirror nor stretch them.
+            since decord and torchcodec neither mirror nor stretch them; so are those of which the frames, before they
+            are scaled, take more than ``most_bytes``.
         short_side: pixels that the shorter side has at most: larger frames are scaled down while they are converted,
             bicubic with antialiasing, to ``sampling.short_side_size``; none is enlarged. 0: as they are. Scaled frames
             of ``decord`` and ``torchcodec``, which convert before, then differ from those of ``pyav`` and ``auto`` by
             less than 2 of 255 on average in camera videos, and less than 8 in test pictures of full colours.
+        most_bytes: that the returned frames may take, see ``memory``; 0: no limit. Where only scaled frames are wanted,
+            only those are kept.
 
     ``pyav`` ends at the first decoding error of a damaged file; ``auto`` may reach frames behind it, checked as others.
 
@@ -173,7 +180,7 @@ def read_frames(
         (T, H, W, 3) uint8 RGB.
 
     Raises:
-        DecodeError: the file cannot be read.
+        DecodeError: the file cannot be read, or its frames take too much memory.
         FrameIndexError: an index beyond the last frame that decodes.
         ImportError: the backend is torchcodec, which is not installed.
         ValueError: no indices, a negative index or short side, or an unknown backend.
@@ -185,8 +192,16 @@ def read_frames(
     if short_side < 0:
         raise ValueError(f"{source}: short_side must be 0 or above, got {short_side}")
     wanted, positions = np.unique(np.asarray(indices), return_inverse=True)
-    frames = _read_ascending(source, wanted.tolist(), random_access, backend, short_side)
-    return frames if len(wanted) == len(indices) and (np.diff(positions) == 1).all() else frames[positions]
+    try:
+        frames = _read_ascending(source, wanted.tolist(), random_access, backend, short_side, most_bytes)
+        if len(wanted) == len(indices) and (np.diff(positions) == 1).all():
+            return frames
+        repeated = empty_frames(str(source), len(positions), *frames.shape[1:3], most_bytes)
+        return np.take(frames, positions, axis=0, out=repeated)
+    except MemoryError as error:
+        raise DecodeError(
+            f"{source}: reading {len(wanted)} frames takes more memory than this machine has free"
+        ) from error
 
 
 def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
@@ -202,7 +217,7 @@ def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
     Raises:
         DecodeError: the file cannot be read even in order.
     """
-    if not _is_shown_as_stored(source):
+    if not _serves_other_decoders(source, _PROOF_FRAMES, MOST_BYTES):
         return False
     with open_in_order(source) as reader:
         times = [packet.time for packet in reader.stored() if packet.is_shown]
@@ -232,35 +247,48 @@ def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
 
 
 def _read_ascending(
-    source: Source, indices: list[int], random_access: bool, backend: str, short_side: int
+    source: Source, indices: list[int], random_access: bool, backend: str, short_side: int, most_bytes: int
 ) -> np.ndarray:
-    if backend in ("decord", "torchcodec") and not _is_shown_as_stored(source):
+    if backend in ("decord", "torchcodec") and not _serves_other_decoders(source, len(indices), most_bytes):
         backend = "auto"
     if backend == "decord" and random_access:
         return next(decord_reader.read_seeking(source, [indices], short_side))
     if backend == "decord" and not _clock_goes_back(source):
         return decord_reader.read_in_order(source, indices, short_side)
-    seek = {"auto": read_seeking, "torchcodec": torchcodec_reader.read_seeking}.get(backend)
-    frames = seek(source, indices, short_side) if seek else None
-    return _read_in_order(source, indices, short_side) if frames is None else frames
+    frames = None
+    if backend == "auto":
+        frames = read_seeking(source, indices, short_side, most_bytes)
+    elif backend == "torchcodec":
+        frames = torchcodec_reader.read_seeking(source, indices, short_side)
+    return _read_in_order(source, indices, short_side, most_bytes) if frames is None else frames
 
 
-def _read_in_order(source: Source, indices: list[int], short_side: int) -> np.ndarray:
+def _read_in_order(source: Source, indices: list[int], short_side: int, most_bytes: int) -> np.ndarray:
     with open_in_order(source) as reader:
-        frames: list[np.ndarray] = []
-        for count, frame in enumerate(reader.frames(), start=1):
-            if count - 1 == indices[len(frames)]:
-                frames.append(reader.to_rgb(frame, short_side))
-                if len(frames) == len(indices):
-                    return np.stack(frames)
-        why = f" ({reader.damaged})" if reader.damaged else ""
-        raise FrameIndexError(f"{source}: frame {indices[-1]} was requested, but {count} frames decode{why}", count)
+        return reader.collect(_frames_at(reader, indices), len(indices), short_side, most_bytes)
 
 
-def _is_shown_as_stored(source: Source) -> bool:
+def _frames_at(reader: OrderedReader, indices: list[int]) -> Iterator[av.VideoFrame]:
+    wanted = iter(indices)
+    index = next(wanted)
+    for count, frame in enumerate(reader.frames(), start=1):
+        if count - 1 == index:
+            yield frame
+            index = next(wanted, None)
+            if index is None:
+                return
+    why = f" ({reader.damaged})" if reader.damaged else ""
+    raise FrameIndexError(f"{reader.path}: frame {indices[-1]} was requested, but {count} frames decode{why}", count)
+
+
+def _serves_other_decoders(source: Source, count: int, most_bytes: int) -> bool:
+    """Whether decord and torchcodec show the frames right, and ``count`` of them fit in memory before they are scaled.
+
+    PyAV scales each as it comes, or reports that they take too much.
+    """
     with open_in_order(source) as reader:
-        next(reader.frames())
-        return reader.display.as_stored
+        first = next(reader.frames())
+        return reader.display.as_stored and fits(count, first.height, first.width, most_bytes)
 
 
 def _without_jumps(times: list[float]) -> tuple[Clock, list[float]]:
@@ -300,7 +328,7 @@ def _proof_draws(num_frames: int, keys: list[int], rng: random.Random) -> list[l
         sorted({key, rng.randrange(key, end), end - 1}) for key, end in zip(keys, [*keys[1:], num_frames], strict=True)
     ]
     rng.shuffle(behind)
-    size = min(8, num_frames)
+    size = min(_PROOF_FRAMES, num_frames)
     return behind + [sorted(rng.sample(range(num_frames), size)) for _ in range(4)]
 
 

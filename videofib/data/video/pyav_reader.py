@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
 
@@ -15,6 +15,7 @@ from videofib.data.sampling import limited_size
 from videofib.data.source import PROTOCOLS, Source, location
 from videofib.data.video.clock import REORDERED, Stored, ascending
 from videofib.data.video.display import Display, read_display
+from videofib.data.video.memory import MOST_PIXELS, check_frame_size, empty_frames
 from videofib.data.video.rgb import ToRGB
 
 # Formats that FFmpeg would also open as video: text, by its text-art demuxers, and lists that point to other files.
@@ -65,6 +66,7 @@ class OrderedReader:
         # How FFmpeg conceals a damaged frame depends on its threads: PyAV's default type, and a number that is the same
         # on any machine.
         stream.thread_type, stream.thread_count = "SLICE", 2
+        stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}  # for frames larger than the container states
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """The frames in the order shown, up to the end or the first decoding error.
@@ -118,6 +120,21 @@ class OrderedReader:
             raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
         return self.display.upright(image)
 
+    def collect(self, frames: Iterable[av.VideoFrame], count: int, short_side: int, most_bytes: int) -> np.ndarray:
+        """``count`` of this reader's frames as (count, H, W, 3) uint8 RGB; see ``to_rgb``.
+
+        Each is converted into its part of the result, which is allocated before any is converted.
+
+        Raises:
+            DecodeError: they take more than ``most_bytes``, or one cannot be converted.
+        """
+        result = None
+        for number, frame in enumerate(frames):
+            if result is None:
+                result = empty_frames(self.path, count, *limited_size(*self.size, short_side), most_bytes)
+            result[number] = self.to_rgb(frame, short_side)
+        return result
+
     def packets(self) -> Iterator[av.Packet]:
         """The stored, not yet decoded frames, in file order."""
         try:
@@ -159,7 +176,8 @@ def open_in_order(source: Source) -> Iterator[OrderedReader]:
     """Open a local video for reading in order.
 
     Raises:
-        DecodeError: no such file, not a file, empty, not a video container, or without a video stream.
+        DecodeError: no such file, not a file, empty, not a video container, without a video stream, or with frames larger
+            than ``memory.MOST_PIXELS``.
     """
     url = location(source)
     try:
@@ -179,6 +197,7 @@ def open_in_order(source: Source) -> Iterator[OrderedReader]:
             raise DecodeError(f"{source}: not a video but a picture ({container.metadata['major_brand']})")
         if stream.codec_context is None:
             raise DecodeError(f"{source}: no decoder for its video stream")
+        check_frame_size(str(source), stream.codec_context.width, stream.codec_context.height)
         yield OrderedReader(str(source), container, stream)
 
 

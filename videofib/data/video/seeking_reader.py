@@ -16,11 +16,13 @@ import av
 import numpy as np
 
 from videofib.data.source import Source
+from videofib.data.video.memory import MOST_BYTES, empty_frames
 from videofib.data.video.pyav_reader import FFMPEG_ERRORS, LATE_REORDERING, OrderedReader, open_in_order, stored
 from videofib.data.video.seek_index import SeekIndex, build
 
 # Packets are kept in memory up to this total; those of larger videos are read from the file a second time.
 _KEPT_BYTES = 64 << 20
+_PACKET_BYTES = 860  # that a kept packet takes beside its data
 # MPEG-4's placeholders for "the same frame again", and for the second of two frames packed into one packet, have up to
 # 8 bytes. They yield no frame, or that of another packet, so packets do not number frames.
 _PLACEHOLDER_BYTES = 15
@@ -30,22 +32,24 @@ _HIDDEN_FRAMES = ("vp8",)
 _ORIENTED = ("h264", "hevc", "vvc", "mjpeg", "png", "tiff", "webp")
 
 
-def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray | None:
+def read_seeking(
+    source: Source, indices: Sequence[int], short_side: int = 0, most_bytes: int = MOST_BYTES
+) -> np.ndarray | None:
     """Frames (T, H, W, 3) uint8 RGB at ascending, distinct indices; None where only reading in order finds them.
 
-    ``short_side`` in pixels: larger frames are scaled down to it; 0: none.
+    ``short_side`` in pixels: larger frames are scaled down to it; 0: none. ``most_bytes``: see ``memory.empty_frames``.
 
     Raises:
-        DecodeError: the file cannot be opened or has no video.
+        DecodeError: the file cannot be opened, has no video, or the frames take too much memory.
     """
     with open_in_order(source) as reader:
         index, packets = scan(reader)
         if index is None or indices[-1] >= len(index.times):
             return None
         if packets is not None:
-            return _read(_Walk(reader, iter(packets), index), indices, short_side)
+            return _read(_Walk(reader, iter(packets), index), indices, short_side, most_bytes)
     with open_in_order(source) as reader:
-        return _read(_Walk(reader, reader.packets(), index), indices, short_side)
+        return _read(_Walk(reader, reader.packets(), index), indices, short_side, most_bytes)
 
 
 def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | None]:
@@ -57,7 +61,7 @@ def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | Non
         if packet.is_corrupt or (reader.codec == "mpeg4" and packet.size <= _PLACEHOLDER_BYTES):
             return None, None
         facts.append(stored(packet))
-        size += packet.size
+        size += packet.size + _PACKET_BYTES
         if size <= _KEPT_BYTES:
             kept.append(packet)
     index = None if reader.damaged else build(facts, reader.reordered)
@@ -66,9 +70,9 @@ def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | Non
     return index, kept if size <= _KEPT_BYTES else None
 
 
-def _read(walk: _Walk, indices: Sequence[int], short_side: int) -> np.ndarray | None:
+def _read(walk: _Walk, indices: Sequence[int], short_side: int, most_bytes: int) -> np.ndarray | None:
     try:
-        return np.stack([walk.reader.to_rgb(walk.frame(i), short_side) for i in indices])
+        return walk.reader.collect((walk.frame(i) for i in indices), len(indices), short_side, most_bytes)
     except (_DeviationError, *FFMPEG_ERRORS):
         return None
 
