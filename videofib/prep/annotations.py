@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,17 +13,68 @@ from typing import Any
 from videofib.prep.prepare import PrepareError
 
 
+# What data sets call their splits, in small letters.
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(file: Path) -> str:
+    """The text of an annotation file: UTF-8 with or without a byte-order mark, or UTF-16 with one.
+
+    Raises:
+        PrepareError: no such file, or another encoding, which is not guessed: it would change names.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise PrepareError(f"{file} cannot be read: {error.strerror}") from error
+    encoding = "utf-16" if content.startswith(_UTF_16) else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise PrepareError(
+            f"{file}:{line}: not text in UTF-8; save it as UTF-8 (of Latin-1: iconv -f latin1 -t utf-8)"
+        ) from error
+
+
 def read_lines(file: Path) -> list[tuple[int, str]]:
     """(line number, text) of the lines of an annotation file that are not blank; CRLF is fine.
 
     Raises:
         PrepareError: no such file, or not text.
     """
+    return [(number, line.strip()) for number, line in enumerate(read_text(file).split("\n"), 1) if line.strip()]
+
+
+def read_table(file: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, str]]]]:
+    """The columns of a csv file, and (location for messages, values by column) of its rows.
+
+    Columns are in small letters, with underscores for spaces. A row of too few or too many cells has None among its
+    values or keys.
+
+    Raises:
+        PrepareError: no such file, not text, or not csv; names file and line, of rows as they are read.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
+
+    def rows() -> Iterator[tuple[str, dict[str, str]]]:
+        try:
+            for row in reader:
+                yield f"{file}:{reader.line_num}", row
+        except csv.Error as error:
+            raise PrepareError(f"{file}:{reader.line_num}: cannot be read: {error}") from error
+
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PrepareError(f"{file} cannot be read: {error}") from error
-    return [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        columns = [name.strip().lower().replace(" ", "_") for name in reader.fieldnames or []]
+    except csv.Error as error:
+        raise PrepareError(f"{file}:1: cannot be read: {error}") from error
+    reader.fieldnames = columns
+    return columns, rows()
 
 
 def read_json(file: Path) -> Any:
@@ -29,11 +83,12 @@ def read_json(file: Path) -> Any:
     Raises:
         PrepareError: no such file, or not JSON; names file and line.
     """
+    text = read_text(file)
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise PrepareError(f"{file}:{error.lineno}: not JSON ({error.msg}); is the file complete?") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise PrepareError(f"{file} cannot be read: {error}") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
+from videofib.data.lists.classes_file import is_leftover
+from videofib.data.lists.manifest import may_be_video
 from videofib.data.lists.text_list import VIDEO_EXTENSIONS
 from videofib.files import describe
 from videofib.prep.encode import GOP
@@ -20,6 +23,7 @@ from videofib.prep.person_crops import cut_to_persons
 from videofib.prep.prepare import Item, PrepareError, check_name, prepare
 from videofib.prep.transcode import Encoding
 
+_FORMAT = re.compile(r"\.f\d{2,4}(-\d+)?")  # of yt-dlp, in the names of streams that it has not merged
 _MAX_SHOWN = 10  # names printed of each kind; report.json contains all
 
 
@@ -213,30 +217,44 @@ def locate(
 ) -> tuple[list[Item], Sequence[str], dict[str, list[str]]]:
     """Find the file of every listed video under ``videos``.
 
-    A file matches if its name (any video extension) is one of the video's stems and its folder is not that of another
-    class; the folder's name may have spaces or underscores.
+    A file matches if its name (see ``_stem``) is one of the video's stems and its folder is not that of another class;
+    the folder's name may have spaces or underscores, and other letter case. Letter case of the name matters only where
+    a file of the right one exists or the file is another video's: ids of YouTube differ in nothing else.
 
     Returns:
-        Items, the classes in use, and notes for the report (``absent_classes``: classes without a single file).
+        Items, the classes in use, and notes for the report: ``absent_classes`` without a single file, and
+        ``several_files``: videos with more than one, and the one that is taken: of the listed name, else with nothing
+        appended to its stem, else the first by path.
 
     Raises:
         PrepareError: a listed name leads out of the folder.
     """
-    by_stem = defaultdict(list)
+    by_stem, by_other_case = defaultdict(list), defaultdict(list)
+    listed = {stem for video in listing.videos for stem in _stems(video)}
     for path in [] if all(video.source for video in listing.videos) else find_videos(videos):
-        by_stem[path.stem].append(path)
+        stems = {path.stem, _stem(path.name)}
+        for stem in stems:
+            by_stem[stem].append(path)
+            if not stems & listed:
+                by_other_case[stem.lower()].append(path)
     class_folders = {_key(name) for name in listing.classes}
+    several: list[str] = []
 
     def find(video: Listed) -> Path | None:
         check_name(video.name)
         if video.source:
             return video.source
-        wanted = Path(video.name)
-        for stem in video.stems or (wanted.stem,):
-            own = [path for path in by_stem[stem] if _key(path.parent.name) == _key(video.label)]
-            unclassified = [path for path in by_stem[stem] if _key(path.parent.name) not in class_folders]
+        wanted = Path(video.name).name
+        stems = _stems(video)
+        for paths in (*(by_stem[stem] for stem in stems), *(by_other_case[stem.lower()] for stem in stems)):
+            own = [path for path in paths if _key(path.parent.name) == _key(video.label)]
+            unclassified = [path for path in paths if _key(path.parent.name) not in class_folders]
             if found := own or unclassified:
-                return min(found, key=lambda path: (path.name != wanted.name, str(path)))
+                found.sort(key=lambda path: (path.name != wanted, path.stem not in stems, str(path)))
+                if len(found) > 1:
+                    names = [str(path.relative_to(videos)) for path in found]
+                    several.append(f"{video.name}: {names[0]} is taken, not {', '.join(names[1:])}")
+                return found[0]
         return None
 
     sources = [find(video) for video in listing.videos]
@@ -251,21 +269,39 @@ def locate(
     ]
     if not items:
         raise PrepareError(f"none of the {len(sources)} listed videos is under {videos}; is that the right --videos?")
-    return items, classes, {"absent_classes": absent, **listing.notes}
+    return items, classes, {"absent_classes": absent, "several_files": several, **listing.notes}
 
 
-def find_videos(folder: Path) -> list[Path]:
-    """All files below a folder with a video's extension, sorted; symbolic links are followed, loops of them are not."""
+def find_videos(folder: Path, others: list[Path] | None = None) -> list[Path]:
+    """All files below a folder with a video's extension, sorted; hidden ones and leftovers of systems are not.
+
+    Symbolic links are followed, but not to a folder that contains the link, nor twice to the same folder.
+
+    Args:
+        others: receives what is below the folder besides: other files, leftovers, links not followed, empty folders.
+    """
     found, seen = [], set()
+    others = [] if others is None else others
     for root, folders, files in os.walk(folder, followlinks=True):
         folders.sort()  # of two links to one folder, the choice must not depend on the file system
-        real = os.path.realpath(root)
-        if real in seen:
+        real = Path(root).resolve()
+        if real in seen or (seen and _contains_itself(Path(root))):
             folders.clear()
+            others.append(Path(root))
             continue
         seen.add(real)
-        found += [Path(root, name) for name in files if Path(name).suffix.lower() in VIDEO_EXTENSIONS]
+        others += [Path(root, name) for name in folders if is_leftover(name)]
+        folders[:] = [name for name in folders if not is_leftover(name)]
+        for name in files:
+            (found if may_be_video(Path(name)) else others).append(Path(root, name))
+        if not folders and not files:
+            others.append(Path(root))
     return sorted(found)
+
+
+def _contains_itself(folder: Path) -> bool:
+    """Whether it is a link to one of the folders that it lies in: what is there belongs to other classes."""
+    return folder.is_symlink() and (folder.parent / "-").resolve().is_relative_to(folder.resolve())
 
 
 def list_by_name(videos: Path, classes: Sequence[str], like: str, describe: Callable[[str], Listed | str]) -> Listing:
@@ -327,4 +363,16 @@ def add_unique(videos: dict[str, Listed], video: Listed, where: str) -> None:
 
 
 def _key(name: str) -> str:
-    return name.replace("_", " ")
+    return name.replace("_", " ").lower()
+
+
+def _stems(video: Listed) -> tuple[str, ...]:
+    return video.stems or (Path(video.name).stem,)
+
+
+def _stem(name: str) -> str:
+    """The name of a video's file without what downloaders append: ``id.mp4.mkv``, ``id.f137.mp4`` and ``id.mp4``: id."""
+    stem = name
+    while (path := Path(stem)).suffix.lower() in VIDEO_EXTENSIONS or _FORMAT.fullmatch(path.suffix):
+        stem = path.stem
+    return stem

@@ -8,8 +8,11 @@ from videofib.classes import ClassesError, check_names
 from videofib.data.errors import ManifestError
 
 CLASSES_NAME = "classes.txt"
-# What archives of macOS, file systems, network drives and Windows leave among the folders of classes.
-_LEFTOVERS = {"__MACOSX", "lost+found", "@eaDir", "#recycle", "@Recycle", "$RECYCLE.BIN", "System Volume Information"}
+# What archives of macOS, file systems, network drives and Windows leave among the folders of classes, in small letters.
+_LEFTOVERS = {
+    *("__macosx", "lost+found", "@eadir", "#recycle", "@recycle", "#snapshot", "@tmp"),
+    *("$recycle.bin", "recycler", "system volume information", "network trash folder", "temporary items"),
+}
 
 
 def read_class_names(file: str | Path, *, name: str = "") -> list[str]:
@@ -40,10 +43,11 @@ def read_class_names(file: str | Path, *, name: str = "") -> list[str]:
         raise ManifestError(f"{name}: its classes {error}; give each its own name") from error
 
 
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder of that name is hidden, or left by an archive or a system, and so nobody's data."""
+    return name.startswith(".") or name.lower() in _LEFTOVERS
+
+
 def class_folders(root: Path) -> list[str]:
     """The sorted names of the folders in one, which are the names of its classes; hidden ones and leftovers are not."""
-    return sorted(
-        entry.name
-        for entry in root.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".") and entry.name not in _LEFTOVERS
-    )
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not is_leftover(entry.name))

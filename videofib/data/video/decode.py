@@ -166,7 +166,7 @@ def read_frames(
             clock goes back, which decord misreads; ``torchcodec``: torchcodec where the packets' times number the
             frames, else as ``pyav``. Files whose frames are not shown as they are stored are read as with ``auto``,
             since decord and torchcodec neither mirror nor stretch them; so are those of which the frames, before they
-            are scaled, take more than ``most_bytes``.
+            are scaled, take more than ``most_bytes``, and those whose names are not UTF-8, which these two cannot open.
         short_side: pixels that the shorter side has at most: larger frames are scaled down while they are converted,
             bicubic with antialiasing, to ``sampling.short_side_size``; none is enlarged. 0: as they are. Scaled frames
             of ``decord`` and ``torchcodec``, which convert before, then differ from those of ``pyav`` and ``auto`` by
@@ -212,12 +212,13 @@ def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
     the true ones. The first is checked for all frames; the second for the first, the last and a random frame of every
     keyframe's group, visited in random order. Random sets of frames, as training reads them, are compared as well.
 
-    It is not where frames have to be turned, mirrored or stretched, which decord does in part or not at all.
+    It is not where frames have to be turned, mirrored or stretched, which decord does in part or not at all, nor where
+    decord cannot open a file of that name (``decord_reader.takes_name``).
 
     Raises:
         DecodeError: the file cannot be read even in order.
     """
-    if not _serves_other_decoders(source, _PROOF_FRAMES, MOST_BYTES):
+    if not _serves_other_decoders(source, _PROOF_FRAMES, MOST_BYTES) or not decord_reader.takes_name(source):
         return False
     with open_in_order(source) as reader:
         times = [packet.time for packet in reader.stored() if packet.is_shown]
@@ -250,6 +251,8 @@ def _read_ascending(
     source: Source, indices: list[int], random_access: bool, backend: str, short_side: int, most_bytes: int
 ) -> np.ndarray:
     if backend in ("decord", "torchcodec") and not _serves_other_decoders(source, len(indices), most_bytes):
+        backend = "auto"
+    if backend == "decord" and not decord_reader.takes_name(source):
         backend = "auto"
     if backend == "decord" and random_access:
         return next(decord_reader.read_seeking(source, [indices], short_side))

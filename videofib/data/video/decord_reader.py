@@ -17,6 +17,15 @@ from videofib.data.source import Source, location
 from videofib.data.video.rgb import scaled_down
 
 
+def takes_name(source: Source) -> bool:
+    """Whether decord can open a file of that name: it takes UTF-8 alone, while a file system takes any bytes."""
+    try:
+        location(source).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def read_seeking(source: Source, batches: Iterable[Sequence[int]], short_side: int = 0) -> Iterator[np.ndarray]:
     """For each batch of ascending, distinct indices the frames (T, H, W, 3) uint8 RGB, by seeking.
 

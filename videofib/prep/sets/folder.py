@@ -2,9 +2,11 @@
 
     python data_prep/folder.py --videos ROOT --out data/own --val-fraction 0.2
 
-ROOT is either ROOT/<class>/*.mp4 (any video extension), of which a fraction can be held out, or already divided:
-ROOT/train/<class>/*, ROOT/val/<class>/*, ROOT/test/<class>/*. Where there is only one of val and test it serves as
-both. Clips of one person, location or recording belong on one side: group them with --group-regex, for example
+ROOT is either ROOT/<class>/*.mp4 (any video extension, also in folders below), of which a fraction can be held out, or
+already divided: ROOT/train/<class>/*, ROOT/val/<class>/*, ROOT/test/<class>/* (also training, valid, validation, dev,
+testing, in any letter case). Where there is only one of val and test it serves as both. Folders without videos are not
+classes: they are reported.
+Clips of one person, location or recording belong on one side: group them with --group-regex, for example
 
     --group-regex '^([a-z]+)_' --val-groups moshe,shahar      hold out the videos of these two people
     --group-regex '_g(\\d+)_' --val-fraction 0.2               hold out entire groups, about a fifth of the videos
@@ -19,9 +21,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videofib.data.lists.classes_file import class_folders
-from videofib.data.lists.manifest import SPLITS, may_be_video
-from videofib.prep.command import make_parser, run
+from videofib.data.lists.classes_file import class_folders, is_leftover
+from videofib.data.lists.manifest import SPLITS
+from videofib.prep.annotations import SPLIT_WORDS
+from videofib.prep.command import find_videos, make_parser, run
 from videofib.prep.prepare import Item, PrepareError
 
 
@@ -36,47 +39,112 @@ def read_root(
     """Items, classes in alphabetical order, and notes: ``ignored`` lists what is not a video of a class.
 
     Raises:
-        PrepareError: no class folders, or options that do not apply to the folder.
+        PrepareError: no videos in class folders, folders of which some look like splits and others like classes, or
+            options that do not apply to the folder.
     """
-    parts = {split: root / split for split in SPLITS if (root / split).is_dir()}
+    found = {name: _contents(root / name) for name in class_folders(root)}
+    parts = _parts(root, found)
     holds_out = val_fraction > 0 or bool(val_groups)
     if parts and holds_out:
         raise PrepareError(
-            f"{root} is already divided ({', '.join(parts)}): --val-fraction and --val-groups do not apply"
+            f"{root} is already divided ({', '.join(parts.values())}): --val-fraction and --val-groups do not apply"
         )
-    classes = sorted({name for part in parts.values() or [root] for name in class_folders(part)})
+    others = [entry for entry in root.iterdir() if is_leftover(entry.name) or not entry.is_dir()]
+    shared = {"val", "test"} - set(parts) != set()
+    classed = []  # (splits, name of the class, its videos)
+    for split, part in parts.items() or [("train", "")]:
+        splits = ("val", "test") if parts and split != "train" and shared else (split,)
+        for name in class_folders(root / part):
+            videos, rest = _contents(root / part / name) if part else found[name]
+            classed.append((splits, name, videos))
+            others += rest
+        if part:
+            others += [entry for entry in (root / part).iterdir() if is_leftover(entry.name) or not entry.is_dir()]
+    others += [root / name for name in found if parts and name not in parts.values()]
+    classes = sorted({name for _, name, videos in classed if videos})
     if not classes:
-        raise PrepareError(f"{root} has no folders of classes; expected {root}/<class>/<video>")
-    used = parts or classes
-    ignored = [
-        entry.name
-        for entry in sorted(root.iterdir())
-        if not entry.is_dir() or not (entry.name in used or entry.name.startswith("."))
-    ]
+        raise PrepareError(f"{root} has no videos in folders of classes, {root}/<class>/<video>: {_inventory(root)}")
     if not parts:
-        items = _items(root, root, ("train",), classes, ignored)
-        if holds_out:
-            held_out = _held_out(items, val_fraction, group_regex, val_groups, seed)
-            items = [replace(item, splits=("val", "test")) if item.name in held_out else item for item in items]
-    else:
-        shared = {"val", "test"} - set(parts) != set()
-        items = []
-        for split, folder in parts.items():
-            splits = ("val", "test") if split != "train" and shared else (split,)
-            items += _items(folder, root, splits, classes, ignored)
-    return items, classes, {"ignored": ignored}
+        _refuse_other_layouts(root, {name: videos for _, name, videos in classed if videos})
+    number = {name: label for label, name in enumerate(classes)}
+    items = [
+        Item(str(video.relative_to(root)), number[name], splits, video)
+        for splits, name, videos in classed
+        for video in videos
+    ]
+    if holds_out:
+        held_out = _held_out(items, val_fraction, group_regex, val_groups, seed)
+        items = [replace(item, splits=("val", "test")) if item.name in held_out else item for item in items]
+    notes = {
+        "ignored": sorted(str(path.relative_to(root)) for path in others),
+        "empty_classes": sorted({name for _, name, videos in classed if not videos and name not in number}),
+    }
+    return items, classes, notes
 
 
-def _items(folder: Path, root: Path, splits: tuple[str, ...], classes: Sequence[str], ignored: list[str]) -> list[Item]:
-    items = []
-    for class_name in class_folders(folder):
-        for entry in sorted((folder / class_name).iterdir()):
-            name = str(entry.relative_to(root))
-            if may_be_video(entry):
-                items.append(Item(name, classes.index(class_name), splits, entry))
-            else:
-                ignored.append(name)
-    return items
+def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The videos below a folder, and everything else there."""
+    others: list[Path] = []
+    return find_videos(folder, others), others
+
+
+def _parts(root: Path, found: dict[str, tuple[list[Path], list[Path]]]) -> dict[str, str]:
+    """The folder of each split, such as {"train": "Training"}; none where root is not divided.
+
+    A class may be called train, too (bus, car, train): its videos lie directly in it, not in folders of classes.
+
+    Raises:
+        PrepareError: it cannot be told whether root is divided, or two folders are of one split.
+    """
+    used = [name for name, (videos, _) in found.items() if videos]
+    named = [name for name in used if name.lower() in SPLIT_WORDS]
+    divided = [name for name in named if any(video.parent != root / name for video in found[name][0])]
+    if named == used and named != divided:
+        flat = ", ".join(name for name in named if name not in divided)
+        raise PrepareError(f"{root} has videos directly in {flat}; expected {root}/<split>/<class>/<video>")
+    if divided and divided != used:
+        rest = ", ".join(name for name in used if name not in divided)
+        raise PrepareError(
+            f"{root} has {', '.join(divided)}, as if it were divided, beside {rest}, with videos, too; "
+            f"move the splits into a folder of their own, or rename them (splits: {', '.join(SPLIT_WORDS)})"
+        )
+    parts: dict[str, str] = {}
+    for name in divided:
+        split = SPLIT_WORDS[name.lower()]
+        if split in parts:
+            raise PrepareError(f"{root} has {parts[split]} and {name}, both the {split} split; join or remove one")
+        parts[split] = name
+    return {split: parts[split] for split in SPLITS if split in parts}
+
+
+def _refuse_other_layouts(root: Path, videos: dict[str, list[Path]]) -> None:
+    """Raise PrepareError where the folders in root are not the classes: these or the splits lie elsewhere."""
+    if all(SPLIT_WORDS.keys() & set(re.split(r"[\W\d_]+", name.lower())) for name in videos):  # train_256, val_256
+        raise PrepareError(
+            f"{root} has no classes, but {', '.join(videos)}, which look like splits; "
+            f"rename each to one of {', '.join(SPLIT_WORDS)}"
+        )
+    for name, paths in videos.items():
+        below = sorted({path.relative_to(root).parts[1] for path in paths if path.parent != root / name})
+        if splits := [folder for folder in below if folder.lower() in SPLIT_WORDS]:
+            raise PrepareError(
+                f"{root} has splits below {name} ({', '.join(splits)}); if {name} is a class, "
+                f"expected {root}/<split>/<class>/<video>; if it is not, use --videos {root / name}"
+            )
+        if len(videos) == 1 and all(path.parent != root / name for path in paths):
+            raise PrepareError(
+                f"{root} has a single class, {name}, with its videos in {len(below)} folders ({', '.join(below[:4])}); "
+                f"if these are the classes, use --videos {root / name}"
+            )
+
+
+def _inventory(root: Path) -> str:
+    """What is in a folder instead of videos: ``3 folders with 12 .zip files``."""
+    others: list[Path] = []
+    kinds = Counter(path.suffix.lower() or "other" for path in find_videos(root, others))
+    kinds.update(path.suffix.lower() or "other" for path in others if path.is_file())
+    files = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(4)) or "no"
+    return f"found {len(class_folders(root))} folders and {files} files"
 
 
 def _held_out(

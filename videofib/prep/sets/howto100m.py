@@ -14,12 +14,11 @@ the code of several papers.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from videofib.prep.annotations import plain_name
+from videofib.prep.annotations import plain_name, read_table
 from videofib.prep.command import Listed, Listing, add_annotations, make_parser, run_listed
 from videofib.prep.prepare import PrepareError
 
@@ -43,27 +42,22 @@ def read_annotations(file: Path, *, category: int = 1, val_fraction: float = 0.0
         raise PrepareError(f"--val-fraction is {val_fraction}; it must be 0 or above and below 1")
     videos: dict[str, Listed] = {}
     without, twice = [], []
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or [])]:
-                raise PrepareError(f"{file}: the header lacks {', '.join(missing)}; expected {','.join(_COLUMNS)}")
-            for row in reader:
-                where = f"{file}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise PrepareError(f"{where}: expected {','.join(_COLUMNS)}, got {list(row.values())}")
-                name = f"{plain_name(row['video_id'], where)}.mp4"
-                label = row[f"category_{category}"].strip().replace("/", "-")
-                if name in videos:
-                    twice.append(name)
-                elif label in _EMPTY:
-                    without.append(name)
-                else:
-                    held_out = _uniform_hash(row["task_id"]) < val_fraction
-                    splits = ("val", "test") if held_out else ("train",)
-                    videos[name] = Listed(name, plain_name(label, where), splits)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PrepareError(f"{file} cannot be read: {error}") from error
+    columns, rows = read_table(file)
+    if missing := [name for name in _COLUMNS if name not in columns]:
+        raise PrepareError(f"{file}: the header lacks {', '.join(missing)}; expected {','.join(_COLUMNS)}")
+    for where, row in rows:
+        if None in row or None in row.values():
+            raise PrepareError(f"{where}: expected {','.join(_COLUMNS)}, got {list(row.values())}")
+        name = f"{plain_name(row['video_id'], where)}.mp4"
+        label = row[f"category_{category}"].strip().replace("/", "-")
+        if name in videos:
+            twice.append(name)
+        elif label in _EMPTY:
+            without.append(name)
+        else:
+            held_out = _uniform_hash(row["task_id"]) < val_fraction
+            splits = ("val", "test") if held_out else ("train",)
+            videos[name] = Listed(name, plain_name(label, where), splits)
     if not videos:
         raise PrepareError(f"{file} lists no video with a category_{category}; is the file complete?")
     notes = {f"without_category_{category}": without, "listed_twice": twice}
