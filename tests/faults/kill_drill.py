@@ -220,7 +220,7 @@ def main() -> None:
             name = b"ray::_call" if args.engine == "ray" else b"spawn_main"
             drill.kill_workers(args.kills, is_worker=name, same_run_completes=args.engine == "ray")
         print(
-            f"{len(drill.kills)} kills of {args.victim} on {args.engine}, {drill.aimed} of them at a file's appearance\n"
+            f"{len(drill.kills)} kills of {args.victim} on {args.engine}, {drill.aimed} of them aimed at a file\n"
             f"{args.clips} videos, {drill.runs} runs in {time.monotonic() - start:.0f} s, "
             f"undisturbed {drill.duration:.1f} s\n"
             f"{drill.compared} folders were finished, each byte for byte the undisturbed one\n"
