@@ -1,8 +1,12 @@
 """A file that is replaced is the old one or the new one."""
 
+import errno
+import hashlib
+import os
+
 import pytest
 
-from videofib.files import remove_partial, replacing
+from videofib.files import describe, from_utf8, link_or_copy, remove_partial, replacing, sha256, to_utf8
 
 
 def test_the_name_appears_when_the_block_ends(tmp_path):
@@ -35,3 +39,64 @@ def test_what_killed_writers_left_is_removed_files_and_folders(tmp_path):
         file.write_text("half")
     remove_partial(tmp_path)
     assert sorted(tmp_path.rglob("*")) == [kept.parent, kept]
+
+
+def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path):
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(OSError, match="results") as caught, replacing(tmp_path / "results.json") as partial:
+        partial.write_text("a folder has this name")
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "results.json"), None)
+    assert describe(caught.value).startswith(f"{tmp_path / 'results.json'}: Is a directory")
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "other.json"):
+        (tmp_path / "source").open()
+    assert caught.value.filename == str(tmp_path / "source")  # an error of another file names that one
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_an_error_without_a_file_or_a_text_is_described_by_what_there_is():
+    assert describe(OSError(errno.ENOSPC, "No space left on device")) == "No space left on device"
+    assert describe(OSError("the library's own words")) == "the library's own words"
+    assert describe(OSError(errno.EIO, "Input/output error", b"a\xff")) == "a\udcff: Input/output error"
+
+
+def test_a_second_name_replaces_a_file_and_follows_links(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "source").write_text("new")
+    (tmp_path / "folder/link").symlink_to("../source")
+    (tmp_path / "target").write_text("old")
+    link_or_copy(tmp_path / "folder/link", tmp_path / "target")
+    assert (tmp_path / "target").samefile(tmp_path / "source")
+    assert not (tmp_path / "target").is_symlink()
+    link_or_copy(tmp_path / "source", str(tmp_path / "target"))  # two names of one file already
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "source", "target"]
+
+
+def test_where_no_hard_link_is_possible_a_second_name_is_a_copy(tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refused)
+    (tmp_path / "source").write_text("bytes")
+    link_or_copy(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_text() == "bytes"
+    assert not (tmp_path / "target").samefile(tmp_path / "source")
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, (1 << 20) + 1, 3 << 20])
+def test_the_digest_is_that_of_all_bytes(tmp_path, size):
+    data = os.urandom(size)
+    (tmp_path / "file").write_bytes(data)
+    assert sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("raw", [b"plain", b"caf\xe9", b"\\xe9", b"\\\xff\\", "日本".encode(), b"\xf0\x9f\\x"])
+def test_names_that_are_not_utf8_come_back_as_they_were(raw):
+    name = os.fsdecode(raw)
+    assert from_utf8(to_utf8(name)) == name
+    to_utf8(name).encode("utf-8")
+
+
+def test_how_a_name_that_is_not_utf8_is_written():
+    assert to_utf8("caf\udce9\\") == r"caf\xe9\\"
+    with pytest.raises(UnicodeEncodeError):
+        to_utf8("\ud800")

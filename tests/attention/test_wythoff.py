@@ -55,6 +55,8 @@ def test_windows_grow_linearly_and_truncate():
     # 60/11 * 11 is 59.999... in double precision, so the last window is 64: the released code has it so, too.
     assert [window(i, 12, 5, 65) for i in (1, 2, 3, 11, 12)] == [5, 10, 15, 59, 64]
     assert window(1, 1, 5, 65) == 65
+    assert fibottention_offsets(1, 30) == [[1, 2, 3, 5, 8]]  # a single head, w_max 30 // 3
+    assert fibottention_offsets(1, 1) == [[1]]
 
 
 @pytest.mark.parametrize("num_tokens", [196, 1568, 18816])

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: preparation, run again, must end with the bytes of an undisturbed run.
+"""kill -9 at bad moments: preparation, run again, must end with the bytes of an undisturbed run.
 
     python tests/faults/kill_drill.py --videos UCF-101 --clips 60 --kills 20
     python tests/faults/kill_drill.py --videos UCF-101 --clips 60 --kills 20 --engine ray --victim worker
@@ -8,6 +8,9 @@ command then resumes. --victim worker kills one busy worker: with Ray the same r
 engine the next one. A run that ends is compared with the undisturbed one, file by file, and the drill starts again with
 an empty folder until so many kills have hit. After every kill each video in the journal must be complete, and so must
 be whatever stands under its own name. Linux only.
+
+Half of the kills of everything come at random moments, the other half within milliseconds of a file's appearing under
+its name: a writer that writes in place is then in the middle of it, and the half file is seen.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+LOOK_SECONDS = 0.0005  # between two looks at the folder: far less than a video's encoding takes
+
+
 class DrillError(AssertionError):
     """Preparation did not survive; the message says what is wrong."""
 
@@ -46,6 +52,7 @@ class Drill:
     def __init__(self, videos: Path, work: Path, options: Sequence[str], seed: int):
         self.out, self._random = work / "killed", random.Random(seed)
         self.kills: list[int] = []  # how many videos were done at each
+        self.aimed = 0  # kills at the appearance of a file
         self.compared = self.runs = 0
         self._command = [sys.executable, str(ROOT / "data_prep/folder.py"), "--videos", str(videos), *options, "--out"]
         start = time.monotonic()
@@ -54,13 +61,23 @@ class Drill:
         self._expected = digests(work / "calm")
 
     def kill_all(self, kills: int) -> None:
-        """Kill all processes of the preparation at so many moments, then let it end."""
+        """Kill all processes of the preparation at so many moments, then let it end.
+
+        Every other kill is aimed at the first appearance of a file, which over the kills is any of them.
+        """
         while len(self.kills) < kills:
+            aim = len(self.kills) % 2 == 0
+            known = visible(self.out)
             process = self._start(self.out)
-            time.sleep(self._random.uniform(0, self.duration))
+            if aim:
+                left = len(self._expected.keys() - known)
+                self._wait_for_file(process, known, self._random.randint(1, max(left, 1)))
+            else:
+                time.sleep(self._random.uniform(0, self.duration))
             if process.poll() is None:
                 self._kill([process.pid, *descendants(process.pid)])
                 process.communicate()
+                self.aimed += aim
             else:  # it had ended before its moment came
                 self._finish(process)
                 self._compare()
@@ -85,6 +102,11 @@ class Drill:
             self._compare()
             shutil.rmtree(self.out)
 
+    def _wait_for_file(self, process: subprocess.Popen, known: set[str], number: int) -> None:
+        """Return once so many files have appeared that were not known, or the process has ended."""
+        while process.poll() is None and len(visible(self.out) - known) < number:
+            time.sleep(LOOK_SECONDS)
+
     def _start(self, out: Path) -> subprocess.Popen:
         self.runs += 1
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
@@ -101,6 +123,8 @@ class Drill:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:  # it ended in the meantime
                 continue
+        while any(is_running(pid) for pid in pids):  # until the kernel has ended what they were doing
+            time.sleep(0.001)
         journal = self.out / "journal.jsonl"
         entries = [json.loads(line) for line in complete_lines(journal)] if journal.exists() else []
         for entry in entries:
@@ -120,6 +144,16 @@ class Drill:
         if wrong := sorted(name for name in names if found.get(name) != self._expected.get(name)):
             raise DrillError(f"after {len(self.kills)} kills these files differ: {', '.join(wrong)}")
         self.compared += 1
+
+
+def visible(folder: Path) -> set[str]:
+    """The names of the files below a folder, without hidden ones, which may be half written."""
+    return {
+        str((Path(where) / name).relative_to(folder))
+        for where, _, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".")
+    }
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -142,6 +176,14 @@ def descendants(pid: int) -> list[int]:
     return children + [below for child in children for below in descendants(child)]
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process is there and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -160,7 +202,7 @@ def choose_clips(videos: Path, count: int, folder: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Kill preparations at random moments and compare what comes out.")
+    parser = argparse.ArgumentParser(description="Kill preparations at bad moments and compare what comes out.")
     parser.add_argument("--videos", type=Path, required=True, help="folder of classes of real videos")
     parser.add_argument("--clips", type=int, default=60, help="how many of them to prepare (default 60)")
     parser.add_argument("--kills", type=int, default=20, help="default 20")
@@ -178,8 +220,9 @@ def main() -> None:
             name = b"ray::_call" if args.engine == "ray" else b"spawn_main"
             drill.kill_workers(args.kills, is_worker=name, same_run_completes=args.engine == "ray")
         print(
-            f"{len(drill.kills)} kills of {args.victim} on {args.engine}, {args.clips} videos, {drill.runs} runs in "
-            f"{time.monotonic() - start:.0f} s, undisturbed {drill.duration:.1f} s\n"
+            f"{len(drill.kills)} kills of {args.victim} on {args.engine}, {drill.aimed} of them aimed at a file\n"
+            f"{args.clips} videos, {drill.runs} runs in {time.monotonic() - start:.0f} s, "
+            f"undisturbed {drill.duration:.1f} s\n"
             f"{drill.compared} folders were finished, each byte for byte the undisturbed one\n"
             f"videos done at the kills: {drill.kills}"
         )
