@@ -7,7 +7,6 @@ and ``~`` or ``None`` mean that value; to other keys they are an error.
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -81,7 +80,7 @@ class Key(ABC):
         if written is None or (type(written) is str and written in _NONE):
             if not self.off:
                 raise Refused(self.accepted)
-            return copy.copy(self.off_value)
+            return self._parse(self.off_value)
         value = self._parse(written)
         if not (self.off and value == self.off_value):
             self._check(value)

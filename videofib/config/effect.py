@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 
 from videofib.config.declare import ConfigError
 from videofib.config.defaults import KEYS
+from videofib.printable import printable
 
 
 class Reader(NamedTuple):
@@ -265,8 +266,9 @@ def reset_unread(cfg: CfgNode, written: Mapping[str, int], foreign: Collection[s
                 continue
             chosen = max((written.get(choice, -1) for choice in reader.choices), default=-1)
             if reader.always_error or (chosen <= written.get(key, -1) and key not in foreign):
-                raise ConfigError(_message(cfg, key, reader))
-            notes.append(f"no effect here: {key} {_value(cfg, key)}, which is only read with {reader.where}")
+                raise ConfigError(printable(_message(cfg, key, reader)))
+            shown = printable(_value(cfg, key))
+            notes.append(f"no effect here: {key} {shown}, which is only read with {reader.where}")
             _set(cfg, key, _default(key))
     return notes
 

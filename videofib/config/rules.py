@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 
 from videofib.config.declare import ConfigError
+from videofib.printable import printable
 
 
 class Rule(NamedTuple):
@@ -25,7 +26,7 @@ def check_rules(cfg: CfgNode) -> None:
     for rule in RULES:
         if rule.broken(cfg):
             totals = {"processes": processes(cfg), "groups": groups(cfg), "clips": clips(cfg), "batch": _batch(cfg)}
-            raise ConfigError(rule.message.format(c=cfg, **totals))
+            raise ConfigError(printable(rule.message.format(c=cfg, **totals)))
 
 
 def processes(c: CfgNode) -> int:
