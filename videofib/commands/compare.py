@@ -8,6 +8,7 @@ Prints the tables, and with --out writes them and the curves as a page. Each run
 import argparse
 from collections.abc import Sequence
 
+from videofib.files import describe
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
 from videofib.run.reporting import cost_of_folder
@@ -21,8 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.out:
             comparison.write(args.out)
             print(f"\nwrote {args.out}")
-    except (ReportError, OSError) as error:
+    except ReportError as error:
         raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {describe(error)}") from None
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
