@@ -224,7 +224,8 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
     axes.set(xlabel="tokens", ylabel="median ms", title=title)
     axes.grid(True, which="both", alpha=0.2)
     axes.legend()
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, format=path.suffix[1:])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -347,7 +347,8 @@ def draw(rows: Sequence[dict], file: Path) -> None:
     ax.set_xlabel("clips per second; colours: shares of the workers' time", fontsize=8)
     handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.savefig(file, dpi=120)
+    with replacing(file) as partial:
+        figure.savefig(partial, dpi=120, format=file.suffix[1:])
 
 
 def panel_of(row: dict) -> tuple[int, int, int, int]:

@@ -155,7 +155,8 @@ def draw(rows: list[dict], title: str, path: Path) -> None:
         axes.set(xlabel="frames", ylabel=label, xticks=frames, ylim=(0, None))
         axes.grid(True, alpha=0.2)
     axes.legend()
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110, format=path.suffix[1:])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

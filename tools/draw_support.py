@@ -15,6 +15,7 @@ import numpy as np
 
 from videofib.attention import Support
 from videofib.attention.wythoff import VARIANTS
+from videofib.files import replacing
 from videofib.report.markup.numbers import percent
 
 # of the README's picture
@@ -41,7 +42,8 @@ def draw(support: Support, out: Path) -> None:
         axes[head].imshow(mask, cmap="Blues", vmin=0, vmax=1, interpolation="antialiased", interpolation_stage="rgba")
         offsets = " ".join(map(str, support.offsets[head]))
         axes[head].set_title(f"head {head + 1}\n{offsets}", fontsize=8)
-    figure.savefig(out, dpi=110)
+    with replacing(out) as partial:
+        figure.savefig(partial, dpi=110, format=out.suffix[1:])
 
 
 def draw_idea(out: Path, num_heads: int = 12) -> None:
@@ -50,7 +52,8 @@ def draw_idea(out: Path, num_heads: int = 12) -> None:
     above, below = figure.subfigures(2, 1, height_ratios=(1.45, 1))
     _draw_masks(above, num_heads)
     _draw_clip(below, num_heads)
-    figure.savefig(out, dpi=110)
+    with replacing(out) as partial:
+        figure.savefig(partial, dpi=110, format=out.suffix[1:])
 
 
 def _draw_masks(figure, num_heads: int) -> None:

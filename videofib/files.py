@@ -33,7 +33,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             partial.unlink()
-        if isinstance(error, OSError) and error.filename in (str(partial), partial):
+        if isinstance(error, OSError) and error.filename in (str(partial), partial, None):  # None: of an open file
             error.filename, error.filename2 = str(path), None
         raise
     folder = os.open(path.parent, os.O_RDONLY)

@@ -14,6 +14,7 @@ from fvcore.common.config import CfgNode
 
 from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
+from videofib.files import describe
 from videofib.report.browse.clips import browse, evenly_spaced
 from videofib.report.browse.gallery import write_folder
 from videofib.run.class_names import shown_class_names
@@ -35,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             notes=notes(cfg, args, len(videos), len(loader.dataset.records)),
             class_names=shown_class_names(cfg, args.split, loader.dataset.records),
         )
-    except (ConfigError, ManifestError, OSError) as error:
+    except (ConfigError, ManifestError) as error:
         raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {describe(error)}") from None
     broken = sum(bool(video.reason) for video in videos)
     print(f"wrote {page}: {len(videos)} videos, {sum(len(v.clips) for v in videos)} clips, {broken} unreadable")
 

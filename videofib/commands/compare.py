@@ -8,6 +8,7 @@ Prints the tables, and with --out writes them and the curves as a page. Each run
 import argparse
 from collections.abc import Sequence
 
+from videofib.files import describe
 from videofib.printable import printable
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
@@ -22,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.out:
             comparison.write(args.out)
             print(f"\nwrote {printable(args.out)}")
-    except (ReportError, OSError) as error:
+    except ReportError as error:
         raise SystemExit(f"error: {printable(error)}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {printable(describe(error))}") from None
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -10,6 +10,7 @@ Frames are shown of videos in the run's data folder, where this is a local one w
 import argparse
 from collections.abc import Sequence
 
+from videofib.files import describe
 from videofib.printable import printable
 from videofib.report.page import write_report
 from videofib.report.read import ReportError
@@ -21,8 +22,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         cost = cost_of_folder(args.folder)
         file = write_report(args.folder, cost=cost, videos=max(0, args.videos), data=args.data)
-    except (ReportError, OSError) as error:
+    except ReportError as error:
         raise SystemExit(f"error: {printable(error)}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {printable(describe(error))}") from None
     print(f"wrote {printable(file)}")
 
 

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.files import describe
 from videofib.run.main import USER_ERRORS, config_from_command_line
 from videofib.run.slurm_job import SubmittedRun
 
@@ -30,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     except USER_ERRORS as error:
         raise SystemExit(f"error: {error}") from None
 
-    executor = AutoExecutor(Path(cfg.OUTPUT_DIR) / "job", cluster=args.cluster, slurm_max_num_timeout=args.turns)
+    try:
+        (folder := Path(cfg.OUTPUT_DIR) / "job").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f"error: OUTPUT_DIR cannot be written: {describe(error)}") from None
+    executor = AutoExecutor(folder, cluster=args.cluster, slurm_max_num_timeout=args.turns)
     executor.update_parameters(
         name=args.name,
         nodes=args.nodes,

@@ -12,7 +12,6 @@ from typing import Any
 
 from videofib.prep.prepare import PrepareError
 
-
 # What data sets call their splits, in small letters.
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -371,7 +371,7 @@ def _stems(video: Listed) -> tuple[str, ...]:
 
 
 def _stem(name: str) -> str:
-    """The name of a video's file without what downloaders append: ``id.mp4.mkv``, ``id.f137.mp4`` and ``id.mp4``: id."""
+    """The name of a video's file without what downloaders append: ``id.mp4.mkv``, ``id.f137.mp4``: id."""
     stem = name
     while (path := Path(stem)).suffix.lower() in VIDEO_EXTENSIONS or _FORMAT.fullmatch(path.suffix):
         stem = path.stem

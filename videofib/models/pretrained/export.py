@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -87,7 +88,7 @@ def save_hugging_face(
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial, {"format": "pt"})
         with replacing(folder / "config.json") as partial:
             partial.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write {folder}: {error}") from error
     return folder
 

@@ -3,8 +3,9 @@
     python data_prep/kinetics.py --videos kinetics400 --annotations annotations --out data/kinetics400
 
 The annotations are the official csv files (label,youtube_id,time_start,time_end,split), one or a folder of them. A
-clip is found as <id>_000010_000020.mp4, <id>_10_20.mp4 or <id>.mp4 (any video extension, and what yt-dlp appends), in a
-folder of its class (`air drumming` or `air_drumming`), in one of its split, or directly. Without test labels, test.csv is val.csv.
+clip is found as <id>_000010_000020.mp4, <id>_10_20.mp4 or <id>.mp4 (any video extension, and what yt-dlp appends), in
+a folder of its class (`air drumming` or `air_drumming`), in one of its split, or directly. Without test labels,
+test.csv is val.csv.
 """
 
 from __future__ import annotations

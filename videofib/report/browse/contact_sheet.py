@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from videofib.files import printable
+from videofib.files import printable, replacing
 
 _SIDE = 128  # height in pixels to which larger pictures are reduced
 _SMALL = 64  # height in pixels below which pictures are enlarged
@@ -78,7 +78,18 @@ def outlined(frame: np.ndarray, box: Sequence[int]) -> np.ndarray:
 def save_animation(file: Path, frames: np.ndarray) -> None:
     """Write frames (T, H, W, C) uint8 as a WebP animation that repeats, at five frames per second."""
     first, *rest = map(Image.fromarray, frames)
-    first.save(file, format="WEBP", save_all=True, append_images=rest, duration=_PLAY_MS, loop=0, quality=85)
+    save_picture(file, first, save_all=True, append_images=rest, duration=_PLAY_MS, loop=0)
+
+
+def save_picture(file: Path, picture: Image.Image, **options: object) -> None:
+    """Write a picture, in the format of the file's extension, completely or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    form = Image.registered_extensions()[file.suffix]
+    with replacing(file) as partial:
+        picture.save(partial, format=form, quality=85, **options)
 
 
 def _draw_row(sheet: Image.Image, draw: ImageDraw.ImageDraw, y: int, row: Row, images: list, alarm: list[str]) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from videofib.files import printable
+from videofib.files import printable, replacing
 from videofib.report.browse.clips import BrowsedVideo, Clip
-from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined, save_animation
+from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined, save_animation, save_picture
 
 _SHEET_ROWS = 30  # of one contact sheet
 
@@ -36,19 +36,20 @@ def write_folder(
     sheets: list[str] = []
     for start in range(0, len(rows), _SHEET_ROWS):
         sheets.append(f"sheet_{len(sheets) + 1}.png")
-        contact_sheet(rows[start : start + _SHEET_ROWS]).save(folder / sheets[-1])
+        save_picture(folder / sheets[-1], contact_sheet(rows[start : start + _SHEET_ROWS]))
     sections = []
     for number, video in enumerate(videos, 1):
         figures = []
         for rank, clip in enumerate(video.clips, 1):
             name = f"clips/video{number:03d}_clip{rank:02d}"  # not the video's own name, which may be hostile
             save_animation(folder / f"{name}.webp", clip.frames)
-            Image.fromarray(clip.frames[0]).save(folder / f"{name}_still.webp", quality=85)
-            Image.fromarray(outlined(clip.full_frame, clip.box)).save(folder / f"{name}_whole.webp", quality=85)
+            save_picture(folder / f"{name}_still.webp", Image.fromarray(clip.frames[0]))
+            save_picture(folder / f"{name}_whole.webp", Image.fromarray(outlined(clip.full_frame, clip.box)))
             figures.append(_figure(name, clip, class_name(video, class_names)))
         sections.append(_section(number, video, class_name(video, class_names), figures))
     page = folder / "index.html"
-    page.write_text(_page(title, notes, videos, sheets, sections), encoding="utf-8")
+    with replacing(page) as partial:
+        partial.write_text(_page(title, notes, videos, sheets, sections), encoding="utf-8")
     return page
 
 
