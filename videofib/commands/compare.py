@@ -8,6 +8,7 @@ Prints the tables, and with --out writes them and the curves as a page. Each run
 import argparse
 from collections.abc import Sequence
 
+from videofib.printable import printable
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
 from videofib.run.reporting import cost_of_folder
@@ -17,12 +18,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     try:
         comparison = Comparison(args.folders, [cost_of_folder(folder) for folder in args.folders])
-        print(comparison.as_text())
+        print("\n".join(map(printable, comparison.as_text().split("\n"))))
         if args.out:
             comparison.write(args.out)
             print(f"\nwrote {args.out}")
     except (ReportError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(printable(f"error: {error}")) from None
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

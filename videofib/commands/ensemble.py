@@ -18,6 +18,7 @@ from videofib.files import describe
 from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
+from videofib.printable import printable
 from videofib.report.markup.numbers import fixed
 
 _FIGURES = ("top1_acc", "top5_acc", "mean_class_acc", "mAP")
@@ -37,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         members = [read_scores(file) for file in args.files]
         mean = average(members, weights)
     except ScoresError as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(printable(f"error: {error}")) from None
     task = MULTI_LABEL if mean.multi_label else SINGLE_LABEL
     rows = []
     for file, weight, scores in zip(args.files, weights, members, strict=True):
         figures = task.summarize(scores, unreadable=args.unreadable)
         rows.append({"file": str(file), "weight": weight, **figures})
-        print(line(str(file), figures))
+        print(line(printable(file), figures))
     figures = task.summarize(mean, unreadable=args.unreadable, details=True)
     print(line("ensemble", figures))
     if args.out:

@@ -8,6 +8,7 @@ Writes OUTPUT_DIR/report.html, one file that needs no other. Training and testin
 import argparse
 from collections.abc import Sequence
 
+from videofib.printable import printable
 from videofib.report.page import write_report
 from videofib.report.read import ReportError
 from videofib.run.reporting import cost_of_folder
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         print(f"wrote {write_report(args.folder, cost=cost_of_folder(args.folder), videos=max(0, args.videos))}")
     except (ReportError, OSError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(printable(f"error: {error}")) from None
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.printable import printable
 from videofib.run.main import USER_ERRORS, config_from_command_line
 from videofib.run.slurm_job import SubmittedRun
 
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             [*words, "NUM_GPUS", str(args.gpus), "NUM_SHARDS", str(args.nodes)], prog="videofib submit"
         )
     except USER_ERRORS as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(printable(f"error: {error}")) from None
 
     executor = AutoExecutor(Path(cfg.OUTPUT_DIR) / "job", cluster=args.cluster, slurm_max_num_timeout=args.turns)
     executor.update_parameters(
