@@ -78,11 +78,11 @@ class _Printable(logging.Formatter):
     argument is escaped, so that no name can look like a line of the log. Tracebacks keep their lines.
     """
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+    def formatMessage(self, record: logging.LogRecord) -> str:
         message = _printable_message(record)
         return super().formatMessage(logging.makeLogRecord({**vars(record), "message": message}))
 
-    def formatException(self, error: Any) -> str:  # noqa: N802
+    def formatException(self, error: Any) -> str:
         return _each_line(super().formatException(error))
 
 
