@@ -14,23 +14,24 @@ ALLOWED = {
     "attention": set(),
     "mixers": {"attention"},
     "models": {"attention", "checkpoint", "classes", "files", "mixers", "printable"},
-    "data": {"classes", "files", "printable"},
-    "prep": {"data", "files", "printable"},
+    "data": {"classes", "files", "printable", "signals"},
+    "prep": {"data", "files", "printable", "signals"},
     "metrics": {"classes", "files", "printable"},
     "engine": {"checkpoint", "distributed", "files", "metrics", "printable", "tracking"},
     "checkpoint": {"classes", "distributed", "files", "printable"},
-    "distributed": {"printable"},
+    "distributed": {"printable", "signals"},
     "tracking": {"files", "printable"},
     "report": {"classes", "data", "files", "metrics", "printable"},
     "config": {"printable"},
     "run": {
         *("attention", "checkpoint", "classes", "config", "data", "distributed", "engine", "files", "metrics"),
-        *("mixers", "models", "printable", "report", "tracking"),
+        *("mixers", "models", "printable", "report", "signals", "tracking"),
     },
     "files": set(),
     "classes": {"printable"},
     "printable": set(),
-    "cli": {"printable"},  # imports the command that it is asked for by its name
+    "signals": set(),
+    "cli": {"printable", "signals"},  # imports the command that it is asked for by its name
     "__main__": {"cli"},
 }
 EVERYTHING = set(ALLOWED)  # which commands may import

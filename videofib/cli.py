@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from videofib import __version__
+from videofib.signals import interrupted
 
 # name -> what it does; the module of that name in videofib.commands has its main
 COMMANDS = {
@@ -36,10 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run ``videofib COMMAND ...``; ``argv`` is the command line without the program's name."""
     description = "Train and test video transformers with sparse attention, and prepare their data."
     name, options = choose("videofib", description, COMMANDS, argv)
-    command = importlib.import_module(f"videofib.commands.{name}")  # only this one, so that --help is quick
     try:
+        command = importlib.import_module(f"videofib.commands.{name}")  # only this one, so that --help is quick
         command.main(options)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        sys.exit(interrupted(f"videofib {name}"))
     except BrokenPipeError:  # the reader, such as head, has closed the pipe; nothing may be flushed into it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -75,5 +75,15 @@ def test_other_ranks_only_warn(tmp_path, capsys):
 def test_undecodable_file_names_are_escaped(tmp_path, capsys):
     setup_logging(tmp_path)
     logging.getLogger("videofib").warning("unreadable: %s", "caf\udce9.mp4")
-    assert "caf\\udce9.mp4" in capsys.readouterr().out
-    assert "caf\\udce9.mp4" in (tmp_path / "log.txt").read_text()
+    assert "caf\\xe9.mp4" in capsys.readouterr().out
+    assert "caf\\xe9.mp4" in (tmp_path / "log.txt").read_text()
+
+
+def test_names_cannot_forge_lines_or_move_the_cursor(tmp_path, capsys):
+    setup_logging(tmp_path)
+    forged = "a\x1b[2J\njson_stats: {}\u2028\r.mp4"
+    logging.getLogger("videofib").warning("two\nlines: %s, %d of %s", forged, 3, ValueError(forged))
+    shown = "a\\x1b[2J\\njson_stats: {}\\u2028\\r.mp4"
+    expected = f"two\nlines: {shown}, 3 of {shown}\n"
+    assert capsys.readouterr().out == expected
+    assert (tmp_path / "log.txt").read_text().endswith(f"WARNING {expected}")

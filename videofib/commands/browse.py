@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.files import describe
+from videofib.printable import printable
 from videofib.report.browse.clips import browse, evenly_spaced
 from videofib.report.browse.gallery import write_folder
 from videofib.run.class_names import shown_class_names
@@ -37,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             class_names=shown_class_names(cfg, args.split, loader.dataset.records),
         )
     except (ConfigError, ManifestError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(f"error: {printable(error)}") from None
     except OSError as error:
-        raise SystemExit(f"error: {describe(error)}") from None
+        raise SystemExit(f"error: {printable(describe(error))}") from None
     broken = sum(bool(video.reason) for video in videos)
     print(f"wrote {page}: {len(videos)} videos, {sum(len(v.clips) for v in videos)} clips, {broken} unreadable")
 

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     try:
         comparison = Comparison(args.folders, [cost_of_folder(folder) for folder in args.folders])
-        print(comparison.as_text())
+        print("\n".join(map(printable, comparison.as_text().split("\n"))))
         if args.out:
             comparison.write(args.out)
             print(f"\nwrote {printable(args.out)}")

@@ -21,6 +21,7 @@ from videofib.config import ConfigError, load_config
 from videofib.models.pretrained.export import save_hugging_face, save_official
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.printable import printable
 from videofib.run.class_names import read_class_names
 from videofib.run.models import build_model
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             written = save_hugging_face(model, args.out, class_names=names, remote_code=args.remote_code)
     except (ConfigError, CheckpointError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(printable(f"error: {error}")) from None
     print(f"wrote {written}")
     if args.remote_code:
         print("load it with AutoModelForVideoClassification.from_pretrained(FOLDER, trust_remote_code=True)")

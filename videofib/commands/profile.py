@@ -9,6 +9,7 @@ model runs twice on the CPU, on one clip of TEST_CROP_SIZE.
 from collections.abc import Sequence
 
 from videofib.models.profiling import Cost, cost
+from videofib.printable import printable
 from videofib.report.markup.numbers import amount
 from videofib.run.main import config_from_command_line
 from videofib.run.models import build_model
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = config_from_command_line(argv, prog="videofib profile", description=__doc__)
         model = build_model(cfg)
     except ValueError as error:  # a ConfigError, or sizes that describe no model
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(printable(f"error: {error}")) from None
     size = cfg.DATA.TEST_CROP_SIZE
     found = cost(model, (3, cfg.DATA.NUM_FRAMES, size, size))
     print(table(found, views=cfg.TEST.NUM_ENSEMBLE_VIEWS * cfg.TEST.NUM_SPATIAL_CROPS))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.files import describe
+from videofib.printable import printable
 from videofib.run.main import USER_ERRORS, config_from_command_line
 from videofib.run.slurm_job import SubmittedRun
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             [*words, "NUM_GPUS", str(args.gpus), "NUM_SHARDS", str(args.nodes)], prog="videofib submit"
         )
     except USER_ERRORS as error:
-        raise SystemExit(f"error: {error}") from None
+        raise SystemExit(printable(f"error: {error}")) from None
 
     try:
         (folder := Path(cfg.OUTPUT_DIR) / "job").mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from videofib.distributed.processes import TIMEOUT, rank
+from videofib.signals import sigint_blocked
 
 LOOPBACK = "127.0.0.1"
 
@@ -69,12 +70,15 @@ def launch(
         port = store.port if store else 0
         spawn_args = (function, args, processes, nodes, node, init_method, port)
         start_method = _start_method(function.__module__)
-        started = mp.start_processes(_spawned, spawn_args, nprocs=processes, join=False, start_method=start_method)
+        with sigint_blocked():  # until they can handle it
+            started = mp.start_processes(_spawned, spawn_args, nprocs=processes, join=False, start_method=start_method)
         try:
-            with _sigterm_passed_on(started.pids()):
+            with _signals_passed_on(started.pids()) as interrupted:
                 while not started.join():
                     pass
         except mp.ProcessExitedException as error:
+            if interrupted:  # a process that could not save was ended by the signal passed on
+                raise SystemExit(128 + signal.SIGINT) from None
             if error.exit_code > 0:
                 raise SystemExit(error.exit_code) from None
             raise
@@ -110,22 +114,31 @@ def _torchrun_rendezvous() -> dict[str, Any]:
 
 
 @contextmanager
-def _sigterm_passed_on(pids: list[int]) -> Iterator[None]:
-    """Within the block SIGTERM is passed on to the processes of this node, each of which ends by itself."""
+def _signals_passed_on(pids: list[int]) -> Iterator[list[int]]:
+    """Within the block SIGTERM and a first Ctrl-C are passed on to the processes of this node, which end by themselves.
+
+    Gives a list that has SIGINT once there was one. It is passed on as SIGTERM: a terminal sends it to all processes,
+    and for those a second one means to end at once, as it does here.
+    """
+    interrupted: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # others cannot receive signals
-        yield
+        yield interrupted
         return
 
     def pass_on(number, frame):
+        if number == signal.SIGINT:
+            interrupted.append(number)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         for pid in pids:
             with suppress(ProcessLookupError):
-                os.kill(pid, number)
+                os.kill(pid, signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield interrupted
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _start_method(module: str) -> str:
@@ -150,8 +163,12 @@ def _spawned(
     mp.set_start_method(None, force=True)  # data workers start by the platform's default, not the way this process did
     where = {"init_method": init_method} if nodes > 1 else {"store": dist.TCPStore(LOOPBACK, port)}
     ranks = {"rank": node * processes + local_rank, "world_size": processes * nodes}
-    with _process_group(local_rank, processes, nodes, **where, **ranks):
-        function(*args)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        with _process_group(local_rank, processes, nodes, **where, **ranks):
+            function(*args)
+    except KeyboardInterrupt:  # the launcher reports it
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _end_with_launcher() -> None:

@@ -69,6 +69,15 @@ def reads_clips(mesh: DeviceMesh | None) -> bool:
     return mesh is None or mesh.get_local_rank("context") == 0
 
 
+def any_that_shares(flag: bool, mesh: DeviceMesh | None) -> bool:
+    """Whether the flag is set in any of the processes that share clips with this one; the same answer in each."""
+    if context_size(mesh) == 1:
+        return flag
+    found = torch.tensor(int(flag))
+    dist.all_reduce(found, dist.ReduceOp.MAX, group=mesh.get_group("context"))
+    return bool(found)
+
+
 def one_per_data_rank(values: list, mesh: DeviceMesh | None) -> list:
     """Of the values of all processes, in the order of their ranks, those of the first process of each row."""
     return values[:: context_size(mesh)]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -17,7 +18,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from tqdm import tqdm
 
 from videofib.distributed import processes
-from videofib.distributed.mesh import one_per_data_rank, reads_clips
+from videofib.distributed.mesh import any_that_shares, one_per_data_rank, reads_clips
+from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.packing import logits_by_batch
 from videofib.engine.resume_cache import Columns, ResumeCache, concatenate
 from videofib.engine.shared_batches import BatchLoader
@@ -62,6 +64,7 @@ def evaluate(
     title: str = "evaluate",
     cache: ResumeCache | None = None,
     mesh: DeviceMesh | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[dict, Scores | None]:
     """Figures and scores of a model over all views of all videos of a split.
 
@@ -76,6 +79,8 @@ def evaluate(
             depend on where an earlier start was interrupted.
         mesh: of the processes (``distributed.mesh``); those that share clips are given the same videos, which count
             once.
+        stop: asked before each batch; once it is true, the videos that have been read are finished, and kept in
+            ``cache``.
 
     Returns:
         The figures (see ``task.summarize``), the same in every process, and the scores behind them in the main process
@@ -84,10 +89,14 @@ def evaluate(
     Raises:
         EvaluationError: a video was counted twice or never, has a label the model does not know, or its scores are
             not finite.
+        InterruptedRun: ``stop`` was true in some process before the last video; raised in all.
     """
     scoring = scoring or Scoring()
     own, failures = ColumnAccumulator(), {}
-    for batch, logits in score_batches(model, loader, view_batch_size, amp_dtype, title, fill_last=cache is not None):
+    wanted = takewhile(lambda batch: not any_that_shares(stop(), mesh), loader)
+    for batch, logits in score_batches(
+        model, wanted, view_batch_size, amp_dtype, title, fill_last=cache is not None, total=len(loader)
+    ):
         videos = score_videos(batch, logits, scoring)
         failed = dict(batch["failures"])
         names = [loader.dataset.records[index].video_id for index in batch["indices"].tolist()]
@@ -100,34 +109,44 @@ def evaluate(
     if cache:
         cache.save()
 
-    figures, scores, problem = None, None, ""
+    figures, scores, problem = None, None, None
+    stopped = processes.any_process(stop())
     gathered = processes.gather((own.result(), failures))
     if gathered is not None:  # in the main process
         parts = one_per_data_rank(gathered, mesh)
         if cache and cache.earlier:
             parts = [*parts, (cache.earlier, {})]
+        done = sum(len(videos["indices"]) for videos, _ in parts if videos)
         try:
+            if stopped and done < len(loader.dataset.records):
+                raise InterruptedRun(_stopped_after(done, len(loader.dataset.records), title, saved=cache is not None))
             scores = assemble(parts, loader.dataset.records, scoring)
             figures = scoring.task.summarize(scores, unreadable=scoring.unreadable, details=scoring.details)
-        except EvaluationError as error:  # raised below, in every process, so that none waits for figures
-            problem = str(error)
+        except (EvaluationError, InterruptedRun) as error:  # raised below, in every process: none waits for figures
+            problem = error
     figures, problem = processes.broadcast((figures, problem))
     if problem:
-        raise EvaluationError(problem)
+        raise problem
     return figures, scores
+
+
+def _stopped_after(done: int, total: int, title: str, *, saved: bool) -> str:
+    kept = "which are saved; run the same command to resume" if saved else "and they are not kept"
+    return f"{title}: stopped on request after {done} of {total} videos, {kept}"
 
 
 @torch.inference_mode()
 def score_batches(
     model: nn.Module,
-    loader: BatchLoader,
+    batches: Iterable[dict],
     view_batch_size: int,
     amp_dtype: torch.dtype | None,
     title: str,
     *,
     fill_last: bool,
+    total: int,
 ) -> Iterator[tuple[dict, Tensor]]:
-    """The batches of a loader without their views, each with the model's logits of these: float32 (B, V, K), on CPU."""
+    """The batches without their views, each with the model's logits of these: float32 (B, V, K), on the CPU."""
     device = next(model.parameters()).device
 
     def forward(clips: Tensor) -> Tensor:
@@ -136,7 +155,7 @@ def score_batches(
 
     was_training = model.training
     model.eval()
-    progress = tqdm(loader, desc=title, unit="batch", leave=False, disable=None if processes.is_main() else True)
+    progress = tqdm(batches, title, total, unit="batch", leave=False, disable=None if processes.is_main() else True)
     yield from logits_by_batch(forward, progress, view_batch_size, fill_last=fill_last)
     model.train(was_training)
 

@@ -99,9 +99,9 @@ def train(
             process.
         checkpoints: saves the run at the end of an epoch before validation (which may fail), and is given what
             validation found.
-        validate: called in all processes, returns figures to log.
-        stop: asked where figures are logged or the run is saved, and at the end of an epoch; once it is true in any
-            process, the run is saved and ends.
+        validate: called in all processes, returns figures to log; it may raise InterruptedRun, in all of them.
+        stop: asked where figures are logged or the run is saved, and at the end of an epoch; by a single process at
+            every optimizer step. Once it is true in any process, the run is saved and ends.
         mesh: of the processes (``distributed.mesh``), as the model and the loader have it.
 
     Raises:
@@ -130,7 +130,8 @@ def train(
         if stopping:
             _interrupt(f"epoch {epoch + 1}")
         if schedule.validates_after(epoch + 1):
-            _validate(epoch + 1, schedule, validate, checkpoints)
+            saved = schedule.saves_after(epoch + 1)
+            _validate(epoch + 1, schedule, validate, checkpoints, saved=saved)
 
 
 def has_work(loader: BatchLoader, schedule: Schedule, checkpoints: Checkpoints, start: Position) -> bool:
@@ -171,6 +172,7 @@ def train_epoch(
     set_train_mode(model)
     device = next(model.parameters()).device
     saved, asking = meter.step, False
+    alone = processes.world_size() == 1  # several would have to wait for each other to agree
     progress = tqdm(
         meter.timed(loader),
         desc=f"epoch {meter.epoch + 1}/{meter.epochs}",
@@ -213,7 +215,7 @@ def train_epoch(
             _log_recent(meter, recipe, progress)
             asking = True
         saving = schedule.checkpoint_steps > 0 and step + 1 - saved >= schedule.checkpoint_steps
-        if completes_group and step + 1 < meter.steps and (asking or saving):
+        if completes_group and step + 1 < meter.steps and (asking or saving or (alone and stop())):
             saved = _save_within_epoch(meter, recipe, checkpoints, stop, saving=saving) or saved
             asking = False
 
@@ -312,8 +314,20 @@ def _check_step(start: Position, steps: int) -> None:
         )
 
 
-def _validate(epochs_done: int, schedule: Schedule, validate: Callable[[], dict], checkpoints: Checkpoints) -> None:
-    figures = validate()
+def _validate(
+    epochs_done: int,
+    schedule: Schedule,
+    validate: Callable[[], dict],
+    checkpoints: Checkpoints,
+    *,
+    saved: bool = True,
+) -> None:
+    try:
+        figures = validate()
+    except InterruptedRun:  # the resumed run validates the epoch from the beginning
+        if not saved:
+            checkpoints.save(Position(epochs_done))
+        _interrupt(f"epoch {epochs_done}, before it was validated")
     if processes.is_main():
         log_stats({"_type": "val_epoch", "epoch": epochs_done, "epochs": schedule.epochs, **figures})
     checkpoints.validated(epochs_done, figures)
@@ -321,4 +335,4 @@ def _validate(epochs_done: int, schedule: Schedule, validate: Callable[[], dict]
 
 def _interrupt(where: str) -> NoReturn:
     processes.barrier()  # the launcher ends all processes when the first one ends, and rank 0 may still be saving
-    raise InterruptedRun(f"stopped on request after {where}")
+    raise InterruptedRun(f"stopped on request after {where} and saved; run the same command to resume")

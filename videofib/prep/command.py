@@ -22,6 +22,7 @@ from videofib.prep.engines.ray_engine import run_on_ray
 from videofib.prep.person_crops import cut_to_persons
 from videofib.prep.prepare import Item, PrepareError, check_name, prepare
 from videofib.prep.transcode import Encoding
+from videofib.printable import printable
 
 _FORMAT = re.compile(r"\.f\d{2,4}(-\d+)?")  # of yt-dlp, in the names of streams that it has not merged
 _MAX_SHOWN = 10  # names printed of each kind; report.json contains all
@@ -174,9 +175,10 @@ def run(
             engine=_engine(args),
         )
     except (PrepareError, ConnectionError) as error:  # ConnectionError: no Ray at that --address
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        parser.exit(1, f"{parser.prog}: {printable(error)}\n")
     except OSError as error:
-        parser.exit(1, f"{parser.prog}: {describe(error)}; what is done is kept: fix this and run the same command\n")
+        reason = printable(describe(error))
+        parser.exit(1, f"{parser.prog}: {reason}; what is done is kept: fix this and run the same command\n")
     except KeyboardInterrupt:
         parser.exit(130, f"\n{parser.prog}: interrupted; the same command resumes where it stopped\n")
     print(summary(report, args.out))

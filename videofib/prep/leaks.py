@@ -23,6 +23,7 @@ import numpy as np
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read_manifest
 from videofib.prep.dhash import BITS, to_signs
+from videofib.printable import printable
 
 # Bits of 64. Of 69 clips of UCF101, each scaled and compressed in two ways, 97 % differ in at most 4; of 2346 pairs of
 # different groups none differs in fewer than 9.
@@ -128,11 +129,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     try:
         rows = read_manifest(args.folder / MANIFEST_NAME)
     except ManifestError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        parser.exit(1, f"{parser.prog}: {printable(error)}\n")
     report = find_leaks(rows, near=args.near)
     counts = report["leaks"]
     for line in (*report["leaks_by_name"], *report["leaks_by_picture"]):
-        print(line.encode(errors="backslashreplace").decode())
+        print(printable(line))
     print(
         f"{args.folder}: {counts['recordings_on_both_sides']} recordings on both sides by their names, "
         f"{counts['near_pairs']} pairs of middle frames that differ in at most {args.near} of {BITS} bits"

@@ -26,6 +26,7 @@ from videofib.data.lists.text_list import has_several_classes
 from videofib.data.samplers import shuffled
 from videofib.data.source import ByteRange
 from videofib.files import replacing
+from videofib.printable import printable
 
 SHARD_BYTES = 1 << 30
 
@@ -144,7 +145,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
                 text = "".join(f"{name}\n" for name in names)
                 partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     except (ManifestError, OSError) as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        parser.exit(1, f"{parser.prog}: {printable(error)}\n")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read
 from videofib.data.lists.text_list import list_rows
 from videofib.files import sha256
 from videofib.prep.engines.parallel import run_parallel
+from videofib.printable import printable
 
 
 def verify(folder: str | Path, jobs: int) -> tuple[list[str], int]:
@@ -148,8 +149,8 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     try:
         problems, count = verify(args.folder, args.jobs)
     except ValueError as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        parser.exit(1, f"{parser.prog}: {printable(error)}\n")
     for problem in problems:
-        print(problem.encode(errors="backslashreplace").decode())
-    print(f"{args.folder}: {count} videos read, {len(problems) or 'no'} problem{'s'[: len(problems) != 1]}")
+        print(printable(problem))
+    print(f"{printable(args.folder)}: {count} videos read, {len(problems) or 'no'} problem{'s'[: len(problems) != 1]}")
     parser.exit(bool(problems))

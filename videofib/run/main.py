@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,13 +21,14 @@ from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
 from videofib.distributed.launch import delay_unless_main, launch, limit_threads, torchrun_processes
 from videofib.engine.evaluate import EvaluationError
-from videofib.engine.interrupt import InterruptedRun, sigterm_noticed
+from videofib.engine.interrupt import InterruptedRun, StopRequest, stop_noticed
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
 from videofib.run.preflight import Faults, check_run
 from videofib.run.reporting import report_from_config
 from videofib.run.testing import evaluate_run
 from videofib.run.training import train_from_config
+from videofib.signals import interrupted
 from videofib.tracking import sinks
 from videofib.tracking.environment import write_record
 from videofib.tracking.log import close_logging, setup_logging
@@ -57,7 +57,7 @@ def main(
         prog, description: the command's name and what it does, for its help.
 
     Raises:
-        SystemExit: 2 after one of USER_ERRORS, reported in one line on stderr; 143 after SIGTERM.
+        SystemExit: 2 after one of USER_ERRORS, reported in one line on stderr; 130 after Ctrl-C, 143 after SIGTERM.
     """
     setup_logging()
     notes: list[str] = []
@@ -76,14 +76,17 @@ def main(
             notes.append(f"no effect here: {', '.join(idle)}, since this run does not {_OTHER[stages[0]]}")
     except USER_ERRORS as error:
         _fail(error)
-    launch(
-        run,
-        (cfg, stages, notes),
-        processes=cfg.NUM_GPUS,
-        nodes=cfg.NUM_SHARDS,
-        node=cfg.SHARD_ID,
-        init_method=cfg.INIT_METHOD,
-    )
+    try:
+        launch(
+            run,
+            (cfg, stages, notes),
+            processes=cfg.NUM_GPUS,
+            nodes=cfg.NUM_SHARDS,
+            node=cfg.SHARD_ID,
+            init_method=cfg.INIT_METHOD,
+        )
+    except KeyboardInterrupt:
+        raise SystemExit(interrupted(prog)) from None
 
 
 def config_from_command_line(
@@ -129,27 +132,38 @@ def _command_line(
 def run(cfg: CfgNode, stages: Sequence[str], notes: Sequence[str] = ()) -> None:
     """Run the stages in this process, which is one of the run's; ``notes`` are logged first."""
     limit_threads(cfg.DATA_LOADER.NUM_WORKERS)
-    try:
-        _open_log(cfg)
-        for note in notes if processes.is_main() else ():
-            logger.warning("%s", note)
-        check_run(cfg, stages)
-        trained = False
-        if "train" in stages:
-            with sigterm_noticed() as stop:
-                trained = train_from_config(cfg, stop, partial(_record, cfg))
-            processes.barrier()  # until the last checkpoint is written
-            if trained:
-                report_from_config(cfg, tested=False)
-        if "test" in stages:
-            evaluate_run(cfg, _nothing if trained else partial(_record, cfg, prefix="test_"))
-            report_from_config(cfg, tested=True)
-        close_logging()  # sends what trackers still hold
-    except InterruptedRun as reason:
-        logger.warning("%s and saved; run the same command to resume", reason)
-        raise SystemExit(128 + signal.SIGTERM) from None
-    except USER_ERRORS as error:
-        _fail(error)
+    with stop_noticed(announce=processes.is_main()) as stop:
+        try:
+            _open_log(cfg)
+            for note in notes if processes.is_main() else ():
+                logger.warning("%s", note)
+            check_run(cfg, stages)
+            _run_stages(cfg, stages, stop)
+            close_logging()  # sends what trackers still hold
+        except InterruptedRun as reason:
+            if processes.is_main():
+                logger.warning("%s", reason)
+            raise SystemExit(stop.exit_code) from None
+        except USER_ERRORS as error:
+            _fail(error)
+
+
+def _run_stages(cfg: CfgNode, stages: Sequence[str], stop: StopRequest) -> None:
+    trained = False
+
+    def accepted(prefix: str = "") -> None:
+        if not trained:  # else training has written the records already
+            _record(cfg, prefix)
+        stop.has_something_to_save()
+
+    if "train" in stages:
+        trained = train_from_config(cfg, stop, accepted)
+        processes.barrier()  # until the last checkpoint is written
+        if trained:
+            report_from_config(cfg, tested=False)
+    if "test" in stages:
+        evaluate_run(cfg, partial(accepted, "test_"), stop)
+        report_from_config(cfg, tested=True)
 
 
 def _open_log(cfg: CfgNode) -> None:
@@ -176,10 +190,6 @@ def _record(cfg: CfgNode, prefix: str = "") -> None:
         raise _cannot_write(cfg, error) from error
 
 
-def _nothing() -> None:
-    """Training has written the records already."""
-
-
 def _cannot_write(cfg: CfgNode, error: OSError) -> ConfigError:
     return ConfigError(f"cannot write to OUTPUT_DIR {cfg.OUTPUT_DIR}: {error}")
 
@@ -204,7 +214,8 @@ def attach_sinks(cfg: CfgNode) -> None:
 def _fail(error: Exception) -> NoReturn:
     delay_unless_main()
     for fault in error.faults if isinstance(error, Faults) else [error]:
-        logger.error("error: %s", fault)
+        first, *more = str(fault).split("\n")
+        logger.error("error: %s" + "\n  %s" * len(more), first, *more)
     raise SystemExit(2)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -124,6 +124,7 @@ def evaluate_from_config(
     details: bool = False,
     cache: ResumeCache | None = None,
     mesh: DeviceMesh | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[dict, Scores | None]:
     """``evaluate`` as the config's TEST and DATA say; unreadable videos are logged."""
     scoring = Scoring(
@@ -145,6 +146,7 @@ def evaluate_from_config(
         title=title,
         cache=cache,
         mesh=mesh,
+        stop=stop,
     )
     if figures["skipped"] and processes.is_main():
         what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"

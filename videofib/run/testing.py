@@ -31,10 +31,13 @@ logger = logging.getLogger(__name__)
 _SCORING = ("NUM_ENSEMBLE_VIEWS", "NUM_SPATIAL_CROPS", "VIEW_STARTS", "ENSEMBLE_LOGITS")
 
 
-def evaluate_run(cfg: CfgNode, accepted: Callable[[], None] = lambda: None) -> dict:
+def evaluate_run(
+    cfg: CfgNode, accepted: Callable[[], None] = lambda: None, stop: Callable[[], bool] = lambda: False
+) -> dict:
     """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures.
 
-    ``accepted`` is called in all processes once all checks have passed.
+    ``accepted`` is called in all processes once all checks have passed. Once ``stop`` returns True, finished videos are
+    kept, with TEST.RESUME, and ``InterruptedRun`` is raised.
     """
     weights = _checkpoint(cfg)
     mesh = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
@@ -61,6 +64,7 @@ def evaluate_run(cfg: CfgNode, accepted: Callable[[], None] = lambda: None) -> d
             details=True,
             cache=cache,
             mesh=mesh,
+            stop=stop,
         )
     results = {**figures, "checkpoint": weights.name, "epoch": weights.epoch}
     if processes.is_main():

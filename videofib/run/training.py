@@ -87,7 +87,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
             evaluated = unsharded_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
             with val_loader:  # its workers end with the validation, and do not wait for the next one
                 figures, _ = evaluate_from_config(
-                    cfg, evaluated, val_loader, class_names, amp_dtype, "validate", mesh=mesh
+                    cfg, evaluated, val_loader, class_names, amp_dtype, "validate", mesh=mesh, stop=stop
                 )
             return figures
 

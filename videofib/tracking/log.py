@@ -11,9 +11,13 @@ import logging
 import math
 import sys
 import time
+from numbers import Number
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from videofib.printable import printable
 
 _LOGGER = "videofib"
 _STATS = "videofib.stats"
@@ -68,10 +72,29 @@ def _json_value(value: object) -> object:
 
 
 class _Printable(logging.Formatter):
-    """Writes undecodable bytes of file names as ``\\udc..`` instead of raising an error."""
+    """Escapes what does not show itself in names and other texts from outside (``printable``).
 
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).encode("utf-8", "backslashreplace").decode("utf-8")
+    Line ends are kept where they are those of the message itself, as ``logger.info(message, *args)`` has it; one in an
+    argument is escaped, so that no name can look like a line of the log. Tracebacks keep their lines.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        message = _printable_message(record)
+        return super().formatMessage(logging.makeLogRecord({**vars(record), "message": message}))
+
+    def formatException(self, error: Any) -> str:
+        return _each_line(super().formatException(error))
+
+
+def _printable_message(record: logging.LogRecord) -> str:
+    args = record.args
+    if isinstance(args, tuple):
+        args = tuple(argument if isinstance(argument, Number) else printable(argument) for argument in args)
+    return _each_line(str(record.msg) % args if args else str(record.msg))
+
+
+def _each_line(text: str) -> str:
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 class _BesideProgressBar(logging.Handler):

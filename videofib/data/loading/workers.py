@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 import sys
 import time
 import traceback
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from videofib.data.errors import DecodeError, describe_exit
 from videofib.data.loading.shared_memory import MAX_WORKERS, BatchBuffers, BufferWriter
+from videofib.signals import sigint_blocked
 
 # call(record, seed, out) reads one sample into ``out``, or raises DecodeError
 Read = Callable[[Any, str, Tensor], None]
@@ -144,7 +144,8 @@ class WorkerPool:
         ours, theirs = self._context.Pipe()
         args = (self._read, theirs, self._buffers, index)
         process = self._context.Process(target=_work, args=args, daemon=True, name=f"video-reader-{index}")
-        process.start()
+        with sigint_blocked():
+            process.start()
         theirs.close()  # now open only in the worker, so that the pipe closes when the worker ends
         return _Worker(index, process, ours)
 
@@ -206,7 +207,6 @@ def _context():
 
 
 def _work(read: Read, connection: Connection, buffers: BufferWriter, index: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
     torch.set_num_threads(1)  # parallel over videos, not within one
     while True:
         try:

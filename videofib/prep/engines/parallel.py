@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from videofib.data.errors import describe_exit
+from videofib.signals import sigint_blocked
 
 
 class WorkerDied(RuntimeError):
@@ -68,7 +68,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_work, args=(function, theirs), daemon=True)
-        self.process.start()
+        with sigint_blocked():  # Ctrl-C is the parent's to handle; it ends its workers
+            self.process.start()
         theirs.close()  # now open only in the worker, so that the pipe closes when the worker ends
 
     def give(self, index: int, item: Any) -> None:
@@ -84,7 +85,6 @@ class _Worker:
 
 
 def _work(function: Callable[[Any], Any], connection: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it ends its workers
     while True:
         try:
             item = connection.recv()
