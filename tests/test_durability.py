@@ -79,12 +79,20 @@ class TestOrder:
         link_or_copy(tmp_path / "source", tmp_path / "target")
         assert is_durable(tmp_path / "target", disk)
 
-    def test_a_journal_entry_is_on_the_disk_when_it_counts(self, tmp_path, disk):
-        with Journal(tmp_path / "journal.jsonl", ["a.mp4"]) as journal:
+    def test_journal_entries_are_on_the_disk_within_a_second_and_at_the_end(self, tmp_path, disk, monkeypatch):
+        file, clock = tmp_path / "journal.jsonl", [100.0]
+        monkeypatch.setattr("videofib.prep.journal.time.monotonic", lambda: clock[0])
+        with Journal(file, ["a.mp4", "b.mp4", "c.mp4"]) as journal:
             journal.add("a.mp4", {}, "cannot be read")
+            assert disk[-1][1] != file  # together with others
+            clock[0] += 1.01
+            journal.add("b.mp4", {}, "cannot be read")
             kind, path, content = disk[-1]
-        assert (kind, path) == ("fsync", tmp_path / "journal.jsonl")
-        assert json.loads(content)["corrupt"] == "cannot be read"
+            assert (kind, path) == ("fsync", file)
+            assert [json.loads(line)["path"] for line in content.splitlines()] == ["a.mp4", "b.mp4"]
+            journal.add("c.mp4", {}, "cannot be read")
+        assert is_durable(file, disk)
+        assert len(file.read_bytes().splitlines()) == 3
 
     def test_one_that_is_written_in_place_is_seen(self, tmp_path, disk):
         (tmp_path / "in place").write_text("half")

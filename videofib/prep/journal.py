@@ -1,40 +1,74 @@
-"""The record of what a preparation has done so far: one JSON line a video, valid once it is on the disk."""
+"""The record of what a preparation has done so far: one JSON line a video.
+
+    {"crc32": "1c291ca3", "path": "videos/run/a.mp4", "fingerprint": {...}, "facts": {...}}
+
+``crc32`` is of the line without it, so a line that was cut short or changed is known for one. A line that cannot be
+used costs nothing but the work that it stood for: that video is prepared again.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+import time
+import typing
+import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from videofib.files import replacing
 from videofib.prep.transcode import Transcoded
+from videofib.printable import printable
+
+_START = re.compile(rb'\{"crc32": "([0-9a-f]{8})", ')
+_MAX_LINE = 1 << 20  # bytes; a path and a fingerprint have a few thousand
+_MAX_NUMBER = 2**62  # as in a manifest
+_HEX_DIGITS = {"sha256": 64, "dhash": 16}
+_SECONDS_TO_SYNC = 1.0
+_FACTS = typing.get_type_hints(Transcoded)
 
 
 class Journal:
     """Results by output path, each with the fingerprint of what it was made from.
 
-    A line cut short by a crash is dropped. When the work ends, the journal is rewritten in the order of the items, so
-    that its bytes do not depend on how often the work was interrupted.
+    Entries are with the system as soon as they are added, so ``kill -9`` loses none; they are forced to the disk
+    together, once a second and at the end, so a power cut loses those of the last second, whose videos are prepared
+    again. When the work ends, the journal is in the order of the items, so that its bytes do not depend on how often
+    the work was interrupted.
+
+    Attributes:
+        problem: "" or, in one line, how many entries of the file cannot be used, and why the first of them cannot.
     """
 
     def __init__(self, file: Path, order: Sequence[str]):
         self._file, self._order = file, order
-        self._entries = {}
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        self._entries: dict[str, dict] = {}
+        self._lines: dict[str, bytes] = {}  # of the same entries
+        self._content = file.read_bytes() if file.exists() else b""
+        bad = []
+        for number, line in enumerate(self._content.splitlines(), start=1):
             try:
-                entry = json.loads(line)
-                self._entries[entry["path"]] = entry
-            except (ValueError, TypeError, KeyError):
-                continue  # cut short: that video is done again
+                entry = _parsed(line)
+            except ValueError as error:
+                bad.append(f"line {number}: {error}")
+                continue
+            self._entries[entry["path"]], self._lines[entry["path"]] = entry, line
+        self.problem = ""
+        if bad:
+            self.problem = (
+                f"{file}: {len(bad)} entries cannot be used ({printable(bad[0])}); their videos are prepared again"
+            )
 
     def __enter__(self) -> Journal:
         self._rewrite()  # without a line cut short, behind which nothing may be appended
-        self._stream = self._file.open("a", encoding="utf-8")
+        self._stream = self._file.open("ab")
+        self._synced = time.monotonic()
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        self._sync()
         self._stream.close()
         if kind is None:
             self._rewrite()
@@ -46,25 +80,75 @@ class Journal:
     def find(self, path: str, fingerprint: dict) -> Transcoded | str | None:
         """The facts about a video, or why it cannot be read; None if unknown or made from something else."""
         entry = self._entries.get(path)
-        if entry is None or entry.get("fingerprint") != fingerprint:
+        if entry is None or entry["fingerprint"] != fingerprint:
             return None
-        if "corrupt" in entry:
-            return entry["corrupt"]
-        try:
-            return Transcoded(**entry["facts"])
-        except (KeyError, TypeError):
-            return None  # written by another version, with other facts
+        return entry["corrupt"] if "corrupt" in entry else Transcoded(**entry["facts"])
 
     def add(self, path: str, fingerprint: dict, result: Transcoded | str) -> None:
-        """Record a result; it is on the disk when this returns."""
+        """Record a result."""
         entry = {"path": path, "fingerprint": fingerprint}
-        entry |= {"corrupt": result} if isinstance(result, str) else {"facts": asdict(result)}
-        self._entries[path] = entry
-        self._stream.write(json.dumps(entry) + "\n")
+        entry |= {"corrupt": result} if isinstance(result, str) else {"facts": vars(result)}
+        self._entries[path], self._lines[path] = entry, _line(entry)
+        self._stream.write(self._lines[path] + b"\n")
         self._stream.flush()
+        if time.monotonic() - self._synced >= _SECONDS_TO_SYNC:
+            self._sync()
+
+    def _sync(self) -> None:
         os.fsync(self._stream.fileno())
+        self._synced = time.monotonic()
 
     def _rewrite(self) -> None:
-        known = [self._entries[path] for path in self._order if path in self._entries]
-        with replacing(self._file) as partial:
-            partial.write_text("".join(json.dumps(entry) + "\n" for entry in known), encoding="utf-8")
+        content = b"".join(self._lines[path] + b"\n" for path in self._order if path in self._lines)
+        if content != self._content or not self._file.exists():
+            with replacing(self._file) as partial:
+                partial.write_bytes(content)
+
+
+def _line(entry: dict) -> bytes:
+    text = json.dumps(entry).encode("ascii")
+    return b'{"crc32": "%08x", %s' % (zlib.crc32(text), text[1:])
+
+
+def _parsed(line: bytes) -> dict:
+    """The entry of a line, of which every value has its type and may be what it says.
+
+    Raises:
+        ValueError: it cannot be used; the message says why.
+    """
+    start = _START.match(line)
+    if not start or len(line) > _MAX_LINE:
+        raise ValueError("not an entry of this version")
+    text = b"{" + line[start.end() :]
+    if zlib.crc32(text) != int(start[1], 16):
+        raise ValueError("it was cut short or changed")
+    try:
+        entry = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("not JSON") from error
+    path, kind = entry.get("path"), {"corrupt", "facts"} & entry.keys()
+    if not isinstance(path, str) or not isinstance(entry.get("fingerprint"), dict) or len(kind) != 1:
+        raise ValueError("it lacks its path, its fingerprint or its result")
+    if not path.startswith("videos/") or ".." in path.split("/") or "\0" in path:
+        raise ValueError(f"{path[:200]!r} is not a video of this folder")
+    if "facts" in entry:
+        _check_facts(entry["facts"])
+    elif not isinstance(entry["corrupt"], str):
+        raise ValueError("its reason is not text")
+    return entry
+
+
+def _check_facts(facts: object) -> None:
+    if not isinstance(facts, dict) or facts.keys() != _FACTS.keys():
+        raise ValueError("other facts than this version's")
+    for name, value in facts.items():
+        kind = _FACTS[name]
+        # an int is a float as JSON writes it, a bool is no number here
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{name} is not of type {kind.__name__}")
+        if kind in (int, float) and not (0 <= value < _MAX_NUMBER and math.isfinite(value)):
+            raise ValueError(f"{name} is not a finite number from 0 on")
+        if (digits := _HEX_DIGITS.get(name)) and value and not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
+            raise ValueError(f"{name} is not {digits} hexadecimal digits")
+    if facts["rotation"] not in (0, 90, 180, 270):
+        raise ValueError("rotation is not 0, 90, 180 or 270")

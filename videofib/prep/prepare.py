@@ -9,22 +9,26 @@
     out/journal.jsonl                   what is done, so that a later run does only the rest
 
 A video is added to the journal once its file is complete and on the disk, and lists are written last: killed at any
-moment and run again, a preparation ends with the same bytes as if it had not been interrupted.
+moment and run again, a preparation ends with the same bytes as if it had not been interrupted. An entry of the journal
+that cannot be used is work to do again, and reported in one line.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from hashlib import sha1
 from os import fsencode
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from tqdm import tqdm
@@ -44,6 +48,8 @@ from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
 from videofib.prep.transcode import Encoding, Transcoded, transcode
+
+_LOG = logging.getLogger(__name__)
 
 
 class PrepareError(ValueError):
@@ -191,16 +197,19 @@ def _transcode_all(
     """A manifest row for each item, from the journal or from work done now."""
     results: dict[str, Transcoded | str] = {}  # by path: the facts, or why there are none
     journal = Journal(out / "journal.jsonl", order=paths)
+    if journal.problem:
+        _LOG.warning("%s", journal.problem)
     for path in journal.outdated():
-        if path.startswith("videos/") and ".." not in path.split("/"):
-            (out / path).unlink(missing_ok=True)  # of an earlier run with other options; not in the manifest any more
+        if (out / path).is_file() and (out / path).parent.resolve().is_relative_to((out / "videos").resolve()):
+            (out / path).unlink()  # of an earlier run with other options; not in the manifest any more
+    settings = encoding.as_dict()
     with journal:
         work = []
         for item, path in zip(items, paths, strict=True):
             if item.source is None:
                 (out / path).unlink(missing_ok=True)  # its source is gone; the lists will not contain it
-            elif (known := journal.find(path, _fingerprint(item, videos, encoding))) is not None and (
-                isinstance(known, str) or _has_size(out / path, known.size)
+            elif (known := journal.find(path, _fingerprint(item, videos, settings))) is not None and (
+                isinstance(known, str) or _has_size(f"{out}/{path}", known.size)
             ):
                 results[path] = known
             else:
@@ -220,7 +229,7 @@ def _transcode_all(
             else:
                 results[path] = _reason(result, item.source)
             if isinstance(result, Transcoded | DecodeError):  # the next run tries again what crashed
-                journal.add(path, _fingerprint(item, videos, encoding), results[path])
+                journal.add(path, _fingerprint(item, videos, settings), results[path])
     return [_row(item, path, videos, results.get(path)) for item, path in zip(items, paths, strict=True)]
 
 
@@ -234,24 +243,32 @@ def _reason(error: Exception, source: Path) -> str:
     return text.removeprefix(f"{source}: ")
 
 
-def _fingerprint(item: Item, videos: Path, encoding: Encoding) -> dict:
+def _fingerprint(item: Item, videos: Path, settings: dict) -> dict:
     """All that a result depends on."""
-    stat = item.source.stat() if item.source.exists() else None  # None: a broken link, which decoding will report
+    try:
+        stat = item.source.stat()
+    except OSError:  # a broken link, which decoding will report
+        stat = None
     return {
         "source": _relative(item.source, videos),
         "size": stat and stat.st_size,
         "mtime_ns": stat and stat.st_mtime_ns,
-        "encoding": encoding.as_dict(),
+        "encoding": settings,
         "crop": item.crop and list(item.crop),
     }
 
 
 def _relative(source: Path, videos: Path) -> str:
-    return str(source.relative_to(videos)) if source.is_relative_to(videos) else str(source)
+    folder = str(videos)  # as text: the methods of Path take seconds for ten thousands of files
+    return str(source).removeprefix("" if folder == "." else f"{folder.rstrip('/')}/")
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
+def _has_size(path: str, size: int) -> bool:
+    try:
+        status = os.stat(path)  # noqa: PTH116, as in _relative
+    except OSError:
+        return False
+    return S_ISREG(status.st_mode) and status.st_size == size
 
 
 def _row(item: Item, path: str, videos: Path, result: Transcoded | str | None) -> ManifestRow:
@@ -261,7 +278,7 @@ def _row(item: Item, path: str, videos: Path, result: Transcoded | str | None) -
     source = _relative(item.source, videos)
     if isinstance(result, str):
         return ManifestRow(path, item.label, split, status="corrupt", reason=result, source=source)
-    facts = {name: value for name, value in asdict(result).items() if name != "damaged"}
+    facts = {name: value for name, value in vars(result).items() if name != "damaged"}
     status = "damaged" if result.damaged else "ok"
     return ManifestRow(path, item.label, split, **facts, status=status, reason=result.damaged, source=source)
 

@@ -96,7 +96,7 @@ def test_long_lists_of_plain_and_odd_lines_keep_order_labels_and_line_numbers(tm
     assert [record.labels for record in renamed] == [tuple((7 * i) % 401 for i in r.labels) for r in expected]
     assert renamed[5].path == expected[5].path
     assert has_several_classes(file)
-    listed, _ = read_text_list(file, " ", multi_label=True)
+    listed = read_text_list(file, " ", multi_label=True)
     assert listed.lines.tolist() == [number for number, _, _ in reference.lines(file, " ")]
 
 

@@ -96,12 +96,11 @@ def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " "
             labels where one is expected, a path listed twice; names file and line.
     """
     file = Path(file)
-    manifest = _sidecar(file)
     root = Path(prefix) if str(prefix) else file.parent
-    listed, hashes = read_text_list(file, separator, multi_label=multi_label, root=root)
+    listed = read_text_list(file, separator, multi_label=multi_label, root=root)
     if not len(listed.paths):
         raise ManifestError(f"{file} lists no videos")
-    facts = _facts(*manifest, listed.paths, hashes) if manifest else None
+    facts = _facts(file, listed.paths)
     return Records(listed.paths, listed.classes, listed.counts, Below(root), facts, multi_label)
 
 
@@ -216,7 +215,7 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         ManifestError: a missing or damaged file or one that is not a manifest, a missing column, one of another type,
             or a value that is not allowed; names the file, and the column or row.
     """
-    columns = to_values(_read(Path(file)))
+    columns = to_values(_read(Path(file))[0])
     return [ManifestRow(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
@@ -226,18 +225,21 @@ _LATER = ("mirrored", "clock_jumps")  # columns that earlier versions did not wr
 _COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size", "clock_jumps")
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The columns of a manifest as ``typed_columns`` returns them, checked."""
+def _read(file: Path) -> tuple[dict[str, Any], Texts]:
+    """The columns of a manifest as ``typed_columns`` returns them, checked, and its paths."""
     if not file.is_file():
         raise ManifestError(f"no manifest at {file}")
     required = {name: kind for name, kind in _COLUMNS.items() if name not in _LATER}
     columns = typed_columns(file, required, {name: _COLUMNS[name] for name in _LATER})
-    _check(file, columns)
-    return columns
+    return columns, _check(file, columns)
 
 
-def _check(file: str | Path, columns: Mapping[str, Any]) -> None:
-    """Raise ManifestError for the first row with a value that is not allowed, or with the path of an earlier row."""
+def _check(file: str | Path, columns: Mapping[str, Any]) -> Texts:
+    """The paths of a manifest, all different.
+
+    Raises:
+        ManifestError: for the first row with a value that is not allowed, or with the path of an earlier row.
+    """
     import pyarrow.compute as pc
 
     counts = {name: columns[name] for name in _COUNTS if name in columns}
@@ -252,9 +254,9 @@ def _check(file: str | Path, columns: Mapping[str, Any]) -> None:
     }
     paths = Texts.stored(columns["path"])
     bad = np.flatnonzero(np.any(list(wrong.values()), axis=0))
-    repeated = paths.first_repeat(paths.hashes())
+    repeated = paths.first_repeat()
     if not len(bad) and not repeated:
-        return
+        return paths
     row = int(bad[0]) if len(bad) else len(paths)
     if repeated and repeated[0] < row:
         row, problem = repeated[0], "occurs twice"
@@ -272,19 +274,11 @@ def _check(file: str | Path, columns: Mapping[str, Any]) -> None:
     raise ManifestError(f"{file}: row {row + 1}: {paths.text(row)!r} {problem}")
 
 
-def _sidecar(list_file: Path) -> tuple[dict[str, Any], str] | None:
-    """The columns of the manifest beside the list or, for lists of several splits, above; and how the list gets there.
-
-    None where there is no manifest.
-    """
+def _facts(list_file: Path, listed: Texts) -> Facts | None:
+    """What the manifest knows of the videos of a list: the one beside it or, for lists of several splits, above."""
     for above in ("", "../"):
         manifest = list_file.parent / above / MANIFEST_NAME
         if manifest.is_file():
-            columns = _read(manifest)
-            return {name: columns[name] for name in ("path", *Facts.__annotations__)}, above
+            columns, paths = _read(manifest)
+            return Facts.of(columns, paths.below(above).find(listed))
     return None
-
-
-def _facts(columns: Mapping[str, Any], above: str, listed: Texts, hashes: np.ndarray) -> Facts:
-    """What a manifest knows of the videos of a list, whose paths begin with ``above``."""
-    return Facts.of(columns, Texts.stored(columns["path"], prefix=above.encode()).find(listed, hashes))

@@ -102,7 +102,7 @@ def _check(file: str, columns: Mapping[str, Any], ids: Texts, names: Sequence[st
         at = int(np.argmax(overlaps))
         one, other = (f"{ids.text(row)!r} (row {row + 1})" for row in sorted(order[at : at + 2].tolist()))
         raise ManifestError(f"{file}: {one} and {other} overlap in {names[shards[order[at]]]!r}; pack them again")
-    if repeated := ids.first_repeat(ids.hashes()):
+    if repeated := ids.first_repeat():
         row, first = repeated
         raise ManifestError(f"{file}: row {row + 1}: {ids.text(row)!r} is already in row {first + 1}; pack it again")
 

@@ -53,10 +53,8 @@ class TextList:
     counts: np.ndarray
 
 
-def read_text_list(
-    file: Path, separator: str, *, multi_label: bool = False, root: Path | None = None
-) -> tuple[TextList, np.ndarray]:
-    """The rows of a list file, and the hashes of their paths (``Texts.hashes``).
+def read_text_list(file: Path, separator: str, *, multi_label: bool = False, root: Path | None = None) -> TextList:
+    """The rows of a list file.
 
     Args:
         multi_label: rows may have several labels, separated by commas without spaces.
@@ -67,14 +65,13 @@ def read_text_list(
             earlier one; names file and line.
     """
     listed, error = _parsed(file, separator, multi_label, root)
-    hashes = listed.paths.hashes()
-    if repeated := listed.paths.first_repeat(hashes):
+    if repeated := listed.paths.first_repeat():
         row, first = repeated
         path, lines = listed.paths.text(row), listed.lines
         raise ManifestError(f"{file}:{lines[row]}: {path!r} is already listed on line {lines[first]}")
     if error:
         raise error
-    return listed, hashes
+    return listed
 
 
 def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]]:

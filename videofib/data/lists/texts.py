@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -43,17 +44,26 @@ class Texts:
         return cls(b"".join(raw), ends - np.array([len(text) for text in raw], np.int64), ends)
 
     @classmethod
-    def stored(cls, column, prefix: bytes = b"") -> Texts:
+    def stored(cls, column) -> Texts:
         """A column of a Parquet file, which has no nulls: the memory of Arrow, without a copy where it is one chunk."""
         import pyarrow
+        import pyarrow.compute as pc
 
         array = column.cast(pyarrow.large_string())
         array = array.combine_chunks() if isinstance(array, pyarrow.ChunkedArray) else array
         if not len(array):
             return cls.of([])
+        escaped = pc.any(pc.match_substring(array, "\\")).as_py()
         _, positions, content = array.buffers()
         positions = np.frombuffer(positions, np.int64)[array.offset : array.offset + len(array) + 1]
-        return cls(memoryview(content or b""), positions[:-1], positions[1:], escaped=True, prefix=prefix)
+        return cls(memoryview(content or b""), positions[:-1], positions[1:], escaped=escaped)
+
+    def below(self, folder: str) -> Texts:
+        """The same texts behind that of a folder, such as ``../``."""
+        if not folder:
+            return self
+        prefix = folder.encode("utf-8", "surrogateescape")
+        return Texts(self._content, self._starts, self._ends, escaped=self._escaped, prefix=prefix)
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -70,19 +80,18 @@ class Texts:
         """The bytes of every row, in order."""
         for first in range(0, len(self), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
-            for start, end in zip(self._starts[part].tolist(), self._ends[part].tolist(), strict=True):
-                yield self._whole(bytes(self._content[start:end]))
+            slices = map(slice, self._starts[part].tolist(), self._ends[part].tolist())
+            pieces = map(bytes, map(self._content.__getitem__, slices))
+            yield from map(self._whole, pieces) if self._escaped or self._prefix else pieces
 
+    @cached_property
     def hashes(self) -> np.ndarray:
         """(N,) int64: Python's hash of the bytes, another in every process, so nobody can prepare collisions."""
         return np.fromiter(map(hash, self.all_raw()), np.int64, len(self))
 
-    def first_repeat(self, hashes: np.ndarray) -> tuple[int, int] | None:
-        """(row, earlier row) of the first text that occurred before; None where all are different.
-
-        Args:
-            hashes: as ``hashes`` returns them.
-        """
+    def first_repeat(self) -> tuple[int, int] | None:
+        """(row, earlier row) of the first text that occurred before; None where all are different."""
+        hashes = self.hashes
         order = np.argsort(hashes, kind="stable")
         equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
         earlier: dict[bytes, int] = {}
@@ -91,24 +100,34 @@ class Texts:
                 return row, first
         return None
 
-    def find(self, other: Texts, hashes: np.ndarray) -> np.ndarray:
+    def find(self, other: Texts) -> np.ndarray:
         """(len(other),) int64: the row that has each text of ``other``, -1 where none has it.
 
         All texts of this column must be different.
-
-        Args:
-            hashes: of ``other``.
         """
+        found = np.full(len(other), -1)
         if not len(self):
-            return np.full(len(other), -1)
-        own = self.hashes()
-        order = np.argsort(own, kind="stable")
-        found = order[np.minimum(np.searchsorted(own, hashes, sorter=order), len(own) - 1)]
-        found[own[found] != hashes] = -1
-        for row, raw in enumerate(other.all_raw()):
-            if found[row] >= 0 and self.raw(found[row]) != raw:  # two texts with one hash
-                found[row] = next((i for i in np.flatnonzero(own == hashes[row]) if self.raw(i) == raw), -1)
+            return found
+        order, others = np.argsort(self.hashes), np.argsort(other.hashes)  # both sorted: quicker than a search each
+        hashes = self.hashes[order]
+        candidates = order[np.minimum(np.searchsorted(hashes, other.hashes[others]), len(self) - 1)]
+        rows = others[self.hashes[candidates] == other.hashes[others]]
+        found[others] = candidates
+        rows.sort()
+        pairs = zip(rows.tolist(), self._rows(found[rows]).all_raw(), other._rows(rows).all_raw(), strict=True)
+        wrong = [row for row, mine, theirs in pairs if mine != theirs]  # two texts with one hash
+        known = np.zeros(len(other), bool)
+        known[rows] = True
+        found[~known] = -1
+        for row in wrong:
+            raw = other.raw(row)
+            found[row] = next((i for i in np.flatnonzero(self.hashes == other.hashes[row]) if self.raw(i) == raw), -1)
         return found
+
+    def _rows(self, rows: np.ndarray) -> Texts:
+        """Some rows, in the given order."""
+        starts, ends = self._starts[rows], self._ends[rows]
+        return Texts(self._content, starts, ends, escaped=self._escaped, prefix=self._prefix)
 
     def _whole(self, raw: bytes) -> bytes:
         if self._escaped and b"\\" in raw:
