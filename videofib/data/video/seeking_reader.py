@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from videofib.data.source import Source
-from videofib.data.video.memory import MOST_BYTES, empty_frames
+from videofib.data.video.memory import MOST_BYTES
 from videofib.data.video.pyav_reader import FFMPEG_ERRORS, LATE_REORDERING, OrderedReader, open_in_order, stored
 from videofib.data.video.seek_index import SeekIndex, build
 
