@@ -176,8 +176,8 @@ def open_in_order(source: Source) -> Iterator[OrderedReader]:
     """Open a local video for reading in order.
 
     Raises:
-        DecodeError: no such file, not a file, empty, not a video container, without a video stream, or with frames larger
-            than ``memory.MOST_PIXELS``.
+        DecodeError: no such file, not a file, empty, not a video container, without a video stream, or with frames
+            larger than ``memory.MOST_PIXELS``.
     """
     url = location(source)
     try:
