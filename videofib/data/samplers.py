@@ -94,7 +94,7 @@ def shuffled(count: int, seed: int) -> Order:
     return partial(_shuffled, count, seed)
 
 
-def class_balanced(labels: Sequence[int], seed: int) -> Order:
+def class_balanced(labels: Sequence[int] | np.ndarray, seed: int) -> Order:
     """As many samples as there are videos, equally many of each class (to one).
 
     A class cycles through its videos, in a new random order for each cycle, so that the videos of a class, too, occur
@@ -103,7 +103,7 @@ def class_balanced(labels: Sequence[int], seed: int) -> Order:
     return partial(_class_balanced, labels, seed)
 
 
-def length_bucketed(lengths: Sequence[float], batch_size: int, seed: int) -> Order:
+def length_bucketed(lengths: Sequence[float] | np.ndarray, batch_size: int, seed: int) -> Order:
     """Each video once; the videos of a batch are about equally long, and so take about equally long to read.
 
     64 batches at a time are sorted by length and cut into batches; then all batches are shuffled.
@@ -111,7 +111,7 @@ def length_bucketed(lengths: Sequence[float], batch_size: int, seed: int) -> Ord
     return partial(_length_bucketed, lengths, batch_size, seed)
 
 
-def shard_by_shard(shards: Sequence, window: int, seed: int) -> Order:
+def shard_by_shard(shards: Sequence | np.ndarray, window: int, seed: int) -> Order:
     """Each video once; those of ``window`` shards are mixed, so that a process reads few large files at a time.
 
     Args:
@@ -141,7 +141,7 @@ def _shuffled(count: int, seed: int, epoch: int) -> Sequence[int]:
     return order
 
 
-def _class_balanced(labels: Sequence[int], seed: int, epoch: int) -> Sequence[int]:
+def _class_balanced(labels: Sequence[int] | np.ndarray, seed: int, epoch: int) -> Sequence[int]:
     rng = random.Random(f"{seed}/{epoch}")
     videos = _grouped(labels)
     classes = list(videos)
@@ -156,7 +156,7 @@ def _class_balanced(labels: Sequence[int], seed: int, epoch: int) -> Sequence[in
     return order
 
 
-def _length_bucketed(lengths: Sequence[float], batch_size: int, seed: int, epoch: int) -> list[int]:
+def _length_bucketed(lengths: Sequence[float] | np.ndarray, batch_size: int, seed: int, epoch: int) -> list[int]:
     order = _shuffled(len(lengths), seed, epoch)
     size = _BATCHES_SORTED * batch_size
     parts = [sorted(order[start : start + size], key=lengths.__getitem__) for start in range(0, len(order), size)]
@@ -167,7 +167,7 @@ def _length_bucketed(lengths: Sequence[float], batch_size: int, seed: int, epoch
     return [index for batch in batches + short for index in batch]
 
 
-def _shard_by_shard(shards: Sequence, window: int, seed: int, epoch: int) -> Sequence[int]:
+def _shard_by_shard(shards: Sequence | np.ndarray, window: int, seed: int, epoch: int) -> Sequence[int]:
     rng = random.Random(f"{seed}/{epoch}")
     videos = _grouped(shards)
     names = rng.sample(list(videos), len(videos))

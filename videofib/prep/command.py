@@ -282,7 +282,8 @@ def find_videos(folder: Path, others: list[Path] | None = None) -> list[Path]:
     Args:
         others: receives what is below the folder besides: other files, leftovers, links not followed, empty folders.
     """
-    found, seen = [], set()
+    found: list[Path] = []
+    seen: set[Path] = set()
     others = [] if others is None else others
     for root, folders, files in os.walk(folder, followlinks=True):
         folders.sort()  # of two links to one folder, the choice must not depend on the file system

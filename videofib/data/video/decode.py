@@ -196,7 +196,8 @@ def read_frames(
         frames = _read_ascending(source, wanted.tolist(), random_access, backend, short_side, most_bytes)
         if len(wanted) == len(indices) and (np.diff(positions) == 1).all():
             return frames
-        repeated = empty_frames(str(source), len(positions), *frames.shape[1:3], most_bytes)
+        height, width = frames.shape[1:3]
+        repeated = empty_frames(str(source), len(positions), height, width, most_bytes)
         return np.take(frames, positions, axis=0, out=repeated)
     except MemoryError as error:
         raise DecodeError(
