@@ -178,7 +178,7 @@ def _shard_by_shard(shards: Sequence | np.ndarray, window: int, seed: int, epoch
     return order
 
 
-def _grouped(values: Sequence) -> dict[Any, array[int]]:
+def _grouped(values: Sequence | np.ndarray) -> dict[Any, array[int]]:
     """Value -> the indices that have it, in order of first appearance."""
     groups: defaultdict[Any, array[int]] = defaultdict(partial(array, "q"))
     for index, value in enumerate(values):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from videofib.data.clips.transforms import CHANNELS, TrainTransform, ViewTransform
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.lists.record import VideoRecord, verified
+from videofib.data.lists.records import Records
 from videofib.data.lists.remote import fetched
 from videofib.data.sampling import (
     check_view_starts,
@@ -101,7 +102,7 @@ class ClipDataset(Dataset):
 
     def __init__(
         self,
-        records: Sequence[VideoRecord],
+        records: Records,
         spec: ClipSpec,
         transform: TrainTransform,
         *,
@@ -147,7 +148,7 @@ class ViewDataset(Dataset):
         failures: [] or [(video_id, reason)] for a video that cannot be read
     """
 
-    def __init__(self, records: Sequence[VideoRecord], spec: ClipSpec, transform: ViewTransform, num_clips: int):
+    def __init__(self, records: Records, spec: ClipSpec, transform: ViewTransform, num_clips: int):
         self.records = records
         self.read = ReadViews(spec, transform, num_clips)
         views = num_clips * transform.num_crops
