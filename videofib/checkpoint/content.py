@@ -63,15 +63,15 @@ def fit_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> di
     ours = optimizer.param_groups
     if (theirs := _kind(groups[0])) != (kind := _kind(ours[0])):
         raise ValueError(
-            f"was written with another optimizer, {theirs}, and this run has {kind}: set SOLVER.OPTIMIZING_METHOD as it "
-            "was, or train into another OUTPUT_DIR with TRAIN.CHECKPOINT_FILE_PATH set to this file"
+            f"was written with another optimizer, {theirs}, and this run has {kind}: set SOLVER.OPTIMIZING_METHOD as "
+            "it was, or train into another OUTPUT_DIR with TRAIN.CHECKPOINT_FILE_PATH set to this file"
         )
     sizes, own_sizes = ([len(group["params"]) for group in each] for each in (groups, ours))
     if sizes != own_sizes:
         raise ValueError(
             f"was written with another optimizer: its groups have {_listed(sizes)} parameters, those of this run "
-            f"{_listed(own_sizes)}; set SOLVER.LAYER_DECAY, SOLVER.ZERO_WD_1D_PARAM, TRAIN.FREEZE and TRAIN.LINEAR_PROBE "
-            "as they were, or train into another OUTPUT_DIR"
+            f"{_listed(own_sizes)}; set SOLVER.LAYER_DECAY, SOLVER.ZERO_WD_1D_PARAM, TRAIN.FREEZE and "
+            "TRAIN.LINEAR_PROBE as they were, or train into another OUTPUT_DIR"
         )
     numbers = [number for group in groups for number in group["params"]]
     if not all(isinstance(number, int) for number in numbers) or len(set(numbers)) != len(numbers):
@@ -119,7 +119,7 @@ def _whole(name: str, value: object, most: int) -> None:
     _expect(right, name, value, f"a whole number from 0 to {most}")
 
 
-def _state_dict(name: str, state: object) -> None:
+def _state_dict(name: str, state: Any) -> None:
     _expect(isinstance(state, dict), name, state, "a dict of tensors")
     for key, tensor in state.items():
         _expect(isinstance(key, str), f"a name in {name}", key, "a text")

@@ -65,7 +65,7 @@ class Standin(dict):
         """Leave out an item of what was a list or a set."""
 
     extend = add = append
-    __hash__ = object.__hash__  # objects may be keys
+    __hash__ = object.__hash__  # type: ignore[assignment]  # objects may be keys
     __eq__ = object.__eq__
 
 
