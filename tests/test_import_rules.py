@@ -15,7 +15,7 @@ ALLOWED = {
     "mixers": {"attention"},
     "models": {"attention", "checkpoint", "classes", "files", "mixers", "printable"},
     "data": {"classes", "files", "printable", "signals"},
-    "prep": {"data", "files", "printable", "signals"},
+    "prep": {"classes", "data", "files", "printable", "signals"},
     "metrics": {"classes", "files", "printable"},
     "engine": {"checkpoint", "distributed", "files", "metrics", "printable", "tracking"},
     "checkpoint": {"classes", "distributed", "files", "printable"},

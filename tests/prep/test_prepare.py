@@ -361,3 +361,23 @@ def test_every_hostile_file_is_prepared_or_named(shared_data, tmp_path):
     assert {line.split(":")[0] for line in report["corrupt"]} == {f"hostile/{name}" for name in unreadable}
     assert "bitflips_mdat.mp4" in str(report["damaged"])
     assert f"corrupt: {len(unreadable)}" in result.stdout
+
+
+def test_names_that_are_not_utf8_are_prepared_listed_and_read(tmp_path):
+    name = os.fsdecode(b"caf\xe9/\xff\xfe.mp4")
+    write_video(tmp_path / "raw" / name, np.zeros((6, 32, 32, 3), np.uint8), 25)
+    write_video(tmp_path / "raw/run/a.mp4", np.zeros((6, 32, 32, 3), np.uint8), 25)
+    result = call(main, ["folder", "--videos", tmp_path / "raw", "--out", tmp_path / "out", "--jobs", 1])
+    assert result.returncode == 0, result.stderr
+    record, _ = read_list(tmp_path / "out/train.csv")
+    assert (record.video_id, record.random_access) == (f"videos/{name}", False)  # not proven, and not corrupt
+    assert read_manifest(tmp_path / "out/manifest.parquet")[0].status == "ok"
+    for backend in ("auto", "pyav", "decord"):
+        assert read_frames(record.path, [0, 5], backend=backend).shape == (2, 32, 32, 3)
+    assert call(main, ["verify", tmp_path / "out"]).returncode == 0
+
+
+def test_classes_that_look_the_same_are_refused(tmp_path):
+    items = [Item("a/x.mp4", 0, ("train",), None), Item("b/x.mp4", 1, ("train",), None)]
+    with pytest.raises(PrepareError, match="the classes have the name .* twice"):
+        output_paths(items, ["caf\u00e9", "cafe\u0301"])

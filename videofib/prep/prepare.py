@@ -33,6 +33,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from videofib.classes import ClassesError, check_names
 from videofib.data.errors import DecodeError
 from videofib.data.lists.manifest import (
     LISTS,
@@ -146,6 +147,10 @@ def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: 
     items = list(items)
     if not items:
         raise PrepareError("no videos are listed")
+    try:
+        check_names(classes)
+    except ClassesError as error:
+        raise PrepareError(f"the classes {error}; rename their folders or annotations") from error
     for name in classes:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise PrepareError(f"class name {name!r} is refused: it would lead out of the output folder")
