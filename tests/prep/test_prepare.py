@@ -379,5 +379,5 @@ def test_names_that_are_not_utf8_are_prepared_listed_and_read(tmp_path):
 
 def test_classes_that_look_the_same_are_refused(tmp_path):
     items = [Item("a/x.mp4", 0, ("train",), None), Item("b/x.mp4", 1, ("train",), None)]
-    with pytest.raises(PrepareError, match="the classes have the name .* twice"):
+    with pytest.raises(PrepareError, match=r"the classes have the name .* twice"):
         output_paths(items, ["caf\u00e9", "cafe\u0301"])
