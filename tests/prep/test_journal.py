@@ -126,6 +126,7 @@ def test_the_last_of_two_entries_counts(tmp_path):
     assert Journal(tmp_path / "j", [PATH]).find(PATH, {}).size == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["binary", "of an earlier version", "deep and closed", "10^30", "a path up"])
 def test_the_same_command_repairs_a_damaged_journal(name, tmp_path, caplog):
     """The other entries are used, what is outside stays, and all files end with the same bytes."""
@@ -145,6 +146,7 @@ def test_the_same_command_repairs_a_damaged_journal(name, tmp_path, caplog):
     assert "their videos are prepared again" in caplog.text
 
 
+@pytest.mark.slow
 def test_an_entry_of_another_file_is_not_taken_for_it(tmp_path):
     root, out = folder_of_classes(tmp_path / "raw", 1), tmp_path / "out"
     run_folder(root, out)
@@ -159,6 +161,7 @@ def test_an_entry_of_another_file_is_not_taken_for_it(tmp_path):
     assert tree(out) == intact
 
 
+@pytest.mark.slow
 def test_an_outdated_entry_that_is_a_folder_or_leads_elsewhere_by_a_link_removes_nothing(tmp_path):
     root, out = folder_of_classes(tmp_path / "raw", 1), tmp_path / "out"
     run_folder(root, out)

@@ -6,7 +6,7 @@ A ``VideoRecord`` is made when a row is asked for. Whatever looks at every video
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
@@ -99,11 +99,10 @@ class Records(Sequence[VideoRecord]):
     where: Below | InShards
     facts: Facts | None = None
     multi_label: bool = False
+    _firsts: np.ndarray = field(init=False, repr=False)  # (N,) int64, where in ``classes`` those of each video begin
 
     def __post_init__(self) -> None:
-        several = len(self.classes) != len(self.counts)
-        firsts = np.cumsum(self.counts, dtype=np.int64) - self.counts if several else slice(None)
-        object.__setattr__(self, "_firsts", firsts)
+        object.__setattr__(self, "_firsts", np.cumsum(self.counts, dtype=np.int64) - self.counts)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -119,7 +118,7 @@ class Records(Sequence[VideoRecord]):
             return [self[row] for row in range(*index.indices(len(self)))]
         row = range(len(self))[index]  # counts from the end below 0; raises IndexError
         video_id = self.ids.text(row)
-        first = row if isinstance(self._firsts, slice) else int(self._firsts[row])
+        first = int(self._firsts[row])
         labels = tuple(self.classes[first : first + int(self.counts[row])].tolist())
         return VideoRecord(
             self.where.path(row, video_id),
@@ -151,9 +150,7 @@ class Records(Sequence[VideoRecord]):
     def highest_label(self) -> tuple[int, int]:
         """(label, row) of the first video that has the highest class index."""
         position = int(np.argmax(self.classes))
-        row = position
-        if not isinstance(self._firsts, slice):
-            row = int(np.searchsorted(self._firsts, position, side="right")) - 1
+        row = int(np.searchsorted(self._firsts, position, side="right")) - 1
         return int(self.classes[position]), row
 
     def with_labels(self, label_of: Sequence[int]) -> Records:
