@@ -109,7 +109,7 @@ def _clip_sizes(cfg: CfgNode, stages: Sequence[str]) -> list[tuple[str, int, int
 def _backend_faults(cfg: CfgNode, model: torch.nn.Module) -> list[str]:
     """What ATTENTION.BACKEND cannot do on the device of this process, or with the model's dropout."""
     values = torch.empty(0, device=processes.device())
-    faults = {}
+    faults: dict[str, None] = {}  # in order, each once
     for layer in model.modules():
         if isinstance(layer, SelfAttention) and not (support := layer.support_for(_TRIAL_TOKENS)).is_dense:
             try:
