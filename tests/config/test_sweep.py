@@ -32,9 +32,9 @@ def test_a_key_accepts_a_value_of_its_type_or_reports_it_in_a_line(name):
             continue
         assert type(value) is type(default), (written, value)
         assert key.read(value) == value  # as it is in a dumped config
-        complaint = ""
+        message = ""
         try:
             load_config(None, [name, written])
         except ConfigError as error:  # of a combination, which may be that of other keys
-            complaint = str(error)
-        assert len(complaint.splitlines()) <= 1
+            message = str(error)
+        assert len(message.splitlines()) <= 1, repr(message)
