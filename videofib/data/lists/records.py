@@ -132,8 +132,9 @@ class Records(Sequence[VideoRecord]):
         return (self[row] for row in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        same_length = isinstance(other, Sequence) and len(other) == len(self)
-        return same_length and all(mine == theirs for mine, theirs in zip(self, other, strict=True))
+        if not isinstance(other, Sequence) or len(other) != len(self):
+            return False
+        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
 
     __hash__ = None
 

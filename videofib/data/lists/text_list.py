@@ -276,7 +276,7 @@ def _earlier_labels(path: str, separator: str) -> str:
     """What precedes the last label, where a line has several and no commas between them: "0" of ``a.mp4 0 3``."""
     if not path[-1].isdecimal():
         return ""
-    words, labels = path.replace(separator, " ").split(), []
+    words, labels = path.replace(separator, " ").split(), list[str]()
     while words and words[-1].isdecimal():
         labels.insert(0, words.pop())
     return ",".join(labels) if words and words[-1].lower().endswith(VIDEO_EXTENSIONS) else ""
