@@ -205,8 +205,8 @@ def _transcode_all(
     if journal.problem:
         _LOG.warning("%s", journal.problem)
     for path in journal.outdated():
-        # os.path: a name that is too long is no file
-        if os.path.isfile(out / path) and (out / path).parent.resolve().is_relative_to((out / "videos").resolve()):
+        is_file = os.path.isfile(out / path)  # noqa: PTH113, which also says so of a name that is too long
+        if is_file and (out / path).parent.resolve().is_relative_to((out / "videos").resolve()):
             (out / path).unlink()  # of an earlier run with other options; not in the manifest any more
     settings = encoding.as_dict()
     with journal:

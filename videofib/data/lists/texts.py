@@ -121,7 +121,9 @@ class Texts:
         found[~known] = -1
         for row in wrong:
             raw = other.raw(row)
-            found[row] = next((i for i in np.flatnonzero(self.hashes == other.hashes[row]) if self.raw(i) == raw), -1)
+            found[row] = next(
+                (i for i in np.flatnonzero(self.hashes == other.hashes[row]).tolist() if self.raw(i) == raw), -1
+            )
         return found
 
     def _rows(self, rows: np.ndarray) -> Texts:
