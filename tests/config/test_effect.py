@@ -13,8 +13,8 @@ from fvcore.common.config import CfgNode
 
 from videofib.config import KEYS, ConfigError, default_config, known_keys, load_config, value_of
 from videofib.config.effect import OF_STAGE, READERS, idle_in, reads
-from videofib.data.lists.record import VideoRecord
-from videofib.data.source import ByteRange
+from videofib.data.lists.records import Facts, InShards, Records
+from videofib.data.lists.texts import Texts
 from videofib.mixers.fibottention import Fibottention
 from videofib.run.loaders import _clip_spec, _order, _train_transform, multigrid_stages
 from videofib.run.models import MODELS, build_model
@@ -145,8 +145,14 @@ def observed_training(cfg):
     options = {id(p): {**group, "params": None} for group in optimizer.param_groups for p in group["params"]}
     frames = np.random.default_rng(0).integers(0, 255, (4, 40, 48, 3), dtype=np.uint8)
     views = [_train_transform(cfg)(frames, random.Random(number)) for number in range(20)]
-    rows = [ByteRange(f"{i % 4}.tar", 0, 1) for i in range(20)]
-    records = [VideoRecord(row, i % 2, f"{i}.mp4", num_frames=i + 1) for i, row in enumerate(rows)]
+    each, none = np.arange(20), np.zeros(20)
+    records = Records(
+        Texts.of([f"{i}.mp4" for i in each]),
+        classes=each % 2,
+        counts=np.ones(20, np.int32),
+        where=InShards("", [f"{i}.tar" for i in range(4)], shards=each % 4, starts=each, sizes=each),
+        facts=Facts(each + 1, fps=none, random_access=none > 0, variable_rate=none > 0, size=each),
+    )
     try:
         amp = choose_amp_dtype(cfg, torch.device("cpu"))
     except ConfigError as error:

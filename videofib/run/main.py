@@ -132,20 +132,20 @@ def _command_line(
 def run(cfg: CfgNode, stages: Sequence[str], notes: Sequence[str] = ()) -> None:
     """Run the stages in this process, which is one of the run's; ``notes`` are logged first."""
     limit_threads(cfg.DATA_LOADER.NUM_WORKERS)
-    with stop_noticed(announce=processes.is_main()) as stop:
-        try:
+    try:
+        with stop_noticed(announce=processes.is_main()) as stop:
             _open_log(cfg)
             for note in notes if processes.is_main() else ():
                 logger.warning("%s", note)
             check_run(cfg, stages)
             _run_stages(cfg, stages, stop)
             close_logging()  # sends what trackers still hold
-        except InterruptedRun as reason:
-            if processes.is_main():
-                logger.warning("%s", reason)
-            raise SystemExit(stop.exit_code) from None
-        except USER_ERRORS as error:
-            _fail(error)
+    except InterruptedRun as reason:
+        if processes.is_main():
+            logger.warning("%s", reason)
+        raise SystemExit(stop.exit_code) from None
+    except USER_ERRORS as error:
+        _fail(error)  # where signals end a process again, so that one error ends all without being repeated
 
 
 def _run_stages(cfg: CfgNode, stages: Sequence[str], stop: StopRequest) -> None:
