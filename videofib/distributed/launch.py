@@ -219,4 +219,4 @@ def delay_unless_main() -> None:
     When rank 0 ends, the launcher ends this process, so that the user reads the message once.
     """
     if rank() or int(os.environ.get("RANK", 0)):  # under torchrun the rank is known before the group is initialised
-        time.sleep(2)
+        time.sleep(10)  # of which rank 0, on a busy machine, takes most to leave
