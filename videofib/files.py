@@ -99,8 +99,3 @@ def describe(error: OSError) -> str:
     """An error of the system for a message: ``data/out/train.csv: No space left on device``."""
     file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     return f"{file}{error.strerror or error}"
-
-
-def printable(text: str) -> str:
-    """Text as it may be shown: what is no printable character, as line ends or halves of characters, is replaced."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

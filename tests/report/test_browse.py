@@ -11,7 +11,6 @@ from PIL import Image
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform, cut, normalize, to_tensor
 from videofib.data.lists.record import VideoRecord
-from videofib.files import printable
 from videofib.prep.encode import write_video
 from videofib.report.browse.clips import BrowsedVideo, Clip, browse, evenly_spaced
 from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined
@@ -145,8 +144,6 @@ def test_texts():
     several = BrowsedVideo(VideoRecord("a.mp4", 2, "a.mp4", labels=(2, 0)))
     assert class_name(several, ["sit", "stand", "walk"]) == "walk, sit"
     assert class_name(several, None) == "class 2, class 0"
-    gap = "\N{REPLACEMENT CHARACTER}"
-    assert printable("a\nb\udcff\u202e é 猫") == f"a{gap}b{gap}{gap} é 猫"
     clip = Clip("", *[None] * 5, False)
     assert frames_text(Clip("", None, [3, 7], 95, None, clip.box, False)) == "frames 3 7 of 95"
     assert frames_text(Clip("", None, range(96), 200, None, clip.box, False)) == "frames 0 to 95 (96 frames) of 200"

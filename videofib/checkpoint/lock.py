@@ -30,7 +30,7 @@ from typing import Any
 
 from videofib.checkpoint.file import CheckpointError
 from videofib.distributed import processes
-from videofib.files import printable
+from videofib.printable import printable
 
 logger = logging.getLogger(__name__)
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for file, weight, scores in zip(args.files, weights, members, strict=True):
         figures = task.summarize(scores, unreadable=args.unreadable)
         rows.append({"file": str(file), "weight": weight, **figures})
-        print(line(printable(file), figures))
+        print(line(str(file), figures))
     figures = task.summarize(mean, unreadable=args.unreadable, details=True)
     print(line("ensemble", figures))
     if args.out:

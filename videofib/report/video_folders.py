@@ -1,8 +1,8 @@
 """Which videos a page may show frames of: those of the run's data set, wherever its files come from.
 
-The paths in ``test_scores.parquet`` are words of whoever sent the run's folder. Followed blindly, they would make the
-report ask hosts on the network, and put frames of private videos into a page that is then sent on. So a path is
-followed where it lies in a folder that somebody here vouches for. Those are, in this order:
+The paths in ``test_scores.parquet`` may be those of a stranger who sent the run's folder. Followed blindly, they would
+make the report ask hosts on the network, and put frames of private videos into a page that is then sent on. So a path
+is followed where it lies in a folder that somebody here vouches for. Those are, in this order:
 
 1. all paths, right after a test in the same process, which has just read these files itself;
 2. folders and URLs that the caller names (``videofib report --data``);

@@ -67,7 +67,7 @@ def read_shards(folder: str | Path, split: str, *, multi_label: bool = False) ->
     classes, counts = columns["label"], np.ones(len(ids), np.int32)
     if "labels" in columns:
         classes, counts = _labels(file, columns["labels"], classes, ids, multi_label)
-    # a video's size tells whether its file was replaced; that of a shard's is in its byte range
+    # sizes show whether a file was replaced; a video in a shard has one in its byte range
     facts = Facts.of({**columns, "size": np.zeros(len(ids), np.int64)})
     where = InShards(str(folder), names, shards, columns["start"], columns["size"])
     return Records(ids, classes, counts, where, facts, multi_label and "labels" in columns)

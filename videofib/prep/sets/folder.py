@@ -94,7 +94,7 @@ def _parts(root: Path, found: dict[str, tuple[list[Path], list[Path]]]) -> dict[
     A class may be called train, too (bus, car, train): its videos lie directly in it, not in folders of classes.
 
     Raises:
-        PrepareError: it cannot be told whether root is divided, or two folders are of one split.
+        PrepareError: root may be divided or not, or two folders are of one split.
     """
     used = [name for name, (videos, _) in found.items() if videos]
     named = [name for name in used if name.lower() in SPLIT_WORDS]

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from videofib.files import printable, replacing
+from videofib.files import replacing
+from videofib.printable import printable
 
 _SIDE = 128  # height in pixels to which larger pictures are reduced
 _SMALL = 64  # height in pixels below which pictures are enlarged

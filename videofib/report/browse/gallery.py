@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from videofib.files import printable, replacing
+from videofib.files import replacing
+from videofib.printable import printable
 from videofib.report.browse.clips import BrowsedVideo, Clip
 from videofib.report.browse.contact_sheet import Row, contact_sheet, outlined, save_animation, save_picture
 
