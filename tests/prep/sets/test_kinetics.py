@@ -63,7 +63,7 @@ def test_both_naming_schemes_and_all_kinds_of_folders(shared_data, tmp_path):
     [
         ("label,id\nyoga,x\n", "the header 'label,id' lacks youtube_id"),
         (HEADER + "yoga,abc,zero,10,train\n", r"k\.csv:2: expected label"),
-        (HEADER + "yoga,abc,0,10,train\nyoga,abd,0,10,holdout\n", r"k\.csv:3: the split 'holdout' is none of train, "),
+        (HEADER + "yoga,abc,0,10,train\nyoga,abq,0,10,holdout\n", r"k\.csv:3: the split 'holdout' is none of train, "),
         (HEADER + "yoga,caf\xe9,0,10,train\n", r"k\.csv:2: not text in UTF-8; save it as UTF-8"),
         (HEADER + "yoga,abc,0\n", r"k\.csv:2: expected label"),
         (HEADER + "yoga,../../x,0,10,train\n", r"'\.\./\.\./x' is refused"),
