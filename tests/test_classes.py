@@ -36,6 +36,14 @@ def test_the_first_difference_is_named_with_both_names():
     assert difference(COLOURS, ["red"]) == "3 classes there (['red', 'green', 'blue']), 1 here ('red')"
 
 
+@pytest.mark.parametrize("end", [*"\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", "\r\n"])
+@pytest.mark.parametrize("name", ["sit{}stand", "{}sit", "sit{}"])
+def test_a_name_with_a_line_end_is_refused(name, end):
+    """It would be two lines of classes.txt, or look like two."""
+    with pytest.raises(ClassesError, match=r"^have the name '.*\\.*', at position 1, with a line end in it$"):
+        check_names(["run", name.format(end)])
+
+
 @pytest.mark.parametrize("names", [None, 3, "red", b"red", [], ["red", 3], ["red", "red"], ["red", " "], {"red": 0}])
 def test_what_is_not_a_list_of_distinct_names_is_refused(names):
     with pytest.raises(ClassesError):

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from videofib import __version__
+from videofib.parser import Parser
 from videofib.signals import interrupted
 
 # name -> what it does; the module of that name in videofib.commands has its main
@@ -58,7 +59,7 @@ def choose(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     width = max(map(len, choices)) + 2
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog,
         usage=f"{prog} NAME ...; {prog} NAME --help lists its options",
         description=description,

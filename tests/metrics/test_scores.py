@@ -39,8 +39,9 @@ def test_scores_survive_writing_and_reading(tmp_path, several):
     if several:
         multi_hot = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
         scores = replace(scores, labels=multi_hot, kind="sigmoid", view_correct=torch.full((4,), torch.nan))
-    write_scores(tmp_path / "s.parquet", scores)
-    found = read_scores(tmp_path / "s.parquet")
+    file = tmp_path / os.fsdecode(b"caf\xe9") / "s.parquet"
+    write_scores(file, scores)
+    found = read_scores(file)
     for name in ("ids", "paths", "num_views", "num_crops", "kind", "ensemble", "class_names", "view_starts"):
         assert getattr(found, name) == getattr(scores, name)
     assert found.failures == {AWKWARD[2]: "no video stream \\udfff"}

@@ -24,6 +24,7 @@ from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, StopRequest, stop_noticed
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
+from videofib.parser import Parser
 from videofib.run.preflight import Faults, check_run
 from videofib.run.reporting import report_from_config
 from videofib.run.testing import evaluate_run
@@ -104,7 +105,7 @@ def _command_line(
     argv: Sequence[str] | None, *, prog: str | None = None, description: str | None = None
 ) -> tuple[str, list[str]]:
     """The file and the ``KEY VALUE`` pairs of a command line, and of torchrun."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog,
         usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
         description=description,

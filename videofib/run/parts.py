@@ -97,7 +97,8 @@ def load_into_model(
     changed = differences(source.settings, cfg, MODEL_SECTIONS)
     if source.settings and not changed:
         report = replace(report, unknown=())  # which weights do not show, but the config of their run does
-    logger.info("%s", report)
+    for line in str(report).split("\n"):
+        logger.info("%s", line)
     if changed:
         logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
     if bool(class_names) != bool(source.classes) and classifier_names(model) & set(report.loaded):

@@ -22,6 +22,7 @@ from videofib.models.pretrained import layouts, model_settings
 from videofib.models.pretrained.resize import resize_patch_embedding, resize_positions, resize_times
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.models.timesformer import TimeSformer
+from videofib.printable import printable
 
 # What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
@@ -88,7 +89,7 @@ class LoadReport:
             lines.append("  exact: the model equals the one that the weights come from")
         elif self.fits:
             lines.append(f"  exact as far as the weights tell, which do not show: {', '.join(self.unknown)}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def load_pretrained(
