@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -77,7 +78,7 @@ def forward_multiply_adds(model: nn.Module, clip_shape: tuple[int, int, int, int
     return counter.get_total_flops() // 2
 
 
-def _shape(value: torch._C.Value) -> list[int]:
+def _shape(value: Any) -> list[int]:
     """Of a tensor in a traced graph."""
     return value.type().sizes()
 

@@ -45,7 +45,7 @@ def setup_logging(output_dir: str | Path | None = None, rank: int = 0) -> None:
         logger.addHandler(_to_file(Path(output_dir) / "log.txt", "%(asctime)s %(levelname)s %(message)s"))
         stats.addHandler(_to_file(Path(output_dir) / "stats.jsonl", "%(stats)s"))
         details = _to_file(Path(output_dir) / "details.jsonl", "%(details)s", delay=True)
-        details.addFilter(lambda record: bool(record.details))
+        details.addFilter(lambda record: bool(vars(record)["details"]))
         stats.addHandler(details)
 
 
