@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from videofib import __version__
 from videofib.parser import Parser
-from videofib.signals import interrupted
+from videofib.signals import interrupted, sigint_deferred
 
 # name -> what it does; the module of that name in videofib.commands has its main
 COMMANDS = {
@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     description = "Train and test video transformers with sparse attention, and prepare their data."
     name, options = choose("videofib", description, COMMANDS, argv)
     try:
-        command = importlib.import_module(f"videofib.commands.{name}")  # only this one, so that --help is quick
+        with sigint_deferred():
+            command = importlib.import_module(f"videofib.commands.{name}")  # only this one, so that --help is quick
         command.main(options)
         sys.stdout.flush()
     except KeyboardInterrupt:

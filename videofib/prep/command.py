@@ -24,6 +24,7 @@ from videofib.prep.person_crops import cut_to_persons
 from videofib.prep.prepare import REPORT_NAME, Item, PrepareError, check_name, prepare
 from videofib.prep.transcode import Encoding
 from videofib.printable import printable
+from videofib.starting import StartError, end_if_unguarded
 
 _FORMAT = re.compile(r"\.f\d{2,4}(-\d+)?")  # of yt-dlp, in the names of streams that it has not merged
 _MAX_SHOWN = 10  # names printed of each kind; report.json contains all
@@ -157,6 +158,7 @@ def run(
     items: Callable[[], tuple[Sequence[Item], Sequence[str], dict]],
 ) -> None:
     """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program with one line."""
+    end_if_unguarded()
     try:
         encoding = _encoding(args)
         if not args.videos.is_dir():
@@ -175,7 +177,7 @@ def run(
             notes=notes,
             engine=_engine(args),
         )
-    except (PrepareError, ConnectionError) as error:  # ConnectionError: no Ray at that --address
+    except (PrepareError, StartError, ConnectionError) as error:  # ConnectionError: no Ray at that --address
         parser.exit(1, f"{parser.prog}: {printable(error)}\n")
     except OSError as error:
         reason = printable(describe(error))

@@ -23,7 +23,9 @@ from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.pretrained.load import LoadReport, classifier_names, load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.report.markup.numbers import counted, fixed, percent
 from videofib.run.models import build_model, share_tokens
+from videofib.tracking.log import log_unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +153,21 @@ def evaluate_from_config(
     )
     if figures["skipped"] and processes.is_main():
         what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"
-        names = "; ".join(f"{entry['video']} ({entry['reason']})" for entry in figures["skipped"])
-        logger.warning("%s: %d unreadable videos were %s: %s", title, len(figures["skipped"]), what, names)
+        videos = {entry["video"]: entry["reason"] for entry in figures["skipped"]}
+        log_unreadable(title, what, videos, f"unreadable_{title}.txt")
+    if processes.is_main():
+        logger.info("%s: %s", title, in_words(figures))
     return figures, scores
+
+
+def in_words(figures: dict) -> str:
+    """Figures of an evaluation as a sentence: ``top-1 93.8 % (90.1–96.6), top-5 ... of 192 videos, 12 views each``."""
+    parts = []
+    for key, name in (("top1_acc", "top-1"), ("top5_acc", "top-5"), ("mAP", "mAP")):
+        if key in figures:
+            bounds = figures.get(f"{key}_interval")
+            parts.append(f"{name} {percent(figures[key])}" + (f" ({'–'.join(map(fixed, bounds))})" if bounds else ""))
+    if "num_classes_counted" in figures:
+        parts[-1] += f" over {counted(figures['num_classes_counted'], 'class', 'classes')}"
+    of = counted(figures["num_videos"], "video", "videos")
+    return f"{', '.join(parts)} of {of}, {counted(figures['num_views'], 'view', 'views')} each"
