@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from videofib.attention import Support, op
+from videofib.models.wrappers import unwrapped
 
 DENSE = "aten::scaled_dot_product_attention"
 
@@ -41,7 +42,7 @@ class Cost:
 def cost(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Cost:
     """The model's cost for one clip of shape (C, T, H, W), in evaluation mode; fvcore traces two forward passes."""
     device = next(model.parameters()).device
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(unwrapped(model)).eval()
     inputs = torch.zeros(1, *clip_shape, device=device)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracing warns about every shape that the model reads, the import about itself
@@ -68,6 +69,7 @@ def forward_multiply_adds(model: nn.Module, clip_shape: tuple[int, int, int, int
     torch counts them on fake tensors, so that nothing is computed and a large model takes no longer. ``cost`` counts
     norms and pooling, too.
     """
+    model = unwrapped(model)
     was_training = model.training
     model.eval()
     fake_tensors = FakeTensorMode(allow_non_fake_inputs=True)

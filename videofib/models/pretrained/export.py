@@ -23,6 +23,7 @@ from videofib.mixers import MIXERS
 from videofib.models.pretrained import layouts
 from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE
 from videofib.models.timesformer import TimeSformer
+from videofib.models.wrappers import unwrapped
 
 _REMOTE = Path(__file__).parent / "remote_code"
 _REMOTE_FILES = (
@@ -48,6 +49,7 @@ def save_official(
     Raises:
         CheckpointError: a model that the layout cannot hold, or a file that cannot be written.
     """
+    model = unwrapped(model)
     state = layouts.to_official(_dense_state(model, "the official TimeSformer's layout"))
     content = {"epoch": 0, "model_state": state, "cfg": config}
     if class_names is not None:
@@ -74,6 +76,7 @@ def save_hugging_face(
     Raises:
         CheckpointError: a model that the layout, or the code, cannot hold, or a folder that cannot be written.
     """
+    model = unwrapped(model)
     if remote_code:
         state, config = _remote_state(model), _remote_config(model, class_names)
     else:

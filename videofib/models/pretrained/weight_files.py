@@ -12,10 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
-from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from videofib.checkpoint.file import CheckpointError, read_tensors
 from videofib.checkpoint.foreign import Standin
@@ -24,9 +21,9 @@ from videofib.models.pretrained.file_parts import find_part
 from videofib.models.pretrained.layouts import SPARSE
 from videofib.models.pretrained.model_settings import Settings, of_hugging_face, of_module
 from videofib.models.timesformer import TimeSformer
+from videofib.models.wrappers import unwrapped
 from videofib.printable import printable
 
-_WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)
 _TIMM_OPTIONS = (  # those that weights do not show; as a config may come from anyone, no other is passed on
     *("embed_dim", "num_heads", "act_layer", "norm_layer", "global_pool", "pool_include_prefix", "fc_norm"),
     *("final_norm", "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm", "qk_norm"),
@@ -88,19 +85,11 @@ def read_weights(
 
 
 def _from_module(module: nn.Module, part: str | None) -> Weights:
-    while (inner := _wrapped(module)) is not None:
-        module = inner
+    module = unwrapped(module)
     found = _from_content(module.state_dict(), type(module).__name__, part)
     attention = module.attention_settings() if isinstance(module, TimeSformer) else {}
     config = module.config.to_dict() if hasattr(module, "config") else {}
     return replace(found, model=of_module(module), attention=attention, classes=_labels(config, found.state))
-
-
-def _wrapped(module: nn.Module) -> nn.Module | None:
-    """The model that a wrapper passes its input to unchanged; None of any other module."""
-    if isinstance(module, _WRAPPERS):
-        return module.module
-    return getattr(module, "_orig_mod", None)  # of torch.compile
 
 
 def _from_content(content: object, name: str, part: str | None) -> Weights:
