@@ -43,7 +43,7 @@ SETTLED = 1_600_000_000  # a time of change long ago
 def films(tmp_path_factory):
     """300 frames of 96 x 64 that all differ, a keyframe every 25."""
     folder = tmp_path_factory.mktemp("films")
-    picture = "testsrc2=size=96x64:rate=25,noise=alls=20:allf=t"
+    picture = "testsrc2=size=96x64:rate=25,noise=c0s=20:c0f=t"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", picture, "-frames:v", "300"]
     for name, options in FILES.items():
         encode = [*command, *options, "-g", "25", "-threads", "1", "-pix_fmt", "yuv420p", folder / name]
@@ -288,6 +288,18 @@ def test_a_file_that_changed_is_read_anew(films, cache, tmp_path):
         forget()
     names = {survey_cache._name(survey_cache.stamped(p)) for p in (path, films / "edit_list.mp4")}
     assert {file.name for file in cache.iterdir()} == names
+
+
+def test_a_file_of_the_same_size_and_time_is_another(films, cache, tmp_path):
+    path, whole = tmp_path / "film.ts", (films / "a.ts").read_bytes()
+    path.write_bytes(whole)
+    os.utime(path, (SETTLED, SETTLED))
+    assert estimate(path).num_frames == 300
+    half = len(whole) // 188 // 2
+    path.write_bytes(whole[: 188 * half] + b"\x47\x1f\xff\x10".ljust(188, b"\xff") * (len(whole) // 188 - half))
+    os.utime(path, (SETTLED, SETTLED))
+    assert path.stat().st_size == len(whole)
+    assert 100 < estimate(path).num_frames < 200
 
 
 def test_a_file_that_is_still_written_is_not_kept(films, cache, tmp_path):
