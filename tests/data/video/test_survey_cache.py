@@ -264,7 +264,8 @@ def test_an_index_of_other_packets_is_noticed(films, cache):
 
 def test_a_container_that_leads_elsewhere_is_not_believed(films, cache, monkeypatch):
     true = read_frames(films / "a.mp4", INDICES)
-    honest = OrderedReader.seek
+    stamp = survey_cache.stamped(films / "a.mp4")
+    survey, honest = survey_cache.kept(stamp), OrderedReader.seek
 
     def refusing(reader, ticks):
         raise av.PermissionError(1, "no seeking here")
@@ -273,6 +274,7 @@ def test_a_container_that_leads_elsewhere_is_not_believed(films, cache, monkeypa
     for seek in (*elsewhere, lambda reader, ticks: None, refusing):
         monkeypatch.setattr(OrderedReader, "seek", seek)
         assert np.array_equal(read_seeking(films / "a.mp4", INDICES), true)
+        assert survey_cache.kept(stamp) is survey  # all packets are as it says
 
 
 def test_a_file_that_changed_is_read_anew(films, cache, tmp_path):
