@@ -26,6 +26,7 @@ COMMANDS = {
     "train": "train",
     "test": "measure multi-view accuracy",
     "run": "train, then test",
+    "predict": "name what is in videos, by a trained model",
     "submit": "submit a run to a Slurm cluster",
     "report": "write the page of a run",
     "compare": "compare runs: figures, curves, settings, paired tests",

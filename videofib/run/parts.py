@@ -23,6 +23,7 @@ from videofib.metrics.scores import Scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
 from videofib.models.pretrained.load import LoadReport, classifier_names, load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.printable import printable
 from videofib.report.markup.numbers import counted, fixed, percent
 from videofib.run.models import build_model, share_tokens
 from videofib.tracking.log import log_unreadable
@@ -30,7 +31,9 @@ from videofib.tracking.log import log_unreadable
 logger = logging.getLogger(__name__)
 
 MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
-
+TASKS = {"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}  # by MODEL.LOSS_FUNC
+_MOST_OF_EACH = 4096  # blocks, frames and pixels of a side
+_MOST_PARAMETERS = 4_000_000_000  # 16 GB
 
 _SAME_FOR_TEACHER = (
     *("DATA.NUM_FRAMES", "DATA.TRAIN_CROP_SIZE", "DATA.MEAN", "DATA.STD"),
@@ -47,6 +50,17 @@ def model_from_config(cfg: CfgNode, mesh: DeviceMesh | None = None) -> nn.Module
         return model
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error
+
+
+def check_size(cfg: CfgNode, source: str) -> None:
+    """Raise ConfigError if the model that a stranger's config describes would fill the memory."""
+    most = max(cfg.TIMESFORMER.DEPTH, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE)
+    if most <= _MOST_OF_EACH:
+        with torch.device("meta"):
+            model = model_from_config(cfg)
+        if sum(parameter.numel() for parameter in model.parameters()) <= _MOST_PARAMETERS:
+            return
+    raise ConfigError(f"the config of {printable(source)} describes a model of unusual size, which is not made")
 
 
 def teacher_from_config(cfg: CfgNode, class_names: Sequence[str] | None = None) -> nn.Module | None:
@@ -131,7 +145,7 @@ def evaluate_from_config(
 ) -> tuple[dict, Scores | None]:
     """``evaluate`` as the config's TEST and DATA say; unreadable videos are logged."""
     scoring = Scoring(
-        task={"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}[cfg.MODEL.LOSS_FUNC],
+        task=TASKS[cfg.MODEL.LOSS_FUNC],
         num_crops=num_crops,
         view_starts=view_starts,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,

@@ -42,8 +42,9 @@ class Weights:
         model: the settings of the model that its module or config states, as :mod:`.settings` names them.
         attention: which attention was sparse (:meth:`TimeSformer.attention_settings`), empty if it was dense, None if
             that is not known.
-        epoch: epochs trained, if the checkpoint says so.
-        settings: the config of the run that trained it, as YAML; of our own checkpoints only.
+        epoch: epochs trained, if the checkpoint or folder says so.
+        settings: the config of the run that trained it, as YAML; of our own checkpoints and folders only.
+        described, preprocessor: what a folder's ``config.json`` and ``preprocessor_config.json`` say.
         classes: the names of its classes, None where it has none or does not name them.
     """
 
@@ -55,6 +56,8 @@ class Weights:
     attention: Mapping[str, object] | None = None
     epoch: int | None = None
     settings: str = ""
+    described: Mapping[str, object] = field(default_factory=dict)
+    preprocessor: Mapping[str, object] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
 
 
@@ -131,8 +134,9 @@ def _not_a_state_dict(name: str, found: Standin) -> CheckpointError:
 
 
 def _from_folder(folder: Path, part: str | None) -> Weights:
-    """From ``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
+    """From ``config.json`` and ``model.safetensors``, in one file or several, or the older ``pytorch_model.bin``."""
     config = _read_config(folder / "config.json")
+    described = dict(config)
     attention = _attention(config)
     if isinstance(kind := config.get("attention_type"), str):
         config["attention_type"] = kind.removeprefix(SPARSE)
@@ -142,11 +146,23 @@ def _from_folder(folder: Path, part: str | None) -> Weights:
         model = of_hugging_face(config)
     if (folder / "model.safetensors").is_file():
         found = _from_content(_read_safetensors(folder / "model.safetensors"), str(folder), part)
+    elif (index := folder / "model.safetensors.index.json").is_file():
+        found = _from_content(_read_safetensor_shards(index), str(folder), part)
     elif (file := folder / "pytorch_model.bin").is_file():
         found = replace(_from_content(read_tensors(file, of_others=True), str(file), part), name=str(folder))
     else:
         raise CheckpointError(f"no model.safetensors in {folder}")
-    return replace(found, model=model, attention=attention, classes=_labels(config, found.state))
+    note = config["videofib"] if isinstance(config.get("videofib"), dict) else {}  # of folders of ours
+    return replace(
+        found,
+        model=model,
+        attention=attention,
+        settings=settings if isinstance(settings := note.get("config"), str) else "",
+        epoch=epoch if isinstance(epoch := note.get("epoch"), int) else None,
+        described=described,
+        preprocessor=_read_config(folder / "preprocessor_config.json"),
+        classes=_labels(config, found.state) if note.get("classes") is None else _checked(note["classes"], str(folder)),
+    )
 
 
 def _checked(classes: object, name: str) -> tuple[str, ...]:
@@ -212,6 +228,25 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged, or not a safetensors file: {printable(error)}") from error
+
+
+def _read_safetensor_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of a model in several files of one folder, which ``index`` lists by tensor.
+
+    Raises:
+        CheckpointError: the index is damaged, names files elsewhere, or tensors that their files lack.
+    """
+    named = _read_config(index).get("weight_map")
+    if not (isinstance(named, dict) and named and all(isinstance(file, str) for file in named.values())):
+        raise CheckpointError(f"{index} is damaged: it has no weight_map from tensors to files")
+    state: dict[str, Tensor] = {}
+    for file in sorted(set(named.values())):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names {printable(file)}, which is not a safetensors file beside it")
+        state |= _read_safetensors(index.parent / file)
+    if missing := [name for name in named if name not in state]:
+        raise CheckpointError(f"{index} names tensors that its files lack, such as {printable(missing[0])}")
+    return state
 
 
 def _read_config(path: Path) -> dict:

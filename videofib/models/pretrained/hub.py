@@ -1,0 +1,88 @@
+"""Where a saved model lies: a path, a model that comes with videofib, or a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from videofib.checkpoint.file import CheckpointError
+from videofib.printable import printable
+
+BUILT_IN = Path(__file__).parent / "built_in"  # a folder for each model that comes with videofib
+_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_CACHED = "models--"  # how the folder of a repository in the Hub's cache begins
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# what a model is made of; never code
+_FILES = ("*.json", "*.safetensors")
+_OLDER_FILES = ("*.json", "pytorch_model*.bin", "*.pyth")
+
+
+def locate(name: str | Path, revision: str | None = None) -> Path:
+    """The file or folder of a saved model; a repository is downloaded once, into the Hub's own cache.
+
+    Args:
+        name: a path, which comes first; a name of ``built_in_models``; or ``owner/model`` on the Hub. A path may be the
+            folder of a repository in the Hub's cache (``models--owner--model``).
+        revision: a branch, tag or commit of a repository.
+
+    Raises:
+        CheckpointError: there is no such model, or it cannot be downloaded.
+    """
+    path = Path(name).expanduser()
+    try:
+        is_there = path.exists()
+    except OSError:  # as for a name that is too long
+        is_there = False
+    if is_there:
+        return _snapshot(path) if path.is_dir() and path.name.startswith(_CACHED) else path
+    if str(name) in built_in_models():
+        return BUILT_IN / str(name)
+    if _REPOSITORY.fullmatch(str(name)) and ".." not in str(name):
+        return _download(str(name), revision)
+    near = difflib.get_close_matches(str(name), built_in_models(), n=1, cutoff=0.6)
+    known = f"did you mean {near[0]}?" if near else f"models that come with videofib: {', '.join(built_in_models())}"
+    raise CheckpointError(f"no model at {printable(name)}; name a checkpoint, a run's folder, or a model; {known}")
+
+
+def built_in_models() -> list[str]:
+    """The names of the models that come with videofib."""
+    return sorted(folder.name for folder in BUILT_IN.iterdir() if folder.is_dir()) if BUILT_IN.is_dir() else []
+
+
+def _snapshot(root: Path) -> Path:
+    """The folder with the files of the newest download in a repository's folder of the cache.
+
+    Raises:
+        CheckpointError: it holds none.
+    """
+    reference, snapshots = root / "refs" / "main", root / "snapshots"
+    if reference.is_file():
+        with reference.open("rb") as file:
+            commit = file.read(41).decode("ascii", "replace").strip()
+        if _COMMIT.fullmatch(commit) and (snapshots / commit).is_dir():
+            return snapshots / commit
+    found = [folder for folder in snapshots.iterdir() if folder.is_dir()] if snapshots.is_dir() else []
+    if len(found) == 1:
+        return found[0]
+    raise CheckpointError(
+        f"{printable(root)} is a folder of the Hub's cache with {len(found)} downloads, none of which is marked as the "
+        "newest; name one of the folders in its snapshots"
+    )
+
+
+def _download(repository: str, revision: str | None) -> Path:
+    import huggingface_hub  # here, since it takes half a second, and is needed for names of repositories only
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=list(_FILES)))
+        if not any(folder.glob("*.safetensors")):
+            patterns = list(_OLDER_FILES)
+            folder = Path(huggingface_hub.snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # of the connection, of the repository, of the disk: each library below has its own
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"no file or folder {repository}, and it cannot be downloaded from the Hugging Face Hub: "
+            f"{type(error).__name__}: {printable(reason)}"
+        ) from error
+    return folder
