@@ -38,7 +38,7 @@ ALLOWED = {
 }
 EVERYTHING = set(ALLOWED)  # which commands may import
 READS_THE_CONFIG = {"report/read.py"}  # beside run and commands
-ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "backends", "functional", "context", "module"]
+ATTENTION_ORDER = ["wythoff", "support", "autocast", "kernels", "op", "backends", "functional", "context", "module"]
 
 
 def imports(path: Path) -> set[str]:

@@ -461,4 +461,7 @@ def test_two_processes_log_the_figures_of_one(tmp_path):
     alone, together = (read_stats(tmp_path / name)[-2] for name in ("1", "2"))
     for key in ("epoch", "loss", "clip_top1_acc", "replaced_videos"):
         assert together[key] == pytest.approx(alone[key], abs=1e-4)
-    assert "v3.mp4 (truncated); v4.mp4 (gone)" in (tmp_path / "2" / "log.txt").read_text()
+    assert (
+        "2 unreadable videos were replaced: v3.mp4 (truncated), and 1 more" in (tmp_path / "2" / "log.txt").read_text()
+    )
+    assert "v4.mp4" in (tmp_path / "2" / "unreadable_train.txt").read_text()

@@ -198,8 +198,9 @@ class TimeSformer(ClipEmbedding):
         A model built on the meta device becomes usable by ``model.to_empty(device=...)`` and this.
         """
         for module in self.modules():  # what torch's own layers draw when they are built
-            if next(module.children(), None) is None and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None and next(module.children(), None) is None:
+                reset()
         self._initialise()
 
     def _initialise(self) -> None:

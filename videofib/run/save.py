@@ -86,7 +86,8 @@ def _results(saved: SavedModel) -> str:
 
 
 def _card(saved: SavedModel) -> str:
-    given, clips, crops = saved.input, *saved.views
+    given = saved.input
+    clips, crops = saved.views
     if given["sampling"] == "dense":
         rate = f"{given['sampling_rate']} apart at {given['target_fps']:g} frames a second"
         frames = f"{given['num_frames']} frames, {rate}"

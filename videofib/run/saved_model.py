@@ -230,7 +230,7 @@ class _Features(nn.Module):
         if not hasattr(model, "forward_features"):
             raise ValueError(f"{type(model).__name__} has no features in front of its classifier to return")
         self.inner = model
-        self._forward: Callable[[Tensor], Tensor] = model.forward_features
 
     def forward(self, video: Tensor) -> Tensor:
-        return self._forward(video)
+        forward: Callable[[Tensor], Tensor] = getattr(self.inner, "forward_features")  # noqa: B009, mypy sees a Tensor
+        return forward(video)

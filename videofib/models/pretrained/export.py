@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -49,7 +50,7 @@ def save_official(
     Raises:
         CheckpointError: a model that the layout cannot hold, or a file that cannot be written.
     """
-    model = unwrapped(model)
+    model = cast(TimeSformer, unwrapped(model))  # checked below
     state = layouts.to_official(_dense_state(model, "the official TimeSformer's layout"))
     content = {"epoch": 0, "model_state": state, "cfg": config}
     if class_names is not None:
@@ -82,7 +83,7 @@ def save_hugging_face(
     Raises:
         CheckpointError: a model that the layout, or the code, cannot hold, or a folder that cannot be written.
     """
-    model = unwrapped(model)
+    model = cast(TimeSformer, unwrapped(model))  # checked below
     if remote_code:
         state, config = _remote_state(model), _remote_config(model, class_names)
     else:
