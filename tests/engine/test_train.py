@@ -417,7 +417,7 @@ def test_replaced_videos_are_counted_and_named(log):
     file = log / "unreadable_train.txt"
     said = "epoch 1: 2 unreadable videos were replaced: v3.mp4 (no video stream), and 1 more; all are listed in "
     assert (log / "log.txt").read_text().count(f"{said}{file}\n") == 1
-    assert file.read_text() == "v3.mp4\tno video stream\nv5.mp4\ttruncated\n"
+    assert file.read_text() == "v3.mp4: no video stream\nv5.mp4: truncated\n"
 
 
 def test_mixing_treats_all_frames_of_a_clip_the_same_way():

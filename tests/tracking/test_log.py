@@ -110,7 +110,7 @@ def test_unreadable_videos_are_one_line_and_a_file(tmp_path, capsys):
     assert capsys.readouterr().out == (
         f"test: 2 unreadable videos were left out: a%s.mp4 (empty), and 1 more; all are listed in {file}\n"
     )
-    assert file.read_text() == "a%s.mp4\tempty\nb.mp4\tcut\\noff\n"
+    assert file.read_text() == "a%s.mp4: empty\nb.mp4: cut\\noff\n"
     log_unreadable("test", "left out", {"c.mp4": "empty"}, "unreadable_test.txt")
     assert capsys.readouterr().out == f"test: 1 unreadable video was left out: c.mp4 (empty); see {file}\n"
-    assert file.read_text() == "c.mp4\tempty\n"
+    assert file.read_text() == "c.mp4: empty\n"

@@ -84,7 +84,7 @@ def log_unreadable(when: str, what: str, videos: Mapping[str, str], name: str, *
     first, reason = min(videos.items())
     where: tuple[str, ...] = ()
     if folder := _folder():
-        lines = [f"{printable(video)}\t{printable(why)}\n" for video, why in sorted(videos.items())]
+        lines = [f"{printable(video)}: {printable(why)}\n" for video, why in sorted(videos.items())]
         try:
             with (folder / name).open("a" if append else "w", encoding="utf-8") as file:
                 file.writelines(lines)
