@@ -1,9 +1,12 @@
 """A saved model's predictions are the scores of a test, however videos come to it."""
 
+import dataclasses
+
 import av
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.experiment import CLASSES, run
 from videofib.data.errors import DecodeError
@@ -43,6 +46,34 @@ def test_views_are_averaged_as_in_a_test(overrides, trained, experiment, tmp_pat
     expected = scores.scores[:5].softmax(dim=1) if scores.kind == "logit" else scores.scores[:5]
     found = torch.stack([p.scores for p in load(trained, options=overrides).predict_all(scores.paths[:5])])
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+class FixedLogits(nn.Module):
+    """Gives the clips of a batch these logits, whatever they show."""
+
+    def __init__(self, *rows):
+        super().__init__()
+        self.rows = nn.Parameter(torch.tensor(rows))
+
+    def forward(self, clips):
+        return self.rows[: len(clips)]
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_probabilities_or_logits_are_averaged(logits, trained, experiment):
+    saved = load(trained, options={"TEST.ENSEMBLE_LOGITS": logits})
+    saved = dataclasses.replace(saved, model=FixedLogits([4.0, 0.0, 0.0], [0.0, 1.0, 0.0]))
+    ((_, probability), *_) = saved.predict(experiment / "test 0.mp4", views=(2, 1))
+    views = torch.tensor([[4.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    by_hand = views.mean(dim=0).softmax(dim=0) if logits else views.softmax(dim=1).mean(dim=0)
+    assert probability == pytest.approx(by_hand.max().item(), abs=1e-6)
+
+
+def test_scores_that_are_not_finite_are_an_error(trained, experiment):
+    saved = dataclasses.replace(load(trained), model=FixedLogits([float("nan"), 0.0, 0.0]))
+    (prediction,) = saved.predict_all([experiment / "test 0.mp4"], views=(1, 1))
+    assert (prediction.scores, prediction.top()) == (None, [])
+    assert prediction.error.endswith("the model's scores are not finite")
 
 
 def test_a_video_of_several_classes(experiment, tmp_path):

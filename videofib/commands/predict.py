@@ -35,6 +35,7 @@ from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.run.load import load
 from videofib.run.saved_model import PRECISIONS, Prediction, SavedModel
+from videofib.starting import StartError
 
 _INPUT = "-"
 _FEW = 4  # videos that are read in this process: workers would take longer to start
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             write = stack.enter_context(_output(args.out, args.top))
             answered = _predict(saved, videos, tuple(args.views) if args.views else None, args.workers, write)
-    except (ConfigError, CheckpointError, ManifestError, ValueError) as error:
+    except (ConfigError, CheckpointError, ManifestError, StartError, ValueError) as error:
         raise SystemExit(f"error: {printable(error)}") from None
     except OSError as error:
         raise SystemExit(f"error: {printable(describe(error))}") from None

@@ -24,8 +24,7 @@ from videofib.run.saved_model import PRECISIONS, SavedModel
 _CHECKPOINTS = "checkpoints"  # the folder of a run that has them
 _RESULTS = ("top1_acc", "top5_acc", "mAP", "num_videos", "num_views")
 _MOST_RESULTS = 64 << 20  # bytes of a file of results
-# of the machine that trained, not of the model
-_HERE = ("ATTENTION.BACKEND", "auto", "TIMESFORMER.GRADIENT_CHECKPOINTING", False)
+_ANY_MACHINE = ("ATTENTION.BACKEND", "auto")  # that of the machine that trained need not be here
 
 
 def load(
@@ -43,16 +42,16 @@ def load(
     """Load a saved model with all that using it takes.
 
     Args:
-        source: the folder of a run; a checkpoint of ours; a folder that ``save_pretrained`` or ``videofib convert``
-            wrote; a TimeSformer of Hugging Face; with ``config`` any weights that :func:`load_pretrained` reads; a
-            model that comes with videofib; or ``owner/model`` on the Hugging Face Hub.
+        source: the folder of a run; a checkpoint of ours; a folder that ``save_pretrained`` wrote; a TimeSformer of
+            Hugging Face; with ``config`` any weights that :func:`load_pretrained` reads; or ``owner/model`` on the
+            Hugging Face Hub.
         checkpoint: of a run's folder: ``newest``, which is what a test takes, or ``best``.
         part: of a file that holds several models, which one.
         config: a config file, in place of the one that is saved.
         classes: the names of the classes, where the weights do not have them.
         options: keys of the config and their values, over those of the saved one.
         device: by default a GPU where there is one.
-        precision: ``fp32``, ``bf16`` or ``fp16``, in which the model computes.
+        precision: ``fp32`` or ``bf16``, in which the model computes.
         revision: of a repository: branch, tag or commit.
 
     Raises:
@@ -123,9 +122,9 @@ def _config(weights: Weights, config: str | Path | None, options: Mapping[str, o
     """The config that describes the model and its input."""
     pairs = [word for pair in options.items() for word in pair]
     if config is not None:
-        return load_config(config, [*pairs, *_HERE], notes=[])
+        return load_config(config, pairs, notes=[])
     if weights.settings:
-        return saved_config(weights.settings, printable(weights.name), [*pairs, *_HERE], notes=[])
+        return saved_config(weights.settings, printable(weights.name), [*_ANY_MACHINE, *pairs], notes=[])
     if (settings := settings_of(weights)) is None:
         raise CheckpointError(
             f"{printable(weights.name)} does not say which model its weights are of, or how videos become its input; "
@@ -137,7 +136,7 @@ def _config(weights: Weights, config: str | Path | None, options: Mapping[str, o
             "such as 32 for TimeSformer's own models of Kinetics (options={'DATA.SAMPLING_RATE': 32}, "
             "--opts DATA.SAMPLING_RATE 32)"
         )
-    return load_config(None, [*settings, *pairs, *_HERE], notes=[])
+    return load_config(None, [*settings, *pairs], notes=[])
 
 
 def _class_names(weights: Weights, cfg: CfgNode, given: Sequence[str] | None) -> list[str]:

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from fvcore.common.config import CfgNode
 
 import videofib
 from videofib.checkpoint.file import CheckpointError
+from videofib.config import default_config
 from videofib.files import describe, replacing
 from videofib.models import TimeSformer
 from videofib.models.pretrained.export import holds_dense, save_hugging_face, save_own
 from videofib.printable import printable
+from videofib.run.parts import MODEL_SECTIONS
 
 if TYPE_CHECKING:
     from videofib.run.saved_model import SavedModel
 
 _FIGURES = ("top1_acc", "top5_acc", "mAP")
+_PATHS = (("DATA", "PATH_TO_DATA_DIR"), ("DATA", "PATH_PREFIX"), ("TEST", "CHECKPOINT_FILE_PATH"))
 _SHOWN_CLASSES = 20  # that a model card names
 
 
@@ -50,13 +54,22 @@ def save(saved: SavedModel, folder: str | Path) -> Path:
 def describe_saved(saved: SavedModel) -> dict[str, object]:
     """What ``load`` reads back beside the weights, and, for people, the input and versions."""
     return {
-        "config": saved.cfg.dump(),
+        "config": _portable(saved.cfg).dump(),
         "classes": list(saved.classes),
         "input": saved.input,
         "epoch": saved.epoch,
         "results": dict(saved.results),
         "versions": {"videofib": videofib.__version__, "torch": str(torch.__version__)},
     }
+
+
+def _portable(cfg: CfgNode) -> CfgNode:
+    """The sections that using the model takes, without the paths of the machine that trained it."""
+    kept, defaults = CfgNode({name: cfg[name].clone() for name in (*MODEL_SECTIONS, "TEST")}), default_config()
+    kept.defrost()
+    for section, key in _PATHS:
+        kept[section][key] = defaults[section][key]
+    return kept
 
 
 def _preprocessor(saved: SavedModel) -> dict[str, object]:

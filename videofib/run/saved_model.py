@@ -23,7 +23,7 @@ from videofib.run.loaders import build_video_loader, describe_input, testing_vie
 from videofib.run.parts import TASKS
 from videofib.run.save import save
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,8 @@ class SavedModel:
         """
         for video, logits, error in self._outputs(self.model, videos, views, num_workers):
             scores = None if logits is None else self._scores(logits)[0]
+            if scores is not None and not scores.isfinite().all():
+                scores, error = None, f"{video}: the model's scores are not finite"
             yield Prediction(video, scores, self.classes, error)
 
     def features(self, video: str | Path | np.ndarray | Tensor, *, views: tuple[int, int] | None = None) -> Tensor:

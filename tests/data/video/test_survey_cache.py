@@ -258,8 +258,8 @@ def test_an_index_of_other_packets_is_noticed(films, cache):
     ):
         survey_cache._slot(stamp).survey = lie
         assert np.array_equal(read_frames(path, INDICES), true)
-        anew = survey_cache.kept(stamp)
-        assert (anew.stated, anew.index) == (honest.stated, index)
+        again = survey_cache.kept(stamp)
+        assert (again.stated, again.index) == (honest.stated, index)
 
 
 def test_a_container_that_leads_elsewhere_is_not_believed(films, cache, monkeypatch):

@@ -1,17 +1,16 @@
-"""Where a saved model lies: a path, a model that comes with videofib, or a repository of the Hugging Face Hub."""
+"""Where a saved model lies: a path, or a repository of the Hugging Face Hub."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
 from videofib.checkpoint.file import CheckpointError
 from videofib.printable import printable
 
-BUILT_IN = Path(__file__).parent / "built_in"  # a folder for each model that comes with videofib
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _CACHED = "models--"  # how the folder of a repository in the Hub's cache begins
+_SHOWN = 200  # characters of a name in a message
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # what a model is made of; never code
 _FILES = ("*.json", "*.safetensors")
@@ -22,8 +21,8 @@ def locate(name: str | Path, revision: str | None = None) -> Path:
     """The file or folder of a saved model; a repository is downloaded once, into the Hub's own cache.
 
     Args:
-        name: a path, which comes first; a name of ``built_in_models``; or ``owner/model`` on the Hub. A path may be the
-            folder of a repository in the Hub's cache (``models--owner--model``).
+        name: a path, which comes first, or ``owner/model`` on the Hub. A path may be the folder of a repository in the
+            Hub's cache (``models--owner--model``).
         revision: a branch, tag or commit of a repository.
 
     Raises:
@@ -36,18 +35,12 @@ def locate(name: str | Path, revision: str | None = None) -> Path:
         is_there = False
     if is_there:
         return _snapshot(path) if path.is_dir() and path.name.startswith(_CACHED) else path
-    if str(name) in built_in_models():
-        return BUILT_IN / str(name)
     if _REPOSITORY.fullmatch(str(name)) and ".." not in str(name):
         return _download(str(name), revision)
-    near = difflib.get_close_matches(str(name), built_in_models(), n=1, cutoff=0.6)
-    known = f"did you mean {near[0]}?" if near else f"models that come with videofib: {', '.join(built_in_models())}"
-    raise CheckpointError(f"no model at {printable(name)}; name a checkpoint, a run's folder, or a model; {known}")
-
-
-def built_in_models() -> list[str]:
-    """The names of the models that come with videofib."""
-    return sorted(folder.name for folder in BUILT_IN.iterdir() if folder.is_dir()) if BUILT_IN.is_dir() else []
+    raise CheckpointError(
+        f"no model at {printable(name)[:_SHOWN]}; name a checkpoint, a run's folder, a saved folder, or owner/model on the "
+        "Hugging Face Hub"
+    )
 
 
 def _snapshot(root: Path) -> Path:
