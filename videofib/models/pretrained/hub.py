@@ -38,8 +38,8 @@ def locate(name: str | Path, revision: str | None = None) -> Path:
     if _REPOSITORY.fullmatch(str(name)) and ".." not in str(name):
         return _download(str(name), revision)
     raise CheckpointError(
-        f"no model at {printable(name)[:_SHOWN]}; name a checkpoint, a run's folder, a saved folder, or owner/model on the "
-        "Hugging Face Hub"
+        f"no model at {printable(name)[:_SHOWN]}; name a checkpoint, a run's folder, a saved folder, or owner/model on "
+        "the Hugging Face Hub"
     )
 
 
