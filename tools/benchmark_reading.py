@@ -109,9 +109,7 @@ def measure(film: Path, frames: int, apart: int, turns: int, checkout: Path | No
     for _ in range(turns):
         with tempfile.TemporaryDirectory() as caches:
             for name in contenders:
-                cache = (
-                    Path(caches) / name.split(", ")[-1]
-                )  # what the first read of a row keeps there serves the others
+                cache = Path(caches) / name.split(", ")[-1]  # what the first read of a row keeps serves the others
                 root = checkout if name.startswith("older") else Path(__file__).parents[1]
                 seconds[name].append(_in_a_process(name, film, [count, *indices], root, cache))
     medians = {name: statistics.median(taken) for name, taken in seconds.items()}
