@@ -29,6 +29,27 @@ def on_meta(make):
         return make()
 
 
+def without_values(make):
+    """A model from the meta device, all NaN."""
+    model = on_meta(make).to_empty(device="cpu")
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.fill_(float("nan") if tensor.is_floating_point() else -1)
+    return model
+
+
+def check_reset(make):
+    """``reset_parameters`` gives what ``make`` does under the same seed, and leaves out nothing."""
+    torch.manual_seed(0)
+    expected = make()
+    model = without_values(make)
+    torch.manual_seed(0)
+    model.reset_parameters()
+    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+    for name, tensor in (*expected.named_parameters(), *expected.named_buffers()):
+        assert torch.equal(tensors.pop(name), tensor), name
+    assert not tensors
+
+
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("backend", ["auto", *(name for name in BACKENDS if name != "dense")])
 def test_every_backend_gives_a_models_shapes_on_the_meta_device(backend, kind, monkeypatch):
@@ -42,8 +63,10 @@ def test_every_backend_gives_a_models_shapes_on_the_meta_device(backend, kind, m
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_baselines_give_shapes_on_the_meta_device(name):
-    assert on_meta(BASELINES[name]).eval()(torch.empty(2, 3, 8, 64, 64, device="meta")).shape == (2, 5)
+@pytest.mark.parametrize("num_clips", [2, 0])
+def test_baselines_give_shapes_on_the_meta_device(name, num_clips):
+    video = torch.empty(num_clips, 3, 8, 64, 64, device="meta")
+    assert on_meta(BASELINES[name]).eval()(video).shape == (num_clips, 5)
 
 
 @pytest.mark.parametrize(("kind", "options"), every_value(TYPES, OPTIONS))
@@ -51,17 +74,21 @@ def test_a_model_from_the_meta_device_starts_as_a_new_one(kind, options):
     def make():
         return TimeSformer(**TINY | options, attention_type=kind)
 
-    torch.manual_seed(0)
-    expected = make()
-    model = on_meta(make).to_empty(device="cpu")
-    for tensor in (*model.parameters(), *model.buffers()):
-        tensor.data.fill_(float("nan"))
-    torch.manual_seed(0)
-    model.reset_parameters()
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    for name, tensor in (*expected.named_parameters(), *expected.named_buffers()):
-        assert torch.equal(tensors.pop(name), tensor), name
-    assert not tensors
+    check_reset(make)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_from_the_meta_device_starts_as_a_new_one(name):
+    check_reset(BASELINES[name])
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_from_the_meta_device_takes_weights(name):
+    """Nothing that no state dict holds is left without values."""
+    expected, model = BASELINES[name]().eval(), without_values(BASELINES[name]).eval()
+    model.load_state_dict(expected.state_dict())
+    video = torch.randn(1, 3, 8, 64, 64)
+    assert torch.equal(model(video), expected(video))
 
 
 @pytest.mark.parametrize("mode", [True, False])
@@ -74,3 +101,16 @@ def test_an_empty_batch_gives_no_logits_and_zero_gradients(kind, options, mode):
     assert found.shape == (0, 24 if options.get("num_classes") == 0 else 5)
     found.sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("mode", [True, False])
+@pytest.mark.parametrize("name", BASELINES)
+def test_an_empty_batch_leaves_a_baseline_as_it_is(name, mode):
+    """In particular the statistics of its batch norms."""
+    model = BASELINES[name]().train(mode)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    found = model(torch.empty(0, 3, 8, 64, 64))
+    assert found.shape == (0, 5)
+    found.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
