@@ -272,7 +272,8 @@ def _match(model: nn.Module, state: Mapping[str, Tensor], file: str, refused: st
         elif theirs.shape == ours.shape:
             found.tensors[name] = theirs
         elif name in classifier:
-            found.unused[name] = f"{_shape(theirs)}, another number of classes"
+            other = "number of classes" if theirs.shape[1:] == ours.shape[1:] else "classifier"
+            found.unused[name] = f"{_shape(theirs)}, another {other}"
             found.initialised[name] = f"{_shape(ours)}, initial values kept"
         else:
             problems.append(f"{name} is {_shape(theirs)} there and {_shape(ours)} here")
