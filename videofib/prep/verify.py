@@ -23,6 +23,7 @@ from videofib.parser import Parser
 from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.prepare import REPORT_NAME
 from videofib.printable import printable
+from videofib.starting import StartError, end_if_unguarded
 
 
 def verify(folder: str | Path, jobs: int) -> tuple[list[str], int]:
@@ -172,9 +173,10 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a preparation")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes in parallel (default: one a core)")
     args = parser.parse_args(arguments)
+    end_if_unguarded()
     try:
         problems, count = verify(args.folder, args.jobs)
-    except ValueError as error:
+    except (ValueError, StartError) as error:
         parser.exit(1, f"{parser.prog}: {printable(error)}\n")
     for problem in problems:
         print(printable(problem))
