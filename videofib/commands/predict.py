@@ -30,7 +30,7 @@ from videofib.config import ConfigError
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import read_class_names
 from videofib.data.lists.found import find_videos, read_paths
-from videofib.files import describe, replacing, to_utf8
+from videofib.files import describe, replacing, spreadsheet_text, to_utf8
 from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.run.load import load
@@ -115,11 +115,11 @@ def _csv(file: TextIO, top: int) -> Write:
     writer.writerow(["video", "rank", "class", "probability", "error"])
 
     def write(prediction: Prediction) -> None:
-        video = to_utf8(prediction.video)
+        video = spreadsheet_text(to_utf8(prediction.video))
         for rank, (label, probability) in enumerate(prediction.top(top), start=1):
-            writer.writerow([video, rank, to_utf8(label), f"{probability:.6g}", ""])
+            writer.writerow([video, rank, spreadsheet_text(to_utf8(label)), f"{probability:.6g}", ""])
         if prediction.error:
-            writer.writerow([video, "", "", "", printable(prediction.error)])
+            writer.writerow([video, "", "", "", spreadsheet_text(printable(prediction.error))])
 
     return write
 
