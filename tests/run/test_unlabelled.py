@@ -21,6 +21,7 @@ ACCURACIES = ("top1", "top5", "mAP", "class_acc", "per_class", "accuracy", "most
 def unlabelled(experiment, trained, tmp_path_factory):
     """The folder of a test of the trained model on the test videos without their labels."""
     folder = tmp_path_factory.mktemp("unlabelled")
+    (folder / "classes.txt").write_text("green\nblue\nred\n")
     (folder / "test.csv").write_text("\ufeff" + "\r\n".join(VIDEOS) + "\r\n\r\n")
     return evaluated(experiment, trained, folder, folder / "run")
 
