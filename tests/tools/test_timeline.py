@@ -98,25 +98,39 @@ def test_a_video_shorter_than_a_clip_is_one_window(trained, tmp_path):
     assert window["predictions"][0]["probability"] == pytest.approx(whole[0][1], abs=1e-6)
 
 
-def test_a_broken_end_is_named_and_the_rest_is_answered(trained, film, tmp_path, capsys):
-    cut = tmp_path / "cut.mkv"
-    with av.open(str(film)) as source, av.open(str(cut), "w") as target:
+def hurt(film, path, first):
+    """Copy a video whose packets from ``first`` on are zeros, which do not decode."""
+    with av.open(str(film)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate(source.demux(video=0)):
-            if packet.size:
-                if number >= 48:
-                    hurt = av.Packet(b"\0" * packet.size)
-                    hurt.pts, hurt.dts, hurt.time_base = packet.pts, packet.dts, packet.time_base
-                    packet = hurt
-                packet.stream = stream
-                target.mux(packet)
-    main([str(cut), "--model", str(trained), "--timeline", "--out", str(tmp_path / "out")])
-    error = capsys.readouterr().err
-    assert "cut.mkv: nothing decodes after 1.6 s of 2.5 s" in error
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            copy = packet
+            if number >= first:
+                copy = av.Packet(b"\0" * packet.size)
+                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+            copy.stream = stream
+            target.mux(copy)
+
+
+@pytest.mark.parametrize(("first", "seconds", "count"), [(48, 1.6, 11), (71, 2.4, 16)])
+def test_a_broken_end_is_named_and_the_rest_is_answered(trained, film, tmp_path, capsys, first, seconds, count):
+    hurt(film, tmp_path / "cut.mkv", first)
+    main([str(tmp_path / "cut.mkv"), "--model", str(trained), "--timeline", "--out", str(tmp_path / "out")])
+    assert f"cut.mkv: nothing decodes after {seconds} s of 2.5 s" in capsys.readouterr().err
     assert "nothing decodes after" in json.loads((tmp_path / "out" / "timeline.json").read_text())["error"]
     windows = windows_of(tmp_path / "out")
-    assert len(windows) == 11
-    assert windows[-1]["end"] <= 1.6
+    assert len(windows) == count
+    assert windows[-1]["end"] <= seconds
+
+
+def test_the_last_frame_stands_for_one_that_the_container_counts_too_many(trained, film, tmp_path, capsys):
+    hurt(film, tmp_path / "cut.mkv", 74)
+    main([str(tmp_path / "cut.mkv"), "--model", str(trained), "--timeline", "--top", "3", "--out", str(tmp_path / "o")])
+    assert capsys.readouterr().err == ""
+    windows = windows_of(tmp_path / "o")
+    assert len(windows) == 18
+    frames = read_frames(str(tmp_path / "cut.mkv"), [*range(67, 74), 73])
+    found = {row["class"]: row["probability"] for row in windows[-1]["predictions"]}
+    assert found == pytest.approx(dict(load(trained).predict(frames, views=(1, 1), fps=30)), abs=1e-6)
 
 
 @pytest.mark.parametrize(
