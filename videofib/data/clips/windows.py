@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import av
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ from videofib.data.clips.transforms import CHANNELS, ViewTransform
 from videofib.data.sampling import clip_indices, frames_shown_at
 from videofib.data.source import Source
 from videofib.data.video.decode import estimate
-from videofib.data.video.pyav_reader import open_in_order
+from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.windows import window_starts
 
 _OFF = 2  # frames by which the number of frames may be less than a container states
@@ -65,14 +67,14 @@ class WindowReader:
         """(number of the window, its views (S, C, T, H, W), S = crops), in order."""
         waiting = deque(enumerate(self._starts))
         opened: deque[_Open] = deque()
-        count, image = 0, None
+        count = 0
         with open_in_order(self._source) as reader:
             for index, frame in enumerate(reader.frames()):
                 while waiting and (clip := self._clip(waiting[0][1]))[0] <= index:
                     opened.append(_Open(waiting.popleft()[0], clip, self._empty()))
                 count = index + 1
                 if any(window.clip[window.filled] == index for window in opened):
-                    image = self._transform(reader.to_rgb(frame, self._spec.short_side)[None], [[0]])
+                    image = self._views(reader, frame)
                     _write(opened, index, image)
                 while opened and opened[0].filled == self._spec.num_frames:
                     window = opened.popleft()
@@ -81,7 +83,7 @@ class WindowReader:
                     return
                 last = frame
             if count >= self._length - _OFF and not waiting:  # as clips beyond the end repeat the last frame
-                image = self._transform(reader.to_rgb(last, self._spec.short_side)[None], [[0]])
+                image = self._views(reader, last)
                 while opened:
                     _write(opened, self._length, image)
                     window = opened.popleft()
@@ -94,6 +96,11 @@ class WindowReader:
     def _clip(self, start: float) -> list[int]:
         clip = clip_indices(start, self._span, self._spec.num_frames, self._length)
         return frames_shown_at(clip, self._times) if len(self._times) >= self._length else clip
+
+    def _views(self, reader: OrderedReader, frame: av.VideoFrame) -> Tensor:
+        """(S, C, 1, H, W) of a frame."""
+        image = reader.to_rgb(frame, self._spec.short_side)
+        return self._transform(np.ascontiguousarray(image)[None], [[0]])  # a mirrored one is a view backwards
 
     def _empty(self) -> Tensor:
         size = self._transform.crop_size
