@@ -115,4 +115,4 @@ def _plot(timeline: Timeline) -> str:
         )
         for name in drawn
     ]
-    return svg_file("Most probable classes", series, x="time, seconds", y="%", lowest=0, highest=100)
+    return svg_file("Probability of the most probable classes", series, x="time, seconds", y="%", lowest=0, highest=100)

@@ -17,6 +17,7 @@ _MOST_ROWS = 100  # of a chart's table
 _TICK_LETTERS = 6  # for which there is room beside the vertical axis
 _LETTER = 6.3  # pixels that one is wide
 _STYLES = 6  # colours, and patterns of dashes
+_FILE_RIGHT = 14  # pixels more on the right of a file of its own, where nothing else leaves room for the last mark
 _LEGEND_ROW = 15  # pixels, in a file of its own
 _LEGEND_LETTERS = 44
 _COLOURS = ("#1d4ed8", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0e7490")
@@ -94,11 +95,12 @@ def svg_file(
             f'<g class="line {_style(order)}"><path d="M{axis.left:.1f} {at}h32"/></g>'
             f'<text class="name" x="{axis.left + 38:.1f}" y="{at + 4}">{text(name)}</text>'
         )
-    height = _HEIGHT + _LEGEND_ROW * len(lines) + 8
-    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -20 {_WIDTH} {height + 20}" width="{3 * _WIDTH}">
-<title>{text(title)}</title><style>{_FILE_STYLE}</style><rect x="0" y="-20" width="{_WIDTH}" height="{height + 20}" \
+    wide, height = _WIDTH + _FILE_RIGHT, _HEIGHT + _LEGEND_ROW * len(lines) + 8
+    shown = f"{title} (means of {size} neighbouring points)" if size > 1 else title
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -20 {wide} {height + 20}" width="{3 * wide}">
+<title>{text(title)}</title><style>{_FILE_STYLE}</style><rect x="0" y="-20" width="{wide}" height="{height + 20}" \
 fill="#fff"/>
-<text class="name" x="2" y="-6">{text(title)}</text>
+<text class="name" x="2" y="-6">{text(shown)}</text>
 {axis.drawn(x, y)}{drawn}{"".join(rows)}
 </svg>
 """
