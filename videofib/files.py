@@ -95,6 +95,15 @@ def from_utf8(text: str) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+def spreadsheet_text(text: str) -> str:
+    """Text from outside as a cell of a csv file: never a formula.
+
+    A spreadsheet runs what begins with one of ``= + - @``, a tab or a carriage return, so that a file's name could send
+    the sheet elsewhere; an apostrophe in front makes it text (OWASP, CSV injection).
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def describe(error: OSError) -> str:
     """An error of the system for a message: ``data/out/train.csv: No space left on device``."""
     file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "

@@ -165,7 +165,9 @@ def test_results_are_complete_files(tmp_path):
     assert saved.ids == ["v0.mp4", "v1.mp4", "v2.mp4"]
     assert saved.labels.tolist() == LABELS
     assert torch.equal(saved.scores, scores.scores)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["test_results.json", "test_scores.parquet"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *("test_predictions.csv", "test_results.json", "test_scores.parquet")
+    ]
 
 
 def test_results_name_the_classes_in_the_order_of_the_outputs(tmp_path):

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +156,13 @@ def test_hostile_and_good_files(predicted, shared_data):
     assert [row[0] for row in found] == [str(file) for file in [*good, *hostile]]
     assert all(label or error for _, label, error in found)
     assert all(label for _, label, _ in found[: len(good)])
+
+
+def test_no_text_of_a_csv_file_is_a_formula(trained, experiment, tmp_path, monkeypatch):
+    shutil.copy(experiment / "test 2.mp4", tmp_path / "=2*3.mp4")
+    monkeypatch.chdir(tmp_path)
+    main(["=2*3.mp4", "@none.mp4", "--model", str(trained), "--top", "1", "--out", "out.csv"])
+    with Path("out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["video"], row["class"]) for row in rows] == [("'=2*3.mp4", "blue"), ("'@none.mp4", "")]
+    assert rows[1]["error"].startswith("'@none.mp4")

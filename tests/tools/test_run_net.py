@@ -1,5 +1,6 @@
 """Runs from end to end on encoded clips: train, resume, test, convert, in one process and in several."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -60,6 +61,16 @@ def test_the_test_names_the_unreadable_video_and_counts_it_as_wrong(experiment, 
     assert saved.failures == {"broken.mp4": skipped["reason"]}
     assert (saved.num_views, saved.num_crops, saved.class_names, saved.kind) == (6, 3, CLASSES, "softmax")
     np.testing.assert_allclose(saved.scores[:5].sum(1), 1, atol=1e-5)
+    with (trained / "test_predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["video"], row["class"]) for row in rows][3:] == [
+        (saved.paths[3], "red"),
+        (saved.paths[4], "green"),
+        (saved.paths[5], "blue"),
+    ]
+    assert float(rows[3]["probability_1"]) == pytest.approx(saved.scores[3].max().item(), abs=1e-6)
+    assert rows[5]["error"]
+    assert not rows[5]["predicted_1"]
     assert [views for views, _, _ in found["accuracy_by_views"]] == [1, 3, 6]
     assert not (trained / "test_parts").exists()
 

@@ -17,7 +17,7 @@ from videofib.engine.evaluate import write_results
 from videofib.files import describe
 from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
-from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
+from videofib.metrics.tasks import task_of
 from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.report.markup.numbers import fixed
@@ -30,7 +30,8 @@ def line(name: str, figures: dict) -> str:
     parts = [f"{key} {fixed(figures[key], 2)}" for key in _FIGURES if figures.get(key) is not None]
     if interval := figures.get("top1_acc_interval"):
         parts[0] += f" [{fixed(interval[0], 2)}, {fixed(interval[1], 2)}]"
-    return f"{printable(name)}: {', '.join(parts) or 'no video is counted'} ({figures['num_videos']} videos)"
+    none = "no labels" if figures.get("labels") == "none" else "no video is counted"
+    return f"{printable(name)}: {', '.join(parts) or none} ({figures['num_videos']} videos)"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         mean = average(members, weights)
     except ScoresError as error:
         raise SystemExit(f"error: {printable(error)}") from None
-    task = MULTI_LABEL if mean.multi_label else SINGLE_LABEL
+    task = task_of(mean)
     rows = []
     for file, weight, scores in zip(args.files, weights, members, strict=True):
         figures = task.summarize(scores, unreadable=args.unreadable)

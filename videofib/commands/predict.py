@@ -3,10 +3,15 @@
 videofib predict clip.mp4 --model runs/mine
 videofib predict videos/ more.mkv https://example.org/a.mp4 --model runs/mine --top 3 --out predictions.csv
 videofib predict --list videos.txt --model FOLDER --views 1 1
+videofib predict film.mp4 --model runs/mine --timeline --out DIR
 
 VIDEO is a file, a folder of them, a URL, or - for a video on standard input. FROM is a run's folder, a checkpoint, a
 folder of save_pretrained, or owner/model on the Hugging Face Hub. Scores are averaged over the views of the model's
 tests, or --views, and equal those of a test with the same views.
+
+With --timeline a window as long as a clip slides over one long video, and --out is a folder: timeline.json and .csv
+have the classes of each window, timeline.svg is a plot of the most probable ones, and timeline.mp4 is the video with
+them written over it. A window has one view, the crop at the centre; --views 1 3 takes three crops.
 
 A video that cannot be read is one line, and the others are answered. The exit status is 1 if none could be read.
 """
@@ -27,14 +32,17 @@ from typing import TextIO
 
 from videofib.checkpoint.file import CheckpointError
 from videofib.config import ConfigError
-from videofib.data.errors import ManifestError
+from videofib.data.errors import DecodeError, ManifestError
 from videofib.data.lists.classes_file import read_class_names
 from videofib.data.lists.found import find_videos, read_paths
-from videofib.files import describe, replacing, to_utf8
+from videofib.files import describe, replacing, spreadsheet_text, to_utf8
 from videofib.parser import Parser
+from videofib.prep.encode import write_video
 from videofib.printable import printable
 from videofib.run.load import load
 from videofib.run.saved_model import PRECISIONS, Prediction, SavedModel
+from videofib.run.timeline import read_timeline, write_timeline
+from videofib.run.timeline_video import captioned_frames
 from videofib.starting import StartError
 
 _INPUT = "-"
@@ -63,9 +71,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 device=args.device,
                 precision=args.precision,
             )
+            if args.timeline:
+                _timeline(saved, videos, args)
+                return
             write = stack.enter_context(_output(args.out, args.top))
             answered = _predict(saved, videos, tuple(args.views) if args.views else None, args.workers, write)
-    except (ConfigError, CheckpointError, ManifestError, StartError, ValueError) as error:
+    except (ConfigError, CheckpointError, ManifestError, DecodeError, StartError, ValueError) as error:
         raise SystemExit(f"error: {printable(error)}") from None
     except OSError as error:
         raise SystemExit(f"error: {printable(describe(error))}") from None
@@ -88,6 +99,19 @@ def _predict(
         write(prediction)
         answered += not prediction.error
     return answered
+
+
+def _timeline(saved: SavedModel, videos: Sequence[str], args: argparse.Namespace) -> None:
+    """Write what the windows of a video show into the folder ``--out``."""
+    if len(videos) != 1:
+        raise ValueError(f"--timeline takes one video, and {len(videos)} are named")
+    timeline = read_timeline(saved, videos[0], stride=args.stride, crops=args.views[1] if args.views else 1)
+    write_timeline(args.out, timeline, args.top)
+    if not args.no_video:
+        write_video(Path(args.out) / "timeline.mp4", captioned_frames(timeline), timeline.fps)
+    if timeline.broken:
+        print(printable(timeline.broken), file=sys.stderr)
+    print(f"wrote {len(timeline.windows)} windows to {printable(args.out)}")
 
 
 @contextmanager
@@ -115,11 +139,11 @@ def _csv(file: TextIO, top: int) -> Write:
     writer.writerow(["video", "rank", "class", "probability", "error"])
 
     def write(prediction: Prediction) -> None:
-        video = to_utf8(prediction.video)
+        video = spreadsheet_text(to_utf8(prediction.video))
         for rank, (label, probability) in enumerate(prediction.top(top), start=1):
-            writer.writerow([video, rank, to_utf8(label), f"{probability:.6g}", ""])
+            writer.writerow([video, rank, spreadsheet_text(to_utf8(label)), f"{probability:.6g}", ""])
         if prediction.error:
-            writer.writerow([video, "", "", "", printable(prediction.error)])
+            writer.writerow([video, "", "", "", spreadsheet_text(printable(prediction.error))])
 
     return write
 
@@ -152,7 +176,10 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--views", nargs=2, type=int, metavar=("T", "S"), help="temporal clips and spatial crops (1 or 3)"
     )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes of each video (default 5)")
-    parser.add_argument("--out", metavar="FILE", help="write to a .csv or .jsonl file")
+    parser.add_argument("--out", metavar="FILE", help="write to a .csv or .jsonl file; with --timeline, a folder")
+    parser.add_argument("--timeline", action="store_true", help="answer for window after window of one long video")
+    parser.add_argument("--stride", type=float, metavar="S", help="seconds between windows (default: half a clip)")
+    parser.add_argument("--no-video", action="store_true", help="do not write timeline.mp4")
     parser.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help="of a run's folder")
     parser.add_argument("--part", metavar="NAME", help="which model of a file that holds several, such as teacher")
     parser.add_argument("--cfg", metavar="FILE", help="the config of the model, where it is not saved with the weights")
@@ -170,8 +197,23 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--top must be at least 1")
     if args.workers is not None and args.workers < 0:
         parser.error("--workers must not be negative")
-    if args.out and Path(args.out).suffix not in (".csv", ".jsonl"):
+    if args.timeline:
+        _check_timeline(parser, args)
+    elif args.stride is not None or args.no_video:
+        parser.error("--stride and --no-video belong to --timeline")
+    elif args.out and Path(args.out).suffix not in (".csv", ".jsonl"):
         parser.error("--out must end in .csv or .jsonl")
     if len(args.opts) % 2:
         parser.error("--opts takes pairs KEY VALUE")
     return args
+
+
+def _check_timeline(parser: Parser, args: argparse.Namespace) -> None:
+    if not args.out:
+        parser.error("--timeline writes several files; name their folder with --out")
+    if Path(args.out).exists() and not Path(args.out).is_dir():
+        parser.error(f"--out {printable(args.out)} is not a folder, which --timeline needs")
+    if args.stride is not None and not 0 < args.stride < float("inf"):
+        parser.error("--stride must be above 0")
+    if args.views and args.views[0] != 1:
+        parser.error("--timeline has one clip a window; --views must be 1 1 or 1 3")

@@ -24,6 +24,7 @@ from videofib.engine.resume_cache import Columns, ResumeCache, concatenate
 from videofib.engine.shared_batches import BatchLoader
 from videofib.files import replacing
 from videofib.metrics.accuracy import ensemble_views, view_subsets
+from videofib.metrics.predictions import PREDICTIONS_NAME, write_predictions
 from videofib.metrics.scores import SCORES_NAME, Scores, write_scores
 from videofib.metrics.tasks import SINGLE_LABEL, EvaluationError, Task
 from videofib.tracking.progress import with_progress
@@ -221,13 +222,15 @@ def assemble(parts: Sequence[tuple[Columns | None, dict[str, str]]], records: Se
 
 
 def write_results(output_dir: str | Path, results: dict, scores: Scores) -> None:
-    """Write ``test_results.json`` and ``test_scores.parquet`` (see ``metrics.scores``), each complete or not at all.
+    """Write the results of a test, each file complete or not at all.
 
-    The former has the figures and, where the classes have names, these as ``class_names``.
+    ``test_scores.parquet`` (see ``metrics.scores``), ``test_predictions.csv`` (see ``metrics.predictions``) and
+    ``test_results.json``, which has the figures and, where the classes have names, these as ``class_names``.
     """
     if scores.class_names is not None:
         results = {**results, "class_names": list(scores.class_names)}
     write_scores(Path(output_dir) / SCORES_NAME, scores)
+    write_predictions(Path(output_dir) / PREDICTIONS_NAME, scores)
     with replacing(Path(output_dir) / "test_results.json") as partial:
         partial.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

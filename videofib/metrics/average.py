@@ -49,7 +49,9 @@ def _with_classes_of(first: Scores, other: Scores, number: int) -> Scores:
     except ClassesError as error:
         raise ScoresError(differs) from error
     here = torch.tensor(there).argsort()
-    labels = other.labels[:, there] if other.multi_label else here[other.labels]
+    labels = other.labels
+    if not other.unlabelled:
+        labels = labels[:, there] if other.multi_label else here[labels]
     return replace(other, labels=labels, scores=other.scores[:, there], class_names=names)
 
 
@@ -63,6 +65,9 @@ def _aligned(first: Scores, other: Scores, number: int) -> Scores:
         raise ScoresError(
             f"run {number} has {len(other.ids) - len(first.ids)} videos that run 1 lacks, such as {extra!r}"
         )
+    if other.unlabelled != first.unlabelled:
+        without, others = (number, 1) if other.unlabelled else (1, number)
+        raise ScoresError(f"run {without} was tested on a list without labels, run {others} on one with labels")
     if other.kind != first.kind:
         raise ScoresError(f"run {number} has {other.kind} scores, run 1 has {first.kind} scores")
     if (found := other.scores.shape[1]) != (expected := first.scores.shape[1]):

@@ -4,7 +4,8 @@ One row a video, in the split's order::
 
     video_id      string          unique
     path          string          the file that was read
-    label         int32           true class; where a video may have several, ``labels``: list<int32>
+    label         int32           true class; where a video may have several, ``labels``: list<int32>; where nobody has
+                                  said the classes of the videos, -1 or an empty list in all rows
     scores        list<float32>   K video scores; null where the video could not be read
     view_correct  float32         fraction of its views that are right; null where it has several labels
     failure       string          why it could not be read, else null
@@ -33,6 +34,7 @@ from videofib.files import from_utf8, replacing, to_utf8
 
 SCORES_NAME = "test_scores.parquet"
 KINDS = ("softmax", "logit", "sigmoid")
+UNKNOWN = -1  # the label of every video of a list without labels
 _KEY = b"videofib"
 # A small hostile file may announce more than memory holds.
 _MOST_VALUES = 2**31 - 1
@@ -53,7 +55,8 @@ class Scores:
     Attributes:
         ids: names of the videos (N).
         paths: the files that were read (N).
-        labels: true classes, int64 (N,); multi-hot, float32 (N, K), where a video may have several.
+        labels: true classes, int64 (N,); multi-hot, float32 (N, K), where a video may have several; -1 or all 0 where
+            nobody has said the classes of the videos.
         scores: video scores, float32 (N, K); nan for a video that could not be read.
         view_correct: fraction of a video's views that are right, float32 (N,); nan where it may have several classes.
         failures: video id -> why it could not be read.
@@ -86,6 +89,11 @@ class Scores:
     def multi_label(self) -> bool:
         """Whether a video may have several classes."""
         return self.labels.ndim == 2
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether nobody has said the classes of the videos."""
+        return not bool((self.labels > 0 if self.multi_label else self.labels >= 0).any())
 
     def videos_sha256(self) -> str:
         """A digest of the names of the videos and their classes, in whichever order these are listed."""
@@ -313,7 +321,8 @@ def _check(columns: Mapping, about: Mapping) -> None:
             raise ValueError(f"has an empty (null) {name}")
     classes = columns["labels"].flatten() if "labels" in columns else columns["label"]
     values = classes.to_numpy(zero_copy_only=False)
-    if len(values) and not (values.min() >= 0 and values.max() < width):
+    known = "labels" in columns or (values != UNKNOWN).any()
+    if len(values) and known and not (values.min() >= 0 and values.max() < width):
         raise ValueError(f"has labels from {values.min()} to {values.max()} for {width} classes")
     if len(set(columns["video_id"].to_pylist())) != len(columns["video_id"]):
         raise ValueError("lists a video twice")

@@ -6,7 +6,7 @@ N videos, or B of a batch; V views each, K classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -107,6 +107,33 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
     return figures
 
 
+def without_labels(task: Task) -> Task:
+    """The same task on videos whose classes nobody has said: they are scored, and nothing is measured."""
+    return replace(task, view_correct=_unknown, hits=None, summarize=_counts)
+
+
+def task_of(scores: Scores) -> Task:
+    """The task of a file of scores."""
+    task = MULTI_LABEL if scores.multi_label else SINGLE_LABEL
+    return without_labels(task) if scores.unlabelled else task
+
+
+def _unknown(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.full((len(logits),), torch.nan)
+
+
+def _counts(scores: Scores, *, unreadable: str, details: bool = False) -> dict:
+    """``labels``: none; ``num_videos``, ``num_views`` and ``skipped`` as in ``_accuracies``, and what was tested."""
+    _, counted = _readable(scores, unreadable)
+    figures = {
+        "labels": "none",
+        "num_videos": int(counted.sum()),
+        "num_views": scores.num_views,
+        "skipped": _skipped(scores),
+    }
+    return figures | _how_tested(scores) if details else figures
+
+
 def _by_views(scores: Scores, readable: Tensor, counted: Tensor) -> list[list]:
     hits = (scores.hits & readable[:, None, None])[counted]
     numbers = [len(views) for views in view_subsets(scores.num_views, scores.num_crops)]
@@ -142,11 +169,14 @@ def _precisions(scores: Scores, *, unreadable: str, details: bool = False) -> di
 
 def _tested(scores: Scores, by_class: Tensor) -> dict:
     """What was tested, and how: two results with other values here are of other tests."""
+    return _how_tested(scores) | {"per_class_videos": _by_name(by_class.tolist(), scores.class_names)}
+
+
+def _how_tested(scores: Scores) -> dict:
     return {
         "num_crops": scores.num_crops,
         "view_starts": scores.view_starts,
         "videos_sha256": scores.videos_sha256(),
-        "per_class_videos": _by_name(by_class.tolist(), scores.class_names),
     }
 
 
@@ -168,6 +198,4 @@ def _skipped(scores: Scores) -> list[dict[str, str]]:
 
 
 SINGLE_LABEL = Task("softmax", lambda logits: logits.softmax(dim=-1), _right_views, _hits, _accuracies)
-MULTI_LABEL = Task(
-    "sigmoid", torch.sigmoid, lambda logits, labels: torch.full((len(logits),), torch.nan), None, _precisions
-)
+MULTI_LABEL = Task("sigmoid", torch.sigmoid, _unknown, None, _precisions)

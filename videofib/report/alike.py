@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from videofib.classes import difference, same_name
+from videofib.report.figures import is_unlabelled
 from videofib.report.markup.numbers import number
 from videofib.report.read import Run
 from videofib.report.scored_videos import ScoredVideos
@@ -36,6 +37,9 @@ def unlike_tests(runs: Sequence[Run], scored: Sequence[ScoredVideos | None]) -> 
 
 
 def _task(one: _Test, other: _Test) -> Iterator[str]:
+    if without := [test.name for test in (one, other) if is_unlabelled(test.results)]:
+        yield f"no labels: {' and '.join(without)} tested videos without labels, which nothing measures"
+        return
     several = ["mAP" in test.results for test in (one, other)]
     if several[0] != several[1]:
         figures = ["mean average precision" if is_several else "accuracy" for is_several in several]

@@ -31,6 +31,11 @@ def main_figure(results: dict) -> str:
     return "mAP" if "mAP" in results else "top1_acc"
 
 
+def is_unlabelled(results: dict) -> bool:
+    """Whether a test was of videos without labels, of which nothing is measured."""
+    return results.get("labels") == "none"
+
+
 def interval_of(results: dict, key: str) -> list[float] | None:
     """The 95 % interval of a figure of a test, in percent; None where it is not a share of its videos.
 
@@ -53,13 +58,17 @@ def accuracy_table(results: dict) -> str:
     counted = f"{number(results.get('num_videos'))} test videos, {number(results.get('num_views'))} views of each"
     if (starts := results.get("view_starts", "spread")) != "spread":
         counted += f", TEST.VIEW_STARTS {starts}"
+    if is_unlabelled(results):
+        return f"<p>No labels: {text(counted)}; test_predictions.csv has the predictions.</p>"
     return table(counted, ["metric", "value", "95 % interval"], rows, numeric=True)
 
 
 def tiles(run: Run, cost: dict | None) -> str:
     """The figures that a reader looks for first."""
     shown: list[tuple[str, str, str]] = []
-    if results := run.results:
+    if (results := run.results) and is_unlabelled(results):
+        shown.append(("Test videos", number(results.get("num_videos")), "no labels"))
+    elif results:
         key = main_figure(results)
         bounds = interval_of(results, key)
         note = f"95 % interval: {interval(bounds)}" if bounds else ""

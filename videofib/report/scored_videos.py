@@ -48,6 +48,8 @@ class ScoredVideos:
 def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos | None:
     """The videos in a folder's file of scores; None where there is none, or it cannot be read: ``missing`` says why.
 
+    None, too, where nobody has said the classes of the videos: there is nothing to compare scores with.
+
     Averaged logits of videos of one class become probabilities, by softmax.
     """
     try:
@@ -61,6 +63,8 @@ def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos |
         return None
     except ScoresError as error:
         missing.append(str(error))
+        return None
+    if found.unlabelled:
         return None
     scores, labels = found.scores.numpy(), found.labels.numpy()
     classes = scores.shape[1]

@@ -117,12 +117,16 @@ def tested_class_names(cfg: CfgNode, weights: Weights) -> list[str] | None:
 def with_labels_of(cfg: CfgNode, split: str, records: Records, classes: Sequence[str] | None) -> Records:
     """The records of a split, their labels mapped by name to positions in ``classes``; as they are without names.
 
+    So are records without labels.
+
     Where only ``classes`` are known, they cannot be compared, and a warning says so.
 
     Raises:
         ManifestError: ``classes.txt`` cannot be used, or has no name for a label.
         ConfigError: the split has classes that are not among these.
     """
+    if not records.has_labels:
+        return records
     names = data_class_names(cfg, split)
     if classes is None:
         return records

@@ -115,7 +115,8 @@ def _results(path: Path, weights: Weights) -> dict[str, float]:
     if not isinstance(found, dict):
         return {}
     kept = {name: value for name, value in found.items() if name in _RESULTS and isinstance(value, int | float)}
-    return kept if {"num_videos", "num_views"} <= kept.keys() else {}
+    measured = {"num_videos", "num_views"} <= kept.keys() and len(kept) > 2  # nothing is, without labels
+    return kept if measured else {}
 
 
 def _config(weights: Weights, config: str | Path | None, options: Mapping[str, object]) -> CfgNode:

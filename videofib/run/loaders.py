@@ -18,7 +18,7 @@ from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import load_split
-from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.record import UNLABELLED, VideoRecord
 from videofib.data.lists.records import InShards, Records
 from videofib.data.lists.shard_index import has_shards, read_shards
 from videofib.data.loading.loader import VideoLoader
@@ -111,6 +111,7 @@ def build_eval_loader(
     ``val``: one view a video, the centre of its middle clip, whatever TEST says. ``test``: NUM_ENSEMBLE_VIEWS x
     NUM_SPATIAL_CROPS views, which start as VIEW_STARTS says.
     ``loader.dataset.records`` are all videos of the split, and the batches' indices are positions in it.
+    A test list may have no labels.
     ``loader.restrict(indices)`` leaves only some videos, such as those that an interrupted test has not finished.
 
     Args:
@@ -186,6 +187,7 @@ def _read_records(cfg: CfgNode, split: str) -> Records:
         prefix=cfg.DATA.PATH_PREFIX,
         separator=cfg.DATA.PATH_LABEL_SEPARATOR,
         multi_label=multi_label,
+        needs_labels=split != "test",
     )
 
 
@@ -194,8 +196,9 @@ def _is_multi_label(cfg: CfgNode) -> bool:
 
 
 def _multi_hot(num_classes: int, record: VideoRecord) -> Tensor:
-    """(K,) float32: 1 for each class of a video, 0 for the others."""
-    return torch.zeros(num_classes).index_fill(0, torch.tensor(record.classes), 1.0)
+    """(K,) float32: 1 for each class of a video, 0 for the others; all 0 where nobody has said its classes."""
+    known = [label for label in record.classes if label != UNLABELLED]
+    return torch.zeros(num_classes).index_fill(0, torch.tensor(known, dtype=torch.int64), 1.0)
 
 
 def _order(cfg: CfgNode, records: Records) -> Order:

@@ -20,7 +20,7 @@ from videofib.engine.evaluate import Scoring, evaluate
 from videofib.engine.resume_cache import ResumeCache
 from videofib.engine.shared_batches import BatchLoader
 from videofib.metrics.scores import Scores
-from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
+from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL, without_labels
 from videofib.models.pretrained.load import LoadReport, classifier_names, load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.printable import printable
@@ -144,8 +144,9 @@ def evaluate_from_config(
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[dict, Scores | None]:
     """``evaluate`` as the config's TEST and DATA say; unreadable videos are logged."""
+    task, has_labels = TASKS[cfg.MODEL.LOSS_FUNC], loader.dataset.records.has_labels
     scoring = Scoring(
-        task=TASKS[cfg.MODEL.LOSS_FUNC],
+        task=task if has_labels else without_labels(task),
         num_crops=num_crops,
         view_starts=view_starts,
         ensemble=cfg.DATA.ENSEMBLE_METHOD,
@@ -166,7 +167,8 @@ def evaluate_from_config(
         stop=stop,
     )
     if figures["skipped"] and processes.is_main():
-        what = "left out" if cfg.TEST.UNREADABLE == "exclude" else "counted as wrong"
+        counted_as = "counted as wrong" if has_labels else "given no prediction"
+        what = "left out" if cfg.TEST.UNREADABLE == "exclude" else counted_as
         videos = {entry["video"]: entry["reason"] for entry in figures["skipped"]}
         log_unreadable(title, what, videos, f"unreadable_{title}.txt")
     if processes.is_main():
@@ -184,4 +186,6 @@ def in_words(figures: dict) -> str:
     if "num_classes_counted" in figures:
         parts[-1] += f" over {counted(figures['num_classes_counted'], 'class', 'classes')}"
     of = counted(figures["num_videos"], "video", "videos")
-    return f"{', '.join(parts)} of {of}, {counted(figures['num_views'], 'view', 'views')} each"
+    return (
+        f"{', '.join(parts) or 'no labels, predictions'} of {of}, {counted(figures['num_views'], 'view', 'views')} each"
+    )

@@ -112,7 +112,7 @@ class SavedModel:
                 raise DecodeError(prediction.error)
             return prediction.top(top)
         logits = self._logits_of(_frames(video), views, fps)
-        return Prediction("", self._scores(logits)[0], self.classes).top(top)
+        return Prediction("", self.probabilities(logits)[0], self.classes).top(top)
 
     def predict_all(
         self, videos: Sequence[str | Path], *, views: tuple[int, int] | None = None, num_workers: int = 0
@@ -126,7 +126,7 @@ class SavedModel:
             num_workers: processes that read ahead; 0: read in this one.
         """
         for video, logits, error in self._outputs(self.model, videos, views, num_workers):
-            scores = None if logits is None else self._scores(logits)[0]
+            scores = None if logits is None else self.probabilities(logits)[0]
             if scores is not None and not scores.isfinite().all():
                 scores, error = None, f"{video}: the model's scores are not finite"
             yield Prediction(video, scores, self.classes, error)
@@ -192,7 +192,7 @@ class SavedModel:
         ((_, outputs),) = score_batches(model or self.model, [batch], size, dtype, "predict", fill_last=False, total=1)
         return outputs
 
-    def _scores(self, logits: Tensor) -> Tensor:
+    def probabilities(self, logits: Tensor) -> Tensor:
         """Logits of views (B, V, K) -> probabilities of videos (B, K), as a test makes them."""
         score, method = TASKS[self.cfg.MODEL.LOSS_FUNC].score, self.cfg.DATA.ENSEMBLE_METHOD
         if self.cfg.TEST.ENSEMBLE_LOGITS:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from videofib.report.markup.charts import Series, _step, _ticks, line_chart
+from videofib.report.markup.charts import Series, _step, _ticks, line_chart, svg_file
 from videofib.report.markup.html import breakable
 from videofib.report.markup.style import STYLE
 
@@ -136,3 +136,17 @@ def test_an_axis_of_percentages_stays_between_0_and_100(value):
 def test_paths_and_keys_may_break_but_numbers_may_not():
     assert breakable("runs/v_a-b.mp4") == "runs/<wbr>v_<wbr>a-<wbr>b.<wbr>mp4"
     assert breakable("/tmp & 0.25, 1.0.2") == "/tmp &amp; 0.25, 1.0.2"
+
+
+def test_a_file_of_its_own_is_svg_whatever_the_names():
+    names = ["<b>&'\"", "esc\x1b[2J\nname", "x" * 100]
+    series = [Series(name, [(at, 10.0 * number) for at in range(900)]) for number, name in enumerate(names)]
+    drawing = svg_file("Title", series, x="time, seconds", y="%", lowest=0, highest=100)
+    root = ElementTree.fromstring(drawing)
+    texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "Title (means of 3 neighbouring points)" in texts
+    assert texts[-3:] == ["<b>&'\"", r"esc\x1b[2J\nname", "x" * 43 + "…"]
+    lines = [node for node in root.iter("{http://www.w3.org/2000/svg}g") if len(node[0].get("d")) > 100]
+    assert len(lines) == 3
+    with pytest.raises(ValueError, match="nothing to draw"):
+        svg_file("Title", [Series("a", [(0, None)])], x="x", y="y")

@@ -67,7 +67,7 @@ class ClipSpec:
         """Frame indices (T) of ``count`` random clips of a video of ``length`` frames."""
         if self.sampling == "uniform":
             return [train_segment_indices(self.num_frames, length, rng) for _ in range(count)]
-        span = self._span(fps)
+        span = self.span(fps)
         return [clip_indices(train_start(length, span, rng), span, self.num_frames, length) for _ in range(count)]
 
     def view_clips(self, length: int, fps: float, count: int) -> list[list[int]]:
@@ -76,11 +76,12 @@ class ClipSpec:
             return [
                 view_segment_indices(self.num_frames, length, view, count, self.view_starts) for view in range(count)
             ]
-        span = self._span(fps)
+        span = self.span(fps)
         starts = [view_start(length, span, view, count, self.view_starts) for view in range(count)]
         return [clip_indices(start, span, self.num_frames, length) for start in starts]
 
-    def _span(self, fps: float) -> float:
+    def span(self, fps: float) -> float:
+        """Frames of a video of ``fps`` that a dense clip spans."""
         return clip_length(self.num_frames, self.sampling_rate, self.target_fps, fps)
 
 

@@ -21,7 +21,7 @@ from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import CLASSES_NAME, class_folders, read_class_names, split_folder
 from videofib.data.lists.parquet import text_column, to_values, typed_columns, write_columns
 from videofib.data.lists.records import Below, Facts, Records
-from videofib.data.lists.text_list import MAX_LABEL, VIDEO_EXTENSIONS, read_text_list
+from videofib.data.lists.text_list import MAX_LABEL, VIDEO_EXTENSIONS, read_text_list, unlabelled_paths
 from videofib.data.lists.texts import Texts
 from videofib.files import replacing
 
@@ -82,7 +82,14 @@ class ManifestRow:
     clock_jumps: int = 0
 
 
-def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False) -> Records:
+def read_list(
+    file: str | Path,
+    *,
+    prefix: str | Path = "",
+    separator: str = " ",
+    multi_label: bool = False,
+    needs_labels: bool = True,
+) -> Records:
     """The records of a list file, with what the ``manifest.parquet`` beside or above it knows, where there is one.
 
     Lines are split at the last separator, so paths may contain spaces and commas. Relative paths start at ``prefix``,
@@ -90,6 +97,7 @@ def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " "
 
     Args:
         multi_label: videos may have several classes, separated by commas without spaces.
+        needs_labels: lines that are paths alone are an error; without it a list may have no labels at all.
 
     Raises:
         ManifestError: a missing or empty file, a line without a label, a label that is not a class index, several
@@ -97,6 +105,8 @@ def read_list(file: str | Path, *, prefix: str | Path = "", separator: str = " "
     """
     file = Path(file)
     root = Path(prefix) if str(prefix) else file.parent
+    if not needs_labels and (paths := unlabelled_paths(file, separator)) is not None:
+        return Records.unlabelled(paths, Below(root), _facts(file, paths))
     listed = read_text_list(file, separator, multi_label=multi_label, root=root)
     if not len(listed.paths):
         raise ManifestError(f"{file} lists no videos")
@@ -143,19 +153,27 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[Rec
 
 
 def load_split(
-    data_dir: str | Path, split: str, *, prefix: str | Path = "", separator: str = " ", multi_label: bool = False
+    data_dir: str | Path,
+    split: str,
+    *,
+    prefix: str | Path = "",
+    separator: str = " ",
+    multi_label: bool = False,
+    needs_labels: bool = True,
 ) -> Records:
     """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
 
     The folder may have any of the names in ``SPLIT_WORDS``, such as ``Validation``. Its labels are positions in
-    ``split_class_names``. ``prefix``, ``separator`` and ``multi_label`` are those of ``read_list``.
+    ``split_class_names``. The other arguments are those of ``read_list``.
 
     Raises:
         ManifestError: neither exists, or the one that does cannot be used.
     """
     list_file = Path(data_dir) / f"{split}.csv"
     if list_file.is_file():
-        return read_list(list_file, prefix=prefix, separator=separator, multi_label=multi_label)
+        return read_list(
+            list_file, prefix=prefix, separator=separator, multi_label=multi_label, needs_labels=needs_labels
+        )
     if folder := split_folder(Path(data_dir), split):
         return read_folder(folder, split_class_names(data_dir, split))[0]
     raise ManifestError(

@@ -73,6 +73,9 @@ class AsNamed:
         return video_id
 
 
+_AS_NAMED = AsNamed()
+
+
 @dataclass(frozen=True)
 class InShards:
     """Videos in shards of a folder: shard number, first byte and size, (N,) each, and the names of the shards."""
@@ -113,10 +116,17 @@ class Records(Sequence[VideoRecord]):
         object.__setattr__(self, "_firsts", np.cumsum(self.counts, dtype=np.int64) - self.counts)
 
     @classmethod
-    def unlabelled(cls, paths: Sequence[str]) -> Records:
-        """Videos whose classes nobody has said; their ids are the paths or URLs."""
-        count = len(paths)
-        return cls(Texts.of(list(paths)), np.full(count, UNLABELLED), np.ones(count, np.int32), AsNamed())
+    def unlabelled(
+        cls, paths: Sequence[str] | Texts, where: Below | AsNamed = _AS_NAMED, facts: Facts | None = None
+    ) -> Records:
+        """Videos whose classes nobody has said; their ids are the paths or URLs, as ``where`` reads them."""
+        ids = paths if isinstance(paths, Texts) else Texts.of(list(paths))
+        return cls(ids, np.full(len(ids), UNLABELLED), np.ones(len(ids), np.int32), where, facts)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether somebody has said the classes of the videos."""
+        return bool((self.classes != UNLABELLED).any())
 
     def __len__(self) -> int:
         return len(self.counts)

@@ -74,6 +74,39 @@ def read_text_list(file: Path, separator: str, *, multi_label: bool = False, roo
     return listed
 
 
+def unlabelled_paths(file: Path, separator: str) -> Texts | None:
+    """The paths of a list without labels, one a line; None where no line is a path alone.
+
+    A line is a path alone where it ends with the extension of a video; which files exist is not looked at.
+
+    Raises:
+        ManifestError: as ``read_text_list``; some lines have labels and others do not, or a path is listed twice.
+    """
+    content, starts, ends = _lines(file, separator)
+    stops, _ = _plain(content, starts, ends, separator.encode("utf-8", "surrogateescape"))
+    labelled = np.flatnonzero(stops).tolist()[:1]
+    paths, lines = [], []
+    for row in np.flatnonzero(stops == 0).tolist():
+        text = bytes(content[starts[row] : ends[row]]).decode("utf-8", "surrogateescape").rstrip()
+        if text.lower().endswith(VIDEO_EXTENSIONS):
+            paths.append(text)
+            lines.append(row + 1)
+        elif text:
+            labelled.append(row)
+    if not paths:
+        return None
+    if labelled:
+        raise ManifestError(
+            f"{file}:{lines[0]}: {_quoted(paths[0])} has no label, but line {min(labelled) + 1} has one; give a label "
+            "to all videos of a list, or to none"
+        )
+    found = Texts.of(paths)
+    if repeated := found.first_repeat():
+        row, first = repeated
+        raise ManifestError(f"{file}:{lines[row]}: {_quoted(paths[row])} is already listed on line {lines[first]}")
+    return found
+
+
 def list_rows(file: Path, separator: str = " ") -> Iterator[tuple[int, str, int]]:
     """(line number, path as written, label) of each line of a list file; the same path may occur twice.
 

@@ -17,6 +17,18 @@ _MOST_ROWS = 100  # of a chart's table
 _TICK_LETTERS = 6  # for which there is room beside the vertical axis
 _LETTER = 6.3  # pixels that one is wide
 _STYLES = 6  # colours, and patterns of dashes
+_FILE_RIGHT = 14  # pixels more on the right of a file of its own, where nothing else leaves room for the last mark
+_LEGEND_ROW = 15  # pixels, in a file of its own
+_LEGEND_LETTERS = 44
+_COLOURS = ("#1d4ed8", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0e7490")
+_DASHES = ("none", "6 2", "2 2", "8 2 2 2", "10 3", "1 3")
+_FILE_STYLE = (
+    "text{font-family:sans-serif;font-size:11px;fill:#444}.end{text-anchor:end}.middle{text-anchor:middle}"
+    ".grid{stroke:#ddd}.axis{stroke:#444}.line path{fill:none;stroke:currentColor;stroke-width:1.5}"
+    ".line circle{fill:currentColor}"
+    + "".join(f".s{i}{{color:{colour}}}" for i, colour in enumerate(_COLOURS))
+    + "".join(f".d{i} path{{stroke-dasharray:{dashes}}}" for i, dashes in enumerate(_DASHES))
+)
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,41 @@ def line_chart(
 </svg>
 {averaged}{_values(title, thinned, x)}
 </figure>"""
+
+
+def svg_file(
+    title: str, series: Sequence[Series], *, x: str, y: str, lowest: float | None = None, highest: float | None = None
+) -> str:
+    """The same chart as an SVG file of its own, which needs no page; the legend is below the axis.
+
+    Raises:
+        ValueError: there is no point.
+    """
+    size = math.ceil(max((len(line.points) for line in series), default=0) / _MOST_POINTS)
+    lines = [Series(line.name, _thinned(line.points, size), line.dots) for line in series]
+    values = [value for line in lines for _, value in line.points if value is not None]
+    if not values:
+        raise ValueError(f"{title}: there is nothing to draw")
+    positions = [at for line in lines for at, _ in line.points]
+    axis = _axes(positions, [*values, *_given(lowest), *_given(highest)], percent=y == "%")
+    drawn = "".join(_line(line, order, axis) for order, line in enumerate(lines))
+    rows = []
+    for order, line in enumerate(lines):
+        at = _HEIGHT + 12 + _LEGEND_ROW * order
+        name = line.name if len(line.name) <= _LEGEND_LETTERS else f"{line.name[: _LEGEND_LETTERS - 1]}…"
+        rows.append(
+            f'<g class="line {_style(order)}"><path d="M{axis.left:.1f} {at}h32"/></g>'
+            f'<text class="name" x="{axis.left + 38:.1f}" y="{at + 4}">{text(name)}</text>'
+        )
+    wide, height = _WIDTH + _FILE_RIGHT, _HEIGHT + _LEGEND_ROW * len(lines) + 8
+    shown = f"{title} (means of {size} neighbouring points)" if size > 1 else title
+    return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -20 {wide} {height + 20}" width="{3 * wide}">
+<title>{text(title)}</title><style>{_FILE_STYLE}</style><rect x="0" y="-20" width="{wide}" height="{height + 20}" \
+fill="#fff"/>
+<text class="name" x="2" y="-6">{text(shown)}</text>
+{axis.drawn(x, y)}{drawn}{"".join(rows)}
+</svg>
+"""
 
 
 @dataclass(frozen=True)
