@@ -31,6 +31,9 @@ class AllTokens:
         """(B, P+N, D) -> (B, D): the class token, or the mean of the N = ``num_patches`` patches."""
         return x[:, 0] if self.pooling == "class_token" else x[:, self.num_prefix_tokens :].mean(1)
 
+    def check_all(self) -> None:
+        """Raise ValueError where this process does not have all tokens of its clips."""
+
 
 class SlicedTokens:
     """Each process of a group has a slice of the tokens of the same clips; prefix tokens come first.
@@ -61,6 +64,9 @@ class SlicedTokens:
         if self.pooling == "class_token":
             return self.context.sum(x[:, : 1 if start == 0 else 0].sum(1))
         return self.context.sum(x[:, max(self.num_prefix_tokens - start, 0) :].sum(1) / num_patches)
+
+    def check_all(self) -> None:
+        raise ValueError("the tokens of a clip are shared by several processes, and none has all that were asked for")
 
 
 def check_slicing(attention_type: str, mixers: MixerChoice, drop_rates: tuple[float, float]) -> None:

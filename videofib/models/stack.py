@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import islice
 from typing import Any
 
 from torch import Tensor, nn
@@ -32,10 +33,22 @@ class Stack(nn.ModuleList):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, P+N, D) -> (B, P+N, D) with N = t·h·w for ``grid`` = (t, h, w)."""
-        state = None
-        for index, block in enumerate(self):
+        return self.outputs(x, grid, ())[0]
+
+    def outputs(
+        self, x: Tensor, grid: Grid, indices: Collection[int], *, stop: int | None = None
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """What ``forward`` returns, and by their indices what these blocks return.
+
+        Args:
+            stop: how many blocks are computed; None: all.
+        """
+        state, kept = None, {}
+        for index, block in enumerate(islice(self, stop)):
             if self.recompute and self.training and index % self.recompute_every == 0:
                 x, state = recomputed(block, x, grid, state, recompute=self.recompute)
             else:
                 x, state = block(x, grid, state)
-        return x
+            if index in indices:
+                kept[index] = x
+        return x, kept

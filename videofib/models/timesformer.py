@@ -7,7 +7,7 @@ them, D width, K classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +18,7 @@ from videofib.attention import ContextGroup
 from videofib.mixers import LayerSpec, MixerChoice, check_name
 from videofib.models.blocks import Block, BlockSpec, DividedBlock
 from videofib.models.embed import ClipEmbedding
+from videofib.models.intermediates import FORMATS, Layout, taken_blocks
 from videofib.models.recompute import RECOMPUTE
 from videofib.models.slicing import AllTokens, SlicedTokens, check_slicing
 from videofib.models.stack import Stack
@@ -271,14 +272,57 @@ class TimeSformer(ClipEmbedding):
 
     def forward_features(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the pooled and normalised features (B, D)."""
+        return self._features(video, (), None)[0]
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCTHW",
+        intermediates_only: bool = False,
+    ) -> list | tuple[Tensor, list]:
+        """What blocks return, in the manner of timm's models.
+
+        Args:
+            x: clips (B, C, T, H, W).
+            indices: of the blocks, counted from the end below 0; a number: so many last ones; None: all.
+            return_prefix_tokens: give pairs (patches, prefix) instead of patches; the prefix is (B, P, D), and with
+                space-only attention, where each frame has one, (B, t·P, D).
+            norm: apply the last norm to each token.
+            stop_early: compute no block after the last of ``indices``; the features are then of that block.
+            output_fmt: of the patches: ``NCTHW``, feature maps (B, D, t, h, w), or ``NLC``, tokens (B, t·h·w, D),
+                frame after frame whatever the model's token order is.
+            intermediates_only: return the intermediates alone.
+
+        Returns:
+            The features (B, D), as of :meth:`forward_features`, and for each of ``indices``, in their order, the
+            patches that this block returns. A model without prefix tokens gives no pairs.
+
+        Raises:
+            ValueError: no such block or format, or processes share the tokens of a clip.
+        """
+        check_name("output_fmt", output_fmt, FORMATS)
+        wanted = taken_blocks(len(self.blocks), indices)
+        self.tokens.check_all()
+        features, kept = self._features(x, wanted, 1 + max(wanted) if stop_early else None)
+        layout = Layout(self.patch_embed.grid_of(x), self.num_prefix_tokens, self.order, self.single_frames)
+        found = [layout.split(self.norm(kept[i]) if norm else kept[i], output_fmt) for i in wanted]
+        pairs = return_prefix_tokens and self.num_prefix_tokens
+        intermediates = found if pairs else [patches for patches, _ in found]
+        return intermediates if intermediates_only else (features, intermediates)
+
+    def _features(self, video: Tensor, wanted: Sequence[int], stop: int | None) -> tuple[Tensor, dict[int, Tensor]]:
+        """The features, after the first ``stop`` blocks, and the tokens that the blocks ``wanted`` return."""
         grid = self.patch_embed.grid_of(video)
         self.mixers.check_grid(self.grid, grid)
         x = self.norm_pre(self.tokens.take(self.embed(video)))
-        if self.attention_type == "space_only":
-            x = reduce(self.blocks(x, (1, *grid[1:])), "(b t) n d -> b n d", "mean", t=grid[0])
-        else:
-            x = self.blocks(x, grid)
-        return self.norm(self.tokens.pool(x, math.prod(grid)))
+        x, kept = self.blocks.outputs(x, (1, *grid[1:]) if self.single_frames else grid, wanted, stop=stop)
+        if self.single_frames:
+            x = reduce(x, "(b t) n d -> b n d", "mean", t=grid[0])
+        return self.norm(self.tokens.pool(x, math.prod(grid))), kept
 
 
 def _check_choices(**settings: str) -> None:
