@@ -78,6 +78,11 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(torch.eye(3), torch.ones(3).bool()) == 0
     assert expected_calibration_error(3 * scores, correct) is None  # logits
     assert expected_calibration_error(scores[:0], correct[:0]) is None
+    # rounding, as of half precision, is no reason to refuse; independent sigmoids are
+    assert expected_calibration_error(1.0005 * scores, correct) == pytest.approx(
+        expected_calibration_error(scores, correct), abs=0.1
+    )
+    assert expected_calibration_error(torch.tensor([[0.9, 0.3]]), torch.tensor([True])) is None
 
 
 def precision_by_definition(scores, positive):
