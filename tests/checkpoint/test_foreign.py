@@ -242,6 +242,8 @@ JUNK = {
     "is not a checkpoint": random.Random(1).randbytes(3000).replace(b"\x80", b"\x81", 1),
     "is a text file": b"corrupt\nc\n",
     "a text file": "Café ".encode() * 300,
+    "text file": b"a" + "🎬".encode() * 300,  # what is looked at ends three bytes into a character of four
+    "pth is not a checkpoint": b"corrupt \xffile",  # Latin-1 text is not known to be text
     "is a web page": b"<!DOCTYPE html><html><title>404</title></html>",
     "web page": b"\n <HTML>",
     "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",

@@ -67,6 +67,16 @@ def test_what_was_never_written_is_refused_and_the_one_before_resumed(tmp_path, 
     assert "trying the one before it" in heard.text
 
 
+@pytest.mark.parametrize(("name", "most"), [("epoch", 10**6), ("step", 10**9)])
+def test_positions_of_long_runs_are_read_and_impossible_ones_refused(tmp_path, name, most):
+    path = save(tmp_path)
+    change(path, **{name: most})
+    assert load_checkpoint(path)[name] == most
+    change(path, **{name: most + 1})
+    with pytest.raises(CheckpointError, match=f"its {name} is {most + 1}, expected a whole number from 0 to {most}$"):
+        load_checkpoint(path)
+
+
 @pytest.mark.parametrize("name", ["epoch", "model_state", "optimizer_state", "config", "versions"])
 def test_a_missing_entry_is_refused(tmp_path, name):
     path = save(tmp_path)
@@ -114,6 +124,19 @@ def test_other_groups_of_parameters_are_refused_with_their_sizes(tmp_path):
     grouped = build_optimizer([{"params": [first]}, {"params": rest}], "adamw", lr=0.1)
     with pytest.raises(CheckpointError, match=r"groups have 4 parameters, those of this run 1 \+ 3; set SOLVER"):
         restore(load_checkpoint(path), path, TrainingState(model, grouped))
+
+
+@pytest.mark.parametrize(("groups", "listed"), [(6, "1 + 1 + 1 + 1 + 1 + 1;"), (7, "1 + 1 + 1 + 1 + 1 + 1 + …;")])
+def test_of_many_groups_the_first_six_are_listed(tmp_path, groups, listed):
+    def parts(each):
+        model = nn.ParameterList([torch.ones(2) for _ in range(groups)])
+        return model, build_optimizer(each(list(model)), "adamw", lr=0.1)
+
+    path = save(tmp_path, parts=parts(lambda parameters: [{"params": parameters}]))
+    one_each = TrainingState(*parts(lambda parameters: [{"params": [parameter]} for parameter in parameters]))
+    with pytest.raises(CheckpointError) as caught:
+        restore(load_checkpoint(path), path, one_each)
+    assert f"groups have {groups} parameters, those of this run {listed} set SOLVER" in str(caught.value)
 
 
 def damaged_optimizers():

@@ -78,6 +78,14 @@ def test_calibration_error_by_hand():
     assert expected_calibration_error(torch.eye(3), torch.ones(3).bool()) == 0
     assert expected_calibration_error(3 * scores, correct) is None  # logits
     assert expected_calibration_error(scores[:0], correct[:0]) is None
+    # of the 15 bins one is from 0.533 to 0.6, which holds both
+    pair = torch.tensor([[0.54, 0.46], [0.59, 0.41]])
+    assert expected_calibration_error(pair, torch.tensor([True, False])) == pytest.approx(100 * 0.13 / 2, abs=1e-4)
+    # rounding, as of half precision, is no reason to refuse; independent sigmoids are
+    assert expected_calibration_error(1.0005 * scores, correct) == pytest.approx(
+        expected_calibration_error(scores, correct), abs=0.1
+    )
+    assert expected_calibration_error(torch.tensor([[0.9, 0.3]]), torch.tensor([True])) is None
 
 
 def precision_by_definition(scores, positive):

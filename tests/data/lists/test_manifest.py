@@ -342,3 +342,10 @@ def test_several_labels_where_one_is_expected_name_their_separator(text, tmp_pat
     (tmp_path / "train.csv").write_text(f"clip.mp4 {text}\n")
     with pytest.raises(ManifestError, match=r"separate several by commas without spaces.*MODEL\.LOSS_FUNC bce_logit"):
         read_list(tmp_path / "train.csv")
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_every_quarter_turn_is_kept(tmp_path, rotation):
+    rows = [ManifestRow("a.mp4", 0, "train", rotation=rotation)]
+    write_manifest(tmp_path / "manifest.parquet", rows)
+    assert read_manifest(tmp_path / "manifest.parquet") == rows
