@@ -3,7 +3,9 @@
 python data_prep/diving48.py --out data/diving48 ...
 """
 
-from videofib.prep.sets.diving48 import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "diving48", *sys.argv[1:]])

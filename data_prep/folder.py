@@ -3,7 +3,9 @@
 python data_prep/folder.py --out data/folder ...
 """
 
-from videofib.prep.sets.folder import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "folder", *sys.argv[1:]])

@@ -3,7 +3,9 @@
 python data_prep/hmdb51.py --out data/hmdb51 ...
 """
 
-from videofib.prep.sets.hmdb51 import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "hmdb51", *sys.argv[1:]])

@@ -3,7 +3,9 @@
 python data_prep/howto100m.py --out data/howto100m ...
 """
 
-from videofib.prep.sets.howto100m import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "howto100m", *sys.argv[1:]])

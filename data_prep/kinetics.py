@@ -3,7 +3,9 @@
 python data_prep/kinetics.py --out data/kinetics ...
 """
 
-from videofib.prep.sets.kinetics import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "kinetics", *sys.argv[1:]])

@@ -3,7 +3,9 @@
 python data_prep/motion.py --out data/motion ...
 """
 
-from videofib.prep.sets.motion import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "motion", *sys.argv[1:]])

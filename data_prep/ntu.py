@@ -3,7 +3,9 @@
 python data_prep/ntu.py --out data/ntu ...
 """
 
-from videofib.prep.sets.ntu import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "ntu", *sys.argv[1:]])

@@ -3,7 +3,9 @@
 python data_prep/nucla.py --out data/nucla ...
 """
 
-from videofib.prep.sets.nucla import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "nucla", *sys.argv[1:]])

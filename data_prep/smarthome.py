@@ -3,7 +3,9 @@
 python data_prep/smarthome.py --out data/smarthome ...
 """
 
-from videofib.prep.sets.smarthome import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "smarthome", *sys.argv[1:]])

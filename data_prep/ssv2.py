@@ -3,7 +3,9 @@
 python data_prep/ssv2.py --out data/ssv2 ...
 """
 
-from videofib.prep.sets.ssv2 import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "ssv2", *sys.argv[1:]])

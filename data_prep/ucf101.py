@@ -3,7 +3,9 @@
 python data_prep/ucf101.py --out data/ucf101 ...
 """
 
-from videofib.prep.sets.ucf101 import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["prep", "ucf101", *sys.argv[1:]])

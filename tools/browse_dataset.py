@@ -3,7 +3,9 @@
 python tools/browse_dataset.py --cfg configs/<Dataset>/<experiment>.yaml --split train --out browse KEY VALUE ...
 """
 
-from videofib.commands.browse import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["browse", *sys.argv[1:]])

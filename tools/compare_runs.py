@@ -3,7 +3,9 @@
 python tools/compare_runs.py OUTPUT_DIR OUTPUT_DIR --out FILE.html
 """
 
-from videofib.commands.compare import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["compare", *sys.argv[1:]])

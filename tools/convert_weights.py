@@ -3,7 +3,9 @@
 python tools/convert_weights.py --cfg runs/mine/config.yaml --weights FILE --to official --out FILE.pyth
 """
 
-from videofib.commands.convert import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["convert", *sys.argv[1:]])

@@ -3,7 +3,9 @@
 python tools/ensemble.py runs/a/test_scores.parquet runs/b/test_scores.parquet
 """
 
-from videofib.commands.ensemble import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["ensemble", *sys.argv[1:]])

@@ -3,7 +3,9 @@
 python tools/profile_model.py --cfg configs/<Dataset>/<experiment>.yaml TIMESFORMER.DEPTH 6
 """
 
-from videofib.commands.profile import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["profile", *sys.argv[1:]])

@@ -3,7 +3,9 @@
 python tools/report.py OUTPUT_DIR
 """
 
-from videofib.commands.report import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["report", *sys.argv[1:]])

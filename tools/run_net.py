@@ -3,7 +3,9 @@
 python tools/run_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine NUM_GPUS 2
 """
 
-from videofib.commands.run import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["run", *sys.argv[1:]])

@@ -3,7 +3,9 @@
 python tools/submit.py --nodes 2 --gpus 8 --partition gpu --hours 24 --cfg FILE.yaml OUTPUT_DIR runs/mine
 """
 
-from videofib.commands.submit import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["submit", *sys.argv[1:]])

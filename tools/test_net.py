@@ -3,7 +3,9 @@
 python tools/test_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
 """
 
-from videofib.commands.test import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["test", *sys.argv[1:]])

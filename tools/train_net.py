@@ -4,7 +4,9 @@ python tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR r
 torchrun --nproc-per-node 2 tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
 """
 
-from videofib.commands.train import main
+import sys
+
+from videofib.cli import main
 
 if __name__ == "__main__":
-    main()
+    main(["train", *sys.argv[1:]])

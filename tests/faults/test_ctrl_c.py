@@ -1,6 +1,7 @@
 """Ctrl-C: a terminal sends SIGINT to all processes of a program, which save once, log it and end with 130."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,8 @@ import time
 import pytest
 import torch
 
-from tests.experiment import results, weights
-from tests.faults.test_sigterm import EPOCHS, command, wait_for
+from tests.experiment import newest, results, stats, weights
+from tests.faults.test_sigterm import EPOCHS, ROOT, command, wait_for
 
 INTERRUPTED = 128 + signal.SIGINT
 QUIET = ("Traceback", "KeyboardInterrupt")
@@ -50,6 +51,117 @@ def test_testing_keeps_what_is_finished(experiment, trained, tmp_path):
     assert results(tmp_path)["top1_acc"] == results(trained)["top1_acc"]
 
 
+def press_twice(process: subprocess.Popen) -> int:
+    """Press Ctrl-C twice; returns the exit status."""
+    os.killpg(process.pid, signal.SIGINT)
+    time.sleep(0.05)  # two signals of one kind that are pending are one
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    return process.returncode
+
+
+@pytest.fixture
+def long_validation(experiment, tmp_path):
+    """The experiment with a validation that takes seconds: the same video under many names."""
+    folder = shutil.copytree(experiment, tmp_path / "experiment", copy_function=os.link)
+    names = [f"val 0 again {i}.mp4" for i in range(1000)]
+    for name in names:
+        os.link(folder / "val 0.mp4", folder / name)
+    (folder / "val.csv").unlink()
+    (folder / "val.csv").write_text("".join(f"{name} 0\n" for name in names))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("saved_before", [True, False])
+def test_validation_is_stopped_and_done_by_the_same_command(
+    experiment, long_validation, tmp_path, processes, saved_before
+):
+    """Whether or not the epoch was saved before it was validated."""
+    calm, asked = tmp_path / "calm", tmp_path / "asked"
+    options = ["DATA.PATH_TO_DATA_DIR", long_validation, "NUM_GPUS", processes, "LOG_PERIOD", 1]
+    options += ["TRAIN.EVAL_PERIOD", 2, "TRAIN.CHECKPOINT_PERIOD", 2 if saved_before else 3, "SOLVER.MAX_EPOCH", 3]
+    subprocess.run(list(map(str, videofib("train", experiment, calm, *options))), check=True, capture_output=True)
+    process = start(videofib("train", experiment, asked, *options))
+    wait_for(asked / "stats.jsonl", '"train_epoch", "epoch": 2', process)
+    status, output = press(process)
+    assert status == INTERRUPTED
+    assert output.count("stopped on request after epoch 2, before it was validated and saved") == 1
+    assert [file.name for file in (asked / "checkpoints").glob("*.pyth")] == [newest(asked, 2).name]
+    subprocess.run(list(map(str, videofib("train", experiment, asked, *options))), check=True, capture_output=True)
+    assert [line["epoch"] for line in stats(asked, "val_epoch")] == [2, 3]
+    assert torch.equal(weights(asked, 3), weights(calm, 3))
+    assert [line["top1_acc"] for line in stats(asked, "val_epoch")] == [
+        line["top1_acc"] for line in stats(calm, "val_epoch")
+    ]
+
+
+@pytest.mark.slow
+def test_a_second_one_in_validation_ends_at_once(experiment, long_validation, tmp_path):
+    process = start(videofib("train", experiment, tmp_path / "run", "DATA.PATH_TO_DATA_DIR", long_validation))
+    wait_for(tmp_path / "run" / "stats.jsonl", '"train_epoch", "epoch": 1', process)
+    assert press_twice(process) == -signal.SIGINT  # which a shell shows as 130
+    assert len(list((tmp_path / "run" / "checkpoints").glob("*.pyth"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_testing_resumes_in_several_processes(experiment, trained, long_validation, tmp_path, processes):
+    """Parts of a test that was stopped are kept, and a second Ctrl-C ends it at once."""
+    shutil.copy(long_validation / "val.csv", long_validation / "again.csv")
+    (long_validation / "test.csv").unlink()
+    (long_validation / "again.csv").rename(long_validation / "test.csv")
+    options = ["DATA.PATH_TO_DATA_DIR", long_validation, "NUM_GPUS", processes]
+    options += ["TEST.CHECKPOINT_FILE_PATH", newest(trained), "TEST.SAVE_SECONDS", 0.1]
+    words = videofib("test", experiment, tmp_path / "run", *options)
+    process = start(words)
+    while not list((tmp_path / "run").glob("test_parts/*/part-*")):  # a process that still starts would end
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    status, output = press(process)
+    assert status == INTERRUPTED
+    assert output.count("of 1000 videos, which are saved; run the same command to resume") == 1
+    process = start(words)
+    wait_for(tmp_path / "run" / "log.txt", "resuming", process)
+    assert press_twice(process) == -signal.SIGINT
+    subprocess.run(list(map(str, words)), check=True, capture_output=True)
+    assert results(tmp_path / "run")["num_videos"] == 1000
+
+
+PRESS_AT_NUMPY = """
+import os, signal, sys
+
+class Press:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Press())
+"""
+
+
+@pytest.mark.parametrize(
+    ("door", "name"),
+    [
+        (["-m", "videofib", "report"], "report"),
+        (["-m", "videofib", "prep", "folder"], "prep"),
+        ([ROOT / "tools" / "train_net.py"], "train"),
+        ([ROOT / "data_prep" / "folder.py"], "prep"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_during_imports_it_is_reported_in_one_line(door, name, tmp_path):
+    """Every way to a command waits until its modules are complete; numpy is within torch's imports."""
+    (tmp_path / "sitecustomize.py").write_text(PRESS_AT_NUMPY)
+    search = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, *map(str, door)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": search}
+    )
+    assert (done.returncode, done.stderr) == (INTERRUPTED, f"\nvideofib {name}: interrupted\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_training_saves_and_the_same_command_resumes(experiment, tmp_path, processes):
@@ -71,11 +183,7 @@ def test_training_saves_and_the_same_command_resumes(experiment, tmp_path, proce
 def test_a_second_one_ends_at_once(experiment, tmp_path):
     process = start([*command(experiment, tmp_path), "LOG_PERIOD", "100000", "SOLVER.MAX_EPOCH", "2000"])
     wait_for(tmp_path / "environment.json", "{", process)
-    os.killpg(process.pid, signal.SIGINT)
-    time.sleep(0.05)  # two signals of one kind that are pending are one
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGINT  # which a shell shows as 130
+    assert press_twice(process) == -signal.SIGINT  # which a shell shows as 130
 
 
 @pytest.mark.slow

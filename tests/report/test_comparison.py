@@ -1,6 +1,7 @@
 """Several runs side by side, as a table and as a page."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tests.report.browser import CHROMIUM, Browser
 from tests.report.test_page import CLASSES, SMALL, WIDEST, Page, scores, stats
 from videofib.commands.compare import main as compare
 from videofib.config import load_config
+from videofib.metrics.scores import read_scores, write_scores
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
 
@@ -69,6 +71,9 @@ def test_runs_on_other_labels_are_not_compared_video_by_video(folders, tmp_path)
         (tmp_path / name / "test_results.json").write_text(json.dumps({"num_videos": 12}))
     found = Comparison([folders[0], tmp_path / "order", tmp_path / "labels"])
     assert [row[0] for row in found.pairs()] == ["run, order"]
+    assert found.unpaired() == [
+        "run and labels are not compared video by video: 6 of the videos in both have other classes"
+    ]
     warnings = [sentence for sentence in found.warnings if "other classes of" in sentence]
     assert len(warnings) == 1
     assert warnings[0].startswith("other classes of 6 of the 12 videos in both: ")
@@ -76,6 +81,25 @@ def test_runs_on_other_labels_are_not_compared_video_by_video(folders, tmp_path)
     assert "warning: other classes of 6 of the 12 videos in both: " in found.as_text()
     found.write(tmp_path / "compared.html")
     assert "other classes of 6 of the 12 videos in both: " in Page(tmp_path / "compared.html").text
+
+
+def test_runs_without_videos_in_common_are_not_paired_and_that_is_said(folders, tmp_path):
+    """Nor are those whose videos may have several classes."""
+    other, several = tmp_path / "other", tmp_path / "several"
+    for folder in (other, several):
+        folder.mkdir()
+        stats(folder)
+        scores(
+            folder, ["gone.mp4"] * 12, CLASSES, labels=torch.eye(4)[torch.arange(12) % 4] if folder is several else None
+        )
+    file = other / "test_scores.parquet"
+    known = read_scores(file)
+    ids = [f"other {i}.mp4" for i in range(12)]
+    write_scores(file, replace(known, ids=ids, failures={ids[-1]: "gone"}))
+    assert Comparison([folders[0], other, several]).unpaired() == [
+        "run and other are not compared video by video: they have no test videos in common",
+        "run and several are not compared video by video: videos may have several classes in several",
+    ]
 
 
 def test_the_tool_prints_tables_and_writes_the_page(folders, tmp_path, capsys):
@@ -98,6 +122,14 @@ def test_a_run_that_only_trained_beside_one_that_only_tested(folders, tmp_path):
     (other / "test_results.json").write_text(json.dumps({"mAP": 40.0, "per_class_ap": {"walk": 40.0}}))
     found = Comparison([one, other, folders[0]])
     assert found.pairs() == []
+    reasons = [
+        "one and other are not compared video by video: no usable test_scores.parquet of one and other",
+        "one and run are not compared video by video: no usable test_scores.parquet of one",
+    ]
+    assert found.unpaired() == reasons
+    assert "\n".join(reasons) in found.as_text()
+    found.write(tmp_path / "compared.html")
+    assert all(reason in Page(tmp_path / "compared.html").text for reason in reasons)
     assert ["Mean average precision", "–", "40.0 %", "–"] in found.figures()
     assert "one" in found.as_page()
     with pytest.raises(ReportError, match="is not the folder of a run"):

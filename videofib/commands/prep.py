@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Sequence
 
 from videofib.cli import choose
+from videofib.signals import sigint_deferred
 
 # name -> what it does; the module of that name in videofib.prep.sets has its main
 DATA_SETS = {
@@ -37,4 +38,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     description = "Prepare a data set (checked, resized, seekable videos, list files, a manifest), or check one."
     name, options = choose("videofib prep", description, DATA_SETS | AFTERWARDS, argv)
     package = "videofib.prep.sets" if name in DATA_SETS else "videofib.prep"
-    importlib.import_module(f"{package}.{name}").main(options, f"videofib prep {name}")
+    with sigint_deferred():
+        data_set = importlib.import_module(f"{package}.{name}")
+    data_set.main(options, f"videofib prep {name}")

@@ -11,16 +11,26 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from pytorchvideo.models.net import Net
-from pytorchvideo.models.r2plus1d import create_r2plus1d
-from pytorchvideo.models.resnet import ResBlock
-from pytorchvideo.models.slowfast import create_slowfast
-from pytorchvideo.models.vision_transformers import MultiscaleVisionTransformers, create_multiscale_vision_transformers
-from pytorchvideo.models.x3d import create_x3d
 from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.script, which these modules call as they are imported
+    from pytorchvideo.models.net import Net
+    from pytorchvideo.models.r2plus1d import create_r2plus1d
+    from pytorchvideo.models.resnet import ResBlock
+    from pytorchvideo.models.slowfast import create_slowfast
+    from pytorchvideo.models.vision_transformers import (
+        MultiscaleVisionTransformers,
+        create_multiscale_vision_transformers,
+    )
+    from pytorchvideo.models.x3d import create_x3d
 
 STRIDE = 32  # pixels of the frame for each position of the last feature map, in all of these networks
 
@@ -49,7 +59,8 @@ def slowfast_r50(
         slowfast_fusion_conv_stride=(alpha, 1, 1),
     )
     built.blocks[-2].pool = nn.ModuleList(WindowPool(crop_size) for _ in ("slow", "fast"))
-    return SlowFast(built.blocks, alpha)
+    again = partial(slowfast_r50, num_classes, num_frames, crop_size, alpha, dropout)
+    return SlowFast(built.blocks, again, alpha)
 
 
 def x3d(num_classes: int = 400, crop_size: int = 160, dropout: float = 0.5) -> ConvNet:
@@ -74,7 +85,7 @@ def x3d(num_classes: int = 400, crop_size: int = 160, dropout: float = 0.5) -> C
     for module in built.modules():
         if isinstance(module, ResBlock):
             module.branch_fusion = operator.add  # instead of a lambda, which does the same but cannot be pickled
-    return ConvNet(built.blocks)
+    return ConvNet(built.blocks, partial(x3d, num_classes, crop_size, dropout))
 
 
 def r2plus1d_r50(num_classes: int = 400, crop_size: int = 224, dropout: float = 0.5) -> ConvNet:
@@ -91,7 +102,7 @@ def r2plus1d_r50(num_classes: int = 400, crop_size: int = 224, dropout: float = 
     _check_crop_size(crop_size)
     built = create_r2plus1d(model_num_class=num_classes, dropout_rate=dropout, head_activation=None)
     built.blocks[-1].pool = WindowPool(crop_size)
-    return ConvNet(built.blocks)
+    return ConvNet(built.blocks, partial(r2plus1d_r50, num_classes, crop_size, dropout))
 
 
 def mvit_b(
@@ -128,35 +139,66 @@ def mvit_b(
             head_num_classes=num_classes,
         )
     built.__class__ = MViT  # only now: its __init__ sets all its local names, and __class__ is among them
+    built.again = partial(mvit_b, num_classes, num_frames, crop_size, dropout, drop_path)
     built.clip_shape = (3, num_frames, crop_size, crop_size)
     return built.to(torch.get_default_device())
 
 
-class ConvNet(Net):
+class Baseline(nn.Module):
+    """What these networks have in common.
+
+    Attributes:
+        again: builds the same network with new initial values.
+    """
+
+    again: Callable[[], nn.Module]
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Give all parameters and buffers initial values again, those of a new model under the same seed.
+
+        A model built on the meta device becomes usable by ``model.to_empty(device=...)`` and this. pytorchvideo
+        initialises a network only while it builds it, so a second one is built, whose memory is freed again.
+        """
+        with torch.device("cpu"):
+            initial = self.again().state_dict()
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(initial[name])
+
+
+class ConvNet(Net, Baseline):
     """A convolutional network with one pathway: (B, 3, T, H, W) -> (B, K), H and W at least 32 pixels."""
 
-    def __init__(self, blocks: nn.ModuleList):
+    blocks: nn.ModuleList
+
+    def __init__(self, blocks: nn.ModuleList, again: Callable[[], nn.Module]):
         super().__init__(blocks=blocks)
+        self.again = again
 
     def forward(self, video: Tensor) -> Tensor:
         _check_clips(video)
-        return super().forward(video)
+        return super().forward(video) if video.shape[0] else self._no_logits(video)
+
+    def _no_logits(self, video: Tensor) -> Tensor:
+        """(0, 3, T, H, W) -> (0, K), with zero gradients; batch norms would take NaN as the mean of no clips."""
+        classifier = cast(nn.Linear, self.blocks[-1].proj)
+        return video.new_empty(0, classifier.out_features) + sum(parameter.sum() for parameter in self.parameters())
 
 
-class SlowFast(Net):
+class SlowFast(ConvNet):
     """Two pathways from one clip: (B, 3, T, H, W) -> (B, K), T a multiple of alpha, H and W at least 32."""
 
-    def __init__(self, blocks: nn.ModuleList, alpha: int):
-        super().__init__(blocks=blocks)
+    def __init__(self, blocks: nn.ModuleList, again: Callable[[], nn.Module], alpha: int):
+        super().__init__(blocks, again)
         self.alpha = alpha
 
     def forward(self, video: Tensor) -> Tensor:
         _check_clips(video)
         slow = video.index_select(2, slow_frames(video.shape[2], self.alpha).to(video.device))
-        return super().forward([slow, video])
+        return Net.forward(self, [slow, video]) if video.shape[0] else self._no_logits(video)
 
 
-class MViT(MultiscaleVisionTransformers):
+class MViT(MultiscaleVisionTransformers, Baseline):
     """(B, 3, T, H, W) -> (B, K), for the one clip size that it was built for."""
 
     clip_shape: tuple[int, int, int, int]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from videofib.files import replacing
+from videofib.metrics.scores import SCORES_NAME
 from videofib.printable import printable
 from videofib.report.alike import relabelled, unlike_tests
 from videofib.report.analysis import paired
@@ -22,7 +23,7 @@ from videofib.report.figures import (
 from videofib.report.markup.html import document, setting, table, text
 from videofib.report.markup.numbers import amount, interval, number, percent, points
 from videofib.report.read import ReportError, Run, read_run
-from videofib.report.scored_videos import read_scored_videos
+from videofib.report.scored_videos import ScoredVideos, read_scored_videos
 
 _MOST_CLASSES = 40  # shown, those that differ most
 _SMALLEST_P = 0.0001  # that is written
@@ -118,11 +119,9 @@ class Comparison:
         """A row for each run with videos of the same classes in common with the first; see ``analysis.paired``."""
         rows, first = [], self.scored[0]
         for run, other in zip(self.runs[1:], self.scored[1:], strict=True):
-            if first is None or other is None or first.multi_label or other.multi_label or relabelled(first, other):
+            if self._why_unpaired(run, other):
                 continue
             found = paired(first, other)
-            if not found["videos"]:
-                continue
             rows.append(
                 [
                     f"{self.runs[0].name}, {run.name}",
@@ -136,6 +135,28 @@ class Comparison:
             )
         return rows
 
+    def unpaired(self) -> list[str]:
+        """For each run without a row in ``pairs``, a sentence that gives the reason."""
+        others = zip(self.runs[1:], self.scored[1:], strict=True)
+        return [
+            f"{self.runs[0].name} and {run.name} are not compared video by video: {reason}"
+            for run, scored in others
+            if (reason := self._why_unpaired(run, scored))
+        ]
+
+    def _why_unpaired(self, run: Run, other: ScoredVideos | None) -> str:
+        """Why a run cannot be paired with the first, or nothing."""
+        first, name = self.scored[0], self.runs[0].name
+        if first is None or other is None:
+            without = [known for known, scored in ((name, first), (run.name, other)) if scored is None]
+            return f"no usable {SCORES_NAME} of {' and '.join(without)}"
+        if several := [known for known, scored in ((name, first), (run.name, other)) if scored.multi_label]:
+            return f"videos may have several classes in {' and '.join(several)}"
+        if not set(first.ids) & set(other.ids):
+            return "they have no test videos in common"
+        changed = relabelled(first, other)
+        return f"{number(len(changed))} of the videos in both have other classes" if changed else ""
+
     def as_text(self) -> str:
         """The tables as plain text, for a terminal."""
         names = [run.name for run in self.runs]
@@ -147,6 +168,7 @@ class Comparison:
             _plain(["metric", *names], self.figures()),
             _plain(["setting", *names], self.settings()),
             _plain(PAIRS, self.pairs()),
+            "\n".join(map(printable, self.unpaired())),
             _plain(self.class_columns(), self.classes()),
         ]
         return "\n\n".join(filter(None, parts))
@@ -155,9 +177,10 @@ class Comparison:
         """An HTML page of the tables, with curves and classes."""
         names = [run.name for run in self.runs]
         caption = "Two runs on the same videos: top-1 accuracy"
+        unpaired = "".join(f"<p>{text(sentence)}</p>" for sentence in self.unpaired())
         parts = [
             ("figures", "Figures", table("Figures of the runs", ["metric", *names], self.figures(), wide=True)),
-            ("pairs", "The same videos", _table(caption, PAIRS, self.pairs(), note=_PAIRS_NOTE)),
+            ("pairs", "The same videos", _table(caption, PAIRS, self.pairs(), note=_PAIRS_NOTE) + unpaired),
             ("learning", "Learning", curves(self.runs)),
             ("views", "Views", views_chart(self.runs)),
             ("classes", "Classes", _table(_CLASSES_CAPTION, self.class_columns(), self.classes())),

@@ -7,6 +7,11 @@
     MMAction2's VideoMAE      the same; patch_embed.projection, blocks.0.mlp.layers.0.0 and .1
     Hugging Face VideoMAE     videomae.encoder.layer.0.attention.attention.{query,key,value}.weight, and q_bias and
                               v_bias before transformers 5, since then query.bias and value.bias
+    DINOv2                    as timm's; the registers are register_tokens
+    Hugging Face DINOv2       encoder.layer.0.norm1.weight, encoder.layer.0.layer_scale1.lambda1
+
+Files of transformers' ViT and DINOv2 have encoder.layer.0.attention.attention.query.weight; its modules, since
+transformers 5, encoder.layer.0.attention.q_proj.weight, and ViT's layers.0 instead of encoder.layer.0.
 
 Names come without the prefix of wrappers, which :mod:`~videofib.models.pretrained.file_parts` removes.
 """
@@ -25,6 +30,8 @@ TIMM = "timm ViT"
 HUGGING_FACE = "Hugging Face TimeSformer"
 VIDEOMAE = "VideoMAE"
 HUGGING_FACE_VIDEOMAE = "Hugging Face VideoMAE"
+HUGGING_FACE_VIT = "Hugging Face ViT"
+HUGGING_FACE_DINOV2 = "Hugging Face DINOv2"
 SPARSE = "sparse_"  # in front of the attention type in configs of our remote code
 
 _HF_TOP = {
@@ -47,6 +54,12 @@ _HF_BLOCK = {
     "temporal_attn.proj": "temporal_attention.output.dense",
     "temporal_fc": "temporal_dense",
 }
+_HF_PROJECTIONS = {  # of transformers 5's modules -> in files
+    "q_proj": "attention.query",
+    "k_proj": "attention.key",
+    "v_proj": "attention.value",
+    "o_proj": "output.dense",
+}
 _CLASSIFIER = re.compile(r"head|classifier|fc|linear|(cls_head\.)?fc_cls|head\.(\d+|fc|classifier|projection)")
 _HF_TOP_BACK = {theirs: ours for ours, theirs in _HF_TOP.items()}
 _HF_BLOCK_BACK = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
@@ -61,11 +74,12 @@ def to_ours(state: State) -> tuple[str, State]:
         ValueError: an unknown layout.
     """
     state = {_rename_as_timm(name): tensor for name, tensor in state.items()}
-    names = state.keys()
-    if "embeddings.patch_embeddings.projection.weight" in names:
-        if any(name.endswith("attention.attention.query.weight") for name in names):
-            return HUGGING_FACE_VIDEOMAE, _rename_last(_rename_from_hf(_join_projections(state)))
+    if "embeddings.patch_embeddings.projection.weight" in state:
+        state = {_rename_module_of_hf(name): tensor for name, tensor in state.items()}
+        if any(name.endswith("attention.attention.query.weight") for name in state):
+            return _separate_projections(state), _rename_last(_rename_from_hf(_join_projections(state)))
         return HUGGING_FACE, _rename_from_hf(state)
+    names = state.keys()
     if "patch_embed.proj.weight" in names and "blocks.0.attn.qkv.weight" in names:
         if "blocks.0.attn.q_bias" in names:
             return VIDEOMAE, _rename_last(_join_biases(state))
@@ -97,7 +111,7 @@ def to_hugging_face(state: State) -> State:
 def _rename_from_hf(state: State) -> State:
     renamed = {}
     for name, tensor in state.items():
-        if block := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias)", name):
+        if block := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)\.(weight|bias|gamma)", name):
             layer = _HF_BLOCK_BACK.get(block[2], block[2])
             renamed[f"blocks.{block[1]}.{layer}.{block[3]}"] = tensor
         else:
@@ -105,8 +119,23 @@ def _rename_from_hf(state: State) -> State:
     return renamed
 
 
+def _separate_projections(state: State) -> str:
+    """Which of transformers' models with query, key and value apart the tensors are of."""
+    if any(name.endswith(".ls1.gamma") for name in state):
+        return HUGGING_FACE_DINOV2
+    return HUGGING_FACE_VIT if "embeddings.cls_token" in state else HUGGING_FACE_VIDEOMAE
+
+
+def _rename_module_of_hf(name: str) -> str:
+    """The names of transformers 5's modules -> those in files."""
+    name = re.sub(r"^layers\.(?=\d+\.)", "encoder.layer.", name)
+    return re.sub(r"(?<=\.attention\.)[qkvo]_proj(?=\.)", lambda match: _HF_PROJECTIONS[match[0]], name)
+
+
 def _rename_as_timm(name: str) -> str:
-    """MMAction2's names and the gammas of VideoMAE's and BEiT's code -> timm's."""
+    """The names of MMAction2 and DINOv2, and the gammas of VideoMAE's and BEiT's code -> timm's."""
+    name = re.sub(r"^(embeddings\.)?register_tokens$", "reg_token", name)
+    name = re.sub(r"^(encoder\.layer\.\d+\.)layer_scale([12])\.lambda1$", r"\1ls\2.gamma", name)
     name = re.sub(r"^patch_embed\.projection\.", "patch_embed.proj.", name)
     name = re.sub(
         r"^(blocks\.\d+\.mlp\.)layers\.(0\.0|1)\.", lambda m: f"{m[1]}{'fc2' if m[2] == '1' else 'fc1'}.", name

@@ -35,6 +35,7 @@ _ACTIVATIONS = {  # transformers' names
 _CLASS_TOKEN, _MEAN = "the class token", "the mean, then the last norm"
 _POOLINGS = {"class_token": _CLASS_TOKEN, "mean": _MEAN}  # of our own models
 _PRE_NORM, _SIDE_BY_SIDE, _NEAREST = "pre-norm", "side by side", "nearest positions"
+_DINOV2 = ("dinov2", "dinov2_with_registers")
 _PLAIN = {"blocks": _PRE_NORM, "patches": _SIDE_BY_SIDE, "clips of other sizes": _NEAREST}
 
 
@@ -118,6 +119,9 @@ def of_hugging_face(config: Mapping[str, object]) -> Settings:
             known |= {"pooling": _MEAN, "last norm's epsilon": nn.LayerNorm(1).eps}
         elif mean is False:
             known |= {"pooling": "the first patch"}
+    elif kind in _DINOV2 and not config.get("use_swiglu_ffn"):
+        # the pooling is left out: its classifier has the class token and the mean of the patches side by side
+        known |= {**_PLAIN, "positions": "learned", "clips of other sizes": "bicubic positions", "attention over": ANY}
     elif kind == OWN_MODEL_TYPE:
         pooling = _POOLINGS.get(str(config.get("pooling")), config.get("pooling"))
         known |= {**_PLAIN, "pooling": pooling, "positions": config.get("position")}
