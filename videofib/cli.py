@@ -1,7 +1,7 @@
 """The ``videofib`` command.
 
 videofib prep ucf101 --videos UCF-101 --annotations ucfTrainTestlist --out data/ucf101
-videofib run --cfg configs/UCF101/TimeSformer_joint_fibottention_8x8_224.yaml OUTPUT_DIR runs/mine
+videofib run --cfg UCF101/TimeSformer_joint_fibottention_8x8_224 OUTPUT_DIR runs/mine
 videofib report runs/mine
 """
 
@@ -21,6 +21,7 @@ from videofib.signals import interrupted, sigint_deferred
 # name -> what it does; the module of that name in videofib.commands has its main
 COMMANDS = {
     "prep": "prepare a data set, or check or pack a prepared one",
+    "configs": "list the configs that come with videofib, or print one",
     "browse": "show clips as a config reads, crops and augments them",
     "profile": "count a model's parameters, multiply-adds and activations",
     "train": "train",

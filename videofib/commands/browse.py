@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("videofib browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML file")
+    parser.add_argument(
+        "--cfg", required=True, metavar="NAME_OR_FILE", help="the experiment's YAML file, or a name in configs/"
+    )
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="default: train")
     parser.add_argument(
         "--num", type=_count, default=8, metavar="N", help="videos, evenly spaced over the split (default 8)"

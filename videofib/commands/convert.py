@@ -70,7 +70,7 @@ def class_names(cfg: CfgNode, weights: Weights, to: str) -> Sequence[str] | None
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("videofib convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the config of the model")
+    parser.add_argument("--cfg", required=True, metavar="NAME_OR_FILE", help="the config of the model")
     parser.add_argument("--weights", required=True, metavar="FROM", help="a file or folder")
     parser.add_argument("--part", metavar="NAME", help="which model of FROM, if it holds several, such as teacher")
     parser.add_argument("--to", required=True, choices=("official", "huggingface"), help="the layout to write")

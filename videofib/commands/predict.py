@@ -182,7 +182,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-video", action="store_true", help="do not write timeline.mp4")
     parser.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help="of a run's folder")
     parser.add_argument("--part", metavar="NAME", help="which model of a file that holds several, such as teacher")
-    parser.add_argument("--cfg", metavar="FILE", help="the config of the model, where it is not saved with the weights")
+    parser.add_argument(
+        "--cfg", metavar="NAME_OR_FILE", help="the config of the model, where it is not saved with the weights"
+    )
     parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line, where the model has none")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
     parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="in which the model computes")

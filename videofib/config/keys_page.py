@@ -13,9 +13,10 @@ _INTRO = f"""\
 Made from the declarations in [videofib/config/defaults.py](../videofib/config/defaults.py) by
 `python -m videofib.config.keys_page > docs/config.md`; a test compares the two.
 
-A run's config is the defaults below, changed by its YAML file (`--cfg FILE`) and then by `KEY VALUE` or `KEY=VALUE` on
-the command line. `_BASE_: other.yaml`, or a list of such files, names files that a file changes in turn; the paths
-start at its own folder:
+A run's config is the defaults below, changed by its YAML file and then by `KEY VALUE` or `KEY=VALUE` on the command
+line. `--cfg` takes a path, or the name of a file in `configs/`, such as `UCF101/TimeSformer_joint_8x8_224`; an existing
+file comes first. `_BASE_: other.yaml`, or a list of such files, names files that a file changes in turn, by the same
+rule; relative paths start at its own folder:
 
 ```yaml
 _BASE_: ../Kinetics/TimeSformer_joint_fibottention_8x32_224.yaml

@@ -15,6 +15,7 @@ from videofib.config.declare import ConfigError, Refused, Setting
 from videofib.config.defaults import KEYS, SECTIONS
 from videofib.config.effect import reset_unread
 from videofib.config.foreign import meaning, translate
+from videofib.config.named import find_config
 from videofib.config.rules import check_rules
 from videofib.config.yaml_reader import BadYaml, Quoted, read_entries
 
@@ -44,7 +45,7 @@ def load_config(
     """Defaults, then the YAML file (and the files its ``_BASE_`` names), then ``KEY VALUE`` pairs.
 
     Args:
-        path: a YAML file, or None for the defaults alone.
+        path: a YAML file, or the name of a config that comes with videofib; None for the defaults alone.
         overrides: ``["SOLVER.BASE_LR", "0.1", ...]`` or ``["SOLVER.BASE_LR=0.1", ...]``, as they come from the command
             line.
         notes: gets a line for each key that was returned to its default, see ``effect.py``; by default they are logged.
@@ -57,7 +58,7 @@ def load_config(
             does not accept, a key without a value, values that contradict each other, or a key that is changed and
             has no effect.
     """
-    files = _file_settings(Path(path)) if path is not None else []
+    files = _file_settings(find_config(path)) if path is not None else []
     return _settled(files, overrides, notes)
 
 
@@ -164,8 +165,6 @@ def known_keys() -> list[str]:
 
 def _file_settings(path: Path, inheriting: Sequence[Path] = ()) -> list[list[Setting]]:
     """The settings of a file, behind those of its bases; ``inheriting`` are the files that led to this one."""
-    if not path.is_file():
-        raise ConfigError(f"no config file at {path}")
     chain = [*inheriting, path.resolve()]
     files, own = [], []
     try:
@@ -187,10 +186,10 @@ def _bases(path: Path, written: object, line: int) -> list[Path]:
     names = written if isinstance(written, list) else [written]
     if not all(isinstance(name, str) for name in names):
         raise BadYaml(f"line {line}: {BASE} must be a path or a list of paths")
-    files = [path.parent / Path(name).expanduser() for name in names]
-    if missing := [file for file in files if not file.is_file()]:
-        raise BadYaml(f"line {line}: {BASE} names {missing[0]}, where there is no file")
-    return files
+    try:
+        return [find_config(name, path.parent) for name in names]
+    except ConfigError as error:
+        raise BadYaml(f"line {line}: {BASE}: {error}") from error
 
 
 def _word_settings(words: Sequence[object]) -> list[Setting]:

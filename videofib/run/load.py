@@ -47,7 +47,7 @@ def load(
             Hugging Face Hub.
         checkpoint: of a run's folder: ``newest``, which is what a test takes, or ``best``.
         part: of a file that holds several models, which one.
-        config: a config file, in place of the one that is saved.
+        config: a config file or the name of one of videofib's, in place of the one that is saved.
         classes: the names of the classes, where the weights do not have them.
         options: keys of the config and their values, over those of the saved one.
         device: by default a GPU where there is one.

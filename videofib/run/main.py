@@ -111,12 +111,14 @@ def _command_line(
     """The file and the ``KEY VALUE`` pairs of a command line, and of torchrun."""
     parser = Parser(
         prog,
-        usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
+        usage="%(prog)s --cfg NAME_OR_FILE [options] [KEY VALUE ...]",
         description=description,
         epilog="Options come first, then KEY VALUE pairs that change the config.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML file")
+    parser.add_argument(
+        "--cfg", required=True, metavar="NAME_OR_FILE", help="the experiment's YAML file, or a name in configs/"
+    )
     parser.add_argument("--shard_id", metavar="N", help="SHARD_ID: index of this machine, from 0")
     parser.add_argument("--num_shards", metavar="N", help="NUM_SHARDS: number of machines")
     parser.add_argument("--init_method", metavar="URL", help="INIT_METHOD: address at which they meet")
