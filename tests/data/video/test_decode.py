@@ -102,12 +102,12 @@ def test_decord_in_order_returns_the_true_frames(shared_data):
 
 def test_proof_fails_where_decord_returns_other_frames(video, monkeypatch):
     assert random_access_is_right(video)
-    honest = decord_reader.read_seeking
+    honest = decord_reader.SeekingReader.read
 
-    def one_off_after_the_second_keyframe(path, batches, short_side=0):
-        return honest(path, [[i + 1 if 12 < i < 23 else i for i in batch] for batch in batches])
+    def one_off_after_the_second_keyframe(reader, indices, short_side=0):
+        return honest(reader, [i + 1 if 12 < i < 23 else i for i in indices], short_side)
 
-    monkeypatch.setattr(decord_reader, "read_seeking", one_off_after_the_second_keyframe)
+    monkeypatch.setattr(decord_reader.SeekingReader, "read", one_off_after_the_second_keyframe)
     assert not random_access_is_right(video)
 
 
