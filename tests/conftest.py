@@ -8,6 +8,7 @@ from pathlib import Path
 # One thread a process: the workers of pytest-xdist have a core each, and sums keep their last bit only for one number
 # of threads. A test that needs more sets them itself. Torch and numpy read this when they are imported.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+os.environ["VIDEOFIB_CACHE_DIR"] = ""  # no test leaves a file in the cache of the person who runs it
 
 import pytest
 import torch  # before any test imports decord: the other way round torch crashes

@@ -20,6 +20,10 @@ def test_unknown_classes_are_all_named():
         positions(["red", "cyan"], COLOURS)
     with pytest.raises(ClassesError, match=r"\['c0', 'c1', 'c2', 'c3'\] and 2 more are not among"):
         positions([f"c{i}" for i in range(6)], COLOURS)
+    with pytest.raises(ClassesError, match=r"^'cyan' is not among the classes \['c0', 'c1', 'c2', 'c3'\] and 1 more$"):
+        positions(["cyan"], [f"c{i}" for i in range(5)])
+    with pytest.raises(ClassesError, match=r"\['c0', 'c1', 'c2', 'c3'\] are not among"):  # four, and no more
+        positions([f"c{i}" for i in range(4)], COLOURS)
 
 
 def test_names_that_look_the_same_are_the_same():
@@ -33,7 +37,16 @@ def test_names_that_look_the_same_are_the_same():
 
 def test_the_first_difference_is_named_with_both_names():
     assert difference(["red", "blue"], ["red", "green"]) == "class 1 is 'blue' there, 'green' here"
+    assert difference(["red"], ["cyan", "blue"], "in a", "in b") == "1 classes in a ('red'), 2 in b (['cyan', 'blue'])"
     assert difference(COLOURS, ["red"]) == "3 classes there (['red', 'green', 'blue']), 1 here ('red')"
+
+
+@pytest.mark.parametrize("end", [*"\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029", "\r\n"])
+@pytest.mark.parametrize("name", ["sit{}stand", "{}sit", "sit{}"])
+def test_a_name_with_a_line_end_is_refused(name, end):
+    """It would be two lines of classes.txt, or look like two."""
+    with pytest.raises(ClassesError, match=r"^have the name '.*\\.*', at position 1, with a line end in it$"):
+        check_names(["run", name.format(end)])
 
 
 @pytest.mark.parametrize("names", [None, 3, "red", b"red", [], ["red", 3], ["red", "red"], ["red", " "], {"red": 0}])

@@ -10,7 +10,7 @@ from videofib.files import describe, from_utf8, link_or_copy, remove_partial, re
 
 
 def test_the_name_appears_when_the_block_ends(tmp_path):
-    file = tmp_path / "new folder" / "results.json"
+    file = tmp_path / "new folder" / "and one in it" / "results.json"
     with replacing(file) as partial:
         partial.write_text("whole")
         assert not file.exists()

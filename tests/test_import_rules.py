@@ -14,29 +14,31 @@ ALLOWED = {
     "attention": set(),
     "mixers": {"attention"},
     "models": {"attention", "checkpoint", "classes", "files", "mixers", "printable"},
-    "data": {"classes", "files", "printable", "signals"},
-    "prep": {"classes", "data", "files", "printable", "signals"},
+    "data": {"classes", "files", "printable", "signals", "starting"},
+    "prep": {"classes", "data", "files", "parser", "printable", "signals", "starting"},
     "metrics": {"classes", "files", "printable"},
     "engine": {"checkpoint", "distributed", "files", "metrics", "printable", "tracking"},
     "checkpoint": {"classes", "distributed", "files", "printable"},
-    "distributed": {"printable", "signals"},
+    "distributed": {"printable", "starting"},
     "tracking": {"files", "printable"},
     "report": {"classes", "data", "files", "metrics", "printable"},
     "config": {"printable"},
     "run": {
         *("attention", "checkpoint", "classes", "config", "data", "distributed", "engine", "files", "metrics"),
-        *("mixers", "models", "printable", "report", "signals", "tracking"),
+        *("mixers", "models", "parser", "printable", "report", "signals", "starting", "tracking"),
     },
     "files": set(),
     "classes": {"printable"},
+    "parser": {"printable"},
     "printable": set(),
     "signals": set(),
-    "cli": {"printable", "signals"},  # imports the command that it is asked for by its name
+    "starting": {"signals"},
+    "cli": {"parser", "printable", "signals"},  # imports the command that it is asked for by its name
     "__main__": {"cli"},
 }
 EVERYTHING = set(ALLOWED)  # which commands may import
 READS_THE_CONFIG = {"report/read.py"}  # beside run and commands
-ATTENTION_ORDER = ["wythoff", "support", "kernels", "op", "backends", "functional", "context", "module"]
+ATTENTION_ORDER = ["wythoff", "support", "autocast", "kernels", "op", "backends", "functional", "context", "module"]
 
 
 def imports(path: Path) -> set[str]:
@@ -125,6 +127,10 @@ print([str(warning.message) for warning in caught])
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "numba is not installed" in done.stdout
+
+
+def test_all_command_lines_are_read_by_the_one_parser():
+    assert [file for file in FILES if "ArgumentParser" in (PACKAGE / file).read_text()] == ["parser.py"]
 
 
 def test_no_path_hacks():

@@ -21,7 +21,8 @@ def check_names(names: object) -> list[str]:
     """The names as a list.
 
     Raises:
-        ClassesError: not a list of distinct names; the message continues "its classes ...".
+        ClassesError: not a list of distinct names of one line each, as ``classes.txt`` needs them; the message
+            continues "its classes ...".
     """
     if not (isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names)):
         raise ClassesError("are not a list of names")
@@ -29,6 +30,8 @@ def check_names(names: object) -> list[str]:
     for number, name in enumerate(names):
         if not same_name(name):
             raise ClassesError(f"have no name at position {number}")
+        if name.splitlines() != [name]:  # which knows the line ends of Unicode, too
+            raise ClassesError(f"have the name {name!r}, at position {number}, with a line end in it")
         if (first := position.setdefault(same_name(name), number)) != number:
             raise ClassesError(f"have the name {name!r} twice, at positions {first} and {number}")
     return list(names)

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from videofib import __version__
-from videofib.signals import interrupted
+from videofib.parser import Parser
+from videofib.signals import interrupted, sigint_deferred
 
 # name -> what it does; the module of that name in videofib.commands has its main
 COMMANDS = {
@@ -25,6 +26,7 @@ COMMANDS = {
     "train": "train",
     "test": "measure multi-view accuracy",
     "run": "train, then test",
+    "predict": "name what is in videos, by a trained model",
     "submit": "submit a run to a Slurm cluster",
     "report": "write the page of a run",
     "compare": "compare runs: figures, curves, settings, paired tests",
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     description = "Train and test video transformers with sparse attention, and prepare their data."
     name, options = choose("videofib", description, COMMANDS, argv)
     try:
-        command = importlib.import_module(f"videofib.commands.{name}")  # only this one, so that --help is quick
+        with sigint_deferred():
+            command = importlib.import_module(f"videofib.commands.{name}")  # only this one, so that --help is quick
         command.main(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -58,7 +61,7 @@ def choose(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     width = max(map(len, choices)) + 2
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog,
         usage=f"{prog} NAME ...; {prog} NAME --help lists its options",
         description=description,

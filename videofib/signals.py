@@ -25,6 +25,19 @@ def sigint_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def sigint_deferred() -> Iterator[None]:
+    """Ctrl-C within the block raises KeyboardInterrupt at its end.
+
+    For imports: torch swallows an exception while it imports numpy, and the program would go on with half of it.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def interrupted(prog: str | None) -> int:
     """Report Ctrl-C where nothing had to be saved, in one line; returns the exit status that a shell expects."""
     print(f"\n{prog or Path(sys.argv[0]).name}: interrupted", file=sys.stderr)

@@ -55,7 +55,8 @@ def model(attention_type="joint_space_time", **options):
 def results(model, x):
     """Logits and the gradients of all parameters."""
     logits = model(x)
-    return logits, *torch.autograd.grad(logits.square().sum(), [p for p in model.parameters() if p.requires_grad])
+    weights = [p for _, p in sorted(model.named_parameters()) if p.requires_grad]
+    return logits, *torch.autograd.grad(logits.square().sum(), weights)
 
 
 def same(found, expected):
@@ -71,14 +72,40 @@ def same(found, expected):
         dict(mixer_options={"fibottention": dict(head_order="per_layer", variant="modified")}),
         dict(joint_attention="dense"),
         dict(gradient_checkpointing=True),
+        dict(attention_backend="gather"),
+        dict(attention_backend="gather", attention_type="divided_space_time"),
+        dict(attention_backend="gather", mixer_options={"fibottention": dict(masking="zero_logit")}),
+        dict(attention_backend="gather", class_token=False, pooling="mean"),
+        dict(attention_backend="gather", gradient_checkpointing=True, recompute="cheap"),
+        dict(attention_backend="reference"),
     ],
-    ids=["joint", "divided", "per_layer", "dense", "checkpointed"],
+    ids=lambda options: " ".join(map(str, options.values())) or "joint",
 )
 def test_a_model_compiles_without_a_graph_break(options):
     torch._dynamo.reset()
     x = torch.randn(2, 3, 4, 32, 32)
     compiled = torch.compile(model(**options).train(), fullgraph=True, backend="aot_eager")  # nothing run before it
     same(results(compiled, x), results(model(**options).train(), x))
+
+
+def test_dropout_compiles_without_a_graph_break():
+    """Dropped weights of one seed are those of the same seed, in the forward pass and in the backward pass."""
+    torch._dynamo.reset()
+    x, found = torch.randn(2, 3, 4, 32, 32), []
+    compiled = torch.compile(model(attn_drop_rate=0.3).train(), fullgraph=True, backend="aot_eager")
+    for call in (compiled, model(attn_drop_rate=0.3).train()):
+        torch.manual_seed(1)
+        found.append(results(call, x))
+    same(*found)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("backend", ["gather", "reference"])
+def test_a_model_of_plain_torch_is_exported_with_gradients(backend, strict):
+    """With training graphs, too: what was exported differentiates as the model does."""
+    x, original = torch.randn(2, 3, 4, 32, 32), model(attention_backend=backend)
+    exported = torch.export.export(original, (x,), strict=strict).module()
+    same(results(exported, x), results(original, x))
 
 
 @pytest.mark.parametrize("attention_type", ["joint_space_time", "divided_space_time"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from videofib.attention import Support, sparse_attention
+from videofib.attention import Support, op, sparse_attention
 from videofib.attention.backends import BACKENDS, INSTALLED, MASKINGS, choose
 from videofib.attention.kernels import gather
 
@@ -175,6 +175,53 @@ def test_auto_takes_the_fused_kernel_for_dense_supports_only():
         sparse_attention(*qkv(sparse, torch.float32), sparse, backend="dense")
 
 
+def _cases(*names):
+    """Backends with supports that they serve."""
+    return [(b, n) for b in BACKENDS for n in names if SUPPORTS[n].is_dense or not BACKENDS[b].dense_only]
+
+
+@pytest.mark.parametrize("masking", MASKINGS)
+@pytest.mark.parametrize(
+    ("backend", "name"), _cases("modified", "empty head, no prefix", "five prefix tokens", "dense")
+)
+def test_every_backend_gives_shapes_on_the_meta_device(backend, name, masking, monkeypatch):
+    """Forward and backward, in 16 bits, under autocast of another device, and within a transform."""
+    monkeypatch.setitem(INSTALLED, "triton", True)
+    support = SUPPORTS[name]
+    expected = forward_and_gradients(qkv(support, torch.float32), support, masking=masking, backend="reference")
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [torch.empty_like(x, dtype=dtype, device="meta").requires_grad_() for x in qkv(support, dtype)]
+        with torch.autocast("cpu", torch.bfloat16):
+            out = sparse_attention(*inputs, support, masking=masking, backend=backend)
+        for a, b in zip([out, *torch.autograd.grad(out.sum(), inputs)], expected, strict=True):
+            assert (a.shape, a.dtype, a.device.type) == (b.shape, dtype, "meta")
+    attend = torch.func.grad(lambda q, k, v: sparse_attention(q, k, v, support, masking=masking, backend=backend).sum())
+    assert attend(*(x.detach() for x in inputs)).shape == inputs[0].shape
+
+
+@pytest.mark.parametrize("masking", MASKINGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("backend", "name"),
+    [case for case in _cases("one token", "modified", "empty head, no prefix", "dense") if case[0] != "triton"],
+)
+def test_an_empty_batch_gives_empty_results(backend, name, dtype, masking):
+    support = SUPPORTS[name]
+    inputs = qkv(support, dtype, batch=0)
+    found = forward_and_gradients(inputs, support, masking=masking, backend=backend)
+    for x in found:
+        assert (x.shape, x.dtype) == (inputs[0].shape, dtype)
+    transformed = torch.func.vjp(lambda q: sparse_attention(q, *inputs[1:], support, backend=backend), inputs[0])
+    assert transformed[0].shape == transformed[1](found[0])[0].shape == inputs[0].shape
+
+
+def test_an_empty_batch_launches_no_kernel_on_a_gpu(monkeypatch):
+    """The operator's own rule, which the CPU shares: a CUDA grid of no blocks is an error."""
+    monkeypatch.setattr(op, "_kernel", lambda device: pytest.fail("a kernel was asked for"))
+    support = SUPPORTS["modified"]
+    forward_and_gradients(qkv(support, torch.float32, batch=0), support, backend="cpu")
+
+
 def _call(support=None, shapes=((1, 2, 10, 4),) * 3, dtypes=(torch.float32,) * 3, devices=("cpu",) * 3, **options):
     tensors = [torch.zeros(s, dtype=t, device=d) for s, t, d in zip(shapes, dtypes, devices, strict=True)]
     return sparse_attention(*tensors, support or Support.fibottention(2, 9), **options)
@@ -188,7 +235,8 @@ def _call(support=None, shapes=((1, 2, 10, 4),) * 3, dtypes=(torch.float32,) * 3
         (dict(dropout_p=1.0), "1.0"),
         (dict(shapes=((1, 2, 10, 4), (1, 2, 11, 4), (1, 2, 10, 4))), r"\(1, 2, 11, 4\)"),
         (dict(shapes=((1, 2, 40),) * 3), r"\(1, 2, 40\)"),
-        (dict(shapes=((0, 2, 10, 4),) * 3), "empty"),
+        (dict(shapes=((1, 2, 10, 0),) * 3), r"no numbers: shape \(1, 2, 10, 0\)"),
+        (dict(shapes=((0, 3, 10, 4),) * 3), "2 heads"),
         (dict(support=Support.fibottention(2, 10)), "1 \\+ 10"),
         (dict(support=Support.fibottention(3, 9)), "3 heads"),
         (dict(dtypes=(torch.float32, torch.float64, torch.float32)), "float64"),

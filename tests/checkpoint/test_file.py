@@ -14,6 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from videofib.checkpoint.file import (
+    START,
     CheckpointError,
     ModelDescription,
     Position,
@@ -72,6 +73,31 @@ def test_resuming_keeps_the_optimizers_own_options(tmp_path):
     restore(load_checkpoint(path), path, TrainingState(model, changed))
     assert changed.param_groups[0]["weight_decay"] == 0.7
     assert changed.state_dict()["state"][0]["step"] == 1
+
+
+def test_the_scale_of_the_loss_is_resumed(tmp_path):
+    """Where gradients overflow it is halved; a resumed run that began with the first one again would lose steps."""
+
+    def scaler(**options):
+        return torch.amp.GradScaler("cpu", **options)
+
+    model, optimizer = run_parts()
+    grown = scaler(init_scale=2.0**10)
+    grown.load_state_dict({**grown.state_dict(), "scale": 2.0**7, "_growth_tracker": 5})
+    path = tmp_path / "run.pyth"
+    write_checkpoint(path, TrainingState(model, optimizer, grown), Position(1))
+    later = scaler(init_scale=2.0**10)
+    restore(load_checkpoint(path), path, TrainingState(model, optimizer, later))
+    assert (later.get_scale(), later.state_dict()["_growth_tracker"]) == (2.0**7, 5)
+    restore(load_checkpoint(path), path, TrainingState(model, optimizer))  # now without one
+    off = scaler(enabled=False)
+    write_checkpoint(path, TrainingState(model, optimizer, off), Position(1))
+    restore(load_checkpoint(path), path, TrainingState(model, optimizer, later))  # saved without one
+    assert later.get_scale() == 2.0**7
+
+
+def test_a_run_begins_at_the_first_batch_of_the_first_epoch():
+    assert (START.epoch, START.step, list(START.states)) == (0, 0, [])
 
 
 def test_another_optimizer_is_refused(tmp_path):
@@ -188,6 +214,16 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
         "extra is unexpected",
     ):
         assert words in str(caught.value)
+
+
+def test_eight_mistakes_are_listed_and_the_others_counted():
+    model = nn.Linear(1, 1)
+    state = {**model.state_dict(), **{f"extra{i}": torch.zeros(1) for i in range(8)}}
+    with pytest.raises(CheckpointError, match=r"extra6 is unexpected; extra7 is unexpected$"):
+        load_weights(model, state, "theirs.pyth")
+    state |= {f"later{i}": torch.zeros(1) for i in range(3)}
+    with pytest.raises(CheckpointError, match=r"extra7 is unexpected and 3 more$"):
+        load_weights(model, state, "theirs.pyth")
 
 
 def test_a_failed_write_says_so_and_leaves_nothing(tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from videofib.checkpoint import lock
 from videofib.checkpoint.file import CheckpointError
 from videofib.checkpoint.lock import run_lock
 from videofib.distributed.launch import launch
@@ -96,6 +97,16 @@ def test_a_second_run_is_refused_and_a_killed_one_is_replaced_at_once(tmp_path, 
         time.sleep(0.01)
     with run_lock(tmp_path):  # its parent, this process, has not waited for it yet
         assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_run_that_is_just_being_killed_is_waited_for(tmp_path, hold, monkeypatch):
+    monkeypatch.setattr(lock, "_GRACE", 30.0)  # of which no more is used than it takes
+    holder = hold(tmp_path)
+    kill = threading.Timer(0.5, holder.kill)
+    kill.start()
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+    kill.join()
 
 
 def test_another_process_with_the_number_of_the_killed_one_is_not_taken_for_it(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from videofib.checkpoint.best import RECORD
-from videofib.checkpoint.file import CheckpointError, Position, TrainingState, load_checkpoint
+from videofib.checkpoint.file import CheckpointError, ModelDescription, Position, TrainingState, load_checkpoint
 from videofib.checkpoint.manager import CheckpointManager, best_checkpoint, find_checkpoints, latest_checkpoint
 
 
@@ -162,6 +162,54 @@ def test_an_epoch_whose_checkpoint_is_gone_cannot_be_the_best(tmp_path):
     train_epochs(manager, [51.0], first=3, save=False)
     assert left(tmp_path) == ["00002", "00003"]
     assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00003.pyth"
+
+
+def test_a_best_that_is_surpassed_goes_at_once(tmp_path):
+    manager = make_manager(tmp_path, keep=1)
+    train_epochs(manager, [50.0, 40.0])
+    assert left(tmp_path) == ["00001", "00002"]
+    train_epochs(manager, [60.0], first=3)
+    assert left(tmp_path) == ["00003"]
+
+
+def test_validation_alone_removes_nothing_that_was_there_before(tmp_path):
+    names = [(0, 5), (0, 7), (0, 9), (1, 0), (2, 0)]
+    touch(tmp_path, *names)
+    make_manager(tmp_path, keep=1).validated(1, {"top1_acc": None})
+    assert len(left(tmp_path)) == len(names)
+
+
+def test_a_record_without_checkpoints_is_of_no_epoch(tmp_path):
+    train_epochs(make_manager(tmp_path), [60.0])
+    (tmp_path / "checkpoint_epoch_00001.pyth").unlink()
+    manager = make_manager(tmp_path)
+    assert manager.resume() is None
+    assert manager.awaits_validation(1)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        (["a", "b"], ["a", "b"], ""),
+        (None, None, ""),
+        (None, ["a", "b"], "checkpoint_epoch_00001.pyth does not name its classes"),
+        (["a", "b"], None, "the data set does not name its classes"),
+    ],
+)
+def test_classes_that_cannot_be_compared_are_logged(tmp_path, heard, theirs, ours, said):
+    make_manager(tmp_path, description=ModelDescription(classes=theirs)).save(Position(1))
+    manager = make_manager(tmp_path, description=ModelDescription(classes=ours))
+    manager.resume()
+    assert said in heard.text
+    assert ("not name its classes" in heard.text) == bool(said)
+    assert manager.description.classes == (theirs or ours)
+
+
+def test_a_run_does_not_resume_with_other_classes(tmp_path):
+    make_manager(tmp_path, description=ModelDescription(classes=["a", "b"])).save(Position(1))
+    for other, message in ((["a", "c"], "class 1 is 'b' there, 'c' here"), (["a"], "2 classes there")):
+        with pytest.raises(CheckpointError, match=message):
+            make_manager(tmp_path, description=ModelDescription(classes=other)).resume()
 
 
 def test_without_a_metric_there_is_no_best(tmp_path):

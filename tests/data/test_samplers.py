@@ -102,6 +102,21 @@ def test_a_batch_of_the_bucketed_order_has_videos_of_one_length():
     assert all(max(part) - min(part) < 20 for part in lengths_of_batches(short)[:14])
 
 
+def test_lengths_are_sorted_among_64_batches():
+    drawn = shuffled(300, 5)(2)
+    parts = [sorted(drawn[:192]), sorted(drawn[192:])]  # a video's length is its index
+    expected = {tuple(part[start : start + 3]) for part in parts for start in range(0, len(part), 3)}
+    order = length_bucketed(range(300), 3, 5)(2)
+    assert {tuple(order[start : start + 3]) for start in range(0, 300, 3)} == expected
+
+
+def test_a_new_sampler_stands_at_the_first_batch_of_the_first_epoch():
+    fresh, first = (EpochSampler(shuffled(12, 3), 4) for _ in range(2))
+    first.set_epoch(0)
+    assert list(fresh) == list(first)
+    assert len(list(fresh)) == 12
+
+
 def lengths_of_batches(order):
     return [[LENGTHS[index] for index in order[start : start + 4]] for start in range(0, len(order), 4)]
 

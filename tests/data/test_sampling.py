@@ -15,6 +15,7 @@ from videofib.data.sampling import (
     is_uneven,
     random_box,
     short_side_size,
+    source_box,
     train_segment_indices,
     train_start,
     view_crop,
@@ -42,6 +43,7 @@ def test_clip_length_scales_with_the_frame_rate(arguments, expected):
         (7, 0.2, 3, 100, [7, 7, 7]),  # shorter than a frame; never backwards
         (3, 50, 1, 100, [3]),
         (0, 32, 8, 1, [0] * 8),
+        (-3, 8, 4, 100, [0, 0, 1, 4]),  # before the video: its first frame repeats
     ],
 )
 def test_clip_indices_by_hand(start, clip, frames, video, expected):
@@ -222,6 +224,24 @@ def test_where_no_box_fits_it_is_the_centre(height, width, expected):
     assert set(boxes(height, width, areas, (0.75, 4 / 3), 5)) == {expected}
 
 
+@pytest.mark.parametrize(("aspect", "expected"), [(0.1, (0, 1, 4, 1)), (10.0, (1, 0, 1, 4))])
+def test_a_box_that_rounds_to_nothing_is_drawn_again_and_then_one_pixel_thin(aspect, expected):
+    assert set(boxes(4, 4, (0.05, 0.05), (aspect, aspect), 5)) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((10, 20, 30, (60, 80), (120, 160)), (20, 40, 60, 60)),  # the frame is twice as large
+        ((10, 20, 30, (60, 80), (90, 40)), (15, 10, 45, 15)),  # half as high again, and half as wide
+        ((30, 50, 30, (60, 80), (61, 81)), (30, 51, 30, 30)),  # 30.5, 50.6, 30.5, 30.4: the end is in the frame
+        ((59, 79, 1, (60, 80), (6, 8)), (5, 7, 1, 1)),  # less than a pixel is one
+    ],
+)
+def test_a_square_of_a_scaled_frame_in_the_frames_own_pixels(arguments, expected):
+    assert source_box(*arguments) == expected
+
+
 @pytest.mark.parametrize(
     ("height", "width", "short_side", "expected"),
     [(240, 320, 256, (256, 341)), (320, 240, 256, (341, 256)), (100, 100, 32, (32, 32)), (16, 640, 224, (224, 8960))],
@@ -236,6 +256,7 @@ def test_short_side_size(height, width, short_side, expected):
         (224, 300, [(0, 0), (0, 38), (0, 76)]),  # wide: left, centre, right
         (300, 224, [(0, 0), (38, 0), (76, 0)]),  # tall: top, centre, bottom
         (256, 341, [(16, 0), (16, 59), (16, 117)]),
+        (256, 256, [(16, 0), (16, 16), (16, 32)]),  # neither: as if wide
     ],
 )
 def test_three_crops_lie_along_the_longer_side(height, width, corners):

@@ -36,3 +36,12 @@ def test_a_checkpoint_without_clips_and_waits_leaves_the_speed_unknown():
     assert math.isnan(found["clips_per_second"])
     assert math.isnan(found["data_wait"])
     assert found["loss"] == 1.0
+
+
+def test_the_first_remaining_time_does_not_count_what_the_first_batch_waited_for():
+    found = Meter(101, 0, 1, 0, torch.device("cpu"))
+    time.sleep(1.0)  # as a compiler takes
+    found.add(torch.tensor(1.0), None, [], 4)
+    assert found.recent_figures()["eta"] is None
+    found.add(torch.tensor(1.0), None, [], 4)
+    assert found.recent_figures()["eta"] <= "0:00:30"  # else at least 49 s

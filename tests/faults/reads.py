@@ -110,8 +110,7 @@ def drill(videos: list[Path], out: Path, reads: int, workers: int, limit: float,
     )
     loader.close()
     close_logging()
-    text = (out / "log.txt").read_text()
-    named = {record.video_id: text.count(f"{record.video_id} (") for record in records}
+    named = Counter(line.partition(": ")[0] for line in (out / "unreadable_train.txt").read_text().splitlines())
     start = next(memory for done, memory in watched.memory if done >= reads // 10)
     return {
         "reads": watched.reads,

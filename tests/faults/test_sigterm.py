@@ -40,7 +40,7 @@ def test_sigterm_saves_and_the_same_command_resumes(experiment, tmp_path):
     process = subprocess.Popen(command(experiment, asked), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     wait_for(asked / "stats.jsonl", '"epoch": 2', process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert "and saved; run the same command to resume" in said
     assert len(list((asked / "checkpoints").glob("*.pyth"))) == 1

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pyarrow import parquet
 
+import videofib.metrics.scores
 from videofib.metrics.scores import Scores, ScoresError, read_scores, write_scores
 
 AWKWARD = ["a b/c,d.mp4", os.fsdecode(b"caf\xe9.mp4"), "back\\slash.mp4", "<b>.mp4"]
@@ -39,8 +40,9 @@ def test_scores_survive_writing_and_reading(tmp_path, several):
     if several:
         multi_hot = torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 1], [1, 1, 1]])
         scores = replace(scores, labels=multi_hot, kind="sigmoid", view_correct=torch.full((4,), torch.nan))
-    write_scores(tmp_path / "s.parquet", scores)
-    found = read_scores(tmp_path / "s.parquet")
+    file = tmp_path / os.fsdecode(b"caf\xe9") / "s.parquet"
+    write_scores(file, scores)
+    found = read_scores(file)
     for name in ("ids", "paths", "num_views", "num_crops", "kind", "ensemble", "class_names", "view_starts"):
         assert getattr(found, name) == getattr(scores, name)
     assert found.failures == {AWKWARD[2]: "no video stream \\udfff"}
@@ -139,6 +141,13 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
         (lambda file: changed_metadata(file, ensemble="min"), "has an ensemble 'min'"),
         (lambda file: changed_metadata(file, num_views=0), "has num_views 0"),
         (lambda file: changed_metadata(file, num_classes=10**15), "has num_classes 1000000000000000"),
+        (lambda file: changed_metadata(file, num_classes=10**6 + 1), "has num_classes 1000001"),
+        (
+            lambda file: changed_metadata(file, num_classes=10**6, class_names=None),
+            "has rows of 3 values, where 1000000",
+        ),
+        (lambda file: changed_metadata(file, num_views=10**6 + 1), "has num_views 1000001"),
+        (lambda file: changed_metadata(file, num_views=10**6), "its contents are not those that were written"),
         (lambda file: changed_metadata(file, class_names=["a", "b", ["c"]]), "does not name 3 classes"),
         (lambda file: changed_metadata(file, num_views=7), "its contents are not those that were written"),
         (
@@ -173,3 +182,70 @@ def test_a_foreign_or_damaged_file_is_reported_in_one_line(tmp_path, damage, mes
         read_scores(file)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_views": 9},
+        {"num_spatial_crops": 2},
+        {"scores": "sigmoid"},
+        {"ensemble": "max"},
+        {"view_starts": "spread"},
+        {"class_names": None},
+        {"class_names": ["run", "swim", "jümp"]},
+    ],
+    ids=str,
+)
+def test_other_metadata_than_was_written_is_noticed(tmp_path, change):
+    file = tmp_path / "s.parquet"
+    write_scores(file, made())
+    changed_metadata(file, **change)
+    with pytest.raises(ScoresError, match="its contents are not those that were written"):
+        read_scores(file)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("name", ["ids", "paths", "labels", "scores", "view_correct", "failures"])
+def test_other_rows_than_were_written_are_noticed(tmp_path, name, several):
+    file = tmp_path / "s.parquet"
+    scores = made()
+    if several:
+        scores = replace(scores, labels=torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 0, 1], [1, 1, 1]]), kind="sigmoid")
+    change = {
+        "ids": [AWKWARD[0] + "x", *AWKWARD[1:]],
+        "paths": [*scores.paths[:3], "/data/other.mp4"],
+        "labels": scores.labels.flip(0),
+        "scores": scores.scores.flip(1),
+        "view_correct": torch.tensor([1.0, 0.5, 0.0, 0.5]),
+        "failures": {AWKWARD[2]: "gone"},
+    }[name]
+    write_scores(file, scores)
+    about = parquet.read_table(file).schema.metadata
+    write_scores(file, replace(scores, **{name: change}))
+    read_scores(file)
+    parquet.write_table(parquet.read_table(file).replace_schema_metadata(about), file)
+    with pytest.raises(ScoresError, match="its contents are not those that were written"):
+        read_scores(file)
+
+
+def test_a_file_that_announces_more_values_than_memory_holds_is_refused(tmp_path, monkeypatch):
+    """With limits of a dozen: where the real one is not kept, the test would fill the memory."""
+    write_scores(tmp_path / "s.parquet", made())
+    monkeypatch.setattr(videofib.metrics.scores, "_MOST_VALUES", 12)
+    assert len(read_scores(tmp_path / "s.parquet").ids) == 4
+    monkeypatch.setattr(videofib.metrics.scores, "_MOST_VALUES", 11)
+    with pytest.raises(ScoresError, match="claims to have 4 rows of 3 values"):
+        read_scores(tmp_path / "s.parquet")
+    monkeypatch.setattr(videofib.metrics.scores, "_MOST_VIDEOS", 4)
+    with pytest.raises(ScoresError, match="4 rows of 3 values"):  # four videos are not too many
+        read_scores(tmp_path / "s.parquet")
+    monkeypatch.setattr(videofib.metrics.scores, "_MOST_VIDEOS", 3)
+    with pytest.raises(ScoresError, match=r"claims to have 4 rows$"):
+        read_scores(tmp_path / "s.parquet")
+
+
+def test_many_classes_survive_writing_and_reading(tmp_path):
+    many = made(scores=torch.full((4, 700), 1 / 700), failures={}, class_names=None)
+    write_scores(tmp_path / "s.parquet", many)
+    assert torch.equal(read_scores(tmp_path / "s.parquet").scores, many.scores)

@@ -53,7 +53,7 @@ def test_the_test_names_the_unreadable_video_and_counts_it_as_wrong(experiment, 
     assert list(found["per_class_acc"]) == CLASSES
     assert found["per_class_acc"]["blue"] <= 50.0
     assert found["top5_acc"] == pytest.approx(100 * 5 / 6)
-    assert "1 unreadable videos were counted as wrong: broken.mp4" in (trained / "log.txt").read_text()
+    assert "1 unreadable video was counted as wrong: broken.mp4" in (trained / "log.txt").read_text()
     saved = read_scores(trained / "test_scores.parquet")
     assert saved.ids == [*(f"test {i}.mp4" for i in range(5)), "broken.mp4"]
     assert saved.paths == [str(experiment / name) for name in saved.ids]

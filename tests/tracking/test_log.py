@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from videofib.tracking.log import close_logging, log_stats, setup_logging
+from videofib.tracking.log import close_logging, log_stats, log_unreadable, setup_logging
 
 
 @pytest.fixture(autouse=True)
@@ -87,3 +87,30 @@ def test_names_cannot_forge_lines_or_move_the_cursor(tmp_path, capsys):
     expected = f"two\nlines: {shown}, 3 of {shown}\n"
     assert capsys.readouterr().out == expected
     assert (tmp_path / "log.txt").read_text().endswith(f"WARNING {expected}")
+
+
+def test_what_has_a_value_for_each_class_goes_to_a_file_and_not_to_the_console(tmp_path, capsys):
+    setup_logging(tmp_path)
+    log_stats({"_type": "train_epoch", "loss": 1.0})
+    assert not (tmp_path / "details.jsonl").exists()
+    by_class = {f"class {label}": 50.0 for label in range(400)}
+    figures = {"_type": "val_epoch", "top1_acc": 50.0, "top1_acc_interval": [45.0, 55.0], "per_class_acc": by_class}
+    log_stats({**figures, "skipped": []})
+    *_, line = capsys.readouterr().out.splitlines()
+    short = {key: value for key, value in figures.items() if key != "per_class_acc"}
+    assert json.loads(line.removeprefix("json_stats: ")) == short
+    assert json.loads((tmp_path / "stats.jsonl").read_text().splitlines()[-1]) == short
+    assert json.loads((tmp_path / "details.jsonl").read_text()) == {**figures, "skipped": []}
+
+
+def test_unreadable_videos_are_one_line_and_a_file(tmp_path, capsys):
+    setup_logging(tmp_path)
+    log_unreadable("test", "left out", {"b.mp4": "cut\noff", "a%s.mp4": "empty"}, "unreadable_test.txt")
+    file = tmp_path / "unreadable_test.txt"
+    assert capsys.readouterr().out == (
+        f"test: 2 unreadable videos were left out: a%s.mp4 (empty), and 1 more; all are listed in {file}\n"
+    )
+    assert file.read_text() == "a%s.mp4: empty\nb.mp4: cut\\noff\n"
+    log_unreadable("test", "left out", {"c.mp4": "empty"}, "unreadable_test.txt")
+    assert capsys.readouterr().out == f"test: 1 unreadable video was left out: c.mp4 (empty); see {file}\n"
+    assert file.read_text() == "c.mp4: empty\n"

@@ -28,7 +28,7 @@ import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor
 
-from videofib.attention import op
+from videofib.attention import autocast
 from videofib.attention.functional import sparse_attention
 from videofib.attention.support import Support
 
@@ -121,7 +121,7 @@ def context_parallel_attention(
     """
     _check(q, k, v, support, tokens)
     heads = split_heads(support, tokens.context.size)
-    q, k, v = op.autocast(q.device.type, q, k, v)  # before they are sent
+    q, k, v = autocast.cast(q.device.type, q, k, v)  # before they are sent
     q, k, v = _TokensToHeads.apply(tokens, heads, q, k, v)
     out = sparse_attention(q, k, v, support.for_heads(heads[tokens.context.rank]), **options)
     return _HeadsToTokens.apply(tokens, heads, out)[0]

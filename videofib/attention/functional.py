@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from videofib.attention import op
+from videofib.attention import autocast, op
 from videofib.attention.backends import MASKINGS, choose
 from videofib.attention.support import Support
 
@@ -21,7 +21,8 @@ def sparse_attention(
     """Attention in which head h uses only the pairs of ``support``'s head h.
 
     Args:
-        q, k, v: (B, H, P+N, D), prefix tokens first, of one dtype, on one device.
+        q, k, v: (B, H, P+N, D), prefix tokens first, of one dtype, on one device; B may be 0. On the meta device every
+            backend gives the shape.
         support: for H heads, N tokens and P prefix tokens.
         masking: ``exclude`` takes the softmax over the support alone (arXiv 2406.19391, eq. of section 3);
             ``zero_logit`` sets the other logits to 0 before the softmax, as the authors' released code does, so that
@@ -46,7 +47,7 @@ def sparse_attention(
     _check(q, k, v, support, masking, dropout_p)
     chosen = choose(backend, q, support, masking, dropout_p)
     attend = (chosen.by_autograd if op.is_transformed() else None) or chosen.attend
-    q, k, v = op.autocast(q.device.type, q, k, v)
+    q, k, v = autocast.cast(q.device.type, q, k, v)
     return attend(q, k, v, support, masking, q.shape[-1] ** -0.5 if scale is None else scale, dropout_p)
 
 
@@ -59,14 +60,14 @@ def _check(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, drop
         raise ValueError(
             f"q, k and v must have one shape (B, H, P+N, D), got {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}"
         )
-    if 0 in q.shape:
-        raise ValueError(f"q, k and v are empty: shape {tuple(q.shape)}")
     expected = (support.num_heads, support.num_prefix_tokens + support.num_tokens)
     if tuple(q.shape[1:3]) != expected:
         raise ValueError(
             f"the support is for {support.num_heads} heads and {support.num_prefix_tokens} + {support.num_tokens} "
             f"tokens, got q of shape {tuple(q.shape)} (B, H, P+N, D)"
         )
+    if not q.shape[3]:
+        raise ValueError(f"q, k and v have rows of no numbers: shape {tuple(q.shape)} (B, H, P+N, D)")
     if not q.device == k.device == v.device:
         raise ValueError(f"q, k and v must be on one device, got {q.device}, {k.device}, {v.device}")
     if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
+from videofib.attention import autocast
 from videofib.attention.kernels import FIRST_DERIVATIVES_ONLY, NO_FORWARD_MODE
 from videofib.attention.kernels.layout import rows_like
 from videofib.attention.support import Support
@@ -60,10 +61,14 @@ def _reject_forward_mode() -> None:
 def _register_device(device: str) -> None:
     def run_forward(q, k, v, support, masking, scale):
         _reject_forward_mode()
+        if not len(q):  # an empty batch has nothing to divide among threads, or to launch
+            return _outputs_like(q)
         return _kernel(device).forward(q, k, v, Support.from_code(support), masking, scale)
 
     def run_backward(d_out, q, k, v, out, lse, support, masking, scale):
         _reject_forward_mode()
+        if not len(q):
+            return rows_like(q), rows_like(q), rows_like(q)
         return _kernel(device).backward(d_out, q, k, v, out, lse, Support.from_code(support), masking, scale)
 
     _library.impl("sparse_attention", run_forward, device)
@@ -77,10 +82,15 @@ _register_device("CUDA")
 # shapes
 
 
-@torch.library.register_fake(NAME, lib=_library)
-def _(q, k, v, support, masking, scale):
+def _outputs_like(q: Tensor) -> tuple[Tensor, Tensor]:
+    """An uninitialised output and log of the softmax's denominators for queries q."""
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     return rows_like(q), q.new_empty(q.shape[:3], dtype=dtype)
+
+
+@torch.library.register_fake(NAME, lib=_library)
+def _(q, k, v, support, masking, scale):
+    return _outputs_like(q)
 
 
 @torch.library.register_fake(f"{NAME}_backward", lib=_library)
@@ -124,17 +134,10 @@ torch.library.register_autograd(f"{NAME}_backward", _reject_second_derivative, l
 # autocast, vmap, FLOPs
 
 
-def autocast(device: str, *tensors: Tensor) -> list[Tensor]:
-    """The tensors as torch's own attention computes with them: under autocast, 32-bit ones are cast to its dtype."""
-    if device == "meta" or not torch.is_autocast_enabled(device):  # torch has no autocast of tensors without values
-        return list(tensors)
-    return [x.to(torch.get_autocast_dtype(device)) if x.dtype == torch.float32 else x for x in tensors]
-
-
 def _register_autocast(device: str) -> None:
     def cast(q, k, v, support, masking, scale):
-        q, k, v = autocast(device, q, k, v)
-        with torch.autocast(device, enabled=False):
+        q, k, v = autocast.cast(device, q, k, v)
+        with autocast.disabled(device):
             return forward(q, k, v, support, masking, scale)
 
     _library.impl("sparse_attention", cast, f"Autocast{device.upper()}")

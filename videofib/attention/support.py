@@ -158,15 +158,15 @@ class Support:
                 found.append(Segment(start, start, stop - start))
         return found
 
-    def to_mask(self) -> torch.Tensor:
-        """The dense mask: bool, (H, P+N, P+N), True where query (row) may attend to key (column)."""
+    def to_mask(self, device: torch.device | None = None) -> torch.Tensor:
+        """The dense mask on a device: bool, (H, P+N, P+N), True where query (row) may attend to key (column)."""
         p, n = self.num_prefix_tokens, self.num_tokens
-        mask = torch.zeros(self.num_heads, p + n, p + n, dtype=torch.bool)
+        mask = torch.zeros(self.num_heads, p + n, p + n, dtype=torch.bool, device=device)
         mask[:, :p] = True
         mask[:, :, :p] = True
         for head in range(self.num_heads):
             for s in self.segments(head):
-                i = torch.arange(s.length)
+                i = torch.arange(s.length, device=device)
                 mask[head, p + s.query + i, p + s.key + i] = True
         return mask
 

@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 from videofib.config import ConfigError, load_config
 from videofib.data.lists.manifest import ManifestError
 from videofib.files import describe
+from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.report.browse.clips import browse, evenly_spaced
 from videofib.report.browse.gallery import write_folder
@@ -42,13 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     except OSError as error:
         raise SystemExit(f"error: {printable(describe(error))}") from None
     broken = sum(bool(video.reason) for video in videos)
-    print(f"wrote {page}: {len(videos)} videos, {sum(len(v.clips) for v in videos)} clips, {broken} unreadable")
+    clips = sum(len(video.clips) for video in videos)
+    print(f"wrote {printable(page)}: {len(videos)} videos, {clips} clips, {broken} unreadable")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "videofib browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("videofib browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the experiment's YAML file")
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="default: train")
     parser.add_argument(

@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 
 from videofib.files import describe
+from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.report.comparison import Comparison
 from videofib.report.read import ReportError
@@ -30,9 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "videofib compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("videofib compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", metavar="OUTPUT_DIR", help="output folders of runs")
     parser.add_argument("--out", metavar="FILE.html", help="the page to write")
     return parser.parse_args(argv)

@@ -21,6 +21,7 @@ from videofib.config import ConfigError, load_config
 from videofib.models.pretrained.export import save_hugging_face, save_official
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.run.class_names import read_class_names
 from videofib.run.models import build_model
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             written = save_hugging_face(model, args.out, class_names=names, remote_code=args.remote_code)
     except (ConfigError, CheckpointError, ValueError) as error:
         raise SystemExit(printable(f"error: {error}")) from None
-    print(f"wrote {written}")
+    print(f"wrote {printable(written)}")
     if args.remote_code:
         print("load it with AutoModelForVideoClassification.from_pretrained(FOLDER, trust_remote_code=True)")
 
@@ -68,9 +69,7 @@ def class_names(cfg: CfgNode, weights: Weights, to: str) -> Sequence[str] | None
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "videofib convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("videofib convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cfg", required=True, metavar="FILE", help="the config of the model")
     parser.add_argument("--weights", required=True, metavar="FROM", help="a file or folder")
     parser.add_argument("--part", metavar="NAME", help="which model of FROM, if it holds several, such as teacher")

@@ -18,6 +18,7 @@ from videofib.files import describe
 from videofib.metrics.average import average
 from videofib.metrics.scores import ScoresError, read_scores
 from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL
+from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.report.markup.numbers import fixed
 
@@ -58,9 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[float]]:
     """The options, and the weight of each run."""
-    parser = argparse.ArgumentParser(
-        "videofib ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("videofib ensemble", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="test_scores.parquet of each run")
     parser.add_argument("--weights", nargs="+", type=float, metavar="W", help="weights of the runs (default: equal)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")

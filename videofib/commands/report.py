@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 
 from videofib.files import describe
+from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.report.page import write_report
 from videofib.report.read import ReportError
@@ -30,9 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "videofib report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("videofib report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", metavar="OUTPUT_DIR", help="the output folder of a run")
     parser.add_argument(
         "--videos", type=int, default=6, metavar="N", help="mistakes shown with their clips; 0 shows none (default 6)"

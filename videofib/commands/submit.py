@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videofib.files import describe
+from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.run.main import USER_ERRORS, config_from_command_line
 from videofib.run.slurm_job import SubmittedRun
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         (folder := Path(cfg.OUTPUT_DIR) / "job").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemExit(f"error: OUTPUT_DIR cannot be written: {describe(error)}") from None
+        raise SystemExit(f"error: OUTPUT_DIR cannot be written: {printable(describe(error))}") from None
     executor = AutoExecutor(folder, cluster=args.cluster, slurm_max_num_timeout=args.turns)
     executor.update_parameters(
         name=args.name,
@@ -48,14 +49,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         slurm_signal_delay_s=SAVING_SECONDS,
     )
     job = executor.submit(SubmittedRun(words, args.gpus))
-    print(f"job {job.job_id}; its output is in {job.paths.stdout} and {job.paths.stderr}", flush=True)
+    files = f"{job.paths.stdout} and {job.paths.stderr}"
+    print(f"job {job.job_id}; its output is in {printable(files)}", flush=True)
     if args.wait:
         job.result()
 
 
 def arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The options of the job, and the words that are the run's."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "videofib submit",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -9,6 +9,7 @@ from videofib.config.settings import (
     known_keys,
     load_config,
     overridden_keys,
+    saved_config,
     value_of,
 )
 
@@ -22,5 +23,6 @@ __all__ = [
     "known_keys",
     "load_config",
     "overridden_keys",
+    "saved_config",
     "value_of",
 ]

@@ -57,10 +57,45 @@ def load_config(
             does not accept, a key without a value, values that contradict each other, or a key that is changed and
             has no effect.
     """
+    files = _file_settings(Path(path)) if path is not None else []
+    return _settled(files, overrides, notes)
+
+
+def saved_config(
+    text: str, source: str, overrides: Sequence[object] = (), *, notes: list[str] | None = None
+) -> CfgNode:
+    """The config kept in a saved model (``cfg.dump()``'s text), then ``KEY VALUE`` pairs.
+
+    Keys that another version knew and this one does not are left out, with a note.
+
+    Args:
+        source: the saved model, for messages; the text may be anybody's.
+        overrides, notes: as for ``load_config``.
+
+    Raises:
+        ConfigError: not a config, or as for ``load_config``.
+    """
+    try:
+        entries = [(key, written) for key, written, _ in read_entries(text)]
+    except BadYaml as error:
+        raise ConfigError(f"the config kept in {source} cannot be read: {error}") from error
+    found = [] if notes is None else notes
+    if unknown := [key for key, _ in entries if key not in KEYS and key not in SECTIONS]:
+        found.append(
+            f"this version does not know these keys of the config of {source}: {', '.join(map(_show, unknown))}"
+        )
+    kept = [Setting(key, written, f"in the config of {source}") for key, written in entries if key in KEYS]
+    cfg = _settled([kept], overrides, found)
+    for note in found if notes is None else ():
+        logger.warning("%s", note)
+    return cfg
+
+
+def _settled(files: Sequence[list[Setting]], overrides: Sequence[object], notes: list[str] | None) -> CfgNode:
+    """The defaults, changed by the settings of files and then of a command line, checked and frozen."""
     cfg, written, foreign = default_config(), {}, set()
     found: list[str] = []
     faults: list[str] = []
-    files = _file_settings(Path(path)) if path is not None else []
     for order, settings in enumerate([*files, _word_settings(overrides)]):
         if order < len(files):
             settings, read, refused = translate(settings, cfg.MODEL.MODEL_NAME if _MODEL in written else None)

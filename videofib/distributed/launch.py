@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from videofib.distributed.processes import TIMEOUT, rank
-from videofib.signals import sigint_blocked
+from videofib.starting import check_exit, starting
 
 LOOPBACK = "127.0.0.1"
 
@@ -70,7 +70,7 @@ def launch(
         port = store.port if store else 0
         spawn_args = (function, args, processes, nodes, node, init_method, port)
         start_method = _start_method(function.__module__)
-        with sigint_blocked():  # until they can handle it
+        with starting("NUM_GPUS"):  # without SIGINT until they can handle it
             started = mp.start_processes(_spawned, spawn_args, nprocs=processes, join=False, start_method=start_method)
         try:
             with _signals_passed_on(started.pids()) as interrupted:
@@ -79,6 +79,7 @@ def launch(
         except mp.ProcessExitedException as error:
             if interrupted:  # a process that could not save was ended by the signal passed on
                 raise SystemExit(128 + signal.SIGINT) from None
+            check_exit(error.exit_code)
             if error.exit_code > 0:
                 raise SystemExit(error.exit_code) from None
             raise

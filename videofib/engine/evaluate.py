@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from tqdm import tqdm
 
 from videofib.distributed import processes
 from videofib.distributed.mesh import any_that_shares, one_per_data_rank, reads_clips
@@ -27,6 +26,7 @@ from videofib.files import replacing
 from videofib.metrics.accuracy import ensemble_views, view_subsets
 from videofib.metrics.scores import SCORES_NAME, Scores, write_scores
 from videofib.metrics.tasks import SINGLE_LABEL, EvaluationError, Task
+from videofib.tracking.progress import with_progress
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def score_batches(
 
     was_training = model.training
     model.eval()
-    progress = tqdm(batches, title, total, unit="batch", leave=False, disable=None if processes.is_main() else True)
+    progress = with_progress(batches, title, total, shown=processes.is_main())
     yield from logits_by_batch(forward, progress, view_batch_size, fill_last=fill_last)
     model.train(was_training)
 

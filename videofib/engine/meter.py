@@ -6,7 +6,6 @@ figures is due, when a checkpoint is written, and at the end of an epoch.
 
 from __future__ import annotations
 
-import logging
 import math
 import resource
 import sys
@@ -21,8 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.distributed import processes
 from videofib.distributed.mesh import data_size, one_per_data_rank
-
-logger = logging.getLogger(__name__)
+from videofib.tracking.log import log_unreadable
 
 # Sums on the device; "recent" ones start from zero with each line of figures.
 _LOSSES = ("loss", "recent_loss", "teacher_loss", "grad_norm")  # the last one is that of the last step
@@ -71,6 +69,8 @@ class Meter:
         self.clips = 0  # of the epoch, in this process and in that which it resumes
         self.waited = 0.0  # seconds, for batches; likewise
         self.lr = 0.0  # of the last step
+        self._first_of_process = before is None
+        self._first_done: float | None = None  # when the first batch of this meter was
         if before:
             self._sums["skipped_in_row"].copy_(before._sums["skipped_in_row"])
 
@@ -95,6 +95,8 @@ class Meter:
             correct: bool (B,), or None where clips have no one class.
         """
         self.step += 1
+        if self._first_done is None:
+            self._first_done = time.perf_counter()
         self._add_finite(loss, ("loss", "batches"), ("recent_loss", "recent_batches"))
         if correct is not None:
             self._sums["correct"] += correct.sum()
@@ -151,8 +153,6 @@ class Meter:
         totals = self._totals(sums)
         self._sums["recent_loss"].zero_()
         self._sums["recent_batches"].zero_()
-        left = (self.epochs - self.epoch) * self.steps - self.step
-        seconds = left * self._elapsed() / (self.step - self.first_step)
         return {
             "epoch": self.epoch + 1,
             "epochs": self.epochs,
@@ -164,8 +164,18 @@ class Meter:
             "data_wait": totals["waited"] / totals["seconds"],
             "memory_gib": peak_memory_gib(),
             "clips_per_second": self._clips_per_second(totals),
-            "eta": str(timedelta(seconds=round(seconds))),
+            "eta": self._eta(),
         }
+
+    def _eta(self) -> str | None:
+        """The time that the rest of the run takes; None after a process's first batch, which waits for compilers."""
+        done, seconds = self.step - self.first_step, self._elapsed()
+        if self._first_of_process and self._first_done is not None:
+            done, seconds = done - 1, time.perf_counter() - self._first_done
+        if not done:
+            return None
+        left = (self.epochs - self.epoch) * self.steps - self.step
+        return str(timedelta(seconds=round(left * seconds / done)))
 
     def epoch_figures(self) -> dict:
         """The line of figures of the epoch; the log names videos that were replaced, each once a run."""
@@ -182,8 +192,7 @@ class Meter:
         new = {name: reason for name, reason in replaced if name not in self.reported}
         self.reported.update(new)
         if new and processes.is_main():
-            names = "; ".join(f"{name} ({reason})" for name, reason in sorted(new.items()))
-            logger.warning("epoch %d: %d unreadable videos were replaced: %s", self.epoch + 1, len(new), names)
+            log_unreadable(f"epoch {self.epoch + 1}", "replaced", new, "unreadable_train.txt", append=True)
         return {
             **stats,
             "replaced_videos": len(replaced),

@@ -153,8 +153,8 @@ def _write_table(file: str | Path, columns: Mapping, about: Mapping) -> None:
     from pyarrow import parquet
 
     table = pyarrow.table(dict(columns)).replace_schema_metadata({_KEY: json.dumps(about)})
-    with replacing(file) as partial:
-        parquet.write_table(table, partial, compression="zstd", write_page_checksum=True)
+    with replacing(file) as partial, partial.open("wb") as stream:  # pyarrow opens no name that is not UTF-8
+        parquet.write_table(table, stream, compression="zstd", write_page_checksum=True)
 
 
 def _read_table(file: str | Path) -> tuple:
@@ -172,7 +172,10 @@ def _read_table(file: str | Path) -> tuple:
         raise ScoresError(f"{file} cannot be read: {error}") from error
     try:
         # One thread: a pool of threads would not survive the fork of a data loader's workers.
-        with parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as source:
+        with (
+            Path(file).open("rb") as stream,
+            parquet.ParquetFile(stream, pre_buffer=False, page_checksum_verification=True) as source,
+        ):
             about = json.loads((source.schema_arrow.metadata or {}).get(_KEY, b"null"))
             if not isinstance(about, dict):
                 raise ScoresError(f"{file} is not a file of scores: videofib did not write it")

@@ -11,16 +11,23 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 
 import torch
 import torch.nn.functional as F
-from pytorchvideo.models.net import Net
-from pytorchvideo.models.r2plus1d import create_r2plus1d
-from pytorchvideo.models.resnet import ResBlock
-from pytorchvideo.models.slowfast import create_slowfast
-from pytorchvideo.models.vision_transformers import MultiscaleVisionTransformers, create_multiscale_vision_transformers
-from pytorchvideo.models.x3d import create_x3d
 from torch import Tensor, nn
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.script, which these modules call as they are imported
+    from pytorchvideo.models.net import Net
+    from pytorchvideo.models.r2plus1d import create_r2plus1d
+    from pytorchvideo.models.resnet import ResBlock
+    from pytorchvideo.models.slowfast import create_slowfast
+    from pytorchvideo.models.vision_transformers import (
+        MultiscaleVisionTransformers,
+        create_multiscale_vision_transformers,
+    )
+    from pytorchvideo.models.x3d import create_x3d
 
 STRIDE = 32  # pixels of the frame for each position of the last feature map, in all of these networks
 

@@ -110,7 +110,7 @@ class DividedBlock(Block):
 
     def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
         """(b, p+N, d) -> (b, p+N, d), and the states of both mixers, the temporal one's first."""
-        axes = dict(zip("thw", grid, strict=True), b=x.shape[0])
+        axes = dict(zip("thw", grid, strict=True))  # not b, which may be 0
         temporal_state, spatial_state = (None, None) if state is None else state
         num_prefix = self.num_prefix_tokens
         prefix, patches = x[:, :num_prefix], x[:, num_prefix:]

@@ -54,11 +54,10 @@ class PatchEmbed(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, t, h, w, D)."""
         self.grid_of(video)  # checks
-        batch = video.shape[0]
         if self.tubelet_size > 1:
             return rearrange(self.proj(video), "b d t h w -> b t h w d")
         patches = self.proj(rearrange(video, "b c t h w -> (b t) c h w"))
-        return rearrange(patches, "(b t) d h w -> b t h w d", b=batch)
+        return rearrange(patches, "(b t) d h w -> b t h w d", t=video.shape[2])  # not b, which may be 0
 
 
 class ClipEmbedding(nn.Module):
@@ -124,7 +123,7 @@ class ClipEmbedding(nn.Module):
     def reset_embeddings(self, std: float, position_std: float | None) -> None:
         """Draw prefix tokens with ``std``, and embeddings of positions and times with ``position_std``.
 
-        None: as published, positions with ``std`` and times zero.
+        None: as published, positions with ``std`` and times zero. A fixed table is computed again.
         """
         for token in (self.cls_token, self.reg_token):
             if token is not None:
@@ -133,6 +132,10 @@ class ClipEmbedding(nn.Module):
             nn.init.trunc_normal_(self.pos_embed, std=position_std or std)
         if self.time_embed is not None and position_std:
             nn.init.trunc_normal_(self.time_embed, std=position_std)
+        elif self.time_embed is not None:
+            nn.init.zeros_(self.time_embed)
+        if self.pos_embed is None:
+            _compute_positions(self)
 
     def embed(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, P+N, D); single frames: (B·t, P+h·w, D)."""
@@ -171,7 +174,7 @@ class ClipEmbedding(nn.Module):
         return join_prefix(self.pos_drop(prefix.expand(patches.shape[0], -1, -1)), patches)
 
 
-def _compute_positions(model: ClipEmbedding, _: object) -> None:
+def _compute_positions(model: ClipEmbedding, _: object = None) -> None:
     """Compute the fixed table, which no state dict holds: a model built on the meta device has none."""
     table, weight = model.positions, model.patch_embed.proj.weight
     model.positions = sinusoid_positions(table.shape[1], table.shape[2]).to(weight.device, weight.dtype)

@@ -6,16 +6,16 @@ import copy
 import math
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
-from fvcore.nn.jit_handles import get_shape
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from videofib.attention import Support, op
+from videofib.models.wrappers import unwrapped
 
 DENSE = "aten::scaled_dot_product_attention"
 
@@ -42,10 +42,12 @@ class Cost:
 def cost(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Cost:
     """The model's cost for one clip of shape (C, T, H, W), in evaluation mode; fvcore traces two forward passes."""
     device = next(model.parameters()).device
-    model = copy.deepcopy(model).eval()
+    model = copy.deepcopy(unwrapped(model)).eval()
     inputs = torch.zeros(1, *clip_shape, device=device)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracing warns about every shape that the model reads
+        warnings.simplefilter("ignore")  # tracing warns about every shape that the model reads, the import about itself
+        from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+
         flops = FlopCountAnalysis(model, inputs)
         flops.set_op_handle(**{DENSE: _dense_flops, op.NAME: op.fvcore_flops})
         activations = ActivationCountAnalysis(model, inputs)
@@ -67,6 +69,7 @@ def forward_multiply_adds(model: nn.Module, clip_shape: tuple[int, int, int, int
     torch counts them on fake tensors, so that nothing is computed and a large model takes no longer. ``cost`` counts
     norms and pooling, too.
     """
+    model = unwrapped(model)
     was_training = model.training
     model.eval()
     fake_tensors = FakeTensorMode(allow_non_fake_inputs=True)
@@ -77,17 +80,22 @@ def forward_multiply_adds(model: nn.Module, clip_shape: tuple[int, int, int, int
     return counter.get_total_flops() // 2
 
 
+def _shape(value: Any) -> list[int]:
+    """Of a tensor in a traced graph."""
+    return value.type().sizes()
+
+
 def _dense_pairs(inputs: list) -> int:
     """Pairs of query and key of dense attention, in all heads."""
-    return math.prod(get_shape(inputs[0])[:-1]) * get_shape(inputs[1])[-2]
+    return math.prod(_shape(inputs[0])[:-1]) * _shape(inputs[1])[-2]
 
 
 def _dense_flops(inputs: list, outputs: list) -> int:
-    return 2 * _dense_pairs(inputs) * get_shape(inputs[0])[-1]  # q · k, weights · v
+    return 2 * _dense_pairs(inputs) * _shape(inputs[0])[-1]  # q · k, weights · v
 
 
 def _output_size(outputs: list) -> int:
-    return math.prod(get_shape(outputs[0]))
+    return math.prod(_shape(outputs[0]))
 
 
 def _dense_activations(inputs: list, outputs: list) -> int:
@@ -96,4 +104,4 @@ def _dense_activations(inputs: list, outputs: list) -> int:
 
 def _sparse_activations(inputs: list, outputs: list) -> int:
     support = Support.from_code(inputs[3].toIValue())
-    return get_shape(inputs[0])[0] * support.num_pairs() + _output_size(outputs)
+    return _shape(inputs[0])[0] * support.num_pairs() + _output_size(outputs)

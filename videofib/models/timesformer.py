@@ -178,7 +178,7 @@ class TimeSformer(ClipEmbedding):
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
-        self.reset_parameters()
+        self._initialise()
 
     def _block(self, layer: LayerSpec, spec: BlockSpec, drop_path: float) -> Block:
         if self.attention_type == "joint_space_time":
@@ -193,6 +193,17 @@ class TimeSformer(ClipEmbedding):
         )
 
     def reset_parameters(self) -> None:
+        """Give all parameters and buffers initial values again, those of a new model under the same seed.
+
+        A model built on the meta device becomes usable by ``model.to_empty(device=...)`` and this.
+        """
+        for module in self.modules():  # what torch's own layers draw when they are built
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None and next(module.children(), None) is None:
+                reset()
+        self._initialise()
+
+    def _initialise(self) -> None:
         """Initialise as the published code does, with temporal attention silent (``temporal_fc`` zero).
 
         The published std of 0.02 is for a width of 768. It grows as 1/√width below that, so that a narrow model
@@ -264,7 +275,7 @@ class TimeSformer(ClipEmbedding):
         self.mixers.check_grid(self.grid, grid)
         x = self.norm_pre(self.tokens.take(self.embed(video)))
         if self.attention_type == "space_only":
-            x = reduce(self.blocks(x, (1, *grid[1:])), "(b t) n d -> b n d", "mean", b=len(video))
+            x = reduce(self.blocks(x, (1, *grid[1:])), "(b t) n d -> b n d", "mean", t=grid[0])
         else:
             x = self.blocks(x, grid)
         return self.norm(self.tokens.pool(x, math.prod(grid)))

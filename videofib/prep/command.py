@@ -16,13 +16,15 @@ from videofib.data.lists.classes_file import is_leftover
 from videofib.data.lists.manifest import may_be_video
 from videofib.data.lists.text_list import VIDEO_EXTENSIONS
 from videofib.files import describe
+from videofib.parser import Parser
 from videofib.prep.encode import GOP
 from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.engines.ray_engine import run_on_ray
 from videofib.prep.person_crops import cut_to_persons
-from videofib.prep.prepare import Item, PrepareError, check_name, prepare
+from videofib.prep.prepare import REPORT_NAME, Item, PrepareError, check_name, prepare
 from videofib.prep.transcode import Encoding
 from videofib.printable import printable
+from videofib.starting import StartError, end_if_unguarded
 
 _FORMAT = re.compile(r"\.f\d{2,4}(-\d+)?")  # of yt-dlp, in the names of streams that it has not merged
 _MAX_SHOWN = 10  # names printed of each kind; report.json contains all
@@ -56,9 +58,9 @@ class Listing:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
 
-def make_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
+def make_parser(description: str, prog: str | None) -> Parser:
     """The arguments of every data set; ``prog`` is the command's name in messages, by default that of the script."""
-    parser = argparse.ArgumentParser(prog, description=description)
+    parser = Parser(prog, description=description)
     parser.add_argument(
         "--videos", type=folder_path, required=True, help="folder of the videos; subfolders are searched"
     )
@@ -92,13 +94,13 @@ def folder_path(text: str) -> Path:
     return Path(text)
 
 
-def add_annotations(parser: argparse.ArgumentParser, help: str) -> None:
+def add_annotations(parser: Parser, help: str) -> None:
     """The arguments of data sets that have annotation files."""
     parser.add_argument("--annotations", type=Path, required=True, help=help)
     add_only_present_classes(parser)
 
 
-def add_only_present_classes(parser: argparse.ArgumentParser) -> None:
+def add_only_present_classes(parser: Parser) -> None:
     """The argument of data sets whose classes are known without their videos."""
     parser.add_argument(
         "--only-present-classes",
@@ -107,7 +109,7 @@ def add_only_present_classes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_split(parser: argparse.ArgumentParser) -> None:
+def add_split(parser: Parser) -> None:
     """The argument of data sets with three official splits; see ``read_splits``."""
     parser.add_argument(
         "--split",
@@ -140,7 +142,7 @@ def read_splits(read: Callable[[Path, int], Listing], annotations: Path, split: 
     return Listing(list(videos.values()), listings[1].classes)
 
 
-def run_listed(parser: argparse.ArgumentParser, args: argparse.Namespace, read: Callable[[], Listing]) -> None:
+def run_listed(parser: Parser, args: argparse.Namespace, read: Callable[[], Listing]) -> None:
     """Run a command whose annotations ``read`` reads: find the videos, prepare them, print a summary."""
 
     def items() -> tuple[list[Item], Sequence[str], dict]:
@@ -151,11 +153,12 @@ def run_listed(parser: argparse.ArgumentParser, args: argparse.Namespace, read: 
 
 
 def run(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     args: argparse.Namespace,
     items: Callable[[], tuple[Sequence[Item], Sequence[str], dict]],
 ) -> None:
     """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program with one line."""
+    end_if_unguarded()
     try:
         encoding = _encoding(args)
         if not args.videos.is_dir():
@@ -174,7 +177,7 @@ def run(
             notes=notes,
             engine=_engine(args),
         )
-    except (PrepareError, ConnectionError) as error:  # ConnectionError: no Ray at that --address
+    except (PrepareError, StartError, ConnectionError) as error:  # ConnectionError: no Ray at that --address
         parser.exit(1, f"{parser.prog}: {printable(error)}\n")
     except OSError as error:
         reason = printable(describe(error))
@@ -342,15 +345,15 @@ def summary(report: dict, out: Path) -> str:
     """The report in a few lines, with the names of missing and unreadable videos."""
     splits = ", ".join(f"{count} {split}" for split, count in report["splits"].items())
     lines = [
-        f"{out}: {report['prepared']} of {report['listed']} listed videos ({splits}) of {report['classes']} classes; "
-        f"seeking proven for {report['random_access_proven']}"
+        f"{printable(out)}: {report['prepared']} of {report['listed']} listed videos ({splits}) of "
+        f"{report['classes']} classes; seeking proven for {report['random_access_proven']}"
     ]
     for kind, names in report.items():
         if isinstance(names, list) and names:
             lines.append(f"{kind.replace('_', ' ')}: {len(names)}")
-            lines += [f"  {name.encode(errors='backslashreplace').decode()}" for name in names[:_MAX_SHOWN]]
+            lines += [f"  {printable(name)}" for name in names[:_MAX_SHOWN]]
             if len(names) > _MAX_SHOWN:
-                lines.append(f"  ... and {len(names) - _MAX_SHOWN} more, in {out}/report.json")
+                lines.append(f"  ... and {len(names) - _MAX_SHOWN} more, in {printable(out)}/{REPORT_NAME}")
     return "\n".join(lines)
 
 

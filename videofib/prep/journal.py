@@ -57,8 +57,8 @@ class Journal:
             self._entries[entry["path"]], self._lines[entry["path"]] = entry, line
         self.problem = ""
         if bad:
-            self.problem = (
-                f"{file}: {len(bad)} entries cannot be used ({printable(bad[0])}); their videos are prepared again"
+            self.problem = printable(
+                f"{file}: {len(bad)} entries cannot be used ({bad[0]}); their videos are prepared again"
             )
 
     def __enter__(self) -> Journal:

@@ -12,7 +12,6 @@ There are two criteria, between train and what is held out (val, test), for each
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ import numpy as np
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read_manifest
+from videofib.parser import Parser
 from videofib.prep.dhash import BITS, to_signs
 from videofib.printable import printable
 
@@ -118,9 +118,7 @@ def _shared_recordings(train: Sequence[ManifestRow], held_out: Sequence[Manifest
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog, description="Find recordings and pictures that are in both training and test."
-    )
+    parser = Parser(prog, description="Find recordings and pictures that are in both training and test.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a preparation")
     parser.add_argument("--near", type=int, default=NEAR, help=f"bits that may differ, of {BITS} (default {NEAR})")
     args = parser.parse_args(arguments)
@@ -135,6 +133,6 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     for line in (*report["leaks_by_name"], *report["leaks_by_picture"]):
         print(printable(line))
     print(
-        f"{args.folder}: {counts['recordings_on_both_sides']} recordings on both sides by their names, "
+        f"{printable(args.folder)}: {counts['recordings_on_both_sides']} recordings on both sides by their names, "
         f"{counts['near_pairs']} pairs of middle frames that differ in at most {args.near} of {BITS} bits"
     )

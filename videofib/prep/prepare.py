@@ -50,6 +50,7 @@ from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
 from videofib.prep.transcode import Encoding, Transcoded, transcode
 
+REPORT_NAME = "report.json"
 _LOG = logging.getLogger(__name__)
 
 
@@ -129,9 +130,9 @@ def prepare(
         remove_partial(out)  # of workers that died in this run
         report = _report(items, rows, classes, encoding, notes or {})
         _write_lists(items, rows, classes, out)
-        _write_text(out / "report.json", json.dumps(report, indent=1) + "\n")
+        _write_text(out / REPORT_NAME, json.dumps(report, indent=1) + "\n")
     if not any(row.size for row in rows):
-        raise PrepareError(f"not one of {len(items)} videos could be read; {out}/report.json says why for each")
+        raise PrepareError(f"not one of {len(items)} videos could be read; {out}/{REPORT_NAME} says why for each")
     return report
 
 
@@ -189,8 +190,8 @@ def check_name(name: str) -> None:
 
 
 def _safe(name: str) -> str:
-    """A file name without control characters (list files are read by lines), short enough to append ``.mp4``."""
-    name = re.sub(r"[\x00-\x1f\x7f]", "_", name)
+    """A file name without control characters and line ends (lists are lines), short enough to append ``.mp4``."""
+    name = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "_", name)
     if len(fsencode(name)) > 240:
         name = f"{name[:60]}-{sha1(fsencode(name)).hexdigest()[:12]}"
     return name

@@ -6,7 +6,6 @@ videofib reads single videos out of them by the index beside them (``data/lists/
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import tarfile
@@ -26,6 +25,7 @@ from videofib.data.lists.text_list import has_several_classes
 from videofib.data.samplers import shuffled
 from videofib.data.source import ByteRange
 from videofib.files import replacing
+from videofib.parser import Parser
 from videofib.printable import printable
 
 SHARD_BYTES = 1 << 30
@@ -124,7 +124,7 @@ def _upload(file: Path, url: str) -> None:
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Pack the splits of a prepared folder."""
-    parser = argparse.ArgumentParser(prog, description="Pack the videos of list files into WebDataset tar shards.")
+    parser = Parser(prog, description="Pack the videos of list files into WebDataset tar shards.")
     parser.add_argument("folder", type=Path, help="a prepared folder, with train.csv, val.csv, test.csv")
     parser.add_argument("--out", required=True, help="a folder, or a URL that fsspec can write to")
     parser.add_argument(
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
             several = has_several_classes(args.folder / f"{split}.csv")
             records = load_split(args.folder, split, multi_label=several)
             count = write_shards(records, args.out, split, args.shard_bytes)
-            print(f"{args.out}: {len(records)} {split} videos in {count} shard(s)")
+            print(f"{printable(args.out)}: {len(records)} {split} videos in {count} shard(s)")
         if names := split_class_names(args.folder, splits[0]):
             with _writing(args.out, CLASSES_NAME) as partial:
                 text = "".join(f"{name}\n" for name in names)

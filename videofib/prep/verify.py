@@ -1,23 +1,27 @@
 """``videofib prep verify DIR``: checks a prepared folder against its manifest.
 
-It reads the manifest, the list files, classes.txt and every byte of every video, and changes nothing. Run the
-preparation's command again to restore files that are missing or altered; other problems have to be fixed by hand.
+It reads the manifest, the list files, classes.txt, the number of classes in report.json and every byte of every video,
+and changes nothing. Run the preparation's command again to restore files that are missing or altered; other problems
+have to be fixed by hand.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 import os
 from collections.abc import Sequence
 from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
+from videofib.classes import difference
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import CLASSES_NAME, read_class_names
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read_manifest
 from videofib.data.lists.text_list import list_rows
 from videofib.files import sha256
+from videofib.parser import Parser
 from videofib.prep.engines.parallel import run_parallel
+from videofib.prep.prepare import REPORT_NAME
 from videofib.printable import printable
 
 
@@ -56,15 +60,37 @@ def _refuse_while_written(folder: Path) -> None:
 
 
 def _check_classes(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
+    """As many names as the preparation had classes, some of which may have no video, the same beside all lists."""
+    lists = {name for row in rows.values() if row.size for name in row.split.split("+") if name in LISTS}
+    files = {os.path.join(os.path.dirname(name), CLASSES_NAME) for name in lists}  # noqa: PTH118, PTH120
     try:
-        names = read_class_names(folder / CLASSES_NAME, name=CLASSES_NAME)
+        names, count = read_class_names(folder / CLASSES_NAME, name=CLASSES_NAME), _num_classes(folder)
+        others = {file: read_class_names(folder / file, name=file) for file in sorted(files - {CLASSES_NAME})}
     except ManifestError as error:
         return [str(error)]
-    return [
+    problems = [f"{CLASSES_NAME}: {len(names)} names, but {count} classes in {REPORT_NAME}"] * (len(names) != count)
+    for file, found in others.items():
+        if differs := difference(found, names, "there", f"in {CLASSES_NAME}"):
+            problems.append(f"{file}: {differs}")
+    return problems + [
         f"{row.path}: label {row.label} in the manifest, but classes.txt has only {len(names)} classes"
         for row in rows.values()
         if row.label >= len(names)
     ]
+
+
+def _num_classes(folder: Path) -> int:
+    """How many classes the preparation had."""
+    try:
+        report = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{REPORT_NAME}: cannot be read ({error.strerror}); prepare again to write it") from error
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{REPORT_NAME}: not JSON ({error}); prepare again to write it") from error
+    count = report.get("classes") if isinstance(report, dict) else None
+    if not isinstance(count, int):
+        raise ManifestError(f"{REPORT_NAME}: it does not have the number of classes; prepare again to write it")
+    return count
 
 
 def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
@@ -142,7 +168,7 @@ def _stays_below(path: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    parser = argparse.ArgumentParser(prog, description="Check a prepared folder against its manifest.")
+    parser = Parser(prog, description="Check a prepared folder against its manifest.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a preparation")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes in parallel (default: one a core)")
     args = parser.parse_args(arguments)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,8 @@ from videofib.data.samplers import (
     shuffled,
 )
 from videofib.run.class_names import with_labels_of
+
+Target = Callable[[VideoRecord], Tensor | int]
 
 
 def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | MultigridLoader:
@@ -117,18 +120,60 @@ def build_eval_loader(
         ManifestError: no usable list or folder for the split.
         ConfigError: the split has classes that the model does not.
     """
-    clips, crops, spec = 1, 1, _clip_spec(cfg)
+    records = with_labels_of(cfg, split, _read_records(cfg, split), class_names)
     if split == "test":
-        clips, crops = cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
-        spec = replace(spec, view_starts=cfg.TEST.VIEW_STARTS)
+        dataset = view_dataset(cfg, records, *testing_views(cfg), view_starts=cfg.TEST.VIEW_STARTS)
+    else:
+        dataset = view_dataset(cfg, records, 1, 1)
+    return _view_loader(cfg, dataset, rank, world_size)
+
+
+def build_video_loader(cfg: CfgNode, paths: Sequence[str], num_clips: int, num_crops: int) -> VideoLoader:
+    """The views of videos without labels, in order, read as a test with so many views reads them; ids are the paths."""
+    dataset = view_dataset(cfg, Records.unlabelled(paths), num_clips, num_crops, view_starts=cfg.TEST.VIEW_STARTS)
+    return _view_loader(cfg, dataset, target=attrgetter("label"))
+
+
+def view_dataset(
+    cfg: CfgNode, records: Records, num_clips: int, num_crops: int, *, view_starts: str = "spread"
+) -> ViewDataset:
+    """The views of videos as evaluation sees them: ``num_clips`` x ``num_crops`` of each."""
     size = cfg.DATA.TEST_CROP_SIZE
     # as TimeSformer tests: three crops cover the frame, a single crop is taken from a frame scaled to the jitter size
-    short_side = size if crops == 3 else max(size, cfg.DATA.TRAIN_JITTER_SCALES[0])
-    transform = ViewTransform(size, short_side, crops, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
-    records = with_labels_of(cfg, split, _read_records(cfg, split), class_names)
-    dataset = ViewDataset(records, spec, transform, clips)
+    short_side = size if num_crops == 3 else max(size, cfg.DATA.TRAIN_JITTER_SCALES[0])
+    transform = ViewTransform(size, short_side, num_crops, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+    return ViewDataset(records, replace(_clip_spec(cfg), view_starts=view_starts), transform, num_clips)
+
+
+def describe_input(dataset: ViewDataset) -> dict[str, Any]:
+    """How evaluation makes a video the model's input, as plain values for a checkpoint.
+
+    Frames are scaled to ``short_side`` pixels and cropped to ``crop_size`` at the centre.
+    """
+    spec, transform = dataset.read.spec, dataset.read.transform
+    return {
+        "num_frames": spec.num_frames,
+        "sampling": spec.sampling,
+        "sampling_rate": spec.sampling_rate,
+        "target_fps": spec.target_fps,
+        "short_side": transform.short_side,
+        "crop_size": transform.crop_size,
+        "mean": list(transform.mean),
+        "std": list(transform.std),
+    }
+
+
+def testing_views(cfg: CfgNode) -> tuple[int, int]:
+    """(temporal clips, spatial crops) of each video in testing."""
+    return cfg.TEST.NUM_ENSEMBLE_VIEWS, cfg.TEST.NUM_SPATIAL_CROPS
+
+
+def _view_loader(
+    cfg: CfgNode, dataset: ViewDataset, rank: int = 0, world_size: int = 1, *, target: Target | None = None
+) -> VideoLoader:
     sampler = EvalSampler(len(dataset), rank=rank, world_size=world_size)
-    return _make_loader(cfg, dataset, sampler, max(1, cfg.TEST.BATCH_SIZE // world_size // (clips * crops)))
+    batch_size = max(1, cfg.TEST.BATCH_SIZE // world_size // dataset.shape[0])
+    return _make_loader(cfg, dataset, sampler, batch_size, target)
 
 
 def _read_records(cfg: CfgNode, split: str) -> Records:
@@ -209,12 +254,18 @@ def _train_transform(cfg: CfgNode) -> TrainTransform:
         raise ConfigError(f"the AUG keys do not describe an augmentation: {error}") from error
 
 
-def _make_loader(cfg: CfgNode, dataset: ClipDataset | ViewDataset, sampler: Iterable, batch_size: int) -> VideoLoader:
+def _make_loader(
+    cfg: CfgNode,
+    dataset: ClipDataset | ViewDataset,
+    sampler: Iterable,
+    batch_size: int,
+    target: Target | None = None,
+) -> VideoLoader:
     return VideoLoader(
         dataset,
         sampler,
         batch_size,
-        target=partial(_multi_hot, cfg.MODEL.NUM_CLASSES) if _is_multi_label(cfg) else attrgetter("label"),
+        target=target or (partial(_multi_hot, cfg.MODEL.NUM_CLASSES) if _is_multi_label(cfg) else attrgetter("label")),
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         time_limit=cfg.DATA_LOADER.TIME_LIMIT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),

@@ -24,11 +24,13 @@ from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, StopRequest, stop_noticed
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
+from videofib.parser import Parser
 from videofib.run.preflight import Faults, check_run
 from videofib.run.reporting import report_from_config
 from videofib.run.testing import evaluate_run
 from videofib.run.training import train_from_config
 from videofib.signals import interrupted
+from videofib.starting import StartError, end_if_unguarded
 from videofib.tracking import sinks
 from videofib.tracking.environment import write_record
 from videofib.tracking.log import close_logging, setup_logging
@@ -39,7 +41,7 @@ logger = logging.getLogger(__name__)
 _SWITCHES = ("TRAIN.ENABLE", "TEST.ENABLE")
 _OTHER = {"train": "test", "test": "train"}
 # Errors that a user can fix: reported in one line, without a traceback.
-USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError)
+USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError, StartError)
 
 
 def main(
@@ -59,6 +61,7 @@ def main(
     Raises:
         SystemExit: 2 after one of USER_ERRORS, reported in one line on stderr; 130 after Ctrl-C, 143 after SIGTERM.
     """
+    end_if_unguarded()
     setup_logging()
     notes: list[str] = []
     try:
@@ -87,6 +90,8 @@ def main(
         )
     except KeyboardInterrupt:
         raise SystemExit(interrupted(prog)) from None
+    except StartError as error:
+        _fail(error)
 
 
 def config_from_command_line(
@@ -104,7 +109,7 @@ def _command_line(
     argv: Sequence[str] | None, *, prog: str | None = None, description: str | None = None
 ) -> tuple[str, list[str]]:
     """The file and the ``KEY VALUE`` pairs of a command line, and of torchrun."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog,
         usage="%(prog)s --cfg FILE [options] [KEY VALUE ...]",
         description=description,

@@ -12,12 +12,9 @@ from videofib.config import ConfigError, load_config
 from videofib.distributed import processes
 from videofib.models.profiling import forward_multiply_adds
 from videofib.report.page import write_report
-from videofib.run.parts import model_from_config
+from videofib.run.parts import check_size, model_from_config
 
 logger = logging.getLogger(__name__)
-
-_MOST_OF_EACH = 4096  # blocks, frames and pixels of a side
-_MOST_PARAMETERS = 4_000_000_000  # 16 GB
 
 
 def report_from_config(cfg: CfgNode, *, tested: bool) -> None:
@@ -51,18 +48,11 @@ def cost_of_folder(folder: str | Path) -> dict | None:
         if file.is_file():
             try:
                 cfg = load_config(file, notes=[])
-                return model_cost(cfg) if _is_of_usual_size(cfg) else None
+                check_size(cfg, str(file))
+                return model_cost(cfg)
             except (ConfigError, RuntimeError, ValueError, OverflowError, MemoryError):  # written by another version
                 return None
     return None
-
-
-def _is_of_usual_size(cfg: CfgNode) -> bool:
-    if max(cfg.TIMESFORMER.DEPTH, cfg.DATA.NUM_FRAMES, cfg.DATA.TEST_CROP_SIZE) > _MOST_OF_EACH:
-        return False
-    with torch.device("meta"):
-        model = model_from_config(cfg)
-    return sum(parameter.numel() for parameter in model.parameters()) <= _MOST_PARAMETERS
 
 
 def model_cost(cfg: CfgNode) -> dict:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -19,7 +18,6 @@ from videofib.checkpoint.file import ModelDescription, Position, TrainingState
 from videofib.checkpoint.lock import run_lock
 from videofib.checkpoint.manager import CheckpointManager, find_checkpoints
 from videofib.config import ConfigError, differences
-from videofib.data.clips.dataset import ViewDataset
 from videofib.data.loading.multigrid import MultigridStage, stage_at
 from videofib.distributed import processes
 from videofib.distributed.fsdp import shard, unsharded_copy
@@ -36,7 +34,7 @@ from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.report.markup.numbers import amount
 from videofib.run.class_names import trained_class_names, warn_of_absent_classes
-from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
+from videofib.run.loaders import build_eval_loader, build_train_loader, describe_input, multigrid_stages
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
 from videofib.run.preflight import (
     check_compiler,
@@ -178,24 +176,6 @@ def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_lo
         processes.world_size(),
         processes.device().type,
     )
-
-
-def describe_input(dataset: ViewDataset) -> dict[str, Any]:
-    """How evaluation makes a video the model's input, as plain values for a checkpoint.
-
-    Frames are scaled to ``short_side`` pixels and cropped to ``crop_size`` at the centre.
-    """
-    spec, transform = dataset.read.spec, dataset.read.transform
-    return {
-        "num_frames": spec.num_frames,
-        "sampling": spec.sampling,
-        "sampling_rate": spec.sampling_rate,
-        "target_fps": spec.target_fps,
-        "short_side": transform.short_side,
-        "crop_size": transform.crop_size,
-        "mean": list(transform.mean),
-        "std": list(transform.std),
-    }
 
 
 def _best_metric(cfg: CfgNode) -> str | None:

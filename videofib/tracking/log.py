@@ -1,7 +1,7 @@
 """The log of a run: readable lines on stdout and in ``log.txt``, and its figures as JSON.
 
 Every set of figures is a line ``json_stats: {...}`` on stdout, as in PySlowFast's logs, and a JSON line in
-``stats.jsonl``.
+``stats.jsonl``. What has a value for each class or video is left out there: ``details.jsonl`` has the full line.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from numbers import Number
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ def setup_logging(output_dir: str | Path | None = None, rank: int = 0) -> None:
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         logger.addHandler(_to_file(Path(output_dir) / "log.txt", "%(asctime)s %(levelname)s %(message)s"))
         stats.addHandler(_to_file(Path(output_dir) / "stats.jsonl", "%(stats)s"))
+        details = _to_file(Path(output_dir) / "details.jsonl", "%(details)s", delay=True)
+        details.addFilter(lambda record: bool(vars(record)["details"]))
+        stats.addHandler(details)
 
 
 def close_logging() -> None:
@@ -61,8 +65,51 @@ def add_stats_handler(handler: logging.Handler) -> None:
 
 def log_stats(stats: dict) -> None:
     """Log figures as one line of JSON, in which nan and infinity become null."""
-    text = json.dumps({key: _json_value(value) for key, value in stats.items()}, allow_nan=False)
-    logging.getLogger(_STATS).info("json_stats: %s", text, extra={"stats": text, "figures": stats})
+    values = {key: _json_value(value) for key, value in stats.items()}
+    short = {key: value for key, value in values.items() if _is_short(value)}
+    text = json.dumps(short, allow_nan=False)
+    details = json.dumps(values, allow_nan=False) if len(short) < len(values) else ""
+    extra = {"stats": text, "details": details, "figures": stats}
+    logging.getLogger(_STATS).info("json_stats: %s", text, extra=extra)
+
+
+def log_unreadable(when: str, what: str, videos: Mapping[str, str], name: str, *, append: bool = False) -> None:
+    """Log in one line that some videos could not be read, and list them in a file beside the log.
+
+    Args:
+        when, what: for the line, such as ``test`` and ``counted as wrong``.
+        videos: video id -> why it could not be read.
+        name: of the file; ``append`` to it, or replace it.
+    """
+    first, reason = min(videos.items())
+    where: tuple[str, ...] = ()
+    if folder := _folder():
+        lines = [f"{printable(video)}: {printable(why)}\n" for video, why in sorted(videos.items())]
+        try:
+            with (folder / name).open("a" if append else "w", encoding="utf-8") as file:
+                file.writelines(lines)
+            where = (str(folder / name),)
+        except OSError:  # the run continues
+            pass
+    more = f", and {len(videos) - 1} more" if len(videos) > 1 else ""
+    listed = "; all are listed in %s" if where and more else "; see %s" if where else ""
+    logging.getLogger(_LOGGER).warning(
+        f"%s: %d unreadable {'videos were' if more else 'video was'} %s: %s (%s){more}{listed}",
+        *(when, len(videos), what, first, reason, *where),
+    )
+
+
+def _folder() -> Path | None:
+    """The folder of the log, where it has one."""
+    files = (h for h in logging.getLogger(_STATS).handlers if isinstance(h, logging.FileHandler))
+    return next((Path(handler.baseFilename).parent for handler in files), None)
+
+
+def _is_short(value: object) -> bool:
+    """Whether a value may be on the console: a number, a text, the two ends of an interval."""
+    return not isinstance(value, dict | list) or (
+        isinstance(value, list) and len(value) == 2 and all(isinstance(item, int | float) for item in value)
+    )
 
 
 def _json_value(value: object) -> object:
@@ -110,8 +157,8 @@ class _BesideProgressBar(logging.Handler):
         stream.flush()
 
 
-def _to_file(path: Path, pattern: str) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
+def _to_file(path: Path, pattern: str, *, delay: bool = False) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8", delay=delay)
     formatter = _Printable(pattern, "%Y-%m-%d %H:%M:%S UTC")  # machines of a run may be in several zones
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)

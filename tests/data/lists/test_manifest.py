@@ -268,7 +268,9 @@ def test_a_list_is_preferred_to_a_folder(tmp_path):
 
 
 def test_folders_without_videos_are_refused(tmp_path):
-    with pytest.raises(ManifestError, match=r"neither the list file .*test\.csv nor the folder of classes .*test"):
+    with pytest.raises(
+        ManifestError, match=r"neither the list file .*test\.csv nor a folder .*test with folders of classes"
+    ):
         load_split(tmp_path, "test")
     with pytest.raises(ManifestError, match="no folder of classes"):
         read_folder(tmp_path / "nowhere")

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import math
 import tarfile
 
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 
 from tests.data.clips.test_dataset import config
 from videofib import cli
@@ -129,6 +131,63 @@ def test_an_index_that_leads_out_of_its_folder_is_refused(shards, tmp_path, colu
     columns[column][0] = value
     write_columns(tmp_path / "train.parquet", columns, COLUMNS)
     with pytest.raises(ManifestError, match=r"train\.parquet: row 1: 'videos/v \d+\.mp4' cannot be"):
+        read_shards(tmp_path, "train")
+
+
+HUGE = 2**62
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fps": math.nan}, r"row 3: .* cannot have \d+ frames at nan a second; pack it again"),
+        ({"fps": math.inf}, r"row 3: .* cannot have \d+ frames at inf a second"),
+        ({"fps": -25.0}, r"row 3: .* cannot have \d+ frames at -25.0 a second"),
+        ({"num_frames": -1}, r"row 3: .* cannot have -1 frames"),
+        ({"num_frames": HUGE}, r"row 3: .* cannot have 4611686018427387904 frames"),
+        ({"start": HUGE}, r"row 3: .* cannot be \d+ bytes of '.*' from 4611686018427387904"),
+        ({"size": HUGE}, r"row 3: .* cannot be 4611686018427387904 bytes"),
+        ({"start": 2**63 - 1, "size": 2**63 - 1}, r"row 3: .* cannot be 9223372036854775807 bytes"),
+        ({"label": HUGE}, r"row 3: .* with label=4611686018427387904"),
+        ({"shard": "a\0.tar"}, r"row 3: .* cannot be \d+ bytes of 'a.x00\.tar'"),
+    ],
+)
+def test_facts_that_no_packing_writes_are_refused_with_the_row(shards, tmp_path, change, message):
+    columns = to_values(typed_columns(shards / "train.parquet", COLUMNS))
+    for name, value in change.items():
+        columns[name][2] = value
+    write_columns(tmp_path / "train.parquet", columns, COLUMNS)
+    with pytest.raises(ManifestError, match=rf"train\.parquet: {message}"):
+        read_shards(tmp_path, "train")
+
+
+def test_videos_that_overlap_or_occur_twice_are_refused_with_both_rows(shards, tmp_path):
+    intact = to_values(typed_columns(shards / "train.parquet", COLUMNS))
+    columns = {name: list(values) for name, values in intact.items()}
+    columns["start"][1] = columns["start"][0] + columns["size"][0] - 1
+    write_columns(tmp_path / "train.parquet", columns, COLUMNS)
+    with pytest.raises(ManifestError, match=r"\(row 1\) and .* \(row 2\) overlap in 'train-000000\.tar'"):
+        read_shards(tmp_path, "train")
+    columns = {name: list(values) for name, values in intact.items()}
+    columns["video_id"][4] = columns["video_id"][2]
+    write_columns(tmp_path / "train.parquet", columns, COLUMNS)
+    with pytest.raises(ManifestError, match=r"train\.parquet: row 5: .* is already in row 3; pack it again"):
+        read_shards(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop_columns(["fps"]), "lacks the columns fps"),
+        (lambda table: table.append_column("size", table["size"]), "the column size occurs twice"),
+        (lambda table: table.set_column(1, "start", table["start"].cast("int32")), "the column start holds int32"),
+        (lambda table: table.set_column(6, "fps", [[None] * len(table)]), "the column fps holds null"),
+        (lambda table: table.slice(0, 0), "lists no videos"),
+    ],
+)
+def test_an_index_of_other_columns_is_refused(shards, tmp_path, change, message):
+    parquet.write_table(change(parquet.read_table(shards / "train.parquet")), tmp_path / "train.parquet")
+    with pytest.raises(ManifestError, match=rf"train\.parquet.* {message}"):
         read_shards(tmp_path, "train")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from videofib.data.errors import DecodeError, FrameIndexError
-from videofib.data.video import seeking_reader
+from videofib.data.video import seeking_reader, survey
 from videofib.data.video.decode import read_frames
 from videofib.data.video.pyav_reader import open_in_order
 from videofib.data.video.seeking_reader import read_seeking
@@ -114,7 +114,7 @@ def test_only_what_is_needed_is_decoded(video, monkeypatch, indices, packets):
 
 def test_videos_too_large_to_keep_are_read_twice(video, monkeypatch):
     frames = read_seeking(video, [3, 40, 59])
-    monkeypatch.setattr(seeking_reader, "_KEPT_BYTES", 1000)
+    monkeypatch.setattr(survey, "_KEPT_BYTES", 1000)
     assert np.array_equal(read_seeking(video, [3, 40, 59]), frames)
 
 

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from videofib.attention import autocast
 from videofib.attention.support import Support
 
 
@@ -17,6 +18,6 @@ def attend_by_autograd(
 ) -> Tensor:
     """As ``attend``, of operations that torch differentiates in either direction, to any order; O(N²) memory."""
     work = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
-    with torch.autocast(q.device.type, enabled=False):
+    with autocast.disabled(q.device.type):
         weights = torch.softmax(q.to(work) * scale @ k.to(work).transpose(-2, -1), dim=-1)
         return (F.dropout(weights, dropout_p) @ v.to(work)).to(q.dtype)

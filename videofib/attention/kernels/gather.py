@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from videofib.attention import autocast
 from videofib.attention.kernels import FIRST_DERIVATIVES_ONLY
 from videofib.attention.support import Segment, Support
 
@@ -24,7 +25,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scal
     """See :func:`videofib.attention.sparse_attention`; 16-bit inputs are computed in 32 bits. No dropout under
     ``zero_logit``, where masked keys share one weight."""
     work = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
-    with torch.autocast(q.device.type, enabled=False):
+    with autocast.disabled(q.device.type):
         p = support.num_prefix_tokens
         out = _Diagonals.apply(q.to(work) * scale, k.to(work), v.to(work), support, masking == "zero_logit", dropout_p)
         if p:
@@ -40,7 +41,7 @@ def attend_by_autograd(
     Still O(N · offsets), but slower: each diagonal is padded to all queries.
     """
     dtype, work = q.dtype, torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
-    with torch.autocast(q.device.type, enabled=False):
+    with autocast.disabled(q.device.type):
         q, k, v = q.to(work) * scale, k.to(work), v.to(work)
         p = support.num_prefix_tokens
         heads = [
@@ -113,7 +114,7 @@ class _Diagonals(torch.autograd.Function):
             logits = q.new_full((len(segments) + p, batch, n), float("-inf"))
             for row, s in enumerate(segments):
                 a, b = _query_key(qh, kh, s)
-                torch.sum(a * b, -1, out=logits[row, :, s.query : s.query + s.length])
+                logits[row, :, s.query : s.query + s.length] = (a * b).sum(-1)
             if p:
                 logits[len(segments) :] = (qh @ k[:, head, :p].transpose(-2, -1)).permute(2, 0, 1)
             weights, masked = _softmax(logits, total if zero_logit else None)
@@ -123,7 +124,7 @@ class _Diagonals(torch.autograd.Function):
             excess = _excess(weights, masked, keep)
             oh = out[:, head]
             if p:
-                torch.matmul(excess[len(segments) :].permute(1, 2, 0), v[:, head, :p], out=oh)
+                oh.copy_(excess[len(segments) :].permute(1, 2, 0) @ v[:, head, :p])
             else:
                 oh.zero_()
             for row, s in enumerate(segments):
@@ -157,7 +158,7 @@ class _Gradients(torch.autograd.Function):
             d_logits = torch.zeros_like(weights)  # first d_out · v, then the logits' gradient
             for row, s in enumerate(segments):
                 g, b = _query_key(gh, vh, s)
-                torch.sum(g * b, -1, out=d_logits[row, :, s.query : s.query + s.length])
+                d_logits[row, :, s.query : s.query + s.length] = (g * b).sum(-1)
                 dvh[:, s.key : s.key + s.length].addcmul_(g, excess[row, :, s.query : s.query + s.length, None])
             if p:
                 d_logits[len(segments) :] = (gh @ v[:, head, :p].transpose(-2, -1)).permute(2, 0, 1)

@@ -205,6 +205,13 @@ class ReadViews:
         )
         self.transform(frames, clips, out)
 
+    def of_frames(self, frames: np.ndarray, fps: float) -> Tensor:
+        """The views (V, C, T, H, W) of frames in memory, uint8 RGB (N, H, W, 3), as of a video that has these."""
+        clips = self.spec.view_clips(len(frames), fps, self.num_clips)
+        wanted = sorted(set().union(*clips))
+        position = {index: number for number, index in enumerate(wanted)}
+        return self.transform(frames[wanted], [[position[index] for index in clip] for clip in clips])
+
 
 def load_sample(dataset: ClipDataset | ViewDataset, key, out: Tensor) -> tuple[int, list[tuple[str, str]]]:
     """Read the sample of a key into ``out``, in this process; returns the index of its video, and failures."""

@@ -1,4 +1,7 @@
-"""What the classes of a data set are called: ``classes.txt``, whose line i names label i, or one folder for each."""
+"""What the classes and splits of a data set are called.
+
+Line i of ``classes.txt`` names label i; else there is one folder for each class, and above these one for each split.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,12 @@ from videofib.classes import ClassesError, check_names
 from videofib.data.errors import ManifestError
 
 CLASSES_NAME = "classes.txt"
+# What data sets call their splits, in small letters.
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 # What archives of macOS, file systems, network drives and Windows leave among the folders of classes, in small letters.
 _LEFTOVERS = {
     *("__macosx", "lost+found", "@eadir", "#recycle", "@recycle", "#snapshot", "@tmp"),
@@ -51,3 +60,16 @@ def is_leftover(name: str) -> bool:
 def class_folders(root: Path) -> list[str]:
     """The sorted names of the folders in one, which are the names of its classes; hidden ones and leftovers are not."""
     return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not is_leftover(entry.name))
+
+
+def split_folder(root: Path, split: str) -> Path | None:
+    """The folder of a split that holds folders of classes, whatever it is called (``SPLIT_WORDS``); None without one.
+
+    Raises:
+        ManifestError: there are two.
+    """
+    names = [name for name in class_folders(root) if SPLIT_WORDS.get(name.lower()) == split] if root.is_dir() else []
+    found = [name for name in names if class_folders(root / name)]
+    if len(found) > 1:
+        raise ManifestError(f"{root} has {found[0]} and {found[1]}, both the {split} split; join or remove one")
+    return root / found[0] if found else None

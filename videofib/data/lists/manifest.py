@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from videofib.classes import ClassesError, positions
+from videofib.classes import ClassesError, check_names, positions, same_name
 from videofib.data.errors import ManifestError
-from videofib.data.lists.classes_file import CLASSES_NAME, class_folders, read_class_names
+from videofib.data.lists.classes_file import CLASSES_NAME, class_folders, read_class_names, split_folder
 from videofib.data.lists.parquet import text_column, to_values, typed_columns, write_columns
 from videofib.data.lists.records import Below, Facts, Records
 from videofib.data.lists.text_list import MAX_LABEL, VIDEO_EXTENSIONS, read_text_list
@@ -117,7 +117,8 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[Rec
         classes: class i has label i; by default the folders' sorted names.
 
     Raises:
-        ManifestError: no such folder, no class folders, no videos, or a folder that ``classes`` does not name.
+        ManifestError: no such folder, no class folders, no videos, a folder that ``classes`` does not name, or one
+            whose name no class can have.
     """
     root = Path(root)
     if not root.is_dir():
@@ -125,7 +126,7 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[Rec
     found = class_folders(root)
     classes = found if classes is None else classes
     try:
-        labels = positions(found, classes)
+        labels = positions(check_names(found), classes) if found else []
     except ClassesError as error:
         raise ManifestError(f"{root} has class folders that cannot be used: {error}") from error
     rows = [
@@ -146,19 +147,20 @@ def load_split(
 ) -> Records:
     """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
 
-    With folders, labels are positions in ``split_class_names``. ``prefix``, ``separator`` and ``multi_label`` are those
-    of ``read_list``.
+    The folder may have any of the names in ``SPLIT_WORDS``, such as ``Validation``. Its labels are positions in
+    ``split_class_names``. ``prefix``, ``separator`` and ``multi_label`` are those of ``read_list``.
 
     Raises:
         ManifestError: neither exists, or the one that does cannot be used.
     """
-    list_file, folder = Path(data_dir) / f"{split}.csv", Path(data_dir) / split
+    list_file = Path(data_dir) / f"{split}.csv"
     if list_file.is_file():
         return read_list(list_file, prefix=prefix, separator=separator, multi_label=multi_label)
-    if folder.is_dir():
+    if folder := split_folder(Path(data_dir), split):
         return read_folder(folder, split_class_names(data_dir, split))[0]
     raise ManifestError(
-        f"no {split} split: neither the list file {list_file} nor the folder of classes {folder} exists"
+        f"no {split} split: neither the list file {list_file} nor a folder {Path(data_dir) / split} with folders of "
+        "classes exists"
     )
 
 
@@ -169,15 +171,21 @@ def split_class_names(data_dir: str | Path, split: str) -> list[str] | None:
     labels of another.
 
     Raises:
-        ManifestError: ``classes.txt`` cannot be used.
+        ManifestError: ``classes.txt`` cannot be used, or the name of a folder no class can have.
     """
     data_dir = Path(data_dir)
     if (data_dir / CLASSES_NAME).is_file():
         return read_class_names(data_dir / CLASSES_NAME)
-    if (data_dir / f"{split}.csv").is_file() or not (data_dir / split).is_dir():
+    if (data_dir / f"{split}.csv").is_file() or split_folder(data_dir, split) is None:
         return None
-    siblings = [data_dir / name for name in {*SPLITS, split}]
-    return sorted({name for sibling in siblings if sibling.is_dir() for name in class_folders(sibling)})
+    folders = [folder for each in SPLITS if (folder := split_folder(data_dir, each))]
+    names: dict[str, str] = {}
+    for name in sorted(name for folder in folders for name in class_folders(folder)):
+        names.setdefault(same_name(name), name)  # one split may have been copied by a system that decomposes accents
+    try:
+        return check_names(list(names.values()))
+    except ClassesError as error:
+        raise ManifestError(f"{data_dir} has folders of classes that cannot be used: they {error}") from error
 
 
 def write_list(file: str | Path, rows: Iterable[tuple[str, int]], *, separator: str = " ") -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from videofib.data.lists.remote import is_remote
 from videofib.data.source import ByteRange
 
+UNLABELLED = -1  # the label of a video whose class nobody has said
+
 
 @dataclass(frozen=True)
 class VideoRecord:
@@ -15,7 +17,7 @@ class VideoRecord:
 
     Attributes:
         path: the file to open, or the part of one.
-        label: class index, 0 or above; the first one listed where there are several.
+        label: class index, 0 or above; the first one listed where there are several; or UNLABELLED.
         video_id: the path as the list file has it; unique within the split.
         num_frames: frames that decode, None where they have not been counted.
         fps: frames a second, None where unknown.

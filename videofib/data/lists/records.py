@@ -12,7 +12,7 @@ from typing import overload
 
 import numpy as np
 
-from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.record import UNLABELLED, VideoRecord
 from videofib.data.lists.texts import Texts
 from videofib.data.source import ByteRange
 
@@ -66,6 +66,14 @@ class Below:
 
 
 @dataclass(frozen=True)
+class AsNamed:
+    """Videos whose ids are their paths or URLs."""
+
+    def path(self, row: int, video_id: str) -> str:
+        return video_id
+
+
+@dataclass(frozen=True)
 class InShards:
     """Videos in shards of a folder: shard number, first byte and size, (N,) each, and the names of the shards."""
 
@@ -96,13 +104,19 @@ class Records(Sequence[VideoRecord]):
     ids: Texts
     classes: np.ndarray
     counts: np.ndarray
-    where: Below | InShards
+    where: Below | AsNamed | InShards
     facts: Facts | None = None
     multi_label: bool = False
     _firsts: np.ndarray = field(init=False, repr=False)  # (N,) int64, where in ``classes`` those of each video begin
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_firsts", np.cumsum(self.counts, dtype=np.int64) - self.counts)
+
+    @classmethod
+    def unlabelled(cls, paths: Sequence[str]) -> Records:
+        """Videos whose classes nobody has said; their ids are the paths or URLs."""
+        count = len(paths)
+        return cls(Texts.of(list(paths)), np.full(count, UNLABELLED), np.ones(count, np.int32), AsNamed())
 
     def __len__(self) -> int:
         return len(self.counts)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from videofib.data.errors import DecodeError, describe_exit
 from videofib.data.loading.shared_memory import MAX_WORKERS, BatchBuffers, BufferWriter
-from videofib.signals import sigint_blocked
+from videofib.starting import check_exit, check_open_files, starting
 
 # call(record, seed, out) reads one sample into ``out``, or raises DecodeError
 Read = Callable[[Any, str, Tensor], None]
@@ -86,6 +86,7 @@ class WorkerPool:
     def __init__(self, read: Read, count: int, buffers: BatchBuffers, time_limit: float):
         if not 1 <= count <= MAX_WORKERS:
             raise ValueError(f"there can be 1 to {MAX_WORKERS} workers, got {count}")
+        check_open_files(count, "DATA_LOADER.NUM_WORKERS")
         self._read, self._buffers, self._time_limit = read, buffers, time_limit
         self._context = _context()
         self._waiting: deque[ReadRequest] = deque()
@@ -141,10 +142,10 @@ class WorkerPool:
 
     def _start(self, index: int) -> _Worker:
         self._buffers.heartbeats.end(index)
-        ours, theirs = self._context.Pipe()
-        args = (self._read, theirs, self._buffers, index)
-        process = self._context.Process(target=_work, args=args, daemon=True, name=f"video-reader-{index}")
-        with sigint_blocked():
+        with starting("DATA_LOADER.NUM_WORKERS"):
+            ours, theirs = self._context.Pipe()
+            args = (self._read, theirs, self._buffers, index)
+            process = self._context.Process(target=_work, args=args, daemon=True, name=f"video-reader-{index}")
             process.start()
         theirs.close()  # now open only in the worker, so that the pipe closes when the worker ends
         return _Worker(index, process, ours)
@@ -164,10 +165,13 @@ class WorkerPool:
     def _receive(self, worker: _Worker) -> Iterator[ReadRequest]:
         """The request that a worker reports as completed; or, where the worker has ended, replace it."""
         try:
-            number, failure, error = worker.connection.recv()
+            answer = worker.connection.recv()
         except (EOFError, OSError):
+            answer = None
+        if answer is None:
             yield from self._replace(worker)
             return
+        number, failure, error = answer
         request = worker.sent.pop(number)
         worker.has_answered, self._failed_starts = True, 0
         if error:
@@ -180,6 +184,7 @@ class WorkerPool:
         worker.process.kill()
         worker.process.join()
         worker.connection.close()
+        check_exit(worker.process.exitcode)
         how = describe_exit(worker.process.exitcode)
         current = worker.sent.get(self._buffers.heartbeats.read(worker.index))
         if current is None and not worker.has_answered:

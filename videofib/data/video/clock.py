@@ -46,12 +46,14 @@ class Stored(NamedTuple):
         is_key: decoding may start here.
         is_shown: False where an edit list cuts it away.
         decoded: when it is decoded, in ticks of the stream; None: unknown.
+        size: bytes.
     """
 
     time: int | None
     is_key: bool
     is_shown: bool = True
     decoded: int | None = None
+    size: int = 0
 
 
 def presentation_order(packets: Sequence[Stored], reordered: int) -> list[int]:
@@ -67,7 +69,7 @@ def presentation_order(packets: Sequence[Stored], reordered: int) -> list[int]:
     held: list[int] = []
     latest: int | None = None  # time of decoding
     all_decoded = all(packet.decoded is not None for packet in packets)  # otherwise FFmpeg has guessed the others
-    for time, is_key, is_shown, decoded in packets:
+    for time, is_key, is_shown, decoded, _ in packets:
         if time is None or not is_shown:
             latest = None  # between the entries of an edit list times of decoding go back, although the clock does not
             continue

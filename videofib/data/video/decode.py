@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import av
@@ -24,11 +24,12 @@ from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.sampling import is_uneven
 from videofib.data.source import Source
 from videofib.data.video import decord_reader, torchcodec_reader
-from videofib.data.video.clock import Clock, presentation_order, read_clock
 from videofib.data.video.memory import MOST_BYTES, empty_frames, fits
 from videofib.data.video.proof import FRAMES_A_READ, RANDOM_READS, Proof
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.video.seeking_reader import read_seeking
+from videofib.data.video.survey import Estimate, average_fps, without_jumps
+from videofib.data.video.survey_cache import surveyed
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
 
@@ -61,26 +62,6 @@ class VideoInfo:
     damaged: str
     variable_rate: bool
     clock_jumps: int = 0
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The facts about a video that its packets state, before any is decoded.
-
-    Attributes:
-        num_frames: frames stored, without those that an edit list cuts away.
-        fps: frames a second, on average.
-        times: when each is shown, in seconds, ascending, without jumps of the clock; empty where they are shown at even
-            times or that is unknown.
-        clock: how the times of the frames are to be read.
-        states_decoding_times: the frames have the times at which they are decoded, not shown.
-    """
-
-    num_frames: int
-    fps: float
-    times: tuple[float, ...] = ()
-    clock: Clock = field(default_factory=Clock)
-    states_decoding_times: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,8 +132,8 @@ def _info(source: Source, reader: OrderedReader, times: list[float | None]) -> V
     known = [time for time in times if time is not None]
     if any(a > b for a, b in pairwise(known)) and _states_decoding_times(source):
         known.sort()
-    clock, shown = _without_jumps(known)
-    fps = _average_fps(reader.fps, shown)
+    clock, shown = without_jumps(known)
+    fps = average_fps(reader.fps, shown)
     return VideoInfo(
         num_frames=len(times),
         fps=fps,
@@ -177,20 +158,7 @@ def estimate(source: Source) -> Estimate:
     Raises:
         DecodeError: no such file, not a video, or no frames stored.
     """
-    with open_in_order(source) as reader:
-        stored = reader.stored()
-        count = sum(packet.is_shown for packet in stored)
-        if not count:
-            raise DecodeError(f"{source}: no frame is stored ({reader.damaged or 'the video stream is empty'})")
-        tick = float(reader.stream.time_base)
-        clock, times = _without_jumps([ticks * tick for ticks in presentation_order(stored, reader.reordered)])
-        return Estimate(
-            num_frames=count,
-            fps=_average_fps(reader.fps, times),
-            times=tuple(times) if len(times) == count and is_uneven(times) else (),
-            clock=clock,
-            states_decoding_times=reader.states_decoding_times(stored),
-        )
+    return surveyed(source, with_estimate=True).estimate
 
 
 def read_frames(
@@ -278,7 +246,7 @@ def _read_ascending(
         backend = "auto"
     if backend == "decord" and random_access:
         return decord_reader.SeekingReader(source).read(indices, short_side)
-    if backend == "decord" and not _clock_goes_back(source):
+    if backend == "decord" and not estimate(source).clock_goes_back:
         return decord_reader.read_in_order(source, indices, short_side)
     frames = None
     if backend == "auto":
@@ -316,32 +284,6 @@ def _serves_other_decoders(source: Source, count: int, most_bytes: int) -> bool:
         return reader.display.as_stored and fits(count, first.height, first.width, most_bytes)
 
 
-def _without_jumps(times: list[float]) -> tuple[Clock, list[float]]:
-    """The clock by which frames come out at these times, and the times without its jumps, ascending."""
-    clock = read_clock(times)
-    return clock, sorted(clock.continuous(times))
-
-
-def _clock_goes_back(source: Source) -> bool:
-    with open_in_order(source) as reader:
-        return any(a > b for a, b in pairwise(presentation_order(reader.stored(), reader.reordered)))
-
-
 def _states_decoding_times(source: Source) -> bool:
     with open_in_order(source) as reader:
         return reader.states_decoding_times(reader.stored())
-
-
-def _average_fps(stated: float, times: list[float]) -> float:
-    """Frames a second: as the container states it, unless the frames' own times differ by more than a tenth.
-
-    times: seconds, ascending.
-
-    Some containers round times, so the stated rate is the more precise one; but for variable rates some containers
-    state a nominal rate.
-    """
-    span = times[-1] - times[0] if times else 0
-    if span <= 0:
-        return stated
-    measured = (len(times) - 1) / span
-    return stated if abs(measured - stated) <= 0.1 * stated else measured

@@ -135,6 +135,14 @@ class OrderedReader:
             result[number] = self.to_rgb(frame, short_side)
         return result
 
+    def seek(self, ticks: int) -> None:
+        """Continue ``packets`` at the keyframe before a time, in ticks of the stream, or where the container leads to.
+
+        Raises:
+            av.FFmpegError: the container cannot seek there.
+        """
+        self._container.seek(ticks, stream=self.stream)
+
     def packets(self) -> Iterator[av.Packet]:
         """The stored, not yet decoded frames, in file order."""
         try:
@@ -147,6 +155,13 @@ class OrderedReader:
     def stored(self) -> list[Stored]:
         """The facts that the packets state, in file order."""
         return [stored(packet) for packet in self.packets()]
+
+    @property
+    def stated(self) -> str:
+        """What the container states about the stream, in one line; another file seldom states the same."""
+        stream, context = self.stream, self.stream.codec_context
+        facts = (self.container_format, self.codec, f"{context.width}x{context.height}", stream.index)
+        return " ".join(map(str, (*facts, stream.time_base, stream.start_time, stream.duration, stream.frames)))
 
     @property
     def reordered(self) -> int:
@@ -168,7 +183,7 @@ class OrderedReader:
 
 def stored(packet: av.Packet) -> Stored:
     """The facts that a packet states about its frame."""
-    return Stored(packet.pts, packet.is_keyframe, not packet.is_discard, packet.dts)
+    return Stored(packet.pts, packet.is_keyframe, not packet.is_discard, packet.dts, packet.size)
 
 
 @contextmanager

@@ -17,10 +17,13 @@ after them, and refer to the group before (decoded from packet 4 on, they come o
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+import numpy as np
 
 from videofib.data.video.clock import REORDERED, Stored, presentation_order
 
@@ -33,16 +36,40 @@ class SeekIndex:
         times: when each frame is shown, ascending; frame i is the one shown at ``times[i]``.
         entry_frames, entry_packets: of each entry, ascending, the frame that comes out first, and its packet. The first
             entry is the video's start.
+        entry_decoded: when the packet of each entry is decoded; when it is shown, where that is unknown.
+        packet_times, packet_sizes: of each packet in stored order: when it is shown, and its bytes. By these it is
+            recognised after a seek in the container.
     """
 
-    times: list[int]
-    entry_frames: list[int]
-    entry_packets: list[int]
+    times: array[int]
+    entry_frames: array[int]
+    entry_packets: array[int]
+    entry_decoded: array[int]
+    packet_times: array[int]
+    packet_sizes: array[int]
 
     def entry(self, frame: int) -> tuple[int, int]:
         """(packet, frame) of the last entry that is not behind ``frame``."""
         number = bisect_right(self.entry_frames, frame) - 1
         return self.entry_packets[number], self.entry_frames[number]
+
+    def ticks(self, entry_packet: int) -> tuple[int, int]:
+        """When the packet of an entry is shown, and when it is decoded."""
+        return self.packet_times[entry_packet], self.entry_decoded[bisect_right(self.entry_packets, entry_packet) - 1]
+
+    def number(self, time: int | None, size: int) -> int | None:
+        """The packet of this time and size; None where there is no such packet, or several."""
+        if time is None:
+            return None
+        same = (np.frombuffer(self.packet_times, np.int64) == time) & (
+            np.frombuffer(self.packet_sizes, np.int64) == size
+        )
+        found = np.flatnonzero(same)
+        return int(found[0]) if len(found) == 1 else None
+
+    def bytes_between(self, first: int, last: int) -> int:
+        """Bytes of the packets from ``first`` up to, but without, ``last``."""
+        return int(np.frombuffer(self.packet_sizes, np.int64)[first:last].sum())
 
 
 def build(packets: Sequence[Stored], reordered: int = REORDERED) -> SeekIndex | None:
@@ -61,11 +88,15 @@ def build(packets: Sequence[Stored], reordered: int = REORDERED) -> SeekIndex | 
         return None
     frame_at = {time: frame for frame, time in enumerate(times)}
     entry_frames, entry_packets, latest = [0], [0], packets[0].time
-    for number, (time, is_key, is_shown, _) in enumerate(packets):
+    for number, (time, is_key, is_shown, _, _) in enumerate(packets):
         if is_key and is_shown and time > latest:  # so all packets before it are shown before it
             entry_frames.append(frame_at[time])
             entry_packets.append(number)
         elif is_shown and time < times[entry_frames[-1]] < latest:
             return None  # shown before the entry, yet stored behind a frame shown after it: the clock goes back
         latest = max(latest, time)
-    return SeekIndex(times, entry_frames, entry_packets)
+    decoded = [p.time if p.decoded is None else p.decoded for p in (packets[number] for number in entry_packets)]
+    sizes = (packet.size for packet in packets)
+    stored_times = (packet.time for packet in packets)
+    columns = (times, entry_frames, entry_packets, decoded, stored_times, sizes)
+    return SeekIndex(*(array("q", column) for column in columns))

@@ -1,33 +1,35 @@
 """Reading single frames with PyAV from the keyframe before them, and noticing where that goes wrong.
 
-All packets of the file are read, which takes about a millisecond, and only the needed ones are decoded. So nothing
-depends on how a container seeks. It remains to check that times number the frames (``seek_index``), and that the
-decoder yields the same frames when it starts midway as in order. Both are checked on each read: from the entry to the
-requested frame, every frame must come out intact and at exactly its time, and the first must be a keyframe. At the
-first deviation the attempt is given up, and the caller reads in order.
+Only the packets that the requested frames need are decoded. Those of a short file are all read, which takes about a
+millisecond; in a long one of which the packets are known (``survey_cache``) the container seeks to them. Where a
+container leads to is not believed: each packet that arrives must be the next one of the index, by its time and size.
+Where it is not, all packets are read.
+
+It remains to check that times number the frames (``seek_index``), and that the decoder yields the same frames when it
+starts midway as in order. Both are checked on each read: from the entry to the requested frame, every frame must come
+out intact and at exactly its time, and the first must be a keyframe. At the first deviation the attempt is given up,
+and the caller reads in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 import av
 import numpy as np
 
 from videofib.data.source import Source
 from videofib.data.video.memory import MOST_BYTES
-from videofib.data.video.pyav_reader import FFMPEG_ERRORS, LATE_REORDERING, OrderedReader, open_in_order, stored
-from videofib.data.video.seek_index import SeekIndex, build
+from videofib.data.video.pyav_reader import FFMPEG_ERRORS, OrderedReader, open_in_order
+from videofib.data.video.seek_index import SeekIndex
+from videofib.data.video.survey import Survey
+from videofib.data.video.survey_cache import kept, stamped, survey_and_keep
 
-# Packets are kept in memory up to this total; those of larger videos are read from the file a second time.
-_KEPT_BYTES = 64 << 20
-_PACKET_BYTES = 860  # that a kept packet takes beside its data
-# MPEG-4's placeholders for "the same frame again", and for the second of two frames packed into one packet, have up to
-# 8 bytes. They yield no frame, or that of another packet, so packets do not number frames.
-_PLACEHOLDER_BYTES = 15
-# VP8 stores frames that are never shown as packets of their own.
-_HIDDEN_FRAMES = ("vp8",)
+# Fewer bytes are read rather than skipped by a seek.
+_SKIPPED_BYTES = 2 << 20
+# After a seek, an MPEG stream may begin within a frame, with packets that the index does not have.
+_UNKNOWN_PACKETS = 8
 # These may state with any frame how it is turned; the first one decides, so it is decoded, too.
 _ORIENTED = ("h264", "hevc", "vvc", "mjpeg", "png", "tiff", "webp")
 
@@ -42,32 +44,40 @@ def read_seeking(
     Raises:
         DecodeError: the file cannot be opened, has no video, or the frames take too much memory.
     """
+    stamp = stamped(source)
+    survey = kept(stamp)
+    if survey is not None:
+        try:
+            return _read_surveyed(source, survey, indices, short_side, most_bytes)
+        except _OtherPacketsError:
+            pass  # the survey is wrong, such as of a file that was replaced by one of the same size and times
     with open_in_order(source) as reader:
-        index, packets = scan(reader)
-        if index is None or indices[-1] >= len(index.times):
-            return None
-        if packets is not None:
-            return _read(_Walk(reader, iter(packets), index), indices, short_side, most_bytes)
-    with open_in_order(source) as reader:
-        return _read(_Walk(reader, reader.packets(), index), indices, short_side, most_bytes)
+        survey, packets = survey_and_keep(source, stamp, reader)
+        if packets is not None and indices[-1] < len(survey.index.times):
+            return _read(_Walk(reader, survey.index, iter(packets)), indices, short_side, most_bytes)
+    try:
+        return _read_surveyed(source, survey, indices, short_side, most_bytes)
+    except _OtherPacketsError:
+        return None
 
 
-def scan(reader: OrderedReader) -> tuple[SeekIndex | None, list[av.Packet] | None]:
-    """The index of an open video, None if it has none, and its packets, None if they are too many to keep."""
-    if reader.codec in _HIDDEN_FRAMES or (reader.container_format == "avi" and reader.codec in LATE_REORDERING):
-        return None, None  # avi stores no presentation times
-    facts, kept, size = [], [], 0
-    for packet in reader.packets():
-        if packet.is_corrupt or (reader.codec == "mpeg4" and packet.size <= _PLACEHOLDER_BYTES):
-            return None, None
-        facts.append(stored(packet))
-        size += packet.size + _PACKET_BYTES
-        if size <= _KEPT_BYTES:
-            kept.append(packet)
-    index = None if reader.damaged else build(facts, reader.reordered)
-    if index is None or reader.has_made_up_times(facts):
-        return None, None
-    return index, kept if size <= _KEPT_BYTES else None
+def _read_surveyed(
+    source: Source, survey: Survey, indices: Sequence[int], short_side: int, most_bytes: int
+) -> np.ndarray | None:
+    """As ``read_seeking``; _OtherPacketsError where the packets of the file are not those of the survey."""
+    if survey.index is None or indices[-1] >= len(survey.index.times):
+        return None
+    for seeks in (True, False):
+        with open_in_order(source) as reader:
+            if reader.stated != survey.stated:
+                raise _OtherPacketsError
+            walk = _Walk(reader, survey.index, seeks=seeks)
+            try:
+                return _read(walk, indices, short_side, most_bytes)
+            except _OtherPacketsError:
+                if not walk.has_sought:
+                    raise
+    raise AssertionError("a walk that does not seek has not sought")
 
 
 def _read(walk: _Walk, indices: Sequence[int], short_side: int, most_bytes: int) -> np.ndarray | None:
@@ -81,11 +91,22 @@ class _DeviationError(Exception):
     """Decoding yielded something else than the index predicts."""
 
 
-class _Walk:
-    """Goes through the packets once, decodes those that the requested frames need, and skips the others."""
+class _OtherPacketsError(Exception):
+    """The packets of the file, or those that a seek leads to, are not those of the index."""
 
-    def __init__(self, reader: OrderedReader, packets: Iterator[av.Packet], index: SeekIndex):
-        self.reader, self._packets, self._index = reader, packets, index
+
+class _Walk:
+    """Goes through the packets once, decodes those that the requested frames need, and skips the others.
+
+    packets: all of the file, already read; without them they are read, and compared with the index.
+    seeks: the container may seek to where the next needed ones should be.
+    """
+
+    def __init__(
+        self, reader: OrderedReader, index: SeekIndex, packets: Iterator[av.Packet] | None = None, seeks: bool = False
+    ):
+        self.reader, self._index, self._seeks, self.has_sought = reader, index, seeks, False
+        self._packets = self._known(reader.packets(), 0) if packets is None else packets
         self._decoder = reader.stream.codec_context
         self._decoder.thread_type, self._decoder.thread_count = "NONE", 1  # the fastest for a few frames
         self._size = self._decoder.width, self._decoder.height  # of the first frame, as the container states it
@@ -99,7 +120,10 @@ class _Walk:
             raise _DeviationError  # no first frame, which states how all are shown
         if packet > self._position:  # otherwise decoding on is faster
             self._decoder.flush_buffers()
-            next(islice(self._packets, packet - self._position, packet - self._position), None)
+            if self._seeks and self._index.bytes_between(self._position, packet) > _SKIPPED_BYTES:
+                self._packets = self._sought(packet)
+            else:
+                _skip(self._packets, packet - self._position)
             self._position = packet
             self._frames = self._checked(first)
         for found, frame in self._frames:
@@ -124,8 +148,37 @@ class _Walk:
             yield number, frame
             number += 1
 
+    def _sought(self, entry: int) -> Iterator[av.Packet]:
+        """The packets from an entry on, reached by a seek."""
+        self.has_sought = True
+        for ticks in dict.fromkeys(self._index.ticks(entry)):  # most containers seek by the one, MPEG's by the other
+            try:
+                self.reader.seek(ticks)
+            except FFMPEG_ERRORS as error:
+                raise _OtherPacketsError from error
+            packets = self.reader.packets()
+            for packet in islice(packets, _UNKNOWN_PACKETS):
+                number = self._index.number(packet.pts, packet.size)
+                if number is not None and number <= entry:
+                    known = self._known(chain([packet], packets), number)
+                    _skip(known, entry - number)
+                    return known
+        raise _OtherPacketsError
+
+    def _known(self, packets: Iterator[av.Packet], first: int) -> Iterator[av.Packet]:
+        """Packets as they are read, each checked to be the one of the index, from ``first`` on."""
+        times, sizes = self._index.packet_times, self._index.packet_sizes
+        for number, packet in enumerate(packets, start=first):
+            if number == len(times) or packet.pts != times[number] or packet.size != sizes[number]:
+                raise _OtherPacketsError
+            yield packet
+
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets:
             self._position += 1
             yield from self._decoder.decode(packet)
         yield from self._decoder.decode(None)
+
+
+def _skip(packets: Iterator[av.Packet], count: int) -> None:
+    next(islice(packets, count, count), None)

@@ -17,7 +17,7 @@ import numpy as np
 from videofib.data.source import Source, location
 from videofib.data.video.pyav_reader import open_in_order
 from videofib.data.video.rgb import scaled_down
-from videofib.data.video.seeking_reader import scan
+from videofib.data.video.survey_cache import kept, stamped, survey_and_keep
 
 _SAME_TIME = 1e-4  # seconds
 
@@ -32,8 +32,12 @@ def read_seeking(source: Source, indices: Sequence[int], short_side: int = 0) ->
         ImportError: torchcodec, or an FFmpeg that it can use, is not installed; or decord is loaded.
     """
     decoder_class = _decoder_class()
+    stamp = stamped(source)
+    survey = kept(stamp)
     with open_in_order(source) as reader:
-        index, _ = scan(reader)
+        if survey is None or survey.stated != reader.stated:
+            survey, _ = survey_and_keep(source, stamp, reader)
+        index = survey.index
         stream, tick = reader.stream.index, float(reader.stream.time_base)
     if index is None or indices[-1] >= len(index.times):
         return None

@@ -8,8 +8,9 @@ Face, code beside the weights that computes any of our models (``pretrained/remo
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +24,7 @@ from videofib.mixers import MIXERS
 from videofib.models.pretrained import layouts
 from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE
 from videofib.models.timesformer import TimeSformer
+from videofib.models.wrappers import unwrapped
 
 _REMOTE = Path(__file__).parent / "remote_code"
 _REMOTE_FILES = (
@@ -48,6 +50,7 @@ def save_official(
     Raises:
         CheckpointError: a model that the layout cannot hold, or a file that cannot be written.
     """
+    model = cast(TimeSformer, unwrapped(model))  # checked below
     state = layouts.to_official(_dense_state(model, "the official TimeSformer's layout"))
     content = {"epoch": 0, "model_state": state, "cfg": config}
     if class_names is not None:
@@ -62,7 +65,12 @@ def save_official(
 
 
 def save_hugging_face(
-    model: TimeSformer, folder: str | Path, *, class_names: Sequence[str] | None = None, remote_code: bool = False
+    model: TimeSformer,
+    folder: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    remote_code: bool = False,
+    note: Mapping[str, object] | None = None,
 ) -> Path:
     """Write ``folder/model.safetensors`` and ``folder/config.json``, for ``TimesformerForVideoClassification``.
 
@@ -70,18 +78,42 @@ def save_hugging_face(
         class_names: names of the K classes; default: ``LABEL_0``, ``LABEL_1``, …
         remote_code: also write the code of the model, for ``AutoModelForVideoClassification.from_pretrained(folder,
             trust_remote_code=True)``. It needs torch and transformers alone, and computes every TimeSformer of ours.
+        note: plain values that only videofib reads back, as the entry ``videofib`` of ``config.json``.
 
     Raises:
         CheckpointError: a model that the layout, or the code, cannot hold, or a folder that cannot be written.
     """
+    model = cast(TimeSformer, unwrapped(model))  # checked below
     if remote_code:
         state, config = _remote_state(model), _remote_config(model, class_names)
     else:
         state = layouts.to_hugging_face(_dense_state(model, "Hugging Face's TimeSformer layout", _REMOTE_HINT))
         config = _hugging_face_config(model, class_names)
-    folder = Path(folder)
+    if note is not None:
+        config["videofib"] = {**config.get("videofib", {}), **note}
+    return _write_folder(Path(folder), state, config, _REMOTE_FILES if remote_code else ())
+
+
+def save_own(model: nn.Module, folder: str | Path, *, class_names: Sequence[str], note: Mapping[str, object]) -> Path:
+    """Write any model under its own names, as ``model.safetensors`` and ``config.json``, which only videofib reads.
+
+    Raises:
+        CheckpointError: a folder that cannot be written.
+    """
+    config = {
+        "model_type": "videofib",
+        "id2label": {str(i): name for i, name in enumerate(class_names)},
+        "videofib": dict(note),
+    }
+    return _write_folder(
+        Path(folder), {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, config
+    )
+
+
+def _write_folder(folder: Path, state: layouts.State, config: Mapping[str, object], code: Sequence[Path] = ()) -> Path:
+    """Raises CheckpointError where a file cannot be written."""
     try:
-        for file in _REMOTE_FILES if remote_code else ():
+        for file in code:
             with replacing(folder / file.name) as partial:
                 partial.write_bytes(file.read_bytes())
         with replacing(folder / "model.safetensors") as partial:
@@ -105,7 +137,19 @@ def _dense_state(model: nn.Module, layout: str, hint: str = "") -> layouts.State
     """
     if not isinstance(model, TimeSformer):
         raise CheckpointError(f"{layout} cannot hold a {type(model).__name__}")
-    unsupported = {
+    if found := _beyond_dense(model):
+        raise CheckpointError(f"{layout} cannot hold a model with {', '.join(found)}{hint}")
+    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+
+
+def holds_dense(model: TimeSformer) -> bool:
+    """Whether the layouts of dense models hold this one, without code beside its weights."""
+    return not _beyond_dense(model)
+
+
+def _beyond_dense(model: TimeSformer) -> list[str]:
+    """What a model has that neither the official layout nor Hugging Face's own can hold."""
+    parts = {
         f"tubelets of {model.patch_embed.tubelet_size} frames": model.patch_embed.tubelet_size > 1,
         "no class token": model.cls_token is None,
         "registers": model.reg_token is not None,
@@ -116,9 +160,7 @@ def _dense_state(model: nn.Module, layout: str, hint: str = "") -> layouts.State
         "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
         _sparse(model): bool(model.attention_settings()),
     }
-    if found := [what for what, is_there in unsupported.items() if is_there]:
-        raise CheckpointError(f"{layout} cannot hold a model with {', '.join(found)}{hint}")
-    return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    return [what for what, is_there in parts.items() if is_there]
 
 
 def _sparse(model: TimeSformer) -> str:

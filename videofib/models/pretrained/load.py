@@ -22,6 +22,8 @@ from videofib.models.pretrained import layouts, model_settings
 from videofib.models.pretrained.resize import resize_patch_embedding, resize_positions, resize_times
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.models.timesformer import TimeSformer
+from videofib.models.wrappers import unwrapped
+from videofib.printable import printable
 
 # What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
@@ -88,7 +90,7 @@ class LoadReport:
             lines.append("  exact: the model equals the one that the weights come from")
         elif self.fits:
             lines.append(f"  exact as far as the weights tell, which do not show: {', '.join(self.unknown)}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def load_pretrained(
@@ -110,7 +112,8 @@ def load_pretrained(
     and otherwise none. Models other than TimeSformer load weights under the model's own names only.
 
     Args:
-        model: stays as it is if anything raises.
+        model: stays as it is if anything raises. Of a wrapper (``torch.compile``, ``DataParallel``, an average), the
+            model within is meant.
         weights: a checkpoint file (``.pyth``, ``.pth``, ``.pt``, ``.bin``, ``.safetensors``), a folder of Hugging Face
             or timm (``config.json`` and ``model.safetensors``), a module of theirs, a state dict, or what
             :func:`read_weights` returned.
@@ -135,6 +138,7 @@ def load_pretrained(
     if isinstance(weights, Weights) and part is not None:
         raise ValueError(f"part={part!r} is to be chosen where the weights are read: read_weights(..., part={part!r})")
     weights = weights if isinstance(weights, Weights) else read_weights(weights, part)
+    model = unwrapped(model)
     check_memory(model, weights.name)
     try:
         state, layout, resized = dict(weights.state), "its own names", {}

@@ -12,10 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
-from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from videofib.checkpoint.file import CheckpointError, read_tensors
 from videofib.checkpoint.foreign import Standin
@@ -24,9 +21,9 @@ from videofib.models.pretrained.file_parts import find_part
 from videofib.models.pretrained.layouts import SPARSE
 from videofib.models.pretrained.model_settings import Settings, of_hugging_face, of_module
 from videofib.models.timesformer import TimeSformer
+from videofib.models.wrappers import unwrapped
 from videofib.printable import printable
 
-_WRAPPERS = (DataParallel, DistributedDataParallel, AveragedModel, ModelEmaV2, ModelEmaV3)
 _TIMM_OPTIONS = (  # those that weights do not show; as a config may come from anyone, no other is passed on
     *("embed_dim", "num_heads", "act_layer", "norm_layer", "global_pool", "pool_include_prefix", "fc_norm"),
     *("final_norm", "class_token", "pos_embed", "no_embed_class", "reg_tokens", "pre_norm", "qk_norm"),
@@ -45,8 +42,9 @@ class Weights:
         model: the settings of the model that its module or config states, as :mod:`.settings` names them.
         attention: which attention was sparse (:meth:`TimeSformer.attention_settings`), empty if it was dense, None if
             that is not known.
-        epoch: epochs trained, if the checkpoint says so.
-        settings: the config of the run that trained it, as YAML; of our own checkpoints only.
+        epoch: epochs trained, if the checkpoint or folder says so.
+        settings: the config of the run that trained it, as YAML; of our own checkpoints and folders only.
+        described, preprocessor: what a folder's ``config.json`` and ``preprocessor_config.json`` say.
         classes: the names of its classes, None where it has none or does not name them.
     """
 
@@ -58,6 +56,8 @@ class Weights:
     attention: Mapping[str, object] | None = None
     epoch: int | None = None
     settings: str = ""
+    described: Mapping[str, object] = field(default_factory=dict)
+    preprocessor: Mapping[str, object] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
 
 
@@ -88,19 +88,11 @@ def read_weights(
 
 
 def _from_module(module: nn.Module, part: str | None) -> Weights:
-    while (inner := _wrapped(module)) is not None:
-        module = inner
+    module = unwrapped(module)
     found = _from_content(module.state_dict(), type(module).__name__, part)
     attention = module.attention_settings() if isinstance(module, TimeSformer) else {}
     config = module.config.to_dict() if hasattr(module, "config") else {}
     return replace(found, model=of_module(module), attention=attention, classes=_labels(config, found.state))
-
-
-def _wrapped(module: nn.Module) -> nn.Module | None:
-    """The model that a wrapper passes its input to unchanged; None of any other module."""
-    if isinstance(module, _WRAPPERS):
-        return module.module
-    return getattr(module, "_orig_mod", None)  # of torch.compile
 
 
 def _from_content(content: object, name: str, part: str | None) -> Weights:
@@ -142,8 +134,9 @@ def _not_a_state_dict(name: str, found: Standin) -> CheckpointError:
 
 
 def _from_folder(folder: Path, part: str | None) -> Weights:
-    """From ``config.json`` and ``model.safetensors``, or the older ``pytorch_model.bin``."""
+    """From ``config.json`` and ``model.safetensors``, in one file or several, or the older ``pytorch_model.bin``."""
     config = _read_config(folder / "config.json")
+    described = dict(config)
     attention = _attention(config)
     if isinstance(kind := config.get("attention_type"), str):
         config["attention_type"] = kind.removeprefix(SPARSE)
@@ -153,11 +146,23 @@ def _from_folder(folder: Path, part: str | None) -> Weights:
         model = of_hugging_face(config)
     if (folder / "model.safetensors").is_file():
         found = _from_content(_read_safetensors(folder / "model.safetensors"), str(folder), part)
+    elif (index := folder / "model.safetensors.index.json").is_file():
+        found = _from_content(_read_safetensor_shards(index), str(folder), part)
     elif (file := folder / "pytorch_model.bin").is_file():
         found = replace(_from_content(read_tensors(file, of_others=True), str(file), part), name=str(folder))
     else:
         raise CheckpointError(f"no model.safetensors in {folder}")
-    return replace(found, model=model, attention=attention, classes=_labels(config, found.state))
+    note = config["videofib"] if isinstance(config.get("videofib"), dict) else {}  # of folders of ours
+    return replace(
+        found,
+        model=model,
+        attention=attention,
+        settings=settings if isinstance(settings := note.get("config"), str) else "",
+        epoch=epoch if isinstance(epoch := note.get("epoch"), int) else None,
+        described=described,
+        preprocessor=_read_config(folder / "preprocessor_config.json"),
+        classes=_labels(config, found.state) if note.get("classes") is None else _checked(note["classes"], str(folder)),
+    )
 
 
 def _checked(classes: object, name: str) -> tuple[str, ...]:
@@ -223,6 +228,25 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged, or not a safetensors file: {printable(error)}") from error
+
+
+def _read_safetensor_shards(index: Path) -> dict[str, Tensor]:
+    """The tensors of a model in several files of one folder, which ``index`` lists by tensor.
+
+    Raises:
+        CheckpointError: the index is damaged, names files elsewhere, or tensors that their files lack.
+    """
+    named = _read_config(index).get("weight_map")
+    if not (isinstance(named, dict) and named and all(isinstance(file, str) for file in named.values())):
+        raise CheckpointError(f"{index} is damaged: it has no weight_map from tensors to files")
+    state: dict[str, Tensor] = {}
+    for file in sorted(set(named.values())):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(f"{index} names {printable(file)}, which is not a safetensors file beside it")
+        state |= _read_safetensors(index.parent / file)
+    if missing := [name for name in named if name not in state]:
+        raise CheckpointError(f"{index} names tensors that its files lack, such as {printable(missing[0])}")
+    return state
 
 
 def _read_config(path: Path) -> dict:

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from videofib.data.errors import describe_exit
-from videofib.signals import sigint_blocked
+from videofib.starting import check_exit, starting
 
 
 class WorkerDied(RuntimeError):
@@ -46,9 +46,10 @@ def run_parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int
                 index = worker.index
                 try:
                     result = connection.recv()
-                except EOFError:
+                except (EOFError, ConnectionResetError):
                     result = WorkerDied(f"its process died ({worker.end()})")
                     del workers[connection]
+                    check_exit(worker.process.exitcode)
                 else:
                     if waiting:
                         worker.give(*waiting.popleft())
@@ -66,9 +67,9 @@ class _Worker:
     def __init__(self, function: Callable[[Any], Any]):
         # spawn: a fork of a process that has decoded videos inherits the locks of its threads and may hang
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(function, theirs), daemon=True)
-        with sigint_blocked():  # Ctrl-C is the parent's to handle; it ends its workers
+        with starting("--jobs"):  # Ctrl-C is the parent's to handle; it ends its workers
+            self.connection, theirs = context.Pipe()
+            self.process = context.Process(target=_work, args=(function, theirs), daemon=True)
             self.process.start()
         theirs.close()  # now open only in the worker, so that the pipe closes when the worker ends
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from videofib.prep.annotations import SPLIT_WORDS, read_table
+from videofib.data.lists.classes_file import SPLIT_WORDS
+from videofib.prep.annotations import read_table
 from videofib.prep.command import Listed, Listing, add_annotations, make_parser, run_listed
 from videofib.prep.prepare import PrepareError
 

@@ -21,7 +21,6 @@ and backgrounds dim, so that a small model soon sees what moves and then has to 
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -32,9 +31,11 @@ import numpy as np
 from tqdm import tqdm
 
 from videofib.files import describe, remove_partial, replacing
+from videofib.parser import Parser
 from videofib.prep.command import folder_path
 from videofib.prep.encode import write_video
 from videofib.prep.engines.parallel import run_parallel
+from videofib.printable import printable
 
 # class -> (the coordinate that changes: 0 x, 1 y, 2 angle, 3 size; the direction)
 CLASSES = {
@@ -230,7 +231,8 @@ def write_motion(out: str | Path, settings: MotionSet, jobs: int) -> None:
     _write_text(out / "annotations/trainlist01.txt", "".join(f"{c.path} {number[c.label]}\r\n" for c in train))
     _write_text(out / "annotations/testlist01.txt", "".join(f"{c.path}\r\n" for c in test))
     print(
-        f"{out}: {len(train)} training and {len(test)} test clips of {len(CLASSES)} classes ({len(work)} written now)"
+        f"{printable(out)}: {len(train)} training and {len(test)} test clips of {len(CLASSES)} classes "
+        f"({len(work)} written now)"
     )
 
 
@@ -245,7 +247,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    parser = argparse.ArgumentParser(prog, description="Write the motion data set.")
+    parser = Parser(prog, description="Write the motion data set.")
     parser.add_argument("--out", type=folder_path, required=True, help="folder to write; its videos/ and annotations/")
     parser.add_argument("--train-per-class", type=int, default=MotionSet.train_per_class)
     parser.add_argument("--test-per-class", type=int, default=MotionSet.test_per_class)
@@ -257,6 +259,7 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         settings = MotionSet(args.train_per_class, args.test_per_class, args.size, args.seed)
         write_motion(args.out, settings, args.jobs)
     except OSError as error:
-        parser.exit(1, f"{parser.prog}: {describe(error)}\n")
+        parser.exit(1, f"{parser.prog}: {printable(describe(error))}\n")
     except (ValueError, RuntimeError) as error:
-        parser.exit(1, f"{parser.prog}: {error}\n")
+        lines = "\n".join(map(printable, str(error).split("\n")))
+        parser.exit(1, f"{parser.prog}: {lines}\n")

@@ -33,6 +33,11 @@ def amount(value: float) -> str:
     return f"{number(value / 1000**power)} {_PREFIXES[power]}".rstrip()
 
 
+def counted(count: int, one: str, several: str) -> str:
+    """A count with its noun: ``1 video``, ``1,792 videos``."""
+    return f"{number(count)} {one if count == 1 else several}"
+
+
 def fixed(value: float | None, decimals: int = 1) -> str:
     """A percentage without its sign: ``94.3``. Only 0 is written as 0, and only 100 as 100: ``99.96``, ``0.004``."""
     if value is None or not math.isfinite(value):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from videofib.attention.kernels.cpu.backward import make_backward
-from videofib.attention.kernels.cpu.compiled import compiled
+from videofib.attention.kernels.cpu.compiled import compiled, compiling_reported
 from videofib.attention.kernels.cpu.forward import make_forward
 from videofib.attention.kernels.cpu.lists import pair_tables
 from videofib.attention.kernels.cpu.memory import SMALLEST_POOLED, ResultPool, Workspace
@@ -73,16 +73,19 @@ class CpuKernel:
         threads = min(self._threads.available(), batch * heads)
         if threads > 1:
             self._threads.use(threads)
-        compiled(make, dim, threads > 1)(
-            table,
-            lse,
-            segments,
-            boundaries,
-            num_prefix,
-            lse.dtype.type(scale),
-            total if masking == "zero_logit" else 0,
-            *self._workspace.take(threads, *sizes, lse.dtype),
-        )
+        loop = compiled(make, dim, threads > 1)
+        direction = "backward" if make is make_backward else "forward"
+        with compiling_reported(loop, f"head dimension {dim}, {direction}"):
+            loop(
+                table,
+                lse,
+                segments,
+                boundaries,
+                num_prefix,
+                lse.dtype.type(scale),
+                total if masking == "zero_logit" else 0,
+                *self._workspace.take(threads, *sizes, lse.dtype),
+            )
 
 
 def _readable(x: Tensor) -> Tensor:

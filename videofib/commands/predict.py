@@ -1,0 +1,177 @@
+"""Name what is in videos: the most probable classes of each, by a model that has been trained.
+
+videofib predict clip.mp4 --model runs/mine
+videofib predict videos/ more.mkv https://example.org/a.mp4 --model runs/mine --top 3 --out predictions.csv
+videofib predict --list videos.txt --model FOLDER --views 1 1
+
+VIDEO is a file, a folder of them, a URL, or - for a video on standard input. FROM is a run's folder, a checkpoint, a
+folder of save_pretrained, or owner/model on the Hugging Face Hub. Scores are averaged over the views of the model's
+tests, or --views, and equal those of a test with the same views.
+
+A video that cannot be read is one line, and the others are answered. The exit status is 1 if none could be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from videofib.checkpoint.file import CheckpointError
+from videofib.config import ConfigError
+from videofib.data.errors import ManifestError
+from videofib.data.lists.classes_file import read_class_names
+from videofib.data.lists.found import find_videos, read_paths
+from videofib.files import describe, replacing, to_utf8
+from videofib.parser import Parser
+from videofib.printable import printable
+from videofib.run.load import load
+from videofib.run.saved_model import PRECISIONS, Prediction, SavedModel
+from videofib.starting import StartError
+
+_INPUT = "-"
+_FEW = 4  # videos that are read in this process: workers would take longer to start
+_MOST_WORKERS = 8
+_SHOWN = 48  # characters of a path in the table
+
+Write = Callable[[Prediction], None]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
+    try:
+        with ExitStack() as stack:
+            videos = find_videos(args.videos) + (read_paths(args.list) if args.list else [])
+            if _INPUT in videos:
+                piped = stack.enter_context(_piped())
+                videos = [piped if name == _INPUT else name for name in videos]
+            saved = load(
+                args.model,
+                checkpoint=args.checkpoint,
+                part=args.part,
+                config=args.cfg,
+                classes=read_class_names(args.classes) if args.classes else None,
+                options=dict(zip(args.opts[::2], args.opts[1::2], strict=True)),
+                device=args.device,
+                precision=args.precision,
+            )
+            write = stack.enter_context(_output(args.out, args.top))
+            answered = _predict(saved, videos, tuple(args.views) if args.views else None, args.workers, write)
+    except (ConfigError, CheckpointError, ManifestError, StartError, ValueError) as error:
+        raise SystemExit(f"error: {printable(error)}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {printable(describe(error))}") from None
+    if answered < len(videos):
+        print(f"{len(videos) - answered} of {len(videos)} videos could not be read", file=sys.stderr)
+    if args.out:
+        print(f"wrote {printable(args.out)}")
+    if not answered:
+        raise SystemExit(1)
+
+
+def _predict(
+    saved: SavedModel, videos: Sequence[str], views: tuple[int, int] | None, workers: int | None, write: Write
+) -> int:
+    """Write the predictions of all videos in order; returns how many could be read."""
+    if workers is None:
+        workers = 0 if len(videos) < _FEW else min(os.cpu_count() or 1, _MOST_WORKERS)
+    answered = 0
+    for prediction in saved.predict_all(videos, views=views, num_workers=workers):
+        write(prediction)
+        answered += not prediction.error
+    return answered
+
+
+@contextmanager
+def _output(out: str | None, top: int) -> Iterator[Write]:
+    """What writes a prediction: to the terminal, or into a file that is there once all are written."""
+    if out is None:
+        yield lambda prediction: print(_table(prediction, top), flush=True)
+        return
+    with replacing(out) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        yield _csv(file, top) if out.endswith(".csv") else _json_lines(file, top)
+
+
+def _table(prediction: Prediction, top: int) -> str:
+    name = printable(prediction.video)
+    name = name if len(name) <= _SHOWN else f"…{name[1 - _SHOWN :]}"
+    if prediction.error:
+        return f"{name}\n    error: {printable(prediction.error)}"
+    rows = [f"    {100 * probability:5.1f} %  {printable(label)}" for label, probability in prediction.top(top)]
+    return "\n".join([name, *rows])
+
+
+def _csv(file: TextIO, top: int) -> Write:
+    """``video,rank,class,probability,error``: a row for each class; one with an error for a video that has none."""
+    writer = csv.writer(file)
+    writer.writerow(["video", "rank", "class", "probability", "error"])
+
+    def write(prediction: Prediction) -> None:
+        video = to_utf8(prediction.video)
+        for rank, (label, probability) in enumerate(prediction.top(top), start=1):
+            writer.writerow([video, rank, to_utf8(label), f"{probability:.6g}", ""])
+        if prediction.error:
+            writer.writerow([video, "", "", "", printable(prediction.error)])
+
+    return write
+
+
+def _json_lines(file: TextIO, top: int) -> Write:
+    def write(prediction: Prediction) -> None:
+        classes = [{"class": to_utf8(label), "probability": value} for label, value in prediction.top(top)]
+        line = {"video": to_utf8(prediction.video), "predictions": classes, "error": prediction.error or None}
+        file.write(json.dumps(line) + "\n")
+
+    return write
+
+
+@contextmanager
+def _piped() -> Iterator[str]:
+    """A file with what comes on standard input, for decoders that have to seek."""
+    with tempfile.TemporaryDirectory(prefix="videofib-") as folder:
+        path = Path(folder, "standard input")
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield str(path)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser("videofib predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders, URLs, or - for standard input")
+    parser.add_argument("--model", required=True, metavar="FROM", help="a saved model")
+    parser.add_argument("--list", metavar="FILE", help="a list of paths, one a line, relative to its folder")
+    parser.add_argument(
+        "--views", nargs=2, type=int, metavar=("T", "S"), help="temporal clips and spatial crops (1 or 3)"
+    )
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes of each video (default 5)")
+    parser.add_argument("--out", metavar="FILE", help="write to a .csv or .jsonl file")
+    parser.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help="of a run's folder")
+    parser.add_argument("--part", metavar="NAME", help="which model of a file that holds several, such as teacher")
+    parser.add_argument("--cfg", metavar="FILE", help="the config of the model, where it is not saved with the weights")
+    parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line, where the model has none")
+    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="in which the model computes")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="changes to the config, at the end"
+    )
+    args = parser.parse_args(argv)
+    if not args.videos and not args.list:
+        parser.error("name a video, or a list of them with --list")
+    if args.top < 1:
+        parser.error("--top must be at least 1")
+    if args.workers is not None and args.workers < 0:
+        parser.error("--workers must not be negative")
+    if args.out and Path(args.out).suffix not in (".csv", ".jsonl"):
+        parser.error("--out must end in .csv or .jsonl")
+    if len(args.opts) % 2:
+        parser.error("--opts takes pairs KEY VALUE")
+    return args

@@ -1,0 +1,77 @@
+"""The videos that words on a command line name: files, URLs, folders of files, and lists of paths without labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from videofib.data.errors import ManifestError
+from videofib.data.lists.classes_file import is_leftover
+from videofib.data.lists.manifest import may_be_video
+from videofib.data.lists.remote import is_remote
+from videofib.files import describe
+from videofib.printable import printable
+
+
+def find_videos(names: Iterable[str]) -> list[str]:
+    """The videos among files, URLs and folders, in the order named; those of a folder and the folders in it, sorted.
+
+    A file that is named is taken for a video whatever its extension; reading it will show.
+
+    Raises:
+        ManifestError: a folder without videos, or one that cannot be read.
+    """
+    found: list[str] = []
+    for name in names:
+        if is_remote(name) or not Path(name).is_dir():
+            found.append(name)
+            continue
+        below = _videos_below(name)
+        if not below:
+            raise ManifestError(f"{printable(name)}: no videos in this folder, by the extensions of its files")
+        found += below
+    return found
+
+
+def read_paths(file: str | Path) -> list[str]:
+    """The paths in a list without labels, one a line; relative ones start at the list's folder.
+
+    Blank lines are left out. Names that are not UTF-8 are kept as they are.
+
+    Raises:
+        ManifestError: no such file, not text, or no paths.
+    """
+    file = Path(file)
+    try:
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise ManifestError(f"{printable(describe(error))}") from error
+    if "\0" in text:
+        raise ManifestError(f"{printable(file)}: not a text file; expected one path a line")
+    lines = [line for line in (line.rstrip("\r") for line in text.split("\n")) if line.strip()]
+    if not lines:
+        raise ManifestError(f"{printable(file)} lists no videos; expected one path a line")
+    paths = [line if is_remote(line) else str(file.parent / line) for line in lines]
+    if not any(is_remote(path) or Path(path).exists() for path in paths[:20]) and _labelled(file.parent, lines[:20]):
+        raise ManifestError(
+            f"{printable(file)}: the lines seem to be paths with labels, such as {printable(repr(lines[0]))}; "
+            "this list has paths alone, one a line"
+        )
+    return paths
+
+
+def _videos_below(folder: str) -> list[str]:
+    def fail(error: OSError) -> None:
+        raise ManifestError(printable(describe(error))) from error
+
+    found = []
+    for root, folders, files in os.walk(folder, onerror=fail):
+        folders[:] = [name for name in folders if not is_leftover(name)]
+        found += [str(Path(root, name)) for name in files if may_be_video(Path(name))]
+    return sorted(found)
+
+
+def _labelled(folder: Path, lines: Sequence[str]) -> bool:
+    """Whether paths exist once the last word of each line is taken off."""
+    return any((folder / shorter[0]).exists() for line in lines if len(shorter := line.rsplit(maxsplit=1)) > 1)

@@ -1,0 +1,238 @@
+"""A saved model as one object: from a video to the classes that it most probably has.
+
+V views of a video, C T H W channels, frames, height, width; K classes, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from fvcore.common.config import CfgNode
+from torch import Tensor, nn
+
+from videofib.data.errors import DecodeError
+from videofib.data.lists.records import Records
+from videofib.engine.evaluate import score_batches
+from videofib.metrics.accuracy import ensemble_views
+from videofib.run.loaders import build_video_loader, describe_input, testing_views, view_dataset
+from videofib.run.parts import TASKS
+from videofib.run.save import save
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says about a video.
+
+    Attributes:
+        video: its path.
+        scores: (K,) probabilities, summing to 1 unless a video may have several classes; None where it cannot be read.
+        classes: the names of the K classes.
+        error: why it cannot be read, or "".
+    """
+
+    video: str
+    scores: Tensor | None
+    classes: Sequence[str]
+    error: str = ""
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The ``count`` most probable classes and their probabilities, the best first; [] without scores."""
+        if self.scores is None:
+            return []
+        values, positions = self.scores.topk(min(count, len(self.scores)))
+        return [
+            (self.classes[position], value) for position, value in zip(positions.tolist(), values.tolist(), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A model with all that using it takes; made by :func:`videofib.load`.
+
+    Attributes:
+        model: (B, C, T, H, W) -> logits (B, K), in evaluation mode.
+        classes: the names of the K classes; the numbers of the classes where nobody has named them.
+        cfg: the config of its run: how a video becomes its input, and how it is tested.
+        name: where it was loaded from.
+        epoch: epochs trained, None where that is not known.
+        results: what a test of these weights measured: ``top1_acc`` and ``top5_acc`` or ``mAP``, in percent, of
+            ``num_videos`` with ``num_views`` each; {} where nothing is known.
+        precision: of ``PRECISIONS``: in which the model computes; its weights stay as they are.
+    """
+
+    model: nn.Module
+    classes: Sequence[str]
+    cfg: CfgNode
+    name: str
+    epoch: int | None = None
+    results: Mapping[str, float] = field(default_factory=dict)
+    precision: str = "fp32"
+
+    @property
+    def views(self) -> tuple[int, int]:
+        """(temporal clips, spatial crops) of each video in its tests."""
+        return testing_views(self.cfg)
+
+    @property
+    def input(self) -> dict[str, object]:
+        """How a video becomes the model's input, as plain values; ``short_side`` and crops are those of one crop."""
+        dataset = view_dataset(self.cfg, Records.unlabelled([]), 1, 1)
+        return describe_input(dataset)
+
+    def predict(
+        self,
+        video: str | Path | np.ndarray | Tensor,
+        *,
+        views: tuple[int, int] | None = None,
+        top: int = 5,
+        fps: float | None = None,
+    ) -> list[tuple[str, float]]:
+        """The most probable classes of a video and their probabilities, the best first.
+
+        Args:
+            video: a file, a URL, or frames (T, H, W, 3), uint8 RGB.
+            views: (temporal clips, spatial crops) over which scores are averaged; by default those of its tests.
+            top: how many classes.
+            fps: of frames, frames a second; by default DATA.TARGET_FPS.
+
+        Raises:
+            DecodeError: the video cannot be read.
+            ValueError: frames of another shape or type.
+        """
+        if isinstance(video, str | Path):
+            (prediction,) = self.predict_all([video], views=views)
+            if prediction.error:
+                raise DecodeError(prediction.error)
+            return prediction.top(top)
+        logits = self._logits_of(_frames(video), views, fps)
+        return Prediction("", self._scores(logits)[0], self.classes).top(top)
+
+    def predict_all(
+        self, videos: Sequence[str | Path], *, views: tuple[int, int] | None = None, num_workers: int = 0
+    ) -> Iterator[Prediction]:
+        """Predictions for many videos, in their order; forward passes are full across videos.
+
+        A video that cannot be read, or, with workers, crashes its reader or takes longer than DATA_LOADER.TIME_LIMIT,
+        has an ``error`` and no scores, and the others are not affected.
+
+        Args:
+            num_workers: processes that read ahead; 0: read in this one.
+        """
+        for video, logits, error in self._outputs(self.model, videos, views, num_workers):
+            scores = None if logits is None else self._scores(logits)[0]
+            if scores is not None and not scores.isfinite().all():
+                scores, error = None, f"{video}: the model's scores are not finite"
+            yield Prediction(video, scores, self.classes, error)
+
+    def features(self, video: str | Path | np.ndarray | Tensor, *, views: tuple[int, int] | None = None) -> Tensor:
+        """The features (D,) in front of the classifier, averaged over views.
+
+        Raises:
+            DecodeError: the video cannot be read.
+            ValueError: a model without ``forward_features``, or frames of another shape or type.
+        """
+        model = _Features(self.model)
+        if not isinstance(video, str | Path):
+            return self._logits_of(_frames(video), views, None, model)[0].mean(dim=0)
+        ((_, outputs, error),) = self._outputs(model, [video], views, 0)
+        if outputs is None:
+            raise DecodeError(error)
+        return outputs[0].mean(dim=0)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the model with all that using it takes, for ``load`` and, where it is a TimeSformer, for transformers.
+
+        ``model.safetensors``, ``config.json``, ``preprocessor_config.json`` and a model card, ``README.md``. Sparse
+        attention needs the code that is then written beside them, which transformers runs with
+        ``trust_remote_code=True`` only.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        return save(self, folder)
+
+    def to(self, device: str | torch.device) -> SavedModel:
+        """The same with its model moved to a device."""
+        return replace(self, model=self.model.to(device))
+
+    def _outputs(
+        self, model: nn.Module, videos: Sequence[str | Path], views: tuple[int, int] | None, num_workers: int
+    ) -> Iterator[tuple[str, Tensor | None, str]]:
+        """(path, outputs (1, V, ...) or None, why not) of each video."""
+        paths = [str(video) for video in videos]
+        cfg = _with(self.cfg, num_workers)
+        with ExitStack() as stack:
+            loader = stack.enter_context(build_video_loader(cfg, paths, *self._checked(views)))
+            batches = score_batches(
+                model, loader, cfg.TEST.BATCH_SIZE, PRECISIONS[self.precision], "predict", fill_last=False,
+                total=len(loader),
+            )  # fmt: skip
+            for batch, outputs in batches:
+                failed = dict(batch["failures"])
+                for index, rows in zip(batch["indices"].tolist(), outputs, strict=True):
+                    error = failed.get(paths[index], "")
+                    yield paths[index], None if error else rows[None], error
+
+    def _logits_of(
+        self, frames: np.ndarray, views: tuple[int, int] | None, fps: float | None, model: nn.Module | None = None
+    ) -> Tensor:
+        """The logits (1, V, K) of the views of frames in memory, or what else ``model`` gives."""
+        read = view_dataset(
+            self.cfg, Records.unlabelled([]), *self._checked(views), view_starts=self.cfg.TEST.VIEW_STARTS
+        ).read
+        batch = {"views": read.of_frames(frames, fps or self.cfg.DATA.TARGET_FPS)[None]}
+        size, dtype = self.cfg.TEST.BATCH_SIZE, PRECISIONS[self.precision]
+        ((_, outputs),) = score_batches(model or self.model, [batch], size, dtype, "predict", fill_last=False, total=1)
+        return outputs
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        """Logits of views (B, V, K) -> probabilities of videos (B, K), as a test makes them."""
+        score, method = TASKS[self.cfg.MODEL.LOSS_FUNC].score, self.cfg.DATA.ENSEMBLE_METHOD
+        if self.cfg.TEST.ENSEMBLE_LOGITS:
+            return score(ensemble_views(logits, method))
+        return ensemble_views(score(logits), method)
+
+    def _checked(self, views: tuple[int, int] | None) -> tuple[int, int]:
+        clips, crops = self.views if views is None else views
+        if clips < 1 or crops not in (1, 3):
+            raise ValueError(f"views must be (temporal clips, spatial crops), the latter 1 or 3; got {views}")
+        return clips, crops
+
+
+def _with(cfg: CfgNode, num_workers: int) -> CfgNode:
+    changed = cfg.clone()
+    changed.defrost()
+    changed.DATA_LOADER.NUM_WORKERS = num_workers
+    changed.freeze()
+    return changed
+
+
+def _frames(video: np.ndarray | Tensor) -> np.ndarray:
+    frames = video.cpu().numpy() if isinstance(video, Tensor) else np.asarray(video)
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        raise ValueError(
+            f"frames must be uint8 of shape (T, H, W, 3), got {frames.dtype} {tuple(frames.shape)}; a clip in "
+            "torchvision's order (T, C, H, W) is permute(0, 2, 3, 1) of it"
+        )
+    return frames
+
+
+class _Features(nn.Module):
+    """A model without its classifier."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        if not hasattr(model, "forward_features"):
+            raise ValueError(f"{type(model).__name__} has no features in front of its classifier to return")
+        self.inner = model
+
+    def forward(self, video: Tensor) -> Tensor:
+        forward: Callable[[Tensor], Tensor] = getattr(self.inner, "forward_features")  # noqa: B009, mypy sees a Tensor
+        return forward(video)
