@@ -1,9 +1,11 @@
 """The proof that decord, seeking in a file, returns the same frames as reading in order; ``decode.examine`` carries it.
 
 decord numbers, seeks and skips by the times stored with the packets. So it is right if (1) decoding yields exactly
-those times, one frame each and ascending, and (2) after a seek to any keyframe the frames up to the next one are the
-true ones. The first is checked for all frames; the second for the first, the last and a random frame of every
-keyframe's group, visited in random order. Random sets of frames, as training reads them, are compared as well.
+those times, one frame each and ascending, (2) after a seek to any keyframe the frames up to the next one are the true
+ones, and (3) so is a frame within a group to which decord seeks, where it skips those before. The first is checked for
+all frames; the second for the first and a random frame of every keyframe's group, the third for the last one of every
+group, for which it skips most: in MPEG-2 streams it returns others from some frame of each group on. Random sets of
+frames, as training reads them, are compared as well.
 
 The frames to compare with come from a decode in order that the caller makes anyway; this file decodes only by seeking.
 """
@@ -74,13 +76,15 @@ class Proof:
 
 
 def draws(num_frames: int, keys: Sequence[int], random_reads: int, rng: random.Random) -> list[list[int]]:
-    """Ascending sets of frames to read by seeking: three in each keyframe's group, then random ones over the video."""
-    behind = [
-        sorted({key, rng.randrange(key, end), end - 1}) for key, end in zip(keys, [*keys[1:], num_frames], strict=True)
-    ]
-    rng.shuffle(behind)
+    """Ascending sets of frames to read by seeking: the last of each keyframe's group, two from its start on, random."""
+    groups = list(zip(keys, [*keys[1:], num_frames], strict=True))
+    # Backwards, since decord does not seek forwards to a frame that it reaches by decoding on; the first of these may
+    # be such a one, so it is read twice.
+    last = [[num_frames - 1], *([end - 1] for _, end in reversed(groups))]
+    first = [sorted({key, rng.randrange(key, end)}) for key, end in groups]
+    rng.shuffle(first)
     size = min(FRAMES_A_READ, num_frames)
-    return behind + [sorted(rng.sample(range(num_frames), size)) for _ in range(random_reads)]
+    return last + first + [sorted(rng.sample(range(num_frames), size)) for _ in range(random_reads)]
 
 
 def _fingerprint(image: np.ndarray) -> np.ndarray:
