@@ -24,9 +24,9 @@ from videofib.prep.resample import resample
 
 _SANE_FPS = (0.1, 1000.0)
 _FALLBACK_FPS = 25.0
-# Random sets of frames are a second check, on which the proof does not depend: the times of all frames are compared, and
-# decord seeks to the first and the last frame of every group. In files written here all groups are closed, as long as
-# each other and not reordered, so one set suffices; files of other origin get more.
+# Random sets of frames are a second check, on which the proof does not depend: the times of all frames are compared,
+# and decord seeks to the first and the last frame of every group. In files written here all groups are closed, as long
+# as each other and not reordered, so one set suffices; files of other origin get more.
 _RANDOM_READS = 1
 
 
