@@ -1,5 +1,10 @@
 """Prepared, resampled and copied files show the picture that a marked source shows."""
 
+import os
+import subprocess
+from collections import Counter
+
+import av
 import numpy as np
 import pytest
 
@@ -10,7 +15,8 @@ from videofib.data.clips.dataset import ClipSpec, ViewDataset
 from videofib.data.clips.transforms import ViewTransform
 from videofib.data.lists.manifest import load_split, read_manifest
 from videofib.data.lists.shard_index import read_shards
-from videofib.data.video.decode import read_frames
+from videofib.data.video.decode import examine, probe, random_access_is_right, read_frames
+from videofib.data.video.pyav_reader import OrderedReader
 from videofib.prep import shards
 from videofib.prep.transcode import Encoding, transcode
 
@@ -60,3 +66,62 @@ def test_a_copied_file_shows_the_same_in_a_data_set_and_in_shards(plain, tmp_pat
     for records in (load_split(tmp_path / "out", "train"), read_shards(tmp_path / "shards", "train")):
         item = ViewDataset(records, EVERY_FRAME, VIEW, 1)[0]
         assert np.abs(item["views"].numpy() - views(shown)).max() <= 1
+
+
+def planes(path):
+    """The stored pixels of all frames, not converted."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
+
+
+def test_plain_pixels_are_encoded_as_they_are_and_marked_ones_are_converted(plain, tmp_path):
+    lossless = Encoding(short_side=0, crf=0)
+    transcode(plain, tmp_path / "o.mp4", lossless)
+    assert np.array_equal(planes(tmp_path / "o.mp4"), planes(plain))
+    # H.264's matrix_coefficients and video_full_range_flag; 1: BT.709, 5 and 6: BT.601
+    for matrix, full_range, is_plain in [(5, 0, True), (6, 0, True), (1, 0, False), (5, 1, False)]:
+        marked_file = tmp_path / f"{matrix}{full_range}.mp4"
+        marks = f"h264_metadata=matrix_coefficients={matrix}:video_full_range_flag={full_range}"
+        command = ["ffmpeg", "-v", "error", "-i", plain, "-c", "copy", "-bsf:v", marks, marked_file]
+        subprocess.run(command, check=True)
+        transcode(marked_file, tmp_path / "o.mp4", lossless)
+        expected = read_frames(marked_file, range(COUNT))
+        assert furthest(read_frames(tmp_path / "o.mp4", range(COUNT)), expected) < 4, marks
+        assert np.array_equal(planes(tmp_path / "o.mp4"), planes(plain)) == is_plain, marks
+
+
+@pytest.mark.parametrize("codec", ["h264", "copy"])
+def test_what_is_written_is_decoded_in_order_once(plain, tmp_path, monkeypatch, codec):
+    decoded = Counter()
+    honest = OrderedReader.frames
+
+    def counted(reader):
+        for frame in honest(reader):
+            decoded[reader.path] += 1
+            yield frame
+
+    monkeypatch.setattr(OrderedReader, "frames", counted)
+    facts = transcode(plain, tmp_path / "o.mp4", Encoding(codec=codec))
+    assert facts.random_access
+    assert decoded[str(tmp_path / "o.mp4")] == facts.num_frames == COUNT
+    assert decoded[str(plain)] == (COUNT if codec == "h264" else 0)
+
+
+def test_one_decode_shows_what_separate_ones_show(plain, shared_data):
+    hostile = [
+        shared_data / "hostile" / name for name in ("bframes_open_gop.mp4", "truncated_faststart.mp4", "vfr_ms.mkv")
+    ]
+    for path in (plain, *hostile):
+        found = examine(path)
+        assert found.info == probe(path)
+        assert found.random_access == random_access_is_right(path)
+        (middle,) = read_frames(path, [found.info.num_frames // 2], backend="pyav")
+        assert np.array_equal(found.middle, middle)
+
+
+def test_a_copy_is_proven_by_its_own_name(plain, tmp_path):
+    odd = tmp_path / os.fsdecode(b"\xe9")
+    odd.mkdir()
+    (odd / "a.mp4").write_bytes(plain.read_bytes())
+    assert transcode(odd / "a.mp4", tmp_path / "o.mp4", Encoding(codec="copy")).random_access
+    assert not transcode(plain, odd / "o.mp4", Encoding(codec="copy")).random_access

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
 from videofib.files import replacing
@@ -26,7 +27,7 @@ CRF = 18  # x264's constant quality: 0 lossless, 18 hardly distinguishable from 
 
 def write_video(
     path: str | Path,
-    frames: Iterable[np.ndarray],
+    frames: Iterable[np.ndarray | av.VideoFrame],
     fps: float,
     *,
     gop: int = GOP,
@@ -39,7 +40,8 @@ def write_video(
 
     Args:
         path: the file to write; folders are created, an existing file is replaced.
-        frames: ``(H, W, 3)`` uint8 RGB arrays, all of one even height and width; only one at a time is in memory.
+        frames: ``(H, W, 3)`` uint8 RGB arrays, or YUV frames for which ``rgb.is_plain`` holds, which are encoded as
+            they are; all of one even height and width. Only one at a time is in memory.
         fps: frames a second.
         gop: frames from one keyframe to the next.
         crf: constant quality, 0 (lossless) to 51.
@@ -62,14 +64,16 @@ def write_video(
         stream.options = {
             "preset": preset,
             "crf": str(crf),
+            "a53cc": "0",  # no captions that a YUV frame carries beside its picture
             # no-mbtree: with x264's macroblock tree one file in 200 differed from run to run, without it none in 3000
             "x264-params": f"keyint={gop}:min-keyint={gop}:scenecut=0:open-gop=0:bframes=0:no-mbtree=1",
         }
         # One for all frames, since it keeps its tables. One thread: with several, rows at the borders of their slices
         # differed from run to run.
         to_yuv = VideoReformatter()
-        for rgb in frames:
-            frame = to_yuv.reformat(_to_av(rgb, path), format="yuv420p", threads=1)
+        for given in frames:
+            frame = given if isinstance(given, av.VideoFrame) else _to_av(given, path)
+            frame = to_yuv.reformat(frame, format="yuv420p", threads=1)
             if count == 0:
                 stream.width, stream.height = frame.width, frame.height
             elif (frame.width, frame.height) != (stream.width, stream.height):
@@ -77,7 +81,8 @@ def write_video(
                     f"{path}: frame {count} is {frame.width}x{frame.height}, "
                     f"those before are {stream.width}x{stream.height}"
                 )
-            frame.pts, frame.time_base = count, 1 / rate
+            frame.pts, frame.time_base, frame.duration = count, 1 / rate, 0
+            frame.pict_type = PictureType.NONE  # a decoded frame's is not the encoder's
             for packet in stream.encode(frame):
                 container.mux(packet)
             count += 1

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from videofib.data.errors import DecodeError
 from videofib.data.video.clock import LONGEST_SHOWN, in_order_of_time
-from videofib.data.video.decode import Estimate, estimate, probe, random_access_is_right, read_frames
+from videofib.data.video.decode import Estimate, Examined, estimate, examine
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
-from videofib.data.video.rgb import ToRGB
+from videofib.data.video.rgb import ToRGB, is_plain
 from videofib.files import link_or_copy, sha256
 from videofib.prep import encode
 from videofib.prep.dhash import dhash
@@ -23,6 +24,10 @@ from videofib.prep.resample import resample
 
 _SANE_FPS = (0.1, 1000.0)
 _FALLBACK_FPS = 25.0
+# Random sets of frames are a second check, on which the proof does not depend: the times of all frames are compared,
+# and decord seeks to the first and the last frame of every group. In files written here all groups are closed, as long
+# as each other and not reordered, so one set suffices; files of other origin get more.
+_RANDOM_READS = 1
 
 
 @dataclass(frozen=True)
@@ -98,12 +103,12 @@ def transcode(
     target = Path(target)
     try:
         if encoding.codec == "copy":
-            info = probe(source)
-            link_or_copy(source, target)
-            damaged, clock_jumps = info.damaged, info.clock_jumps
+            examined = _copy(source, target)
+            damaged, clock_jumps = examined.info.damaged, examined.info.clock_jumps
         else:
             written, damaged, clock_jumps = _encode(source, target, encoding, crop)
-            info = probe(target)
+            examined = examine(target, random_reads=_RANDOM_READS)
+            info = examined.info
             if info.num_frames != written or info.damaged:
                 raise DecodeError(
                     f"{source}: {written} frames were written, {info.num_frames} come back {info.damaged}"
@@ -111,8 +116,7 @@ def transcode(
     except DecodeError:
         target.unlink(missing_ok=True)
         raise
-    random_access = random_access_is_right(target)
-    (middle,) = read_frames(target, [info.num_frames // 2], random_access=random_access)
+    info = examined.info
     return Transcoded(
         num_frames=info.num_frames,
         fps=info.fps,
@@ -123,13 +127,23 @@ def transcode(
         rotation=info.rotation,
         mirrored=info.mirrored,
         variable_rate=info.variable_rate,
-        random_access=random_access,
+        random_access=examined.random_access,
         size=target.stat().st_size,
         sha256=sha256(target),
-        dhash=dhash(middle),
+        dhash=dhash(examined.middle),
         damaged=damaged,
         clock_jumps=clock_jumps,
     )
+
+
+def _copy(source: str | Path, target: Path) -> Examined:
+    with open_in_order(source):  # what is no video is not copied
+        pass
+    link_or_copy(source, target)
+    try:
+        return examine(target)
+    except DecodeError as error:
+        raise DecodeError(str(error).replace(f"{target}: ", f"{source}: ", 1)) from error
 
 
 def _encode(source: str | Path, target: Path, encoding: Encoding, crop: tuple | None) -> tuple[int, str, int]:
@@ -189,32 +203,36 @@ def pixel_crop(crop: tuple[float, float, float, float], width: int, height: int)
 class _Scaled:
     """Frames of a reader, turned upright, cropped and scaled, one at a time; ``damaged``: "" or why it ended early.
 
-    They are plain RGB arrays: here the colour matrix and range that the source is marked with are converted.
+    They are plain RGB arrays: here the colour matrix and range that the source is marked with are converted. Frames
+    that need no more than scaling stay YUV: see ``rgb.is_plain``.
     """
 
     def __init__(self, reader: OrderedReader, frames: Iterable[av.VideoFrame], short_side: int, crop: tuple | None):
         self.reader, self.frames, self.short_side, self.crop, self.damaged = reader, frames, short_side, crop, ""
-        self._to_rgb = ToRGB()
+        self._to_rgb, self._scale = ToRGB(), VideoReformatter()
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        last, rgb = None, None
+    def __iter__(self) -> Iterator[np.ndarray | av.VideoFrame]:
+        last, scaled = None, None
         for count, frame in enumerate(self.frames):
             if frame is last:  # repeated by resampling
-                yield rgb
+                yield scaled
                 continue
             last = frame
             try:
-                rgb = self._cropped(frame) if self.crop else self._uncropped(frame)
+                scaled = self._cropped(frame) if self.crop else self._uncropped(frame)
             except DecodeError:
                 if count == 0:
                     raise
                 self.damaged = f"decoding stopped after {count} frames: a {frame.format.name} frame cannot be converted"
                 return
-            yield rgb
+            yield scaled
 
-    def _uncropped(self, frame: av.VideoFrame) -> np.ndarray:
+    def _uncropped(self, frame: av.VideoFrame) -> np.ndarray | av.VideoFrame:
         height, width = self.reader.size
         width, height = target_size(width, height, self.short_side)
+        display = self.reader.display
+        if is_plain(frame) and not display.turns and not display.mirrored:
+            return self._scale.reformat(frame, width, height, interpolation="BICUBIC", threads=1)
         return self.reader.to_size(frame, height, width)
 
     def _cropped(self, frame: av.VideoFrame) -> np.ndarray:

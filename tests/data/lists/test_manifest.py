@@ -35,12 +35,16 @@ def test_list_keeps_awkward_names(tmp_path, separator):
     assert records[0].path == str(tmp_path / AWKWARD[0])
 
 
-def test_names_that_are_not_utf8_survive(tmp_path):
-    name = os.fsdecode(b"caf\xe9.mp4")
-    write_list(tmp_path / "train.csv", [(name, 0)])
-    write_manifest(tmp_path / "manifest.parquet", [ManifestRow(name, 0, "train", num_frames=7)])
-    assert b"caf\xe9.mp4 0" in (tmp_path / "train.csv").read_bytes()
-    assert [(r.video_id, r.num_frames) for r in read_list(tmp_path / "train.csv")] == [(name, 7)]
+@pytest.mark.parametrize("folder", [b"plain", b"vid\xe9os"])
+def test_names_that_are_not_utf8_survive(tmp_path, folder):
+    name, folder = os.fsdecode(b"caf\xe9.mp4"), tmp_path / os.fsdecode(folder)
+    folder.mkdir()
+    row = ManifestRow(name, 0, "train", num_frames=7)
+    write_list(folder / "train.csv", [(name, 0)])
+    write_manifest(folder / "manifest.parquet", [row])
+    assert b"caf\xe9.mp4 0" in (folder / "train.csv").read_bytes()
+    assert [(r.video_id, r.num_frames) for r in read_list(folder / "train.csv")] == [(name, 7)]
+    assert read_manifest(folder / "manifest.parquet") == [row]
 
 
 @pytest.mark.parametrize(

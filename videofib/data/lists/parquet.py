@@ -33,8 +33,8 @@ def write_columns(file: str | Path, columns: Mapping[str, Sequence], kinds: Mapp
         for name, kind in kinds.items()
     }
     table = pyarrow.table(values, schema=_schema(kinds))
-    with replacing(file) as partial:
-        parquet.write_table(table, partial, write_page_checksum=True)
+    with replacing(file) as partial, partial.open("wb") as stream:  # pyarrow opens no name that is not UTF-8
+        parquet.write_table(table, stream, write_page_checksum=True)
 
 
 def typed_columns(
@@ -52,7 +52,10 @@ def typed_columns(
 
     try:
         # One thread: a thread pool would not survive the fork of a data loader's workers.
-        with parquet.ParquetFile(file, pre_buffer=False, page_checksum_verification=True) as source:
+        with (
+            Path(file).open("rb") as stream,
+            parquet.ParquetFile(stream, pre_buffer=False, page_checksum_verification=True) as source,
+        ):
             present = source.schema_arrow.names
             kinds = {**kinds, **{name: kind for name, kind in (optional or {}).items() if name in present}}
             _check_schema(file, source.schema_arrow, kinds)

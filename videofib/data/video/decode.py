@@ -12,8 +12,8 @@ check fails the file is read in order (``seeking_reader``). decord seeks uncheck
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,15 +25,13 @@ from videofib.data.sampling import is_uneven
 from videofib.data.source import Source
 from videofib.data.video import decord_reader, torchcodec_reader
 from videofib.data.video.memory import MOST_BYTES, empty_frames, fits
+from videofib.data.video.proof import FRAMES_A_READ, RANDOM_READS, Proof
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.video.seeking_reader import read_seeking
 from videofib.data.video.survey import Estimate, average_fps, without_jumps
 from videofib.data.video.survey_cache import surveyed
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")
-# Mean absolute difference, of 255: two decoders' colour conversions stay below it, a wrong frame rarely does.
-_SAME_FRAME = 0.5
-_PROOF_FRAMES = 8  # of one random read in a proof
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,21 @@ class VideoInfo:
     clock_jumps: int = 0
 
 
+@dataclass(frozen=True)
+class Examined:
+    """What decoding a video once, and then seeking in it, has shown.
+
+    Attributes:
+        info: its facts.
+        random_access: decord, seeking in it, returns the right frames; see ``random_access_is_right``.
+        middle: frame ``num_frames // 2``, (H, W, 3) uint8 RGB.
+    """
+
+    info: VideoInfo
+    random_access: bool
+    middle: np.ndarray
+
+
 def probe(source: Source) -> VideoInfo:
     """Decode all of a video once and return the facts about it.
 
@@ -78,25 +91,62 @@ def probe(source: Source) -> VideoInfo:
             if frame is reader.first:
                 reader.to_rgb(frame)  # find a pixel format that cannot be converted here, not in training
             times.append(frame.time)
-        height, width = reader.size
-        known = [time for time in times if time is not None]
-        if any(a > b for a, b in pairwise(known)) and _states_decoding_times(source):
-            known.sort()
-        clock, shown = without_jumps(known)
-        fps = average_fps(reader.fps, shown)
-        return VideoInfo(
-            num_frames=len(times),
-            fps=fps,
-            width=width,
-            height=height,
-            duration=len(times) / fps,
-            codec=reader.codec,
-            rotation=reader.display.turns * 90,
-            mirrored=reader.display.mirrored,
-            damaged=reader.damaged,
-            variable_rate=len(shown) == len(times) and is_uneven(shown),
-            clock_jumps=clock.jumps,
-        )
+        return _info(source, reader, times)
+
+
+def examine(source: Source, *, random_reads: int = RANDOM_READS, seed: int = 0) -> Examined:
+    """Decode all of a video once in order, and compare what decord returns by seeking with that.
+
+    Args:
+        source: as of ``read_frames``.
+        random_reads: random sets of frames that are compared, beside frames of every keyframe's group.
+        seed: of the choice of frames.
+
+    Raises:
+        DecodeError: as ``probe``, or a frame that is needed cannot be converted.
+    """
+    with open_in_order(source) as reader:
+        packets = reader.stored()
+    half = sum(packet.is_shown for packet in packets) // 2
+    with open_in_order(source) as reader:
+        proof, middle, times = None, None, []
+        for index, frame in enumerate(reader.frames()):
+            if index == 0 and reader.display.as_stored and fits(FRAMES_A_READ, frame.height, frame.width, MOST_BYTES):
+                with suppress(DecodeError):
+                    proof = Proof(source, packets, random_reads=random_reads, seed=seed)
+            is_wanted = index in (0, half) or (proof is not None and index in proof.wanted)
+            image = reader.to_rgb(frame) if is_wanted else None
+            if proof:
+                proof.add(frame.pts, image)
+            middle = image if index == half else middle
+            times.append(frame.time)
+        info = _info(source, reader, times)
+    if info.num_frames // 2 != half:  # other frames come out than are stored
+        (middle,) = read_frames(source, [info.num_frames // 2], backend="pyav")
+    return Examined(info, proof is not None and not info.damaged and proof.holds(), middle)
+
+
+def _info(source: Source, reader: OrderedReader, times: list[float | None]) -> VideoInfo:
+    """The facts about a video whose frames, shown at these times, have all come out of ``reader``."""
+    height, width = reader.size
+    known = [time for time in times if time is not None]
+    if any(a > b for a, b in pairwise(known)) and _states_decoding_times(source):
+        known.sort()
+    clock, shown = without_jumps(known)
+    fps = average_fps(reader.fps, shown)
+    return VideoInfo(
+        num_frames=len(times),
+        fps=fps,
+        width=width,
+        height=height,
+        duration=len(times) / fps,
+        codec=reader.codec,
+        rotation=reader.display.turns * 90,
+        mirrored=reader.display.mirrored,
+        damaged=reader.damaged,
+        variable_rate=len(shown) == len(times) and is_uneven(shown),
+        clock_jumps=clock.jumps,
+    )
 
 
 def estimate(source: Source) -> Estimate:
@@ -176,10 +226,7 @@ def read_frames(
 def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
     """Whether decord, seeking in this file, returns the same frames as reading in order, for any indices.
 
-    decord numbers, seeks and skips by the times stored with the packets. So it is right if (1) decoding yields exactly
-    those times, one frame each and ascending, and (2) after a seek to any keyframe the frames up to the next one are
-    the true ones. The first is checked for all frames; the second for the first, the last and a random frame of every
-    keyframe's group, visited in random order. Random sets of frames, as training reads them, are compared as well.
+    ``proof`` describes how this is shown.
 
     It is not where frames have to be turned, mirrored or stretched, which decord does in part or not at all, nor where
     decord cannot open a file of that name (``decord_reader.takes_name``).
@@ -187,33 +234,7 @@ def random_access_is_right(source: Source, *, seed: int = 0) -> bool:
     Raises:
         DecodeError: the file cannot be read even in order.
     """
-    if not _serves_other_decoders(source, _PROOF_FRAMES, MOST_BYTES) or not decord_reader.takes_name(source):
-        return False
-    with open_in_order(source) as reader:
-        times = [packet.time for packet in reader.stored() if packet.is_shown]
-    if None in times:
-        return False
-    times.sort()
-    try:
-        keys = decord_reader.keyframes(source, len(times))
-    except DecodeError:
-        return False
-    draws = _proof_draws(len(times), keys, random.Random(seed))
-    checked = set().union(*draws)
-    with open_in_order(source) as reader:
-        truth = {}
-        for index, frame in enumerate(reader.frames()):
-            if index >= len(times) or frame.pts != times[index]:
-                return False
-            if index in checked:
-                truth[index] = _fingerprint(reader.to_rgb(frame))
-        if reader.damaged or index + 1 != len(times) or len(set(times)) != len(times):
-            return False
-    try:
-        batches = zip(draws, decord_reader.read_seeking(source, draws), strict=True)
-        return all(_same(image, truth[i]) for draw, images in batches for i, image in zip(draw, images, strict=True))
-    except DecodeError:
-        return False
+    return examine(source, seed=seed).random_access
 
 
 def _read_ascending(
@@ -224,7 +245,7 @@ def _read_ascending(
     if backend == "decord" and not decord_reader.takes_name(source):
         backend = "auto"
     if backend == "decord" and random_access:
-        return next(decord_reader.read_seeking(source, [indices], short_side))
+        return decord_reader.SeekingReader(source).read(indices, short_side)
     if backend == "decord" and not estimate(source).clock_goes_back:
         return decord_reader.read_in_order(source, indices, short_side)
     frames = None
@@ -266,23 +287,3 @@ def _serves_other_decoders(source: Source, count: int, most_bytes: int) -> bool:
 def _states_decoding_times(source: Source) -> bool:
     with open_in_order(source) as reader:
         return reader.states_decoding_times(reader.stored())
-
-
-def _proof_draws(num_frames: int, keys: list[int], rng: random.Random) -> list[list[int]]:
-    """Ascending sets of frames to read by seeking: three in each keyframe's group, then random ones over the video."""
-    behind = [
-        sorted({key, rng.randrange(key, end), end - 1}) for key, end in zip(keys, [*keys[1:], num_frames], strict=True)
-    ]
-    rng.shuffle(behind)
-    size = min(_PROOF_FRAMES, num_frames)
-    return behind + [sorted(rng.sample(range(num_frames), size)) for _ in range(4)]
-
-
-def _fingerprint(image: np.ndarray) -> np.ndarray:
-    """About 64 x 64 of the pixels: enough to distinguish frames, and few enough to keep one a frame in memory."""
-    return image[:: max(image.shape[0] // 64, 1), :: max(image.shape[1] // 64, 1)].astype(np.int16)
-
-
-def _same(image: np.ndarray, truth: np.ndarray) -> bool:
-    found = _fingerprint(image)
-    return found.shape == truth.shape and np.abs(found - truth).mean() <= _SAME_FRAME

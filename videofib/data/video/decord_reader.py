@@ -7,7 +7,7 @@ which ``decode.random_access_is_right`` has been proved.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -26,34 +26,40 @@ def takes_name(source: Source) -> bool:
     return True
 
 
-def read_seeking(source: Source, batches: Iterable[Sequence[int]], short_side: int = 0) -> Iterator[np.ndarray]:
-    """For each batch of ascending, distinct indices the frames (T, H, W, 3) uint8 RGB, by seeking.
+class SeekingReader:
+    """A file that is open for reading by seeking.
 
-    ``short_side`` in pixels: larger frames are scaled down to it; 0: none.
+    Raises:
+        DecodeError: decord cannot open it.
     """
-    reader = _open(source)
-    for indices in batches:
-        yield scaled_down(_read(source, reader, indices, seek=True), short_side)
+
+    def __init__(self, source: Source):
+        self._source, self._reader = source, _open(source)
+
+    def read(self, indices: Sequence[int], short_side: int = 0) -> np.ndarray:
+        """The frames (T, H, W, 3) uint8 RGB at ascending, distinct indices.
+
+        ``short_side`` in pixels: larger frames are scaled down to it; 0: none.
+        """
+        return scaled_down(_read(self._source, self._reader, indices, seek=True), short_side)
+
+    def keyframes(self, num_frames: int) -> list[int]:
+        """Indices of the keyframes to which decord may seek.
+
+        Raises:
+            DecodeError: decord counts other than ``num_frames`` frames, or does not begin with a keyframe.
+        """
+        if len(self._reader) != num_frames:
+            raise DecodeError(f"{self._source}: decord counts {len(self._reader)} frames, not {num_frames}")
+        keys = sorted(int(key) for key in self._reader.get_key_indices())
+        if keys[:1] != [0]:
+            raise DecodeError(f"{self._source}: decord finds its first keyframe at {keys[:1]}, not at the first frame")
+        return keys
 
 
 def read_in_order(source: Source, indices: Sequence[int], short_side: int = 0) -> np.ndarray:
-    """Frames as from ``read_seeking`` at ascending, distinct indices, decoding all before the last."""
+    """Frames as from ``SeekingReader.read``, decoding all before the last."""
     return scaled_down(_read(source, _open(source), indices, seek=False), short_side)
-
-
-def keyframes(source: Source, num_frames: int) -> list[int]:
-    """Indices of the keyframes to which decord may seek.
-
-    Raises:
-        DecodeError: decord cannot open it, or counts other than ``num_frames`` frames.
-    """
-    reader = _open(source)
-    if len(reader) != num_frames:
-        raise DecodeError(f"{source}: decord counts {len(reader)} frames, not {num_frames}")
-    keys = sorted(int(key) for key in reader.get_key_indices())
-    if keys[:1] != [0]:
-        raise DecodeError(f"{source}: decord finds its first keyframe at {keys[:1]}, not at the first frame")
-    return keys
 
 
 def _read(source: Source, reader, indices: Sequence[int], seek: bool) -> np.ndarray:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
+from av.video.reformatter import ColorRange, VideoReformatter
 
 from videofib.data.sampling import limited_size
+
+_LIMITED_RANGE = (ColorRange.UNSPECIFIED, ColorRange.MPEG)
+_BT_601 = (2, 5, 6)  # of FFmpeg's AVColorSpace: not stated, BT470BG and SMPTE170M
 
 
 class ToRGB:
@@ -39,6 +42,11 @@ class ToRGB:
 
     def _resized(self, frame: av.VideoFrame, height: int, width: int, pixels: str) -> av.VideoFrame:
         return self._scale.reformat(frame, width, height, format=pixels, interpolation="BICUBIC", threads=1)
+
+
+def is_plain(frame: av.VideoFrame) -> bool:
+    """Whether a frame is stored as decoders take videos without marks to be: yuv420p, limited range, BT.601."""
+    return frame.format.name == "yuv420p" and frame.color_range in _LIMITED_RANGE and frame.colorspace in _BT_601
 
 
 def scaled_down(frames: np.ndarray, short_side: int) -> np.ndarray:
