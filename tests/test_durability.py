@@ -16,8 +16,9 @@ from videofib.checkpoint.file import Position, TrainingState
 from videofib.checkpoint.manager import CheckpointManager
 from videofib.files import link_or_copy, replacing
 from videofib.prep.encode import write_video
+from videofib.prep.items import Item
 from videofib.prep.journal import Journal
-from videofib.prep.prepare import Item, prepare
+from videofib.prep.prepare import prepare
 from videofib.prep.transcode import Encoding
 
 

@@ -173,7 +173,7 @@ def _lists():
 
 def _prep():
     try:
-        from videofib.prep.prepare import Item, prepare
+        from videofib.prep.prepare import Item, prepare  # where Item is, too, in every version
         from videofib.prep.transcode import Encoding, Transcoded
     except ImportError:  # versions before the folder prep
         from videofib.data.prepare import Item, prepare

@@ -15,7 +15,8 @@ from videofib.data.lists.manifest import read_list, read_manifest
 from videofib.data.lists.record import VideoRecord
 from videofib.data.video.decode import read_frames
 from videofib.prep.command import summary
-from videofib.prep.prepare import Item, prepare
+from videofib.prep.items import Item
+from videofib.prep.prepare import prepare
 from videofib.prep.transcode import Encoding, transcode
 
 # One file of each kind; tests/data/clips/test_clip_clocks.py reads all of them.

@@ -13,8 +13,8 @@ from videofib.data.errors import DecodeError
 from videofib.data.lists.manifest import read_manifest
 from videofib.data.video.decode import read_frames
 from videofib.prep.encode import write_video
+from videofib.prep.items import Item, PrepareError
 from videofib.prep.person_crops import cut_to_persons, read_boxes
-from videofib.prep.prepare import Item, PrepareError
 from videofib.prep.transcode import Encoding, pixel_crop, transcode
 
 

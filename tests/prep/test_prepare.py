@@ -17,7 +17,8 @@ from videofib.commands.prep import main
 from videofib.data.lists.manifest import load_split, read_list, read_manifest
 from videofib.data.video.decode import probe, random_access_is_right, read_frames
 from videofib.prep.encode import write_video
-from videofib.prep.prepare import Item, PrepareError, output_paths, prepare
+from videofib.prep.items import Item, PrepareError, output_paths
+from videofib.prep.prepare import prepare
 from videofib.prep.sets import folder
 from videofib.prep.transcode import Encoding, target_size
 
@@ -262,28 +263,6 @@ def test_listed_names_that_lead_out_are_refused(tmp_path, name):
     with pytest.raises(PrepareError, match="refused"):
         prepare([item], ["a"], tmp_path / "out", videos=tmp_path / "raw", encoding=Encoding(), jobs=1)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("label", ["..", "a/b", "/etc", "", "."])
-def test_classes_that_lead_out_are_refused(label):
-    with pytest.raises(PrepareError, match=r"refused|have no name"):
-        output_paths([Item("x.mp4", 0, ("train",), None)], [label])
-
-
-def test_outputs_never_collide_and_names_stay_listable():
-    names = ["c/a.avi", "c/a.mp4", "c/b.mp4", "d/b.avi", "d/b.avi", "c/line\nbreak.avi", "c/" + "ü" * 126 + ".ts"]
-    items = [Item(name, 0, ("train",), None) for name in names]
-    paths = output_paths(items, ["my class"])
-    assert paths[:5] == [f"videos/my_class/{stem}.mp4" for stem in ("a.avi", "a.mp4", "b.mp4", "b.avi", "b.avi-2")]
-    assert paths[5] == "videos/my_class/line_break.mp4"
-    assert len(os.fsencode(Path(paths[6]).name)) <= 255
-    assert len(set(paths)) == len(paths)
-
-
-def test_copies_keep_their_extensions_without_colliding():
-    items = [Item(name, 0, ("train",), Path(name)) for name in ("c/a.avi", "c/a.MOV", "d/a.avi", "c/b.sh")]
-    paths = output_paths(items, ["k"], keep_suffix=True)
-    assert paths == ["videos/k/a.avi.avi", "videos/k/a.MOV", "videos/k/a.avi-2.avi", "videos/k/b.mp4"]
 
 
 def test_sources_of_one_stem_both_survive(tmp_path):

@@ -14,7 +14,8 @@ from videofib.commands.prep import main
 from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import read_manifest, write_manifest
 from videofib.prep.encode import write_video
-from videofib.prep.prepare import Item, prepare
+from videofib.prep.items import Item
+from videofib.prep.prepare import prepare
 from videofib.prep.transcode import Encoding
 from videofib.prep.verify import verify
 

@@ -20,8 +20,9 @@ from videofib.parser import Parser
 from videofib.prep.encode import GOP
 from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.engines.ray_engine import run_on_ray
+from videofib.prep.items import Item, PrepareError, check_name
 from videofib.prep.person_crops import cut_to_persons
-from videofib.prep.prepare import REPORT_NAME, Item, PrepareError, check_name, prepare
+from videofib.prep.prepare import REPORT_NAME, prepare
 from videofib.prep.transcode import Encoding
 from videofib.printable import printable
 from videofib.starting import StartError, end_if_unguarded

@@ -18,22 +18,17 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
-from hashlib import sha1
-from os import fsencode
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 from tqdm import tqdm
 
-from videofib.classes import ClassesError, check_names
 from videofib.data.errors import DecodeError
 from videofib.data.lists.manifest import (
     LISTS,
@@ -43,38 +38,15 @@ from videofib.data.lists.manifest import (
     write_list,
     write_manifest,
 )
-from videofib.data.lists.text_list import VIDEO_EXTENSIONS
 from videofib.files import remove_partial, replacing
 from videofib.prep.engines.parallel import run_parallel
+from videofib.prep.items import Item, PrepareError, output_paths
 from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
 from videofib.prep.transcode import Encoding, Transcoded, transcode
 
 REPORT_NAME = "report.json"
 _LOG = logging.getLogger(__name__)
-
-
-class PrepareError(ValueError):
-    """A data set that cannot be prepared as it is; the message names the file or video, and what to do."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One video that an annotation file or a folder lists.
-
-    Attributes:
-        name: as it is listed; reports use it, and its last part names the output.
-        label: class index.
-        splits: the list files that will contain it, of ``manifest.LISTS``; a test set is often also the validation set.
-        source: the file, or None where there is none.
-        crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source, upright; see ``transcode``.
-    """
-
-    name: str
-    label: int
-    splits: tuple[str, ...]
-    source: Path | None
-    crop: tuple[float, float, float, float] | None = None
 
 
 def prepare(
@@ -134,67 +106,6 @@ def prepare(
     if not any(row.size for row in rows):
         raise PrepareError(f"not one of {len(items)} videos could be read; {out}/{REPORT_NAME} says why for each")
     return report
-
-
-def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: bool = False) -> list[str]:
-    """The output file of each item, relative to ``out``; all different, none outside of it.
-
-    Two sources of one stem, ``a.avi`` and ``a.mp4``, become ``a.avi.mp4`` and ``a.mp4.mp4``. With ``keep_suffix`` the
-    source's extension stays instead of ``.mp4``.
-
-    Raises:
-        PrepareError: a name or class that is absolute, contains ``..`` or, as a class, a slash; or nothing is listed.
-    """
-    items = list(items)
-    if not items:
-        raise PrepareError("no videos are listed")
-    try:
-        check_names(classes)
-    except ClassesError as error:
-        raise PrepareError(f"the classes {error}; rename their folders or annotations") from error
-    for name in classes:
-        if name in ("", ".", "..") or "/" in name or "\0" in name:
-            raise PrepareError(f"class name {name!r} is refused: it would lead out of the output folder")
-    for item in items:
-        check_name(item.name)
-    folders = [f"videos/{_safe(classes[item.label].replace(' ', '_'))}" for item in items]
-    suffixes = [_suffix(item) if keep_suffix else ".mp4" for item in items]
-    plain = [
-        f"{folder}/{_safe(Path(item.name).stem)}{suffix}"
-        for folder, item, suffix in zip(folders, items, suffixes, strict=True)
-    ]
-    counts = Counter(plain)
-    taken = {path for path, count in counts.items() if count == 1}
-    paths = []
-    for path, folder, item, suffix in zip(plain, folders, items, suffixes, strict=True):
-        if counts[path] > 1:
-            base = f"{folder}/{_safe(Path(item.name).name)}"
-            path, number = f"{base}{suffix}", 2
-            while path in taken:
-                path, number = f"{base}-{number}{suffix}", number + 1
-            taken.add(path)
-        paths.append(path)
-    return paths
-
-
-def _suffix(item: Item) -> str:
-    suffix = (item.source or Path(item.name)).suffix
-    return suffix if suffix.lower() in VIDEO_EXTENSIONS else ".mp4"
-
-
-def check_name(name: str) -> None:
-    """Raise PrepareError unless a listed name is a relative path that stays below its folder."""
-    parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "\0" in name or parts[-1] in ("", "."):
-        raise PrepareError(f"the listed video {name!r} is refused: it would lead out of the folder")
-
-
-def _safe(name: str) -> str:
-    """A file name without control characters and line ends (lists are lines), short enough to append ``.mp4``."""
-    name = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", "_", name)
-    if len(fsencode(name)) > 240:
-        name = f"{name[:60]}-{sha1(fsencode(name)).hexdigest()[:12]}"
-    return name
 
 
 def _transcode_all(
@@ -266,7 +177,7 @@ def _fingerprint(item: Item, videos: Path, settings: dict) -> dict:
 
 
 def _relative(source: Path, videos: Path) -> str:
-    folder = str(videos)  # as text: the methods of Path take seconds for ten thousands of files
+    folder = str(videos)  # as text, see ``items.stem``
     return str(source).removeprefix("" if folder == "." else f"{folder.rstrip('/')}/")
 
 
@@ -285,9 +196,10 @@ def _row(item: Item, path: str, videos: Path, result: Transcoded | str | None) -
     source = _relative(item.source, videos)
     if isinstance(result, str):
         return ManifestRow(path, item.label, split, status="corrupt", reason=result, source=source)
-    facts = {name: value for name, value in vars(result).items() if name != "damaged"}
-    status = "damaged" if result.damaged else "ok"
-    return ManifestRow(path, item.label, split, **facts, status=status, reason=result.damaged, source=source)
+    facts = dict(vars(result))
+    reason = facts.pop("damaged")
+    status = "damaged" if reason else "ok"
+    return ManifestRow(path, item.label, split, **facts, status=status, reason=reason, source=source)
 
 
 def _report(
@@ -298,12 +210,16 @@ def _report(
         return [item.name if status == "missing" else f"{item.name}: {row.reason}" for item, row in found]
 
     readable = [row for row in rows if row.size]
+    lists = Counter(row.split for row in readable)
     return {
         "listed": len(rows),
         "prepared": len(readable),
         "random_access_proven": sum(row.random_access for row in readable),
         "classes": len(classes),
-        "splits": {name: sum(name in row.split.split("+") for row in readable) for name in _list_names(items)},
+        "splits": {
+            name: sum(count for split, count in lists.items() if name in split.split("+"))
+            for name in _list_names(items)
+        },
         "encoding": encoding.as_dict(),
         "missing": named("missing"),
         "corrupt": named("corrupt"),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from videofib.data.lists.manifest import load_split
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 from videofib.prep.sets import diving48
 
 WORDS = [["Back", f"{number}som", "NoTwis", "PIKE"] for number in range(48)]

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 from videofib.prep.sets.folder import read_root
 
 

@@ -11,7 +11,7 @@ from videofib.commands.prep import main
 from videofib.data.lists.manifest import SPLITS, load_split
 from videofib.data.video.decode import probe
 from videofib.prep.command import read_splits
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 from videofib.prep.sets import hmdb51
 
 ODD = "(HQ)_Rock_Climbing_-_Free_Solo_Speed_Climb_-_Dan_Osman_climb_f_cm_np1_le_med_2.avi"

@@ -9,7 +9,7 @@ from tests.commands import call
 from videofib.commands.prep import main
 from videofib.data.lists.manifest import SPLITS, load_split
 from videofib.prep.command import locate
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 from videofib.prep.sets import kinetics
 
 HEADER = "label,youtube_id,time_start,time_end,split\n"

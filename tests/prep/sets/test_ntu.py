@@ -7,7 +7,7 @@ import pytest
 
 from videofib.data.lists.manifest import load_split
 from videofib.data.video.decode import probe
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 from videofib.prep.sets import ntu
 
 A, B = "S001C001P001R001A001", "S002C002P003R002A002"  # cameras 1 and 2, performers 1 (training) and 3 (testing)

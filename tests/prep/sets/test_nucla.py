@@ -3,7 +3,7 @@
 import pytest
 
 from videofib.data.lists.manifest import load_split
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 from videofib.prep.sets import nucla
 
 LAYOUTS = {

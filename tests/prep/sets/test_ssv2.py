@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from videofib.data.lists.manifest import load_split
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 from videofib.prep.sets import ssv2
 
 LABELS = {"Closing something": "1", "Approaching something with your camera": "0", "Bending something": "2"}

@@ -12,7 +12,7 @@ from videofib.commands.prep import main
 from videofib.data.lists.manifest import load_split, read_manifest
 from videofib.prep.command import Listed, Listing, locate, read_splits
 from videofib.prep.encode import write_video
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 from videofib.prep.sets import ucf101
 from videofib.prep.verify import verify
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from videofib.data.lists.classes_file import SPLIT_WORDS, class_folders, is_leftover
 from videofib.data.lists.manifest import SPLITS
 from videofib.prep.command import find_videos, make_parser, run
-from videofib.prep.prepare import Item, PrepareError
+from videofib.prep.items import Item, PrepareError
 
 
 def read_root(
