@@ -80,6 +80,8 @@ def to_utf8(text: str) -> str:
     Raises:
         UnicodeEncodeError: other lone surrogates, which no name of a file has.
     """
+    if text.isascii() and "\\" not in text:
+        return text  # as nearly all of a million are
     return text.replace("\\", r"\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

@@ -9,7 +9,6 @@ used costs nothing but the work that it stood for: that video is prepared again.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import time
@@ -25,9 +24,14 @@ from videofib.printable import printable
 _START = re.compile(rb'\{"crc32": "([0-9a-f]{8})", ')
 _MAX_LINE = 1 << 20  # bytes; a path and a fingerprint have a few thousand
 _MAX_NUMBER = 2**62  # as in a manifest
-_HEX_DIGITS = {"sha256": 64, "dhash": 16}
 _SECONDS_TO_SYNC = 1.0
 _FACTS = typing.get_type_hints(Transcoded)
+# an int is a float as JSON writes it, a bool is no number here
+_TYPES = {name: (float, int) if kind is float else (kind,) for name, kind in _FACTS.items()}
+_NUMBERS = [name for name, kind in _FACTS.items() if kind in (int, float)]
+_HEX_DIGITS = {
+    name: (digits, re.compile(f"([0-9a-f]{{{digits}}})?").fullmatch) for name, digits in (("sha256", 64), ("dhash", 16))
+}
 
 
 class Journal:
@@ -123,7 +127,7 @@ def _parsed(line: bytes) -> dict:
     if zlib.crc32(text) != int(start[1], 16):
         raise ValueError("it was cut short or changed")
     try:
-        entry = json.loads(text)
+        entry = json.loads(text.decode("ascii"))  # of bytes, it would look for their encoding
     except (ValueError, RecursionError) as error:
         raise ValueError("not JSON") from error
     path, kind = entry.get("path"), {"corrupt", "facts"} & entry.keys()
@@ -141,14 +145,14 @@ def _parsed(line: bytes) -> dict:
 def _check_facts(facts: object) -> None:
     if not isinstance(facts, dict) or facts.keys() != _FACTS.keys():
         raise ValueError("other facts than this version's")
-    for name, value in facts.items():
-        kind = _FACTS[name]
-        # an int is a float as JSON writes it, a bool is no number here
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{name} is not of type {kind.__name__}")
-        if kind in (int, float) and not (0 <= value < _MAX_NUMBER and math.isfinite(value)):
+    for name, types in _TYPES.items():
+        if type(facts[name]) not in types:
+            raise ValueError(f"{name} is not of type {_FACTS[name].__name__}")
+    for name in _NUMBERS:
+        if not 0 <= facts[name] < _MAX_NUMBER:  # nor is nan
             raise ValueError(f"{name} is not a finite number from 0 on")
-        if (digits := _HEX_DIGITS.get(name)) and value and not re.fullmatch(f"[0-9a-f]{{{digits}}}", value):
+    for name, (digits, is_right) in _HEX_DIGITS.items():
+        if not is_right(facts[name]):
             raise ValueError(f"{name} is not {digits} hexadecimal digits")
     if facts["rotation"] not in (0, 90, 180, 270):
         raise ValueError("rotation is not 0, 90, 180 or 270")

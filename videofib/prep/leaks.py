@@ -23,6 +23,7 @@ from videofib.data.errors import ManifestError
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read_manifest
 from videofib.parser import Parser
 from videofib.prep.dhash import BITS, to_signs
+from videofib.prep.items import stem
 from videofib.printable import printable
 
 # Bits of 64. Of 69 clips of UCF101, each scaled and compressed in two ways, 97 % differ in at most 4; of 2346 pairs of
@@ -86,7 +87,7 @@ def near_pairs(train: list[str], held_out: list[str], near: int, most: int) -> t
 
 def recording(row: ManifestRow) -> str | None:
     """The recording that a clip of UCF101 or HMDB51 was cut from, by its name; None for other names."""
-    name = PurePosixPath(row.source).stem
+    name = stem(row.source)
     if match := _UCF.fullmatch(name):
         return match[1]
     if match := _HMDB.fullmatch(name):
@@ -96,10 +97,11 @@ def recording(row: ManifestRow) -> str | None:
 
 def _sides(rows: Sequence[ManifestRow], start: str) -> tuple[list[ManifestRow], list[ManifestRow]]:
     """(training videos, held-out videos) of those that could be read."""
-    lists = [(row, row.split.split("+")) for row in rows if row.size]
-    train = [row for row, names in lists if f"{start}train" in names]
-    held_out = [row for row, names in lists if f"{start}val" in names or f"{start}test" in names]
-    return train, held_out
+    splits = {row.split for row in rows}
+    train = {split for split in splits if f"{start}train" in split.split("+")}
+    held_out = {split for split in splits if {f"{start}val", f"{start}test"} & {*split.split("+")}}
+    readable = [row for row in rows if row.size]
+    return [row for row in readable if row.split in train], [row for row in readable if row.split in held_out]
 
 
 def _shared_recordings(train: Sequence[ManifestRow], held_out: Sequence[ManifestRow]) -> Iterator[str]:
