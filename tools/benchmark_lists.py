@@ -1,18 +1,22 @@
 """Time and memory of long lists, of a preparation that has nothing to do, and of a preparation's journal and manifest.
 
-    python tools/benchmark_lists.py --rows 1000000 --files 20000
+    python tools/benchmark_lists.py --rows 1000000 --files 20000 --rounds 3 --checkout ../older
 
-Each part runs in a process of its own, on files that it makes in a temporary folder. To measure another checkout of
-videofib, put that into PYTHONPATH: nothing is used that versions before this script lack. Memory is what a part adds to
-a process that has imported what it needs: resident (RSS) at the end, and the highest in between.
+Each part runs in a process of its own, on files that it makes in a temporary folder. With ``--checkout``, that version
+of videofib and this one take turns within each round, so that a slow moment of the machine affects both: nothing is used
+that versions before this script lack. Figures are medians, and the lowest and highest, of all rounds; manifests are
+written in the first round alone. Memory is what a part adds to a process that has imported what it needs: resident
+(RSS) at the end, and the highest in between. Seconds of the processor depend less on what else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,9 +30,11 @@ MB = 1e6
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure long lists and preparations; prints one JSON object a part.")
+    parser = argparse.ArgumentParser(description="Measure long lists and preparations; prints JSON and a table.")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the list (default %(default)s)")
     parser.add_argument("--files", type=int, default=20_000, help="of the preparation (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="of all parts (default %(default)s)")
+    parser.add_argument("--checkout", type=Path, help="of an older version, to compare with")
     parser.add_argument("--part", choices=tuple(PARTS), help="this one only, in this process, in --folder")
     parser.add_argument("--folder", type=Path, help="for --part")
     args = parser.parse_args(arguments)
@@ -36,11 +42,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
         count = args.files if args.part == "preparation" else args.rows
         print(json.dumps({"part": args.part, "count": count, **PARTS[args.part](args.folder, count)}))
         return
+    checkouts = {"ours": Path(__file__).parents[1]} | ({"older": args.checkout} if args.checkout else {})
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}  # by part, figure and checkout, of all rounds
     with tempfile.TemporaryDirectory() as folder:
-        for part in PARTS:
-            command = [sys.executable, __file__, "--part", part, "--folder", folder]
-            sizes = ["--rows", str(args.rows), "--files", str(args.files)]
-            subprocess.run([*command, *sizes], check=True)
+        for number in range(args.rounds):
+            for part in PARTS:
+                for name, checkout in checkouts.items():
+                    if part == "manifest" and number:
+                        continue
+                    sizes = ["--rows", str(args.rows), "--files", str(args.files)]
+                    figures = _in_a_process(part, Path(folder, name), sizes, checkout)
+                    for figure, value in figures.items():
+                        found.setdefault(part, {}).setdefault(figure, {}).setdefault(name, []).append(value)
+    print(json.dumps({"rows": args.rows, "files": args.files, "rounds": args.rounds, "parts": found}))
+    print(table(found, list(checkouts)))
+
+
+def _in_a_process(part: str, folder: Path, sizes: Sequence[str], checkout: Path) -> dict[str, float]:
+    folder.mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
+    command = [sys.executable, __file__, "--part", part, "--folder", folder, *sizes]
+    result = json.loads(subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return {figure: value for figure, value in result.items() if figure not in ("part", "count")}
+
+
+def table(found: dict[str, dict[str, dict[str, list[float]]]], checkouts: Sequence[str]) -> str:
+    """Medians, and the lowest and highest, as rows of Markdown."""
+    lines = [f"| part | figure | {' | '.join(checkouts)} |", "|---|---|" + "---:|" * len(checkouts)]
+    for part, figures in found.items():
+        for figure, by_checkout in figures.items():
+            cells = [
+                f"{statistics.median(values):g} ({min(values):g} to {max(values):g})" for values in by_checkout.values()
+            ]
+            lines.append(f"| {part} | {figure.replace('_', ' ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def path_of(row: int) -> str:
@@ -49,14 +84,11 @@ def path_of(row: int) -> str:
 
 def list_alone(folder: Path, rows: int) -> dict:
     """Read a list and the keys of an epoch, as one process of a training does."""
-    with (folder / "train.csv").open("w") as file:
-        file.writelines(f"{path_of(row)} {row % CLASSES}\n" for row in range(rows))
-    (folder / "manifest.parquet").unlink(missing_ok=True)
-    return _read(folder)
+    return _read(_write_list(folder / "alone", rows))
 
 
 def write_manifest(folder: Path, rows: int) -> dict:
-    """The manifest for ``list_with_manifest``."""
+    """The list and the manifest for ``list_with_manifest``; the manifest is timed."""
     lists = _lists()
 
     def row(number: int):
@@ -64,8 +96,9 @@ def write_manifest(folder: Path, rows: int) -> dict:
         facts = (300, 30.0, 10.0, 340, 256, "h264", 0, True, 400_000 + number, f"{number:064x}")
         return lists.ManifestRow(path_of(number), label, "train", *facts, source=f"{number}.mp4")
 
+    _write_list(folder / "facts", rows)
     start = time.perf_counter()
-    lists.write_manifest(folder / "manifest.parquet", map(row, range(rows)))
+    lists.write_manifest(folder / "facts/manifest.parquet", map(row, range(rows)))
     return {"seconds": round(time.perf_counter() - start, 2)}
 
 
@@ -73,7 +106,15 @@ def list_with_manifest(folder: Path, rows: int) -> dict:
     import pyarrow.compute
     import pyarrow.parquet  # noqa: F401, which is not the list's memory
 
-    return _read(folder)
+    return _read(folder / "facts")
+
+
+def _write_list(folder: Path, rows: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    if not (folder / "train.csv").exists():
+        with (folder / "train.csv").open("w") as file:
+            file.writelines(f"{path_of(row)} {row % CLASSES}\n" for row in range(rows))
+    return folder
 
 
 def _read(folder: Path) -> dict:
@@ -81,16 +122,17 @@ def _read(folder: Path) -> dict:
 
     lists = _lists()
     before = _resident()
-    read = time.perf_counter()
+    read, processor = time.perf_counter(), time.process_time()
     records = lists.load_split(folder, "train")
     records_read, memory = time.perf_counter(), _resident()
-    highest = _highest()
+    processor, highest = time.process_time() - processor, _highest()
     for _ in zip(range(64), EpochSampler(shuffled(len(records), 0), 64), strict=False):
         pass
     drawn = time.perf_counter()
     assert records[len(records) // 2].video_id == path_of(len(records) // 2)
     return {
         "seconds": round(records_read - read, 2),
+        "processor_seconds": round(processor, 2),
         "megabytes": round((memory - before) / MB),
         "highest_megabytes": round((highest - before) / MB),
         "first_batch_drawn_seconds": round(drawn - records_read, 2),
@@ -100,8 +142,9 @@ def _read(folder: Path) -> dict:
 
 def preparation(folder: Path, files: int) -> dict:
     """Prepare ``files`` small files without encoding them, then again with nothing left to do."""
+    shutil.rmtree(folder / "prepared", ignore_errors=True)  # of an earlier round
     prepare, item, encoding, transcoded = _prep()
-    raw, out = folder / "raw", folder / "out"
+    raw, out = folder / "prepared/raw", folder / "prepared/out"
     items = []
     for number in range(files):
         path = raw / f"class_{number % 100:03d}" / f"v_{number:06d}.mp4"
@@ -125,16 +168,17 @@ def preparation(folder: Path, files: int) -> dict:
             yield index, transcoded(size=10, dhash=f"{index * 0x9E3779B97F4A7C15 % 2**64:016x}", **facts)
 
     def run() -> dict[str, float]:
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         with _timed(sys.modules[prepare.__module__]) as inside:
             prepare(items, names, out, videos=raw, encoding=encoding(), jobs=2, engine=copying)
-        return {**inside, "all": time.perf_counter() - start}
+        return {**inside, "all": time.perf_counter() - start, "processor": time.process_time() - processor}
 
     first, again = run(), run()
     return {
         "journal_milliseconds_a_video": round(1000 * first["journal"] / files, 3),
         "lists_milliseconds_a_video": round(1000 * first["lists"] / files, 3),
         "nothing_to_do_seconds": round(again["all"], 2),
+        "nothing_to_do_processor_seconds": round(again["processor"], 2),
     }
 
 
