@@ -103,7 +103,7 @@ def test_the_module_is_the_command():
 
 
 HEAVY = ("torch", "numpy", "av", "numba")
-PAGES = [[], *([name] for name in COMMANDS)]
+PAGES = [[], *([name] for name in COMMANDS), *(["prep", name] for name in DATA_SETS | AFTERWARDS)]
 
 
 @pytest.mark.parametrize("words", PAGES, ids=lambda words: " ".join(["videofib", *words]))

@@ -146,9 +146,9 @@ sys.meta_path.insert(0, Press())
     ("door", "name"),
     [
         (["-m", "videofib", "report", "runs/mine"], "report"),
-        (["-m", "videofib", "prep", "folder"], "prep"),
+        (["-m", "videofib", "prep", "folder", "--videos", "mine", "--out", "prepared"], "prep"),
         ([ROOT / "tools" / "train_net.py", "--cfg", "mine.yaml"], "train"),
-        ([ROOT / "data_prep" / "folder.py"], "prep"),
+        ([ROOT / "data_prep" / "folder.py", "--videos", "mine", "--out", "prepared"], "prep"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from videofib.prep.annotations import read_json
-from videofib.prep.prepare import Item, PrepareError
+from videofib.prep.items import Item, PrepareError
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 

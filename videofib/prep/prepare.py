@@ -22,7 +22,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from functools import partial
 from hashlib import sha1
@@ -35,6 +34,7 @@ from tqdm import tqdm
 
 from videofib.classes import ClassesError, check_names
 from videofib.data.errors import DecodeError
+from videofib.data.lists.extensions import VIDEO_EXTENSIONS
 from videofib.data.lists.manifest import (
     LISTS,
     MANIFEST_NAME,
@@ -43,38 +43,14 @@ from videofib.data.lists.manifest import (
     write_list,
     write_manifest,
 )
-from videofib.data.lists.text_list import VIDEO_EXTENSIONS
 from videofib.files import remove_partial, replacing
 from videofib.prep.engines.parallel import run_parallel
+from videofib.prep.items import REPORT_NAME, Item, PrepareError, check_name
 from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
 from videofib.prep.transcode import Encoding, Transcoded, transcode
 
-REPORT_NAME = "report.json"
 _LOG = logging.getLogger(__name__)
-
-
-class PrepareError(ValueError):
-    """A data set that cannot be prepared as it is; the message names the file or video, and what to do."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One video that an annotation file or a folder lists.
-
-    Attributes:
-        name: as it is listed; reports use it, and its last part names the output.
-        label: class index.
-        splits: the list files that will contain it, of ``manifest.LISTS``; a test set is often also the validation set.
-        source: the file, or None where there is none.
-        crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source, upright; see ``transcode``.
-    """
-
-    name: str
-    label: int
-    splits: tuple[str, ...]
-    source: Path | None
-    crop: tuple[float, float, float, float] | None = None
 
 
 def prepare(
@@ -180,13 +156,6 @@ def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: 
 def _suffix(item: Item) -> str:
     suffix = (item.source or Path(item.name)).suffix
     return suffix if suffix.lower() in VIDEO_EXTENSIONS else ".mp4"
-
-
-def check_name(name: str) -> None:
-    """Raise PrepareError unless a listed name is a relative path that stays below its folder."""
-    parts = name.split("/")
-    if name.startswith("/") or ".." in parts or "\0" in name or parts[-1] in ("", "."):
-        raise PrepareError(f"the listed video {name!r} is refused: it would lead out of the folder")
 
 
 def _safe(name: str) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from videofib.prep.annotations import plain_name, read_entries, read_json
 from videofib.prep.command import Listed, Listing, add_annotations, add_unique, make_parser, run_listed
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 
 _CLASSES = 48
 

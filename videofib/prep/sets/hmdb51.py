@@ -22,7 +22,7 @@ from videofib.prep.command import (
     read_splits,
     run_listed,
 )
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 
 _SPLITS = {"1": ("train",), "2": ("val", "test")}
 

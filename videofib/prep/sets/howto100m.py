@@ -20,7 +20,7 @@ from pathlib import Path
 
 from videofib.prep.annotations import plain_name, read_table
 from videofib.prep.command import Listed, Listing, add_annotations, make_parser, run_listed
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 
 _COLUMNS = ("video_id", "category_1", "category_2", "rank", "task_id")
 _EMPTY = ("", "nan", "NaN", "None")  # as pandas writes empty cells

@@ -16,7 +16,7 @@ from pathlib import Path
 from videofib.data.lists.classes_file import SPLIT_WORDS
 from videofib.prep.annotations import read_table
 from videofib.prep.command import Listed, Listing, add_annotations, make_parser, run_listed
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 
 _COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 

@@ -34,7 +34,7 @@ from videofib.prep.command import (
     make_parser,
     run_listed,
 )
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 
 _SAMPLE = re.compile(r"S([0-9]{3})C([0-9]{3})P([0-9]{3})R([0-9]{3})A([0-9]{3})")
 _SETUPS = {60: 17, 120: 32}

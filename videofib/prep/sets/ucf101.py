@@ -24,7 +24,7 @@ from videofib.prep.command import (
     read_splits,
     run_listed,
 )
-from videofib.prep.prepare import PrepareError
+from videofib.prep.items import PrepareError
 
 
 def read_annotations(folder: Path, split: int) -> Listing:
