@@ -8,6 +8,7 @@ import yaml
 
 from videofib.checkpoint.file import load_checkpoint
 from videofib.prep.encode import write_video
+from videofib.run.command_line import command_line
 from videofib.run.main import main
 from videofib.tracking.log import close_logging
 
@@ -68,7 +69,8 @@ def write(folder):
 def run(experiment, out, *overrides, stages=None):
     """Train and test in this process, as ``videofib run`` does; returns ``out``."""
     try:
-        main(stages, ["--cfg", str(experiment / "config.yaml"), "OUTPUT_DIR", str(out), *map(str, overrides)])
+        words = ["--cfg", str(experiment / "config.yaml"), "OUTPUT_DIR", str(out), *map(str, overrides)]
+        main(stages, *command_line(words))
     finally:
         close_logging()
     return out

@@ -102,14 +102,18 @@ def test_the_module_is_the_command():
     assert subprocess.check_output(words, text=True).strip() == f"videofib {__version__}"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["prep", "--help"]], ids=" ".join)
+HEAVY = ("torch", "numpy", "av", "numba")
+PAGES = [[], *([name] for name in COMMANDS), *(["prep", name] for name in DATA_SETS | AFTERWARDS)]
+
+
+@pytest.mark.parametrize("words", PAGES, ids=lambda words: " ".join(["videofib", *words]))
 def test_help_costs_no_heavy_import(words):
     script = f"""
 import sys
 from videofib.cli import main
 try:
-    main({words})
+    main({[*words, "--help"]})
 except SystemExit:
-    print([m for m in ('numpy', 'torch', 'av') if m in sys.modules])
+    print([m for m in {HEAVY} if m in sys.modules])
 """
     assert subprocess.check_output([sys.executable, "-c", script], text=True).splitlines()[-1] == "[]"

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 SCRIPT = """
-from videofib.run.main import main
-main(["train"], ["--cfg", {config!r}, "OUTPUT_DIR", {out!r}, "DATA_LOADER.NUM_WORKERS", "2", "REPORT.ENABLE", "False"])
+from videofib.commands.train import main
+main(["--cfg", {config!r}, "OUTPUT_DIR", {out!r}, "DATA_LOADER.NUM_WORKERS", "2", "REPORT.ENABLE", "False"])
 """
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from videofib.data.errors import DecodeError, FrameIndexError
-from videofib.data.lists.text_list import VIDEO_EXTENSIONS
+from videofib.data.lists.extensions import VIDEO_EXTENSIONS
 from videofib.data.video.decode import read_frames
 
 REFERENCE = {"backend": "pyav"}

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from videofib.distributed import processes
-from videofib.distributed.launch import launch, limit_threads, torchrun_processes
+from videofib.distributed.launch import launch, limit_threads
+from videofib.distributed.torchrun import torchrun_processes
 
 
 def test_a_single_process_needs_no_group():

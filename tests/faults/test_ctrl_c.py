@@ -145,15 +145,15 @@ sys.meta_path.insert(0, Press())
 @pytest.mark.parametrize(
     ("door", "name"),
     [
-        (["-m", "videofib", "report"], "report"),
-        (["-m", "videofib", "prep", "folder"], "prep"),
-        ([ROOT / "tools" / "train_net.py"], "train"),
-        ([ROOT / "data_prep" / "folder.py"], "prep"),
+        (["-m", "videofib", "report", "runs/mine"], "report"),
+        (["-m", "videofib", "prep", "folder", "--videos", "mine", "--out", "prepared"], "prep"),
+        ([ROOT / "tools" / "train_net.py", "--cfg", "mine.yaml"], "train"),
+        ([ROOT / "data_prep" / "folder.py", "--videos", "mine", "--out", "prepared"], "prep"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_during_imports_it_is_reported_in_one_line(door, name, tmp_path):
-    """Every way to a command waits until its modules are complete; numpy is within torch's imports."""
+    """Every way to a command waits until what it runs is imported; numpy is within torch's imports."""
     (tmp_path / "sitecustomize.py").write_text(PRESS_AT_NUMPY)
     search = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from videofib.data.video.decode import read_frames
+from videofib.prep.defaults import NEAR
 from videofib.prep.dhash import dhash, to_signs
-from videofib.prep.leaks import NEAR
 from videofib.prep.transcode import Encoding, transcode
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from videofib.config import load_config
-from videofib.run.main import config_from_command_line
+from videofib.run.command_line import config_from_command_line
 from videofib.run.training import recipe_from_config
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch.distributed.checkpoint as dcp
 
 from videofib.config import ConfigError, load_config
-from videofib.prep.sets.motion import CLASSES as MOTION
+from videofib.prep.motion import CLASSES as MOTION
 from videofib.run.preflight import check_sharded_checkpoints, mirrored_classes, warn_of_flips
 
 

@@ -6,26 +6,33 @@ Writes OUT/index.html with the clips as animations, and OUT/sheet_1.png with the
 several epochs draw it, a test video with all of its views.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-
-from fvcore.common.config import CfgNode
+from typing import TYPE_CHECKING
 
 from videofib.config import ConfigError, load_config
-from videofib.data.lists.manifest import ManifestError
+from videofib.data.errors import ManifestError
 from videofib.files import describe
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.report.browse.clips import browse, evenly_spaced
-from videofib.report.browse.gallery import write_folder
-from videofib.run.class_names import shown_class_names
-from videofib.run.loaders import build_eval_loader, build_train_loader
-from videofib.run.preflight import check_split
+from videofib.signals import sigint_deferred
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
+    with sigint_deferred():
+        from videofib.report.browse.clips import browse, evenly_spaced
+        from videofib.report.browse.gallery import write_folder
+        from videofib.run.class_names import shown_class_names
+        from videofib.run.loaders import build_eval_loader, build_train_loader
+        from videofib.run.preflight import check_split
+
     try:
         cfg = load_config(args.cfg, args.pairs)
         loader = build_train_loader(cfg) if args.split == "train" else build_eval_loader(cfg, args.split)

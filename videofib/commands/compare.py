@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from videofib.files import describe
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.report.comparison import Comparison
-from videofib.report.read import ReportError
-from videofib.run.reporting import cost_of_folder
+from videofib.signals import sigint_deferred
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
+    with sigint_deferred():
+        from videofib.report.comparison import Comparison
+        from videofib.report.read import ReportError
+        from videofib.run.reporting import cost_of_folder
+
     try:
         comparison = Comparison(args.folders, [cost_of_folder(folder) for folder in args.folders])
         print("\n".join(map(printable, comparison.as_text().split("\n"))))

@@ -11,24 +11,32 @@ The official and Hugging Face's own layouts describe dense attention, and other 
 a folder for Hugging Face has the code of the model beside its weights, and may have any of our models.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from fvcore.common.config import CfgNode
-
-from videofib.checkpoint.file import CheckpointError
 from videofib.config import ConfigError, load_config
-from videofib.models.pretrained.export import save_hugging_face, save_official
-from videofib.models.pretrained.load import load_pretrained
-from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.run.class_names import read_class_names
-from videofib.run.models import build_model
+from videofib.signals import sigint_deferred
+
+if TYPE_CHECKING:
+    from fvcore.common.config import CfgNode
+
+    from videofib.models.pretrained.weight_files import Weights
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
+    with sigint_deferred():
+        from videofib.checkpoint.file import CheckpointError
+        from videofib.models.pretrained.export import save_hugging_face, save_official
+        from videofib.models.pretrained.load import load_pretrained
+        from videofib.models.pretrained.weight_files import read_weights
+        from videofib.run.models import build_model
+
     try:
         cfg = load_config(args.cfg, args.pairs)
         model, weights = build_model(cfg), read_weights(args.weights, args.part)
@@ -65,6 +73,8 @@ def class_names(cfg: CfgNode, weights: Weights, to: str) -> Sequence[str] | None
         return weights.classes
     if weights.classes is None and to == "official":
         return None
+    from videofib.run.class_names import read_class_names
+
     return read_class_names(cfg, "train")
 
 

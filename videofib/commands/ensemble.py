@@ -13,14 +13,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from videofib.engine.evaluate import write_results
 from videofib.files import describe
-from videofib.metrics.average import average
-from videofib.metrics.scores import ScoresError, read_scores
-from videofib.metrics.tasks import task_of
 from videofib.parser import Parser
 from videofib.printable import printable
 from videofib.report.markup.numbers import fixed
+from videofib.signals import sigint_deferred
 
 _FIGURES = ("top1_acc", "top5_acc", "mean_class_acc", "mAP")
 
@@ -36,6 +33,12 @@ def line(name: str, figures: dict) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args, weights = arguments(argv)
+    with sigint_deferred():
+        from videofib.engine.evaluate import write_results
+        from videofib.metrics.average import average
+        from videofib.metrics.scores import ScoresError, read_scores
+        from videofib.metrics.tasks import task_of
+
     try:
         members = [read_scores(file) for file in args.files]
         mean = average(members, weights)

@@ -28,33 +28,36 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from videofib.checkpoint.file import CheckpointError
 from videofib.config import ConfigError
 from videofib.data.errors import DecodeError, ManifestError
 from videofib.data.lists.classes_file import read_class_names
-from videofib.data.lists.found import find_videos, read_paths
 from videofib.files import describe, replacing, spreadsheet_text, to_utf8
 from videofib.parser import Parser
-from videofib.prep.encode import write_video
 from videofib.printable import printable
-from videofib.run.load import load
-from videofib.run.saved_model import PRECISIONS, Prediction, SavedModel
-from videofib.run.timeline import read_timeline, write_timeline
-from videofib.run.timeline_video import captioned_frames
+from videofib.run.precisions import PRECISION_TYPES
+from videofib.signals import sigint_deferred
 from videofib.starting import StartError
+
+if TYPE_CHECKING:
+    from videofib.run.saved_model import Prediction, SavedModel
+
+    Write = Callable[[Prediction], None]
 
 _INPUT = "-"
 _FEW = 4  # videos that are read in this process: workers would take longer to start
 _MOST_WORKERS = 8
 _SHOWN = 48  # characters of a path in the table
 
-Write = Callable[[Prediction], None]
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
+    with sigint_deferred():
+        from videofib.checkpoint.file import CheckpointError
+        from videofib.data.lists.found import find_videos, read_paths
+        from videofib.run.load import load
+
     try:
         with ExitStack() as stack:
             videos = find_videos(args.videos) + (read_paths(args.list) if args.list else [])
@@ -105,6 +108,11 @@ def _timeline(saved: SavedModel, videos: Sequence[str], args: argparse.Namespace
     """Write what the windows of a video show into the folder ``--out``."""
     if len(videos) != 1:
         raise ValueError(f"--timeline takes one video, and {len(videos)} are named")
+    with sigint_deferred():
+        from videofib.prep.encode import write_video
+        from videofib.run.timeline import read_timeline, write_timeline
+        from videofib.run.timeline_video import captioned_frames
+
     timeline = read_timeline(saved, videos[0], stride=args.stride, crops=args.views[1] if args.views else 1)
     write_timeline(args.out, timeline, args.top)
     if not args.no_video:
@@ -187,7 +195,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line, where the model has none")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
-    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="in which the model computes")
+    parser.add_argument(
+        "--precision", choices=tuple(PRECISION_TYPES), default="fp32", help="in which the model computes"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="changes to the config, at the end"

@@ -10,7 +10,6 @@ import importlib
 from collections.abc import Sequence
 
 from videofib.cli import choose
-from videofib.signals import sigint_deferred
 
 # name -> what it does; the module of that name in videofib.prep.sets has its main
 DATA_SETS = {
@@ -26,7 +25,7 @@ DATA_SETS = {
     "folder": "your own folder of classes",
     "motion": "generate the small motion data set of the demo",
 }
-# the same for what is done with a prepared folder; modules of videofib.prep
+# the same for what is done with a prepared folder; modules of videofib.prep.afterwards
 AFTERWARDS = {
     "verify": "check a prepared folder against its manifest",
     "leaks": "list recordings and pictures that are in both training and test",
@@ -37,7 +36,5 @@ AFTERWARDS = {
 def main(argv: Sequence[str] | None = None) -> None:
     description = "Prepare a data set (checked, resized, seekable videos, list files, a manifest), or check one."
     name, options = choose("videofib prep", description, DATA_SETS | AFTERWARDS, argv)
-    package = "videofib.prep.sets" if name in DATA_SETS else "videofib.prep"
-    with sigint_deferred():
-        data_set = importlib.import_module(f"{package}.{name}")
-    data_set.main(options, f"videofib prep {name}")
+    package = "sets" if name in DATA_SETS else "afterwards"
+    importlib.import_module(f"videofib.prep.{package}.{name}").main(options, f"videofib prep {name}")

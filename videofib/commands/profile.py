@@ -6,18 +6,26 @@ A multiplication and an addition count once, as in the papers; sparse attention 
 model runs twice on the CPU, on one clip of TEST_CROP_SIZE.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from videofib.models.profiling import Cost, cost
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from videofib.printable import printable
 from videofib.report.markup.numbers import amount
-from videofib.run.main import config_from_command_line
-from videofib.run.models import build_model
+from videofib.run.command_line import config_from_command_line
+from videofib.signals import sigint_deferred
+
+if TYPE_CHECKING:
+    from videofib.models.profiling import Cost
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     try:
         cfg = config_from_command_line(argv, prog="videofib profile", description=__doc__)
+        with sigint_deferred():
+            from videofib.models.profiling import cost
+            from videofib.run.models import build_model
         model = build_model(cfg)
     except ValueError as error:  # a ConfigError, or sizes that describe no model
         raise SystemExit(printable(f"error: {error}")) from None

@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from videofib.files import describe
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.report.page import write_report
-from videofib.report.read import ReportError
-from videofib.run.reporting import cost_of_folder
+from videofib.signals import sigint_deferred
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
+    with sigint_deferred():
+        from videofib.report.page import write_report
+        from videofib.report.read import ReportError
+        from videofib.run.reporting import cost_of_folder
+
     try:
         cost = cost_of_folder(args.folder)
         file = write_report(args.folder, cost=cost, videos=max(0, args.videos), data=args.data)

@@ -6,14 +6,17 @@ The options of the job come first; the rest is the command line of ``videofib ru
 OUTPUT_DIR/job, the run's own log to OUTPUT_DIR.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.config import ConfigError
 from videofib.files import describe
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.run.main import USER_ERRORS, config_from_command_line
+from videofib.run.command_line import config_from_command_line
 from videofib.run.slurm_job import SubmittedRun
 
 SAVING_SECONDS = 300  # before the time limit Slurm signals the run, which then has this long to save
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = config_from_command_line(
             [*words, "NUM_GPUS", str(args.gpus), "NUM_SHARDS", str(args.nodes)], prog="videofib submit"
         )
-    except USER_ERRORS as error:
+    except ConfigError as error:
         raise SystemExit(printable(f"error: {error}")) from None
 
     try:

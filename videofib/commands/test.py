@@ -5,8 +5,13 @@ videofib test --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
 
 from collections.abc import Sequence
 
-from videofib.run.main import main as run
+from videofib.run.command_line import command_line
+from videofib.signals import sigint_deferred
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run(["test"], argv, prog="videofib test", description=__doc__)
+    prog = "videofib test"
+    file, overrides = command_line(argv, prog=prog, description=__doc__)
+    with sigint_deferred():
+        from videofib.run.main import main as run
+    run(["test"], file, overrides, prog=prog)

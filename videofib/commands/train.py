@@ -6,8 +6,13 @@ torchrun --nproc-per-node 2 -m videofib train --cfg configs/<Dataset>/<experimen
 
 from collections.abc import Sequence
 
-from videofib.run.main import main as run
+from videofib.run.command_line import command_line
+from videofib.signals import sigint_deferred
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    run(["train"], argv, prog="videofib train", description=__doc__)
+    prog = "videofib train"
+    file, overrides = command_line(argv, prog=prog, description=__doc__)
+    with sigint_deferred():
+        from videofib.run.main import main as run
+    run(["train"], file, overrides, prog=prog)

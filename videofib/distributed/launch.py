@@ -19,18 +19,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from videofib.distributed.processes import TIMEOUT, rank
+from videofib.distributed.torchrun import torchrun_processes
 from videofib.starting import check_exit, starting
 
 LOOPBACK = "127.0.0.1"
-
-
-def torchrun_processes() -> tuple[int, int] | None:
-    """(processes on this node, nodes) where torchrun started this process, else None."""
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
-        return None
-    world = int(os.environ["WORLD_SIZE"])
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    return local, world // local
 
 
 def launch(

@@ -11,21 +11,23 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videofib.data.lists.classes_file import is_leftover
-from videofib.data.lists.manifest import may_be_video
-from videofib.data.lists.text_list import VIDEO_EXTENSIONS
+from videofib.data.lists.extensions import VIDEO_EXTENSIONS, may_be_video
 from videofib.files import describe
 from videofib.parser import Parser
-from videofib.prep.encode import GOP
+from videofib.prep.defaults import GOP, SHORT_SIDE
 from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.engines.ray_engine import run_on_ray
-from videofib.prep.items import Item, PrepareError, check_name
+from videofib.prep.items import REPORT_NAME, Item, PrepareError, check_name
 from videofib.prep.person_crops import cut_to_persons
-from videofib.prep.prepare import REPORT_NAME, prepare
-from videofib.prep.transcode import Encoding
 from videofib.printable import printable
+from videofib.signals import sigint_deferred
 from videofib.starting import StartError, end_if_unguarded
+
+if TYPE_CHECKING:
+    from videofib.prep.transcode import Encoding
 
 _FORMAT = re.compile(r"\.f\d{2,4}(-\d+)?")  # of yt-dlp, in the names of streams that it has not merged
 _MAX_SHOWN = 10  # names printed of each kind; report.json contains all
@@ -74,7 +76,7 @@ def make_parser(description: str, prog: str | None) -> Parser:
         default="h264",
         help="h264 (default): re-encode so that seeking is right; copy: keep the files, by hard link where possible",
     )
-    parser.add_argument("--short-side", type=int, help=f"pixels at most; 0: unchanged (default {Encoding.short_side})")
+    parser.add_argument("--short-side", type=int, help=f"pixels at most; 0: unchanged (default {SHORT_SIDE})")
     parser.add_argument("--fps", type=float, help="frames a second to resample to (default: unchanged)")
     parser.add_argument("--gop", type=int, help=f"frames from one keyframe to the next (default {GOP})")
     parser.add_argument(
@@ -160,6 +162,9 @@ def run(
 ) -> None:
     """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program with one line."""
     end_if_unguarded()
+    with sigint_deferred():
+        from videofib.prep.prepare import prepare
+
     try:
         encoding = _encoding(args)
         if not args.videos.is_dir():
@@ -211,6 +216,8 @@ def _encoding(args: argparse.Namespace) -> Encoding:
             raise PrepareError(f"{_option(name)} cannot be used with --codec copy, which leaves files as they are")
         if not low <= value <= high:
             raise PrepareError(f"{_option(name)} {value} must be from {low} to {high}")
+    from videofib.prep.transcode import Encoding
+
     return Encoding(codec=args.codec, **given)
 
 

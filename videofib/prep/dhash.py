@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import numpy as np
 
-BITS = 64
+from videofib.prep.defaults import HASH_BITS
+
 _ROWS, _CELLS = 8, 9
 _STEP = 1.0  # grey levels of 255
 _FLAT = 8.0  # of 255: a picture whose cells differ by less has one colour, and its bits are noise
@@ -35,7 +36,7 @@ def dhash(image: np.ndarray) -> str:
 
 def to_signs(hashes: list[str]) -> np.ndarray:
     """Hashes as rows of +1 and -1, ``(N, 64)`` float32. The product of two rows is 64 - 2 x their Hamming distance."""
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8)).reshape(-1, BITS)
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8)).reshape(-1, HASH_BITS)
     return bits.astype(np.float32) * 2 - 1
 
 

@@ -20,9 +20,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
 from videofib.files import replacing
-
-GOP = 12  # frames a group: a seek decodes at most this many
-CRF = 18  # x264's constant quality: 0 lossless, 18 hardly distinguishable from the source, 23 x264's own default
+from videofib.prep.defaults import CRF, GOP
 
 
 def write_video(

@@ -11,7 +11,9 @@ from os import fsencode
 from pathlib import Path
 
 from videofib.classes import ClassesError, check_names
-from videofib.data.lists.text_list import VIDEO_EXTENSIONS
+from videofib.data.lists.extensions import VIDEO_EXTENSIONS
+
+REPORT_NAME = "report.json"
 
 
 class PrepareError(ValueError):

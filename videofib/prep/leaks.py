@@ -15,20 +15,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read_manifest
-from videofib.parser import Parser
-from videofib.prep.dhash import BITS, to_signs
+from videofib.data.lists.manifest import LISTS, ManifestRow
+from videofib.prep.defaults import HASH_BITS, NEAR
+from videofib.prep.dhash import to_signs
 from videofib.prep.items import stem
-from videofib.printable import printable
 
-# Bits of 64. Of 69 clips of UCF101, each scaled and compressed in two ways, 97 % differ in at most 4; of 2346 pairs of
-# different groups none differs in fewer than 9.
-NEAR = 4
 _MAX_NAMED = 1000  # pairs that are named; all are counted
 _BLOCK = 2**22  # distances at once: 16 MiB
 _UCF = re.compile(r"(v_.+_g[0-9]+)_c[0-9]+")
@@ -56,7 +51,7 @@ def find_leaks(rows: Sequence[ManifestRow], *, near: int = NEAR) -> dict:
         count, named = near_pairs(hashes[0], hashes[1], near, _MAX_NAMED)
         pairs += count
         by_picture += [
-            f"{start}train {found[0][i].path} ~ {found[1][j].split} {found[1][j].path}: {distance} bits of {BITS}"
+            f"{start}train {found[0][i].path} ~ {found[1][j].split} {found[1][j].path}: {distance} bits of {HASH_BITS}"
             for i, j, distance in named
         ]
     counts = {"recordings_on_both_sides": len(by_name), "near_pairs": pairs, "near_is_at_most_bits": near}
@@ -76,10 +71,10 @@ def near_pairs(train: list[str], held_out: list[str], near: int, most: int) -> t
     nearest = np.empty((0, 3), np.int64)  # rows of (distance, in train, in held_out)
     for first in range(0, len(held_out), step):
         products = signs[first : first + step] @ train_signs.T  # exact: integers up to 64
-        j, i = np.nonzero(products >= BITS - 2 * near)
+        j, i = np.nonzero(products >= HASH_BITS - 2 * near)
         total += len(i)
         if len(i):
-            distance = (BITS - products[j, i].astype(np.int64)) // 2
+            distance = (HASH_BITS - products[j, i].astype(np.int64)) // 2
             nearest = np.concatenate([nearest, np.column_stack([distance, i, j + first])])
             nearest = nearest[np.argsort(nearest[:, 0], kind="stable")[:most]]
     return total, [(int(i), int(j), int(distance)) for distance, i, j in nearest]
@@ -117,24 +112,3 @@ def _shared_recordings(train: Sequence[ManifestRow], held_out: Sequence[Manifest
                 f"{name} ({'within a class' if shared else 'in different classes'}): "
                 f"{len(seen)} for training, as {seen[0]}; {len(unseen)} held out, as {unseen[0]}"
             )
-
-
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    parser = Parser(prog, description="Find recordings and pictures that are in both training and test.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a preparation")
-    parser.add_argument("--near", type=int, default=NEAR, help=f"bits that may differ, of {BITS} (default {NEAR})")
-    args = parser.parse_args(arguments)
-    if not 0 <= args.near <= BITS:
-        parser.exit(1, f"{parser.prog}: --near {args.near} must be from 0 to {BITS}\n")
-    try:
-        rows = read_manifest(args.folder / MANIFEST_NAME)
-    except ManifestError as error:
-        parser.exit(1, f"{parser.prog}: {printable(error)}\n")
-    report = find_leaks(rows, near=args.near)
-    counts = report["leaks"]
-    for line in (*report["leaks_by_name"], *report["leaks_by_picture"]):
-        print(printable(line))
-    print(
-        f"{printable(args.folder)}: {counts['recordings_on_both_sides']} recordings on both sides by their names, "
-        f"{counts['near_pairs']} pairs of middle frames that differ in at most {args.near} of {BITS} bits"
-    )

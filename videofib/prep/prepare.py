@@ -40,12 +40,11 @@ from videofib.data.lists.manifest import (
 )
 from videofib.files import remove_partial, replacing
 from videofib.prep.engines.parallel import run_parallel
-from videofib.prep.items import Item, PrepareError, output_paths
+from videofib.prep.items import REPORT_NAME, Item, PrepareError, output_paths
 from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
 from videofib.prep.transcode import Encoding, Transcoded, transcode
 
-REPORT_NAME = "report.json"
 _LOG = logging.getLogger(__name__)
 
 

@@ -16,19 +16,14 @@ from pathlib import Path
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import CLASSES_NAME
-from videofib.data.lists.manifest import SPLITS, load_split, split_class_names
 from videofib.data.lists.parquet import write_columns
 from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.remote import file_system, is_remote, one_line
 from videofib.data.lists.shard_index import COLUMNS, LABELS
-from videofib.data.lists.text_list import has_several_classes
 from videofib.data.samplers import shuffled
 from videofib.data.source import ByteRange
 from videofib.files import replacing
-from videofib.parser import Parser
-from videofib.printable import printable
-
-SHARD_BYTES = 1 << 30
+from videofib.prep.defaults import SHARD_BYTES
 
 
 def write_shards(records: Sequence[VideoRecord], out: str | Path, split: str, shard_bytes: int = SHARD_BYTES) -> int:
@@ -105,6 +100,13 @@ def _writing(out: str | Path, name: str):
     return _uploading(f"{out}/{name}") if is_remote(out) else replacing(Path(out) / name)
 
 
+def write_class_names(out: str | Path, names: Sequence[str]) -> None:
+    """Write the names of the classes beside the shards, one a line."""
+    with _writing(out, CLASSES_NAME) as partial:
+        text = "".join(f"{name}\n" for name in names)
+        partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+
+
 @contextmanager
 def _uploading(url: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
@@ -120,33 +122,3 @@ def _upload(file: Path, url: str) -> None:
         system.put_file(str(file), url)
     except Exception as error:  # each driver has its own
         raise OSError(f"{url} cannot be written: {one_line(error)}") from error
-
-
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Pack the splits of a prepared folder."""
-    parser = Parser(prog, description="Pack the videos of list files into WebDataset tar shards.")
-    parser.add_argument("folder", type=Path, help="a prepared folder, with train.csv, val.csv, test.csv")
-    parser.add_argument("--out", required=True, help="a folder, or a URL that fsspec can write to")
-    parser.add_argument(
-        "--shard-bytes", type=int, default=SHARD_BYTES, help="approximate size of a shard (default %(default)s)"
-    )
-    args = parser.parse_args(arguments)
-    try:
-        splits = [split for split in SPLITS if (args.folder / f"{split}.csv").is_file()]
-        if not splits:
-            raise ManifestError(f"{args.folder} has none of {', '.join(f'{split}.csv' for split in SPLITS)}")
-        for split in splits:
-            several = has_several_classes(args.folder / f"{split}.csv")
-            records = load_split(args.folder, split, multi_label=several)
-            count = write_shards(records, args.out, split, args.shard_bytes)
-            print(f"{printable(args.out)}: {len(records)} {split} videos in {count} shard(s)")
-        if names := split_class_names(args.folder, splits[0]):
-            with _writing(args.out, CLASSES_NAME) as partial:
-                text = "".join(f"{name}\n" for name in names)
-                partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
-    except (ManifestError, OSError) as error:
-        parser.exit(1, f"{parser.prog}: {printable(error)}\n")
-
-
-if __name__ == "__main__":
-    main()

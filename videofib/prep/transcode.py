@@ -19,6 +19,7 @@ from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.video.rgb import ToRGB, is_plain
 from videofib.files import link_or_copy, sha256
 from videofib.prep import encode
+from videofib.prep.defaults import CRF, GOP, SHORT_SIDE
 from videofib.prep.dhash import dhash
 from videofib.prep.resample import resample
 
@@ -41,9 +42,9 @@ class Encoding:
         codec: ``h264``, or ``copy`` for the source byte for byte, to which none of the above applies.
     """
 
-    short_side: int = 256
-    gop: int = encode.GOP
-    crf: int = encode.CRF
+    short_side: int = SHORT_SIDE
+    gop: int = GOP
+    crf: int = CRF
     preset: str = "veryfast"
     fps: float = 0.0
     codec: str = "h264"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from fcntl import LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 
@@ -19,11 +18,8 @@ from videofib.data.lists.classes_file import CLASSES_NAME, read_class_names
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME, ManifestRow, read_manifest
 from videofib.data.lists.text_list import list_rows
 from videofib.files import sha256
-from videofib.parser import Parser
 from videofib.prep.engines.parallel import run_parallel
-from videofib.prep.prepare import REPORT_NAME
-from videofib.printable import printable
-from videofib.starting import StartError, end_if_unguarded
+from videofib.prep.items import REPORT_NAME
 
 
 def verify(folder: str | Path, jobs: int) -> tuple[list[str], int]:
@@ -166,19 +162,3 @@ def _check_file(work: tuple[Path, ManifestRow]) -> str:
 
 def _stays_below(path: str) -> bool:
     return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
-
-
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    parser = Parser(prog, description="Check a prepared folder against its manifest.")
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the --out of a preparation")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes in parallel (default: one a core)")
-    args = parser.parse_args(arguments)
-    end_if_unguarded()
-    try:
-        problems, count = verify(args.folder, args.jobs)
-    except (ValueError, StartError) as error:
-        parser.exit(1, f"{parser.prog}: {printable(error)}\n")
-    for problem in problems:
-        print(printable(problem))
-    print(f"{printable(args.folder)}: {count} videos read, {len(problems) or 'no'} problem{'s'[: len(problems) != 1]}")
-    parser.exit(bool(problems))

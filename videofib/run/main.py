@@ -1,11 +1,10 @@
-"""From the command line to a finished run: config, processes, stages, and one line for every error of a user.
+"""From the words of a command line to a finished run: config, processes, stages, one line for every error of a user.
 
-``videofib run``, ``train`` and ``test`` call ``main``.
+``videofib run``, ``train`` and ``test`` call ``main``, with the words that ``run.command_line`` parses.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -19,12 +18,11 @@ from videofib.checkpoint.file import CheckpointError
 from videofib.config import ConfigError, idle_in, known_keys, load_config, overridden_keys, value_of
 from videofib.data.lists.manifest import ManifestError
 from videofib.distributed import processes
-from videofib.distributed.launch import delay_unless_main, launch, limit_threads, torchrun_processes
+from videofib.distributed.launch import delay_unless_main, launch, limit_threads
 from videofib.engine.evaluate import EvaluationError
 from videofib.engine.interrupt import InterruptedRun, StopRequest, stop_noticed
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
-from videofib.parser import Parser
 from videofib.run.preflight import Faults, check_run
 from videofib.run.reporting import report_from_config
 from videofib.run.testing import evaluate_run
@@ -44,19 +42,13 @@ _OTHER = {"train": "test", "test": "train"}
 USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError, StartError)
 
 
-def main(
-    stages: Sequence[str] | None = None,
-    argv: Sequence[str] | None = None,
-    *,
-    prog: str | None = None,
-    description: str | None = None,
-) -> None:
+def main(stages: Sequence[str] | None, file: str | None, overrides: Sequence[str], *, prog: str | None = None) -> None:
     """Run stages (``train``, ``test``) in as many processes as the config or torchrun says.
 
     Args:
         stages: by default those that TRAIN.ENABLE and TEST.ENABLE turn on.
-        argv: the command line without the program's name.
-        prog, description: the command's name and what it does, for its help.
+        file, overrides: the config's name or file, and KEY VALUE pairs that change it.
+        prog: the command's name, for its messages.
 
     Raises:
         SystemExit: 2 after one of USER_ERRORS, reported in one line on stderr; 130 after Ctrl-C, 143 after SIGTERM.
@@ -65,7 +57,6 @@ def main(
     setup_logging()
     notes: list[str] = []
     try:
-        file, overrides = _command_line(argv, prog=prog, description=description)
         cfg = load_config(file, overrides, notes=notes)
         keys = overridden_keys(overrides)
         if stages and (switches := [key for key in keys if key in _SWITCHES]):
@@ -92,48 +83,6 @@ def main(
         raise SystemExit(interrupted(prog)) from None
     except StartError as error:
         _fail(error)
-
-
-def config_from_command_line(
-    argv: Sequence[str] | None, *, prog: str | None = None, description: str | None = None
-) -> CfgNode:
-    """The config of ``--cfg FILE KEY VALUE ...``, as users of PySlowFast and TimeSformer write it.
-
-    Raises:
-        ConfigError: a file or an override that cannot be used.
-    """
-    return load_config(*_command_line(argv, prog=prog, description=description))
-
-
-def _command_line(
-    argv: Sequence[str] | None, *, prog: str | None = None, description: str | None = None
-) -> tuple[str, list[str]]:
-    """The file and the ``KEY VALUE`` pairs of a command line, and of torchrun."""
-    parser = Parser(
-        prog,
-        usage="%(prog)s --cfg NAME_OR_FILE [options] [KEY VALUE ...]",
-        description=description,
-        epilog="Options come first, then KEY VALUE pairs that change the config.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--cfg", required=True, metavar="NAME_OR_FILE", help="the experiment's YAML file, or a name in configs/"
-    )
-    parser.add_argument("--shard_id", metavar="N", help="SHARD_ID: index of this machine, from 0")
-    parser.add_argument("--num_shards", metavar="N", help="NUM_SHARDS: number of machines")
-    parser.add_argument("--init_method", metavar="URL", help="INIT_METHOD: address at which they meet")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="may precede the pairs"
-    )
-    parser.add_argument("pairs", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="for example SOLVER.BASE_LR 0.1")
-    args = parser.parse_args(argv)
-    overrides = [*args.pairs, *args.opts]
-    for key in ("SHARD_ID", "NUM_SHARDS", "INIT_METHOD"):
-        if (value := getattr(args, key.lower())) is not None:
-            overrides += [key, value]
-    if started := torchrun_processes():
-        overrides += ["NUM_GPUS", str(started[0]), "NUM_SHARDS", str(started[1])]
-    return args.cfg, overrides
 
 
 def run(cfg: CfgNode, stages: Sequence[str], notes: Sequence[str] = ()) -> None:

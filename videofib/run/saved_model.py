@@ -21,9 +21,10 @@ from videofib.engine.evaluate import score_batches
 from videofib.metrics.accuracy import ensemble_views
 from videofib.run.loaders import build_video_loader, describe_input, testing_views, view_dataset
 from videofib.run.parts import TASKS
+from videofib.run.precisions import PRECISION_TYPES
 from videofib.run.save import save
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+PRECISIONS = {name: None if dtype is None else getattr(torch, dtype) for name, dtype in PRECISION_TYPES.items()}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
+from videofib.data.lists.extensions import VIDEO_EXTENSIONS
 from videofib.data.lists.record import VideoRecord
-from videofib.data.lists.text_list import SEVERAL_CLASSES_HINT, VIDEO_EXTENSIONS
+from videofib.data.lists.text_list import SEVERAL_CLASSES_HINT
 
 
 def read_list(file, *, prefix="", separator=" ", multi_label=False):

@@ -8,8 +8,8 @@ import pytest
 from tests.commands import call
 from videofib.commands.prep import main
 from videofib.data.video.decode import probe
-from videofib.prep.sets import motion
-from videofib.prep.sets.motion import (
+from videofib.prep import motion
+from videofib.prep.motion import (
     CLASSES,
     FPS,
     NUM_FRAMES,

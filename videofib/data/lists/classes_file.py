@@ -11,6 +11,7 @@ from videofib.classes import ClassesError, check_names
 from videofib.data.errors import ManifestError
 
 CLASSES_NAME = "classes.txt"
+SPLITS = ("train", "val", "test")
 # What data sets call their splits, in small letters.
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

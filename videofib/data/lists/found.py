@@ -8,7 +8,7 @@ from pathlib import Path
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import is_leftover
-from videofib.data.lists.manifest import may_be_video
+from videofib.data.lists.extensions import may_be_video
 from videofib.data.lists.remote import is_remote
 from videofib.files import describe
 from videofib.printable import printable

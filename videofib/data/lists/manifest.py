@@ -18,14 +18,14 @@ import numpy as np
 
 from videofib.classes import ClassesError, check_names, positions, same_name
 from videofib.data.errors import ManifestError
-from videofib.data.lists.classes_file import CLASSES_NAME, class_folders, read_class_names, split_folder
+from videofib.data.lists.classes_file import CLASSES_NAME, SPLITS, class_folders, read_class_names, split_folder
+from videofib.data.lists.extensions import may_be_video
 from videofib.data.lists.parquet import text_column, to_values, typed_columns, write_columns
 from videofib.data.lists.records import Below, Facts, Records
-from videofib.data.lists.text_list import MAX_LABEL, VIDEO_EXTENSIONS, read_text_list, unlabelled_paths
+from videofib.data.lists.text_list import MAX_LABEL, read_text_list, unlabelled_paths
 from videofib.data.lists.texts import Texts
 from videofib.files import replacing
 
-SPLITS = ("train", "val", "test")
 # the names, without .csv, of the lists that a prepared folder may have: of one split or of several official ones
 LISTS = (*SPLITS, *(f"split{number}/{split}" for number in (1, 2, 3) for split in SPLITS))
 MANIFEST_NAME = "manifest.parquet"
@@ -112,11 +112,6 @@ def read_list(
         raise ManifestError(f"{file} lists no videos")
     facts = _facts(file, listed.paths)
     return Records(listed.paths, listed.classes, listed.counts, Below(root), facts, multi_label)
-
-
-def may_be_video(path: Path) -> bool:
-    """Whether a file in a folder of a class is taken for a video: by its extension, and not hidden (``._a.mp4``)."""
-    return path.suffix.lower() in VIDEO_EXTENSIONS and not path.name.startswith(".")
 
 
 def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[Records, list[str]]:

@@ -20,12 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from videofib.data.errors import ManifestError
+from videofib.data.lists.extensions import VIDEO_EXTENSIONS
 from videofib.data.lists.texts import Texts
 
-VIDEO_EXTENSIONS = (
-    *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv"),
-)
 SEVERAL_CLASSES_HINT = "for videos with several classes set MODEL.LOSS_FUNC bce_logit"
 MAX_LABEL = 2**62  # as in a manifest
 _MAX_LINE = 1 << 20  # bytes; a path has at most 4096, and a thousand labels fit, too

@@ -21,8 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from videofib.data.lists.classes_file import SPLIT_WORDS, class_folders, is_leftover
-from videofib.data.lists.manifest import SPLITS
+from videofib.data.lists.classes_file import SPLIT_WORDS, SPLITS, class_folders, is_leftover
 from videofib.prep.command import find_videos, make_parser, run
 from videofib.prep.items import Item, PrepareError
 
