@@ -196,7 +196,7 @@ def _plain(content: bytes, starts: np.ndarray, ends: np.ndarray, separator: byte
     comma, nor digits which may be a label, too.
     """
     stops, labels = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
-    if any(48 <= byte <= 57 for byte in separator):
+    if not content or any(48 <= byte <= 57 for byte in separator):
         return stops, labels
     data = np.frombuffer(content, np.uint8)
     ends, digits = _before_digits(data, starts, ends, labels)
