@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from videofib.data.errors import ManifestError
+from videofib.data.lists.mistakes import line_hint
 from videofib.data.lists.texts import Texts
 
 VIDEO_EXTENSIONS = (
@@ -100,16 +101,17 @@ def _parsed(file: Path, separator: str, multi_label: bool, root: Path | None) ->
     more = array("q")  # the labels of rows with several
     error = None
     for row in np.flatnonzero(stops == 0).tolist():
-        where = f"{file}:{row + 1}"
+        where, line = f"{file}:{row + 1}", bytes(content[starts[row] : ends[row]])
         try:
-            split = _split(bytes(content[starts[row] : ends[row]]), separator, where)
+            split = _split(line, separator, where)
             if split is None:
                 continue
             path, text = split
             stops[row] = starts[row] + len(path.encode("utf-8", "surrogateescape"))
             found = _labels(path, text, separator, where, multi_label, root)
         except ManifestError as raised:
-            error, stops, counts[row] = raised, stops[: row + 1], 0
+            hint = line_hint(line.decode("utf-8", "surrogateescape"), separator, row + 1)
+            error, stops, counts[row] = ManifestError(f"{raised}{hint}"), stops[: row + 1], 0
             break
         labels[row], counts[row] = found[0], len(found)
         if len(found) > 1:
@@ -247,7 +249,7 @@ def _split(line: bytes, separator: str, where: str) -> tuple[str, str] | None:
     path, found, label = text.rpartition(separator)
     path = path.rstrip()
     if not found or not path:
-        raise ManifestError(f"{where}: expected 'path{separator}label', got {_quoted(text)}")
+        raise ManifestError(f"{where}: expected {f'path{separator}label'!r}, got {_quoted(text)}")
     return path, label.strip()
 
 
@@ -285,7 +287,7 @@ def _earlier_labels(path: str, separator: str) -> str:
 
 def _class_index(text: str, where: str) -> int:
     if not text.isdecimal():
-        several = re.fullmatch(r"\d+(?:\D+\d+)+", text[:_MAX_SHOWN])
+        several = re.fullmatch(r"\d+(?:[^\d.]+\d+)+", text[:_MAX_SHOWN])
         hint = f"; separate several by commas without spaces, and {SEVERAL_CLASSES_HINT}" if several else ""
         raise ManifestError(f"{where}: label {_quoted(text)} is not a class index (0, 1, 2, ...){hint}")
     if len(text) > _MAX_SHOWN or int(text) >= MAX_LABEL:
