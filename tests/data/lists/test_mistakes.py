@@ -74,6 +74,7 @@ def test_lines_without_a_label_at_their_end(line, tmp_path):
         ("a.mp4 first-class", "1: label 'first-class' is not a class index (0, 1, 2, ...)"),
         ("a.mp4 -1", "1: label '-1' is not a class index (0, 1, 2, ...)"),
         ("a.mp4 1.0", "1: label '1.0' is not a class index (0, 1, 2, ...)"),
+        ("a.mp4 1.25", "1: label '1.25' is not a class index (0, 1, 2, ...)"),
         ("a.mp4," + "x" * 9000 + ",0", f"1: expected 'path label', got {'a.mp4,' + 'x' * 194!r}... (9008 characters)"),
     ],
 )
