@@ -45,6 +45,50 @@ def test_labels_out_of_range_and_missing_videos_of_every_list_are_reported_toget
     assert test.startswith("the test split has label 9")
 
 
+def test_labels_that_run_from_1_are_noticed(data, tmp_path, capfd):
+    (data / "train.csv").write_text("".join(f"train {i}.mp4 {i % 3 + 1}\n" for i in range(12)))
+    (data / "val.csv").write_text("".join(f"val {i}.mp4 {label}\n" for i, label in enumerate([0, 3, 1])))
+    train, val = errors_of(data, tmp_path / "out", capfd, stages=["train"])
+    assert train == (
+        "the train split has label 3 (train 2.mp4), but those of 3 classes run from 0 to 2; here labels run from 1 to "
+        "3: subtract 1 from each, in all lists"
+    )
+    assert val == "the val split has label 3 (val 1.mp4), so MODEL.NUM_CLASSES must be at least 4; it is 3"
+
+
+def test_missing_videos_are_reported_before_wrong_labels_and_instead_of_too_few_for_a_batch(data, tmp_path, capfd):
+    (data / "train.csv").write_text("gone/a.mp4 0\ngone/b.mp4 5\n")
+    missing, label = errors_of(data, tmp_path / "out", capfd, stages=["train"])
+    assert missing.startswith(f"none of the first 2 videos of the train split exist, such as {data}/gone/a.mp4; ")
+    assert label.startswith("the train split has label 5 (gone/b.mp4)")
+    (data / "train.csv").write_text("train 0.mp4 0\ntrain 1.mp4 1\n")
+    (few,) = errors_of(data, tmp_path / "out", capfd, stages=["train"])
+    assert few == f"the train split in {data} has 2 videos, fewer than one batch; TRAIN.BATCH_SIZE is 4"
+
+
+def test_paths_of_another_system_and_a_prefix_that_is_wrong_are_named(data, tmp_path, capfd):
+    (data / "train.csv").write_text("C:\\videos\\a.mp4 0\n")
+    train, val = errors_of(data, tmp_path / "out", capfd, "DATA.PATH_PREFIX", "/nowhere", stages=["train"])
+    assert "/nowhere/C:\\videos\\a.mp4; it has backslashes, which separate no folders here: write / instead; " in train
+    assert val.endswith("set DATA.PATH_PREFIX to the folder its paths start from; it is /nowhere")
+
+
+def test_a_data_folder_that_is_not_there_is_reported_once_for_all_lists(data, tmp_path, capfd):
+    (error,) = errors_of(data, tmp_path / "out", capfd, "DATA.PATH_TO_DATA_DIR", data / "gone")
+    assert error == f"no data folder at {data / 'gone'}; name it as DATA.PATH_TO_DATA_DIR"
+
+
+@pytest.mark.parametrize("written", ["\t", r"\t"])
+def test_lists_separated_by_tabs(data, tmp_path, capfd, written):
+    r"""A shell passes ``\t`` on as a backslash and a t."""
+    (data / "train.csv").write_text("".join(f"train {i}.mp4\t{i % 3}\n" for i in range(12)))
+    train, val = errors_of(data, tmp_path / "out", capfd, "DATA.PATH_LABEL_SEPARATOR", ",", stages=["train"])
+    assert r"here '\t' seems to separate path and label" in train
+    assert "here ' ' seems to separate path and label" in val
+    (error,) = errors_of(data, tmp_path / "out", capfd, "DATA.PATH_LABEL_SEPARATOR", written, stages=["train"])
+    assert r"val.csv:1: expected 'path\tlabel', got 'val 0.mp4 0'" in error
+
+
 @pytest.mark.parametrize("damage", ["missing", "text", "classes", "shape"])
 def test_weights_to_test_that_cannot_be_used(data, trained, tmp_path, capfd, damage):
     path, overrides = tmp_path / "x.pyth", []

@@ -32,7 +32,7 @@ def finished(trained, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("DATA.PATH_TO_DATA_DIR /nowhere", "no train split"),
+        ("DATA.PATH_TO_DATA_DIR /nowhere", "no data folder at /nowhere"),
         ("TIMESFORMER.EMBED_DIM 48 SOLVER.MAX_EPOCH 5", "the weights in "),
         ("MODEL.NUM_CLASSES 4", "classes.txt names 3 classes"),
         ("SOLVER.MAX_EPOCH 5 TRAIN.AUTO_RESUME False", "holds checkpoints of another run"),

@@ -27,7 +27,7 @@ def folder(shared_data, tmp_path_factory):
 def browse(folder, shared_data, out, *options, pairs=("TRAIN.BATCH_SIZE", 1)):
     cfg = ROOT / "configs/Weizmann/TimeSformerXS_joint_fibottention_8x4_112.yaml"
     data = ["DATA.PATH_TO_DATA_DIR", folder, "DATA.PATH_PREFIX", shared_data, "MODEL.NUM_CLASSES", 4]
-    MAIN([str(word) for word in ("--cfg", cfg, "--out", out, *options, *data, *pairs)])
+    MAIN([str(word) for word in ("browse", "--cfg", cfg, "--out", out, *options, *data, *pairs)])
 
 
 def test_training_clips(folder, shared_data, tmp_path, capsys):

@@ -30,13 +30,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         from videofib.report.browse.clips import browse, evenly_spaced
         from videofib.report.browse.gallery import write_folder
         from videofib.run.class_names import shown_class_names
-        from videofib.run.loaders import build_eval_loader, build_train_loader
-        from videofib.run.preflight import check_split
+        from videofib.run.preflight import checked_loader
 
     try:
         cfg = load_config(args.cfg, args.pairs)
-        loader = build_train_loader(cfg) if args.split == "train" else build_eval_loader(cfg, args.split)
-        check_split(cfg, loader, args.split)
+        loader = checked_loader(cfg, args.split)
         videos = browse(loader.dataset, evenly_spaced(len(loader.dataset.records), args.num), args.draws)
         page = write_folder(
             args.out or Path(cfg.OUTPUT_DIR) / f"browse_{args.split}",

@@ -101,7 +101,7 @@ _C.DATA.PATH_TO_DATA_DIR = text(
     off="the working directory", about="folder or URL of lists (train.csv ...), of train/CLASS/*.mp4, or of shards"
 )
 _C.DATA.PATH_PREFIX = text(off="none", about="folder that relative paths in the lists start from")
-_C.DATA.PATH_LABEL_SEPARATOR = text(" ", about="text between path and label in the lists")
+_C.DATA.PATH_LABEL_SEPARATOR = text(" ", about=r"text between path and label in the lists; `\t` is a tab")
 _C.DATA.DECODING_BACKEND = one_of(
     *("auto", "decord", "pyav", "torchcodec"),
     about="decoder; auto: PyAV that starts at keyframes and checks each frame; pyav: PyAV from the first frame",

@@ -37,16 +37,21 @@ from videofib.run.class_names import with_labels_of
 Target = Callable[[VideoRecord], Tensor | int]
 
 
-def build_train_loader(cfg: CfgNode, rank: int = 0, world_size: int = 1) -> VideoLoader | MultigridLoader:
+def build_train_loader(
+    cfg: CfgNode, rank: int = 0, world_size: int = 1, *, records: Records | None = None
+) -> VideoLoader | MultigridLoader:
     """The training batches of this process, shuffled; call ``loader.sampler.set_epoch`` before each epoch.
 
     With MULTIGRID.LONG_CYCLE the size of clips and batches depends on the epoch.
+
+    Args:
+        records: of the train split, where they have been read.
 
     Raises:
         ManifestError: no usable train split, or fewer videos than one batch.
         ConfigError: an unknown augmentation, or a sampler that these lists cannot serve.
     """
-    records = _read_records(cfg, "train")
+    records = read_records(cfg, "train") if records is None else records
     if not cfg.MULTIGRID.LONG_CYCLE:
         return _train_loader(cfg, records, rank, world_size)
     stages = multigrid_stages(cfg)
@@ -121,7 +126,7 @@ def build_eval_loader(
         ManifestError: no usable list or folder for the split.
         ConfigError: the split has classes that the model does not.
     """
-    records = with_labels_of(cfg, split, _read_records(cfg, split), class_names)
+    records = with_labels_of(cfg, split, read_records(cfg, split), class_names)
     if split == "test":
         dataset = view_dataset(cfg, records, *testing_views(cfg), view_starts=cfg.TEST.VIEW_STARTS)
     else:
@@ -177,7 +182,12 @@ def _view_loader(
     return _make_loader(cfg, dataset, sampler, batch_size, target)
 
 
-def _read_records(cfg: CfgNode, split: str) -> Records:
+def read_records(cfg: CfgNode, split: str) -> Records:
+    """The videos of a split, from its list, folder or shards, with the labels that these give.
+
+    Raises:
+        ManifestError: no usable list, folder or shards for the split.
+    """
     multi_label = _is_multi_label(cfg)
     if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
         return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split, multi_label=multi_label)
@@ -185,7 +195,7 @@ def _read_records(cfg: CfgNode, split: str) -> Records:
         cfg.DATA.PATH_TO_DATA_DIR,
         split,
         prefix=cfg.DATA.PATH_PREFIX,
-        separator=cfg.DATA.PATH_LABEL_SEPARATOR,
+        separator=cfg.DATA.PATH_LABEL_SEPARATOR.replace(r"\t", "\t"),  # as a shell passes on what it does not expand
         multi_label=multi_label,
         needs_labels=split != "test",
     )

@@ -18,11 +18,16 @@ from videofib.checkpoint.file import CheckpointError
 from videofib.checkpoint.sharded import can_write_sharded
 from videofib.config import ConfigError
 from videofib.data.lists.manifest import ManifestError
+from videofib.data.lists.mistakes import path_hint
+from videofib.data.lists.records import Records
+from videofib.data.loading.loader import VideoLoader
+from videofib.data.loading.multigrid import MultigridLoader
+from videofib.data.source import ByteRange
 from videofib.distributed import processes
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.class_names import data_class_names, read_class_names, tested_class_names
-from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages
+from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages, read_records
 from videofib.run.models import build_model
 
 logger = logging.getLogger(__name__)
@@ -117,15 +122,13 @@ def _backend_faults(cfg: CfgNode, model: torch.nn.Module) -> list[str]:
 
 def _check_train_list(cfg: CfgNode) -> None:
     read_class_names(cfg, "train")
-    with build_train_loader(cfg) as loader:
-        check_split(cfg, loader, "train")
+    checked_loader(cfg, "train").close()
 
 
 def _check_eval_list(cfg: CfgNode, split: str, class_names: Sequence[str] | None) -> None:
     if data_class_names(cfg, split) is None:  # nothing to compare, of which the stage itself warns
         class_names = None
-    with build_eval_loader(cfg, split, class_names=class_names) as loader:
-        check_split(cfg, loader, split)
+    checked_loader(cfg, split, class_names=class_names).close()
 
 
 def _check_test_inputs(cfg: CfgNode) -> None:
@@ -191,21 +194,59 @@ def check_sharded_checkpoints(cfg: CfgNode) -> None:
         )
 
 
-def check_split(cfg: CfgNode, loader, split: str) -> None:
-    """Raise ConfigError for labels beyond MODEL.NUM_CLASSES, and for a list whose first videos do not exist."""
-    records = loader.dataset.records
-    label, row = records.highest_label()
-    if label >= cfg.MODEL.NUM_CLASSES:
-        raise ConfigError(
-            f"the {split} split has label {label} ({records[row].video_id}), so MODEL.NUM_CLASSES must be at least "
-            f"{label + 1}; it is {cfg.MODEL.NUM_CLASSES}"
-        )
+def checked_loader(
+    cfg: CfgNode, split: str, *, class_names: Sequence[str] | None = None
+) -> VideoLoader | MultigridLoader:
+    """The batches of a split as ``build_train_loader`` and ``build_eval_loader`` give them, its list checked.
+
+    Raises:
+        ManifestError, ConfigError: as these do.
+        Faults: as ``check_split``.
+    """
+    if split == "train":
+        records = read_records(cfg, split)
+        check_split(cfg, records, split)  # before the size of batches: a wrong list may be a short one
+        return build_train_loader(cfg, records=records)
+    loader = build_eval_loader(cfg, split, class_names=class_names)
+    check_split(cfg, loader.dataset.records, split)
+    return loader
+
+
+def check_split(cfg: CfgNode, records: Records, split: str) -> None:
+    """Check that the first videos of a list exist, and its labels.
+
+    Raises:
+        Faults: none of them does; labels beyond MODEL.NUM_CLASSES.
+    """
+    faults = [fault for fault in (_missing_videos(cfg, records, split), _wrong_labels(cfg, records, split)) if fault]
+    if faults:
+        raise Faults(faults)
+
+
+def _missing_videos(cfg: CfgNode, records: Records, split: str) -> str:
     first = records[:20]  # enough to notice a wrong folder without looking for a million files
-    if not any(record.seems_there() for record in first):
-        raise ConfigError(
-            f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}; "
-            f"check the list, or set DATA.PATH_PREFIX to the folder its paths start from"
+    if any(record.seems_there() for record in first):
+        return ""
+    hint = "" if isinstance(first[0].path, ByteRange) else path_hint(first[0].video_id)
+    start = "the folder its paths start from" + (f"; it is {cfg.DATA.PATH_PREFIX}" if cfg.DATA.PATH_PREFIX else "")
+    return (
+        f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}{hint}; "
+        f"check the list, or set DATA.PATH_PREFIX to {start}"
+    )
+
+
+def _wrong_labels(cfg: CfgNode, records: Records, split: str) -> str:
+    label, row = records.highest_label()
+    count = cfg.MODEL.NUM_CLASSES
+    if label < count:
+        return ""
+    said = f"the {split} split has label {label} ({records[row].video_id}), "
+    if label == count and records.classes.min() == 1:
+        return (
+            f"{said}but those of {count} classes run from 0 to {count - 1}; here labels run from 1 to {count}: "
+            "subtract 1 from each, in all lists"
         )
+    return f"{said}so MODEL.NUM_CLASSES must be at least {label + 1}; it is {count}"
 
 
 def warn_of_flips(cfg: CfgNode, class_names: Sequence[str] | None) -> None:

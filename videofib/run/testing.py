@@ -44,7 +44,7 @@ def evaluate_run(
     class_names = tested_class_names(cfg, weights)
     with build_eval_loader(cfg, "test", data_rank(mesh), data_size(mesh), class_names=class_names) as loader:
         records = loader.dataset.records
-        check_split(cfg, loader, "test")
+        check_split(cfg, records, "test")
         model = model_from_config(cfg, mesh)
         _load_all(cfg, model, weights)
         accepted()

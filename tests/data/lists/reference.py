@@ -9,6 +9,7 @@ from pathlib import Path
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.extensions import VIDEO_EXTENSIONS
+from videofib.data.lists.mistakes import line_hint
 from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.text_list import SEVERAL_CLASSES_HINT
 
@@ -18,7 +19,12 @@ def read_list(file, *, prefix="", separator=" ", multi_label=False):
     parse = class_indices if multi_label else class_index
     root = Path(prefix) if str(prefix) else file.parent
     records, seen = [], {}
-    for number, path, text in lines(file, separator):
+    for number, line in lines(file):
+        path, found, text = line.rpartition(separator)
+        path, text = path.rstrip(), text.strip()
+        hint = line_hint(line, separator, number)
+        if not found or not path:
+            raise ManifestError(f"{file}:{number}: expected {f'path{separator}label'!r}, got {line!r}{hint}")
         if path in seen:
             raise ManifestError(f"{file}:{number}: {path!r} is already listed on line {seen[path]}")
         seen[path] = number
@@ -26,31 +32,28 @@ def read_list(file, *, prefix="", separator=" ", multi_label=False):
             raise ManifestError(
                 f"{file}:{number}: commas separate classes, so the separator between path and label "
                 f"(DATA.PATH_LABEL_SEPARATOR) must be another character, and no space may follow a comma: "
-                f"{path!r} {text!r}"
+                f"{path!r} {text!r}{hint}"
             )
         if (earlier := earlier_labels(path, separator)) and not (root / path).exists():
             raise ManifestError(
                 f"{file}:{number}: {path!r} is not a file; if {earlier} is a label, too, separate labels by commas "
-                f"without spaces ({earlier},{text}); {SEVERAL_CLASSES_HINT}"
+                f"without spaces ({earlier},{text}); {SEVERAL_CLASSES_HINT}{hint}"
             )
-        labels = parse(text, f"{file}:{number}")
+        try:
+            labels = parse(text, f"{file}:{number}")
+        except ManifestError as error:
+            raise ManifestError(f"{error}{hint}") from None
         records.append(VideoRecord(str(root / path), labels[0], path, labels=labels if multi_label else ()))
     if not records:
         raise ManifestError(f"{file} lists no videos")
     return records
 
 
-def lines(file, separator):
+def lines(file):
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
         for number, line in enumerate(stream, start=1):
-            if not line.strip():
-                continue
-            line = line.rstrip()
-            path, found, label = line.rpartition(separator)
-            path = path.rstrip()
-            if not found or not path:
-                raise ManifestError(f"{file}:{number}: expected 'path{separator}label', got {line!r}")
-            yield number, path, label.strip()
+            if line.strip():
+                yield number, line.rstrip()
 
 
 def earlier_labels(path, separator):
@@ -64,7 +67,7 @@ def earlier_labels(path, separator):
 
 def class_index(text, where):
     if not text.isdecimal():
-        several = re.fullmatch(r"\d+(?:\D+\d+)+", text)
+        several = re.fullmatch(r"\d+(?:[^\d.]+\d+)+", text)
         hint = f"; separate several by commas without spaces, and {SEVERAL_CLASSES_HINT}" if several else ""
         raise ManifestError(f"{where}: label {text!r} is not a class index (0, 1, 2, ...){hint}")
     if int(text) >= 2**62:

@@ -79,6 +79,7 @@ def test_paths_start_at_the_prefix_or_the_list(tmp_path):
         ("a.mp4 0\nb.mp4 dog\n", r"l\.csv:2: label 'dog' is not a class index"),
         ("a.mp4 -1\n", r"l\.csv:1: label '-1' is not a class index"),
         ("a.mp4 0\n\nb.mp4 1\na.mp4 1\n", r"l\.csv:4: 'a\.mp4' is already listed on line 1"),
+        ("", "lists no videos"),
         ("\n\n", "lists no videos"),
     ],
 )

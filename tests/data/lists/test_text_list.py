@@ -97,7 +97,7 @@ def test_long_lists_of_plain_and_odd_lines_keep_order_labels_and_line_numbers(tm
     assert renamed[5].path == expected[5].path
     assert has_several_classes(file)
     listed = read_text_list(file, " ", multi_label=True)
-    assert listed.lines.tolist() == [number for number, _, _ in reference.lines(file, " ")]
+    assert listed.lines.tolist() == [number for number, _ in reference.lines(file)]
 
 
 def test_the_first_line_that_is_wrong_is_reported_whatever_is_wrong_with_later_ones(tmp_path):

@@ -164,6 +164,8 @@ def load_split(
     Raises:
         ManifestError: neither exists, or the one that does cannot be used.
     """
+    if not Path(data_dir).is_dir():
+        raise ManifestError(f"no data folder at {data_dir}; name it as DATA.PATH_TO_DATA_DIR")
     list_file = Path(data_dir) / f"{split}.csv"
     if list_file.is_file():
         return read_list(

@@ -21,6 +21,7 @@ import numpy as np
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.extensions import VIDEO_EXTENSIONS
+from videofib.data.lists.mistakes import line_hint
 from videofib.data.lists.texts import Texts
 
 SEVERAL_CLASSES_HINT = "for videos with several classes set MODEL.LOSS_FUNC bce_logit"
@@ -130,16 +131,17 @@ def _parsed(file: Path, separator: str, multi_label: bool, root: Path | None) ->
     more = array("q")  # the labels of rows with several
     error = None
     for row in np.flatnonzero(stops == 0).tolist():
-        where = f"{file}:{row + 1}"
+        where, line = f"{file}:{row + 1}", bytes(content[starts[row] : ends[row]])
         try:
-            split = _split(bytes(content[starts[row] : ends[row]]), separator, where)
+            split = _split(line, separator, where)
             if split is None:
                 continue
             path, text = split
             stops[row] = starts[row] + len(path.encode("utf-8", "surrogateescape"))
             found = _labels(path, text, separator, where, multi_label, root)
         except ManifestError as raised:
-            error, stops, counts[row] = raised, stops[: row + 1], 0
+            hint = line_hint(line.decode("utf-8", "surrogateescape"), separator, row + 1)
+            error, stops, counts[row] = ManifestError(f"{raised}{hint}"), stops[: row + 1], 0
             break
         labels[row], counts[row] = found[0], len(found)
         if len(found) > 1:
@@ -226,7 +228,7 @@ def _plain(content: bytes, starts: np.ndarray, ends: np.ndarray, separator: byte
     comma, nor digits which may be a label, too.
     """
     stops, labels = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
-    if any(48 <= byte <= 57 for byte in separator):
+    if not content or any(48 <= byte <= 57 for byte in separator):
         return stops, labels
     data = np.frombuffer(content, np.uint8)
     ends, digits = _before_digits(data, starts, ends, labels)
@@ -277,7 +279,7 @@ def _split(line: bytes, separator: str, where: str) -> tuple[str, str] | None:
     path, found, label = text.rpartition(separator)
     path = path.rstrip()
     if not found or not path:
-        raise ManifestError(f"{where}: expected 'path{separator}label', got {_quoted(text)}")
+        raise ManifestError(f"{where}: expected {f'path{separator}label'!r}, got {_quoted(text)}")
     return path, label.strip()
 
 
@@ -315,7 +317,7 @@ def _earlier_labels(path: str, separator: str) -> str:
 
 def _class_index(text: str, where: str) -> int:
     if not text.isdecimal():
-        several = re.fullmatch(r"\d+(?:\D+\d+)+", text[:_MAX_SHOWN])
+        several = re.fullmatch(r"\d+(?:[^\d.]+\d+)+", text[:_MAX_SHOWN])
         hint = f"; separate several by commas without spaces, and {SEVERAL_CLASSES_HINT}" if several else ""
         raise ManifestError(f"{where}: label {_quoted(text)} is not a class index (0, 1, 2, ...){hint}")
     if len(text) > _MAX_SHOWN or int(text) >= MAX_LABEL:
