@@ -21,6 +21,7 @@ import numpy as np
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.texts import Texts
+from videofib.files import is_there
 
 VIDEO_EXTENSIONS = (
     *(".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -196,7 +197,7 @@ def _plain(content: bytes, starts: np.ndarray, ends: np.ndarray, separator: byte
     comma, nor digits which may be a label, too.
     """
     stops, labels = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int64)
-    if any(48 <= byte <= 57 for byte in separator):
+    if not content or any(48 <= byte <= 57 for byte in separator):
         return stops, labels
     data = np.frombuffer(content, np.uint8)
     ends, digits = _before_digits(data, starts, ends, labels)
@@ -257,19 +258,12 @@ def _labels(path: str, text: str, separator: str, where: str, multi_label: bool,
             f"{where}: commas separate classes, so the separator between path and label (DATA.PATH_LABEL_SEPARATOR) "
             f"must be another character, and no space may follow a comma: {_quoted(path)} {_quoted(text)}"
         )
-    if root is not None and (earlier := _earlier_labels(path, separator)) and not _exists(root / path):
+    if root is not None and (earlier := _earlier_labels(path, separator)) and not is_there(root / path):
         raise ManifestError(
             f"{where}: {_quoted(path)} is not a file; if {earlier} is a label, too, separate labels by commas "
             f"without spaces ({earlier},{text}); {SEVERAL_CLASSES_HINT}"
         )
     return class_indices(text, where) if multi_label else (_class_index(text, where),)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # as for a name that is too long
-        return False
 
 
 def _earlier_labels(path: str, separator: str) -> str:
