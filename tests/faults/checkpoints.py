@@ -228,9 +228,9 @@ def wrong(found: dict) -> list[str]:
     return failed(
         found,
         true=(
-            *("full_disks.old_ones_are_unharmed", "full_disks.same_weights", "damages.same_weights"),
+            *("full_disks.old_ones_are_unharmed", "full_disks.same_weights", "damages.skipped", "damages.same_weights"),
             *("breaking_video.finished", "breaking_video.weights_finite", "bad_gradients.weights_finite"),
-            *("bad_gradients.kept_finite", "bad_gradients.same_weights_from_there"),
+            *("bad_gradients.stopped", "bad_gradients.kept_finite", "bad_gradients.same_weights_from_there"),
         ),
         equal={
             "full_disks.reported": {"cannot write the checkpoint FILE: File too large": times},
