@@ -63,6 +63,14 @@ def remove_partial(folder: str | Path) -> None:
             partial.unlink(missing_ok=True)
 
 
+def is_there(path: str | Path) -> bool:
+    """Whether a file or folder exists, also of a name that comes from anywhere: one that is too long does not."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
+
+
 def sha256(file: str | Path) -> str:
     """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with Path(file).open("rb") as stream:

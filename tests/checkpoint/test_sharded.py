@@ -129,7 +129,13 @@ def alter_offsets(folder):
     head["__metadata__"]["DCP_SHARDING_INFO"] = json.dumps(offsets)
     text = json.dumps(head, separators=(",", ":")).encode()
     assert len(text) <= length
-    shard_file.write_bytes(data[:8] + text.ljust(length) + data[8 + length :])
+    rewrite_shards(folder, lambda data: data[:8] + text.ljust(length) + data[8 + length :])
+
+
+def rewrite_shards(folder, change):
+    """Change the bytes of a file of shards, and its checksum, as a stranger would."""
+    (shard_file,) = folder.glob("*.safetensors")
+    shard_file.write_bytes(change(shard_file.read_bytes()))
     content = torch.load(folder / "content.pyth", weights_only=True)
     content["files"][shard_file.name] = zlib.crc32(shard_file.read_bytes())
     torch.save(content, folder / "content.pyth")
@@ -139,7 +145,7 @@ DAMAGES = [cut_off, lose, lose_content, add_a_file, flip_a_bit, flip_a_bit_of_th
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_folder_is_reported_and_the_one_before_it_used(tmp_path, caplog, monkeypatch, damage):
+def test_a_damaged_folder_is_reported_and_the_one_before_it_used(tmp_path, caplog, monkeypatch, capfd, damage):
     save(tmp_path, 1, sharded=False)
     folder = save(tmp_path, 2)
     load_checkpoint(folder)
@@ -148,10 +154,28 @@ def test_a_damaged_folder_is_reported_and_the_one_before_it_used(tmp_path, caplo
     path, content = latest_checkpoint(tmp_path)
     assert (path.name, content["epoch"]) == ("checkpoint_epoch_00001.pyth", 1)
     assert "checkpoint_epoch_00002.dcp" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
 
     path.write_bytes(b"half a file")
     assert save(tmp_path, 2) == folder  # the run gets there again, and replaces it
     assert latest_checkpoint(tmp_path)[0] == folder
+
+
+def test_a_header_that_is_not_one_is_reported_without_a_traceback(tmp_path, caplog):
+    folder = save(tmp_path, 1)
+    rewrite_shards(folder, lambda data: data[:8] + b"x" + data[9:])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_checkpoint(folder)
+    assert not [record for record in caplog.records if record.exc_info or "Traceback" in record.getMessage()]
+
+
+def test_memory_is_not_taken_for_more_than_the_files_hold(tmp_path):
+    folder = save(tmp_path, 1)
+    content = torch.load(folder / "content.pyth", weights_only=True)
+    content["model_state"]["0.weight"] = torch.empty(10**9, 10**3, device="meta")
+    torch.save(content, folder / "content.pyth")
+    with pytest.raises(CheckpointError, match=r"names tensors of 4,000,000,000,\d+ bytes, and the files .* only \d"):
+        load_checkpoint(folder)
 
 
 class Hostile:

@@ -111,7 +111,7 @@ def drill(data: Path, out: Path, classes: int, kills: int, seed: int, longest_de
 
 def wrong(found: dict) -> list[str]:
     """What does not hold of what the drill has found."""
-    return failed(found, true=("kills", "same_scores", "same_results"), equal={"parts_left": False})
+    return failed(found, true=("kills", "resumed_from", "same_scores", "same_results"), equal={"parts_left": False})
 
 
 def same(one: Path, other: Path, name: str) -> bool:

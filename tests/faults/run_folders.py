@@ -16,9 +16,8 @@ import json
 import os
 import random
 import shutil
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +25,7 @@ import pyarrow
 from pyarrow import parquet
 
 from tests.experiment import run, write
+from tests.faults.limits import HungError, limited
 from tests.faults.verdict import failed, report
 from videofib.commands.compare import main as compare
 from videofib.commands.ensemble import main as ensemble
@@ -222,30 +222,16 @@ def _outcome(command: Callable[[], None]) -> tuple[str, str]:
     """``page``, ``refused`` (in one line), ``traceback`` or ``hung``, and what was printed."""
     printed = io.StringIO()
     try:
-        with _limited(SECONDS), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        with limited(SECONDS), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             command()
         return "page", printed.getvalue()
     except SystemExit as end:
         is_line = isinstance(end.code, str) and end.code.isprintable() and len(end.code) < 2000
         return "refused" if is_line else "traceback", f"{printed.getvalue()} {end.code}"
-    except TimeoutError as error:
+    except HungError as error:
         return "hung", str(error)
     except Exception as error:  # what the drill looks for
         return "traceback", f"{type(error).__name__}: {error}"
-
-
-@contextlib.contextmanager
-def _limited(seconds: int) -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise TimeoutError(f"not finished after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def wrong(found: dict) -> list[str]:

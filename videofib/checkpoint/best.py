@@ -13,14 +13,19 @@ import logging
 import math
 from collections.abc import Container, Mapping
 from pathlib import Path
+from typing import Any
 
+from videofib.checkpoint.content import MAX_EPOCHS
 from videofib.checkpoint.file import CheckpointError
 from videofib.files import replacing
+from videofib.printable import printable
 
 logger = logging.getLogger(__name__)
 
 RECORD = "best.json"
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)
+_INSTEAD = "name a checkpoint file instead of best"
+_MAX_BYTES = 100 * MAX_EPOCHS  # of the file; an epoch takes fewer than 100
+_MAX_FIGURE = 1e30  # JSON may hold integers that no float can
 
 
 class BestRecord:
@@ -100,42 +105,81 @@ class BestRecord:
             self.only_as_best.add(epoch)
 
     def _entries(self) -> list[dict]:
-        if not self.path.is_file():
+        if not self.path.exists():
             return []
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            entries = [
-                {
-                    "epoch": int(entry["epoch"]),
-                    "figure": -math.inf if entry["figure"] is None else float(entry["figure"]),
-                    "only_as_best": bool(entry["only_as_best"]),
-                }
-                for entry in content["epochs"]
-            ]
-            metric = content["metric"]
-        except _UNREADABLE as error:
-            logger.warning("%s is damaged (%s); the best checkpoint is chosen from here on", self.path, error)
-            return []
-        if metric != self.metric:
+            content = _read(self.path)
+        except ValueError as error:
             logger.warning(
-                "the best checkpoint was chosen by %s and is now chosen by %s, from here on", metric, self.metric
+                "%s is damaged (%s); the best checkpoint is chosen from here on", printable(self.path), error
             )
             return []
-        return entries
+        if content["metric"] != self.metric:
+            logger.warning(
+                "the best checkpoint was chosen by %s and is now chosen by %s, from here on",
+                printable(content["metric"]),
+                self.metric,
+            )
+            return []
+        return content["epochs"]
 
 
-def read_best(path: Path) -> str:
-    """The name of the best checkpoint in a record.
+def read_best(path: Path) -> str | None:
+    """The name of the best checkpoint in a record; None where no epoch was the best yet.
 
     Raises:
         CheckpointError: there is no record, or it is damaged.
     """
+    if not path.exists():
+        raise CheckpointError(f"no {printable(path)}, which validation writes; {_INSTEAD}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["best"]
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no {path}, which validation writes; {_INSTEAD}") from error
-    except _UNREADABLE as error:
-        raise CheckpointError(f"{path} is damaged ({error}); {_INSTEAD}") from error
+        return _read(path)["best"]
+    except ValueError as error:
+        raise CheckpointError(f"{printable(path)} is damaged ({error}); {_INSTEAD}") from error
 
 
-_INSTEAD = "name a checkpoint file instead of best"
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a record, of which every value has the type that ``BestRecord.write`` gave it.
+
+    Figures that are null are below all others.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else; the message is one line, without the file's name.
+    """
+    try:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ValueError("not a regular file")
+        with path.open("rb") as file:
+            text = file.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise ValueError(f"it has more than {_MAX_BYTES:,} bytes")
+        content = json.loads(text)
+    except OSError as error:
+        raise ValueError(printable(error.strerror or error)) from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValueError as error:  # not UTF-8, not JSON, or a number with too many digits
+        raise ValueError(printable(error)) from error
+    _expect(isinstance(content, dict), "it is not a JSON object")
+    name, metric, epochs = (content.get(key) for key in ("best", "metric", "epochs"))
+    _expect("best" in content and isinstance(name, str | None), "best is not the name of a checkpoint")
+    _expect(isinstance(metric, str), "metric is not a name")
+    _expect(isinstance(epochs, list), "epochs is not a list")
+    return {"best": name, "metric": metric, "epochs": [_entry(number, entry) for number, entry in enumerate(epochs)]}
+
+
+def _entry(number: int, entry: Any) -> dict[str, Any]:
+    where = f"entry {number} of epochs"
+    _expect(isinstance(entry, dict) and {"epoch", "figure", "only_as_best"} <= entry.keys(), f"{where} lacks values")
+    epoch, figure, only_as_best = entry["epoch"], entry["figure"], entry["only_as_best"]
+    _expect(type(epoch) is int and 0 <= epoch <= MAX_EPOCHS, f"{where}: epoch is not a number of epochs")
+    # compared before it becomes a float, which an integer of 400 digits cannot; NaN compares as False
+    right = figure is None or (type(figure) in (int, float) and -_MAX_FIGURE <= figure <= _MAX_FIGURE)
+    _expect(right, f"{where}: figure is not a finite number")
+    _expect(isinstance(only_as_best, bool), f"{where}: only_as_best is not true or false")
+    return {"epoch": epoch, "figure": -math.inf if figure is None else float(figure), "only_as_best": only_as_best}
+
+
+def _expect(right: bool, problem: str) -> None:
+    if not right:
+        raise ValueError(problem)

@@ -31,6 +31,7 @@ from videofib.classes import ClassesError, check_names, difference
 from videofib.distributed import processes
 from videofib.distributed.fsdp import is_sharded
 from videofib.files import remove_partial
+from videofib.printable import printable
 
 logger = logging.getLogger(__name__)
 
@@ -243,11 +244,14 @@ def best_checkpoint(directory: str | Path) -> Path:
     """
     record = Path(directory) / RECORD
     name = read_best(record)
+    if name is None:
+        raise CheckpointError(f"{printable(record)} names no best checkpoint; name a checkpoint file instead of best")
     for path in find_checkpoints(directory):
         if path.name == name:
             return path
     raise CheckpointError(
-        f"{record} names {name!r}, which is not a checkpoint in that folder; name a checkpoint file instead of best"
+        f"{printable(record)} names {printable(repr(name[:200]))}, which is not a checkpoint in that folder; name a "
+        "checkpoint file instead of best"
     )
 
 

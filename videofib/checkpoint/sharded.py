@@ -112,6 +112,7 @@ def read_sharded(folder: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
         raise ValueError(f"{CONTENT} names other files than the folder has: {named}, found {list(found)}")
     if altered := [name for name, file in found.items() if _checksum(file) != named[name]]:
         raise ValueError(f"{', '.join(altered)} is not what was written")
+    _check_sizes(content, sum(file.stat().st_size for file in found.values()))
     tensors: dict[str, Tensor] = {}
 
     def allocate(tensor: Tensor, name: str) -> Tensor:
@@ -121,9 +122,11 @@ def read_sharded(folder: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
         return tensors[name]
 
     content = map_tensors(content, allocate)
+    reader = HuggingFaceStorageReader(str(folder))
+    reader.read_metadata()  # here errors are raised; dcp.load prints them as a traceback and looks elsewhere
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is intended here
-        dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+        dcp.load(tensors, storage_reader=reader, no_dist=True)
     return content
 
 
@@ -133,6 +136,14 @@ def remove_sharded(folder: Path) -> None:
     _remove(hidden)
     folder.rename(hidden)
     _remove(hidden)
+
+
+def _check_sizes(content: Any, most: int) -> None:
+    """Raise ValueError where the tensors that are to be read are larger than the files: before memory is taken."""
+    sizes: list[int] = []
+    map_tensors(content, lambda tensor, _: sizes.append(tensor.numel() * tensor.element_size() * tensor.is_meta))
+    if (size := sum(sizes)) > most:
+        raise ValueError(f"{CONTENT} names tensors of {size:,} bytes, and the files beside it have only {most:,}")
 
 
 def _checksum(file: Path) -> int:

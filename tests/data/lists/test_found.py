@@ -59,3 +59,11 @@ def test_a_list_with_labels_is_told_from_paths_with_blanks(tmp_path):
     assert len(read_paths(file)) == 3
     file.write_text("gone.mp4 0\ngone.mp4 1\n")  # neither is
     assert len(read_paths(file)) == 2
+
+
+@pytest.mark.parametrize("ending", ["", " 3"])
+def test_names_that_are_too_long_are_kept_for_the_reader_to_report(tmp_path, ending):
+    name = "9" * 5000 + ".mp4"
+    (tmp_path / "paths.txt").write_text(f"{name}{ending}\n")
+    assert read_paths(tmp_path / "paths.txt") == [f"{tmp_path}/{name}{ending}"]
+    assert find_videos([name]) == [name]

@@ -10,7 +10,7 @@ from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import is_leftover
 from videofib.data.lists.extensions import may_be_video
 from videofib.data.lists.remote import is_remote
-from videofib.files import describe
+from videofib.files import describe, is_there
 from videofib.printable import printable
 
 
@@ -24,7 +24,7 @@ def find_videos(names: Iterable[str]) -> list[str]:
     """
     found: list[str] = []
     for name in names:
-        if is_remote(name) or not Path(name).is_dir():
+        if is_remote(name) or not (is_there(name) and Path(name).is_dir()):
             found.append(name)
             continue
         below = _videos_below(name)
@@ -53,7 +53,7 @@ def read_paths(file: str | Path) -> list[str]:
     if not lines:
         raise ManifestError(f"{printable(file)} lists no videos; expected one path a line")
     paths = [line if is_remote(line) else str(file.parent / line) for line in lines]
-    if not any(is_remote(path) or Path(path).exists() for path in paths[:20]) and _labelled(file.parent, lines[:20]):
+    if not any(is_remote(path) or is_there(path) for path in paths[:20]) and _labelled(file.parent, lines[:20]):
         raise ManifestError(
             f"{printable(file)}: the lines seem to be paths with labels, such as {printable(repr(lines[0]))}; "
             "this list has paths alone, one a line"
@@ -74,4 +74,5 @@ def _videos_below(folder: str) -> list[str]:
 
 def _labelled(folder: Path, lines: Sequence[str]) -> bool:
     """Whether paths exist once the last word of each line is taken off."""
-    return any((folder / shorter[0]).exists() for line in lines if len(shorter := line.rsplit(maxsplit=1)) > 1)
+    shorter = [line.rsplit(maxsplit=1)[0] for line in lines if len(line.split()) > 1]
+    return any(is_there(folder / path) for path in shorter)

@@ -10,6 +10,7 @@ import numpy as np
 
 from videofib.data.errors import ManifestError
 from videofib.files import from_utf8, replacing, to_utf8
+from videofib.printable import printable
 
 _MAX_ROWS = 50_000_000  # a small hostile file may claim more rows than fit into memory
 
@@ -66,7 +67,7 @@ def typed_columns(
     except ManifestError:
         raise
     except (ArrowException, OSError, ValueError, MemoryError) as error:
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()))  # which may repeat bytes of the file
         raise ManifestError(
             f"{file} is damaged or not a Parquet file ({reason}); prepare the data set again to rewrite it"
         ) from error

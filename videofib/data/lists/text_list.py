@@ -23,6 +23,7 @@ from videofib.data.errors import ManifestError
 from videofib.data.lists.extensions import VIDEO_EXTENSIONS
 from videofib.data.lists.mistakes import line_hint
 from videofib.data.lists.texts import Texts
+from videofib.files import is_there
 
 SEVERAL_CLASSES_HINT = "for videos with several classes set MODEL.LOSS_FUNC bce_logit"
 MAX_LABEL = 2**62  # as in a manifest
@@ -289,19 +290,12 @@ def _labels(path: str, text: str, separator: str, where: str, multi_label: bool,
             f"{where}: commas separate classes, so the separator between path and label (DATA.PATH_LABEL_SEPARATOR) "
             f"must be another character, and no space may follow a comma: {_quoted(path)} {_quoted(text)}"
         )
-    if root is not None and (earlier := _earlier_labels(path, separator)) and not _exists(root / path):
+    if root is not None and (earlier := _earlier_labels(path, separator)) and not is_there(root / path):
         raise ManifestError(
             f"{where}: {_quoted(path)} is not a file; if {earlier} is a label, too, separate labels by commas "
             f"without spaces ({earlier},{text}); {SEVERAL_CLASSES_HINT}"
         )
     return class_indices(text, where) if multi_label else (_class_index(text, where),)
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # as for a name that is too long
-        return False
 
 
 def _earlier_labels(path: str, separator: str) -> str:
