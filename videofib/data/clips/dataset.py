@@ -202,7 +202,7 @@ class ReadViews:
     num_clips: int
 
     def __call__(self, record: VideoRecord, seed: str, out: Tensor) -> None:
-        crops = self.transform.num_crops
+        crops = len(out) // self.num_clips
         for first, frames, clips in read_clips(
             record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, self.num_clips)
         ):
