@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 
+import av
 import pytest
 
 from videofib.files import describe, from_utf8, link_or_copy, remove_partial, replacing, sha256, to_utf8
@@ -51,6 +52,14 @@ def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path):
         (tmp_path / "source").open()
     assert caught.value.filename == str(tmp_path / "source")  # an error of another file names that one
     assert [entry.name for entry in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_an_error_of_pyav_names_the_file_too(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "a.mp4") as partial:
+        av.open(str(partial))
+    assert caught.value.filename == str(tmp_path / "a.mp4")
+    assert caught.value.errno == errno.ENOENT
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_without_a_file_or_a_text_is_described_by_what_there_is():

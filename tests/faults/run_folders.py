@@ -20,8 +20,10 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow
+from fvcore.common.config import CfgNode
 from pyarrow import parquet
 
 from tests.experiment import run, write
@@ -30,8 +32,10 @@ from tests.faults.verdict import failed, report
 from videofib.commands.compare import main as compare
 from videofib.commands.ensemble import main as ensemble
 from videofib.commands.report import main as report_command
+from videofib.run import reporting
 
 SECONDS = 60  # that a command may take
+TOGETHER = 10  # changed folders in one comparison; each is compared alone where this does not end with a page
 RESULTS, SCORES, STATS = "test_results.json", "test_scores.parquet", "stats.jsonl"
 FILES = (RESULTS, SCORES, STATS, "config.yaml", "environment.json")
 Change = Callable[[Path], object]
@@ -190,32 +194,68 @@ def flipped(name: str, seed: int, folder: Path) -> None:
 
 def drill(intact: Path, work: Path, changes: dict[str, Change]) -> dict:
     """Run the commands on a changed copy of a run's folder for each change; returns what was found."""
-    outcomes: dict[str, list[str]] = {"page": [], "refused": [], "traceback": [], "hung": [], "silent": []}
-    for name, change in changes.items():
-        folder = work / "changed"
-        shutil.copytree(intact, folder, ignore=shutil.ignore_patterns("checkpoints", "report.html"))
-        change(folder)
-        scores = [str(path / SCORES) for path in (intact, folder)]
-        said = ""
-        for command in (
-            partial(report_command, [str(folder)]),
-            partial(compare, [str(intact), str(folder), "--out", str(folder / "compared.html")]),
-            *((partial(ensemble, scores),) if name.startswith(SCORES) else ()),
-        ):
-            outcome, printed = _outcome(command)
-            outcomes[outcome].append(f"{name}: {printed.strip()[-200:]}" if outcome in ("traceback", "hung") else name)
-            said += printed
-        if (folder / "report.html").is_file():
-            said += (folder / "report.html").read_text(encoding="utf-8")
-        file = name.split(":")[0].split(" ")[0]
-        if not name.startswith("random") and name.split(": ")[-1] not in SILENT and file not in said:
-            outcomes["silent"].append(name)
-        shutil.rmtree(folder)
+    found: dict[str, list[str]] = {"page": [], "refused": [], "traceback": [], "hung": [], "silent": []}
+    names = list(changes)
+    with _each_cost_once():
+        for start in range(0, len(names), TOGETHER):
+            folders = {}
+            for number, name in enumerate(names[start : start + TOGETHER]):
+                folders[name] = work / f"changed {number}"
+                shutil.copytree(intact, folders[name], ignore=shutil.ignore_patterns("checkpoints", "report.html"))
+                changes[name](folders[name])
+            together, _ = _compare([intact, *folders.values()])
+            for name, folder in folders.items():
+                _run(name, intact, folder, together == "page", found)
+                shutil.rmtree(folder)
     return {
         "folders": len(changes),
-        **{name: len(found) for name, found in outcomes.items()},
-        "examples": [*outcomes["traceback"], *outcomes["hung"], *outcomes["silent"]][:20],
+        **{outcome: len(names) for outcome, names in found.items()},
+        "examples": [*found["traceback"], *found["hung"], *found["silent"]][:20],
     }
+
+
+def _run(name: str, intact: Path, folder: Path, compared: bool, found: dict[str, list[str]]) -> None:
+    """Run the commands on a folder with the change of this name, and add to what was found.
+
+    ``compared``: it has been compared among others, with a page; it is compared alone where no other command names the
+    changed file, since only then is it known of which folder the page speaks.
+    """
+
+    def add(outcome: str, printed: str) -> str:
+        found[outcome].append(f"{name}: {printed.strip()[-200:]}" if outcome in ("traceback", "hung") else name)
+        return printed
+
+    said = add(*_outcome(partial(report_command, [str(folder)])))
+    if (folder / "report.html").is_file():
+        said += (folder / "report.html").read_text(encoding="utf-8")
+    if name.startswith(SCORES):
+        said += add(*_outcome(partial(ensemble, [str(path / SCORES) for path in (intact, folder)])))
+    file = name.split(":")[0].split(" ")[0]
+    must_say = not name.startswith("random") and name.split(": ")[-1] not in SILENT
+    if compared and (file in said or not must_say):
+        add("page", "")
+    else:
+        said += add(*_compare([intact, folder]))
+    if must_say and file not in said:
+        found["silent"].append(name)
+
+
+def _compare(folders: list[Path]) -> tuple[str, str]:
+    return _outcome(partial(compare, [*map(str, folders), "--out", str(folders[-1] / "compared.html")]))
+
+
+@contextlib.contextmanager
+def _each_cost_once() -> Iterator[None]:
+    """Count the cost of each config's model once: most changes leave the config alone, and little takes as long."""
+    count, known = reporting.model_cost, {}
+
+    def counted(cfg: CfgNode) -> dict:
+        if str(cfg) not in known:
+            known[str(cfg)] = count(cfg)
+        return known[str(cfg)]
+
+    with patch.object(reporting, "model_cost", counted):
+        yield
 
 
 def _outcome(command: Callable[[], None]) -> tuple[str, str]:

@@ -1,10 +1,12 @@
 """A small part of the drill of damaged and hostile run folders; see ``run_folders.py`` for all of it."""
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.faults.run_folders import CHANGES, FILES, drill, flipped, wrong
+from videofib.report import comparison
 
 ENDS_IN_TIME = [f"{name} is {kind}" for name in FILES for kind in ("a pipe", "a folder", "a link out")]
 TYPES = ["test_results.json: skipped [1]", "test_results.json: per_class_acc {'red': 1000000000.0}"]
@@ -31,3 +33,17 @@ def test_the_drill_sees_what_it_looks_for(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("videofib.report.page.read_run", lambda folder: [][0])
     broken = drill(trained, tmp_path, {"stats.jsonl: nothing is changed": lambda folder: None})
     assert any(line.startswith("traceback is 1") for line in wrong(broken))
+
+
+def test_a_folder_that_breaks_a_comparison_of_several_is_the_one_named(trained, tmp_path, monkeypatch):
+    def read(folder):
+        if Path(folder).name == "changed 1":
+            raise KeyError("top1_acc")
+        return read_run(folder)
+
+    read_run = comparison.read_run
+    monkeypatch.setattr(comparison, "read_run", read)
+    names = ["stats.jsonl: nested", "stats.jsonl: binary", "stats.jsonl: half a line"]
+    found = drill(trained, tmp_path, {name: CHANGES[name] for name in names})
+    assert (found["page"], found["traceback"]) == (5, 1)
+    assert found["examples"] == ["stats.jsonl: binary: KeyError: 'top1_acc'"]

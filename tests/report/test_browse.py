@@ -1,6 +1,7 @@
 """The clips shown are those that a model gets, and a page of hostile names is harmless."""
 
 import random
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -68,6 +69,18 @@ def test_frames_and_boxes_are_those_of_the_clips(records):
     left = [clip.box[1] for clip in tested.clips[:3]]
     assert left == sorted(left)
     assert left[0] == 0
+
+
+def test_clips_that_are_read_one_by_one_are_shown_as_the_others(records):
+    """The list states more frames than there are, which only the last clip shows: the first ones are read again."""
+    wrong = [replace(records[0], num_frames=29, fps=25.0)]
+    apart = replace(SPEC, most_bytes=4 * 48 * 64 * 3)
+    transform = ViewTransform(32, 40, 3, **PIXELS)
+    (expected,) = browse(ViewDataset(records, SPEC, transform, num_clips=2), [0])
+    with pytest.warns(RuntimeWarning, match="24 frames decode, not 29"):
+        (found,) = browse(ViewDataset(wrong, apart, transform, num_clips=2), [0])
+    assert [clip.indices for clip in found.clips] == [clip.indices for clip in expected.clips]
+    assert all(np.array_equal(a.full_frame, b.full_frame) for a, b in zip(found.clips, expected.clips, strict=True))
 
 
 def test_videos_are_spread_over_the_split():

@@ -114,7 +114,7 @@ _C.DATA.READ_GIB = number(
     least=0,
     unit="GiB",
     off="no limit",
-    about="memory that the frames of one read of a video may take",
+    about="memory that the frames of one read may take; clips of a video that take more together are read one by one",
 )
 _C.DATA.NUM_FRAMES = integer(8, above=0, unit="frames", about="frames of a clip")
 _C.DATA.SAMPLING = one_of(

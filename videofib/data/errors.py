@@ -13,6 +13,10 @@ class DecodeError(RuntimeError):
     """A file of which no frames can be decoded; the message names the file and the reason."""
 
 
+class TooLargeError(DecodeError):
+    """The frames of one read take more memory than it may; fewer of them may fit."""
+
+
 class FrameIndexError(IndexError):
     """An index is beyond the last frame of a video; ``num_frames`` is how many frames it really has."""
 

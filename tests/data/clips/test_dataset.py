@@ -312,7 +312,7 @@ def test_clips_of_a_variable_rate_follow_the_clock(shared_data, name, prepared):
     assert info.variable_rate
     known = {"num_frames": info.num_frames, "fps": info.fps, "variable_rate": True} if prepared else {}
     spec = ClipSpec(5, 1, 1, sampling="uniform")
-    frames, (clip,) = read_clips(
+    ((_, frames, (clip,)),) = read_clips(
         VideoRecord(path, 0, name, **known), spec, lambda length, fps: spec.view_clips(length, fps, 1)
     )
     start, end = shown[0][0], shown[-1][0]

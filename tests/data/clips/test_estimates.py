@@ -32,7 +32,7 @@ def test_only_an_estimate_that_is_off_by_more_than_two_is_worth_a_warning(tmp_pa
     record, spec = VideoRecord(str(path), 0, "a.mkv"), ClipSpec(num_frames=4, sampling_rate=2, target_fps=25)
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
-        frames, (clip,) = read_clips(record, spec, lambda length, fps: [list(range(length))])
+        ((_, frames, (clip,)),) = read_clips(record, spec, lambda length, fps: [list(range(length))])
     assert len(frames) == len(clip) == 12 - empty
     expected = [f"{path}: 9 frames decode, not 12; clips are taken from those"] if empty == 3 else []
     assert [str(warning.message) for warning in heard] == expected

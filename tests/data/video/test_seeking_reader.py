@@ -118,6 +118,18 @@ def test_videos_too_large_to_keep_are_read_twice(video, monkeypatch):
     assert np.array_equal(read_seeking(video, [3, 40, 59]), frames)
 
 
+def test_packets_that_are_kept_count_with_what_each_takes_beside_its_data(video, monkeypatch):
+    """Of a film of tiny packets, the objects take more memory than the data."""
+    with open_in_order(video) as reader:
+        sizes = [packet.size for packet in reader.packets()]
+    taken = sum(sizes) + 860 * len(sizes)  # bytes; 860 were measured for a packet
+    for most, kept in ((taken, True), (taken - 1, False)):
+        monkeypatch.setattr(survey, "_KEPT_BYTES", most)
+        with open_in_order(video) as reader:
+            _, packets = survey.take(reader)
+        assert (packets is not None) == kept
+
+
 @pytest.mark.parametrize(
     ("name", "believed"),
     [("codec_h264.mp4", False), ("codec_hevc.mp4", True), ("codec_flv1.flv", True), ("codec_wmv2.wmv", True)],

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from videofib.data.clips.transforms import CHANNELS, TrainTransform, ViewTransform
-from videofib.data.errors import DecodeError, FrameIndexError
+from videofib.data.errors import DecodeError, FrameIndexError, TooLargeError
 from videofib.data.lists.record import VideoRecord, verified
 from videofib.data.lists.records import Records
 from videofib.data.lists.remote import fetched
@@ -43,7 +43,8 @@ class ClipSpec:
     ``view_starts`` is where the clips of evaluation lie, of ``sampling.VIEW_STARTS``.
 
     Frames whose shorter side is longer than ``short_side`` pixels are scaled down to it while they are read; 0: never.
-    The frames of a video may take ``most_bytes``, or its read fails; 0: no limit.
+    The frames of one read may take ``most_bytes``; 0: no limit. Clips of a video that take more together are read one
+    by one, and a single one that takes more is a failure.
 
     Raises:
         ValueError: an unknown ``sampling`` or ``view_starts``.
@@ -185,11 +186,12 @@ class ReadClips:
             DecodeError: the video cannot be read.
         """
         rng = random.Random(seed)
-        frames, clips = read_clips(
+        for first, frames, clips in read_clips(
             record, self.spec, lambda length, fps: self.spec.train_clips(length, fps, self.num_views, rng)
-        )
-        for clip, view in zip(clips, out, strict=True):
-            self.transform(frames[clip], rng, view)
+        ):
+            for number, clip in enumerate(clips, start=first):
+                self.transform(frames[clip], rng, out[number])
+            del frames  # the next are allocated before they are returned
 
 
 @dataclass(frozen=True)
@@ -201,10 +203,12 @@ class ReadViews:
     num_clips: int
 
     def __call__(self, record: VideoRecord, seed: str, out: Tensor) -> None:
-        frames, clips = read_clips(
+        crops = len(out) // self.num_clips
+        for first, frames, clips in read_clips(
             record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, self.num_clips)
-        )
-        self.transform(frames, clips, out)
+        ):
+            self.transform(frames, clips, out[first * crops : (first + len(clips)) * crops])
+            del frames  # the next are allocated before they are returned
 
     def of_frames(self, frames: np.ndarray, fps: float) -> Tensor:
         """The views (V, C, T, H, W) of frames in memory, uint8 RGB (N, H, W, 3), as of a video that has these."""
@@ -236,14 +240,31 @@ def _item(dataset: ClipDataset | ViewDataset, key) -> dict:
 
 def read_clips(
     record: VideoRecord, spec: ClipSpec, choose: Callable[[int, float], list[list[int]]]
-) -> tuple[np.ndarray, list[list[int]]]:
-    """The distinct frames (N, H, W, C) of the chosen clips, and each clip's positions among them.
+) -> Iterator[tuple[int, np.ndarray, list[list[int]]]]:
+    """The chosen clips: the number of the first, their distinct frames (N, H, W, C), and each one's positions in these.
+
+    All come together, or one by one where all frames would take more than ``spec.most_bytes``.
 
     ``choose(video_length, fps)`` returns the frame indices of each clip. It may be called twice: where the frames of a
-    video have not been counted, its length is an estimate, and reading may find it too high.
+    video have not been counted, its length is an estimate, and reading may find it too high. Clips that came before
+    that come again, as newly chosen.
     """
     record = verified(record)
     with fetched(record.path) as source:
+
+        def read(clips: list[list[int]]) -> tuple[np.ndarray, list[list[int]]]:
+            wanted = sorted(set().union(*clips))
+            position = {index: number for number, index in enumerate(wanted)}
+            frames = read_frames(
+                source,
+                wanted,
+                random_access=record.random_access,
+                backend=spec.backend,
+                short_side=spec.short_side,
+                most_bytes=spec.most_bytes,
+            )
+            return frames, [[position[index] for index in clip] for clip in clips]
+
         length, fps = record.num_frames, record.fps
         times: tuple[float, ...] = ()
         if length is None or record.variable_rate:
@@ -253,16 +274,9 @@ def read_clips(
             clips = choose(length, fps or spec.target_fps)
             if len(times) >= length:
                 clips = [frames_shown_at(clip, times[:length]) for clip in clips]
-            wanted = sorted(set().union(*clips))
             try:
-                frames = read_frames(
-                    source,
-                    wanted,
-                    random_access=record.random_access,
-                    backend=spec.backend,
-                    short_side=spec.short_side,
-                    most_bytes=spec.most_bytes,
-                )
+                yield from _together_or_one_by_one(clips, read)
+                return
             except FrameIndexError as error:
                 if not 0 < error.num_frames < length:
                     raise DecodeError(str(error)) from error
@@ -273,6 +287,16 @@ def read_clips(
                         stacklevel=2,
                     )
                 length = error.num_frames
-                continue
-            position = {index: number for number, index in enumerate(wanted)}
-            return frames, [[position[index] for index in clip] for clip in clips]
+
+
+def _together_or_one_by_one(
+    clips: list[list[int]], read: Callable[[list[list[int]]], tuple[np.ndarray, list[list[int]]]]
+) -> Iterator[tuple[int, np.ndarray, list[list[int]]]]:
+    try:
+        yield 0, *read(clips)
+        return
+    except TooLargeError:
+        if len(clips) == 1:
+            raise
+    for number, clip in enumerate(clips):
+        yield number, *read([clip])

@@ -198,7 +198,7 @@ def read_frames(
         (T, H, W, 3) uint8 RGB.
 
     Raises:
-        DecodeError: the file cannot be read, or its frames take too much memory.
+        DecodeError: the file cannot be read, or its frames take too much memory (``TooLargeError``: than they may).
         FrameIndexError: an index beyond the last frame that decodes.
         ImportError: the backend is torchcodec, which is not installed.
         ValueError: no indices, a negative index or short side, or an unknown backend.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from videofib.data.errors import DecodeError
+from videofib.data.errors import DecodeError, TooLargeError
 
 # Stored pixels of a frame: twice the largest of H.264 and HEVC up to level 6.2 (8K). Decoders keep up to 17 frames.
 MOST_PIXELS = 8192 * 8192
@@ -27,11 +27,12 @@ def empty_frames(name: str, count: int, height: int, width: int, most_bytes: int
     """Uninitialised frames (count, height, width, 3) uint8, to be filled one by one.
 
     Raises:
-        DecodeError: they take more than ``most_bytes`` (0: no limit), or more than there is.
+        TooLargeError: they take more than ``most_bytes`` (0: no limit).
+        DecodeError: they take more than there is.
     """
     what = f"{name}: {count} frames of {width}x{height} take {count * height * width * 3 / 2**30:.2f} GiB"
     if not fits(count, height, width, most_bytes):
-        raise DecodeError(
+        raise TooLargeError(
             f"{what}, and a read may take {most_bytes / 2**30:.2f}; scale them with DATA.READ_SHORT_SIDE, prepare the "
             "video, or raise DATA.READ_GIB"
         )

@@ -97,6 +97,7 @@ def _read(dataset: ClipDataset | ViewDataset, key, titles: list[str], transform)
     views = torch.empty(dataset.shape)
     dataclasses.replace(dataset.read, spec=spec, transform=transform)(dataset.records[index], seed, views)
     length, clips = spec.drawn[-1]  # the last, since a length that proves too high is corrected and clips redrawn
+    drawn = transform.drawn[-len(views) :]  # these, too
     crops = len(views) // len(clips)
     return [
         Clip(
@@ -104,7 +105,7 @@ def _read(dataset: ClipDataset | ViewDataset, key, titles: list[str], transform)
             denormalize(view, transform.mean, transform.std),
             clips[number // crops],
             length,
-            *transform.drawn[number],
+            *drawn[number],
         )
         for number, (title, view) in enumerate(zip(titles, views, strict=True))
     ]
