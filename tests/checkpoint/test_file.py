@@ -234,6 +234,29 @@ def test_a_failed_write_says_so_and_leaves_nothing(tmp_path):
         write(blocked / "run.pyth", model, optimizer)
 
 
+def test_the_reason_of_a_failed_write_is_the_systems_latest(tmp_path):
+    """Making the folders above tries the lowest one first, so that an error of a missing one lies below."""
+    folder = tmp_path / "new" / ("x" * 300)
+    with pytest.raises(CheckpointError, match=r"run\.pyth: File name too long$"):
+        write(folder / "run.pyth", *run_parts())
+
+
+class Unwritable:
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, OSError])
+def test_where_the_system_gives_no_reason_the_librarys_own_words_are_shown(tmp_path, kind):
+    states = [{"meter": Unwritable(kind("words of the library"))}]
+    with pytest.raises(CheckpointError, match=r"cannot write the checkpoint .*run\.pyth: words of the library$"):
+        write_checkpoint(tmp_path / "run.pyth", TrainingState(*run_parts()), Position(1, 1, states))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_checkpoint_carries_what_using_its_model_takes(tmp_path):
     about = {"classes": ("walk", "wave"), "input": {"num_frames": 8, "target_fps": 30.0, "mean": [0.45, 0.45, 0.45]}}
     content = load_checkpoint(write(tmp_path / "run.pyth", *run_parts(), config="RNG_SEED: 0\n", **about))
