@@ -123,6 +123,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
     Raises:
         CheckpointError: it is not a lock.
+        OSError: it cannot be read, perhaps only now.
     """
     try:
         with file.open("rb") as stream:
@@ -135,7 +136,7 @@ def _read(file: Path) -> dict[str, Any] | None:
         if not file.is_symlink():
             return None
         reason = "it is a link that leads nowhere"
-    except (OSError, ValueError, RecursionError) as error:
+    except (IsADirectoryError, ValueError, RecursionError) as error:
         reason = str(error)
     else:
         return content
