@@ -86,6 +86,16 @@ def test_a_split_without_a_readable_video_survives_writing_and_reading(tmp_path)
     assert read_scores(tmp_path / "s.parquet").scores.isnan().all()
 
 
+@pytest.mark.parametrize("labels", [torch.full((4,), -1), torch.zeros(4, 3)], ids=["single", "several"])
+def test_a_split_without_labels_survives_writing_and_reading(tmp_path, labels):
+    write_scores(tmp_path / "s.parquet", made(labels=labels))
+    found = read_scores(tmp_path / "s.parquet")
+    assert torch.equal(found.labels, labels)
+    assert found.unlabelled
+    labels[1] = 0 if labels.ndim == 1 else torch.tensor([1.0, 0, 0])
+    assert not made(labels=labels).unlabelled
+
+
 def changed_metadata(file, **changes):
     table = parquet.read_table(file)
     about = {**json.loads(table.schema.metadata[b"videofib"]), **changes}
@@ -167,6 +177,16 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
             lambda file: changed_column(file, "label", pyarrow.array([0, 1, 2, 9], pyarrow.int32())),
             "labels from 0 to 9",
         ),
+        (
+            lambda file: changed_column(file, "label", pyarrow.array([0, -1, 2, 2], pyarrow.int32())),
+            "labels from -1 to 2",
+        ),
+        (
+            lambda file: changed_column(file, "label", pyarrow.array([0, None, 2, 2], pyarrow.int32())),
+            r"an empty \(null\) label",
+        ),
+        (lambda file: changed_column(file, "path", [["a", "b", None, "c"]]), r"an empty \(null\) path"),
+        (lambda file: changed_column(file, "video_id", [["a", None, "b", "c"]]), r"an empty \(null\) video_id"),
         (lambda file: changed_column(file, "label", [["0", "1", "2", "2"]]), "column label of string"),
         (lambda file: changed_column(file, "video_id", [["a", "b", "a", "c"]]), "lists a video twice"),
         (
