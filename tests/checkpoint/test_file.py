@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -214,6 +215,26 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
         "extra is unexpected",
     ):
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("layers", "named"), [(1, "0.weight, 0.bias"), (2, "0.weight, 0.bias, 1.weight, …")])
+def test_a_model_without_memory_is_refused_by_the_names_of_a_few_parameters(layers, named):
+    with torch.device("meta"):
+        model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(layers)))
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(model, {}, "theirs\x1b.pyth")
+    assert str(caught.value).startswith(r"theirs\x1b.pyth cannot be loaded into a model on the meta device")
+    assert str(caught.value).endswith(f"which has no memory ({named}); build it on the CPU or a GPU")
+
+
+def test_the_name_of_a_damaged_entry_is_escaped(tmp_path):
+    path = write(tmp_path / "run.pyth", *run_parts())
+    with zipfile.ZipFile(path, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]  # of all that torch writes
+        archive.writestr(f"{folder}/\x1b[2J", b"what clears the screen")
+    path.write_bytes(path.read_bytes().replace(b"clears", b"hidden"))
+    with pytest.raises(CheckpointError, match=r"run\.pyth is damaged: \S+/\\x1b\[2J is not what was written$"):
+        load_checkpoint(path)
 
 
 def test_eight_mistakes_are_listed_and_the_others_counted():
