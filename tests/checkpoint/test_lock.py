@@ -282,6 +282,43 @@ def test_where_folders_cannot_be_locked_another_run_may_remove_the_lock_first(tm
         assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
 
 
+def test_a_lock_that_is_released_just_now_is_taken(tmp_path, monkeypatch):
+    left_behind(tmp_path)
+    read = lock._read
+
+    def after_its_release(file):
+        monkeypatch.setattr(lock, "_read", read)
+        file.unlink()
+        return read(file)
+
+    monkeypatch.setattr(lock, "_read", after_its_release)
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_is_released_while_a_run_is_refused_was_touched_just_now(tmp_path, monkeypatch):
+    left_behind(tmp_path, host="node7")
+    may_be_over = lock._may_be_over
+
+    def and_is_released(found, own):
+        (tmp_path / "run.lock").unlink()
+        return may_be_over(found, own)
+
+    monkeypatch.setattr(lock, "_may_be_over", and_is_released)
+    assert ", 0 s ago, and does so every 20 s" in refusal(tmp_path)
+
+
+def test_a_full_disk_is_the_reason_although_the_half_written_lock_is_gone(tmp_path, monkeypatch):
+    def full(*_):
+        (tmp_path / "run.lock").unlink()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        message = refusal(tmp_path)
+    assert message == f"cannot write {tmp_path}/run.lock: [Errno 28] No space left on device"
+
+
 def wait_until(condition):
     for _ in range(500):
         if condition():

@@ -220,9 +220,9 @@ def _refusal(found: dict[str, Any], own: dict[str, Any], file: Path) -> str:
     what = f"another run trains in {file.parent}: process {found['pid']} on {host}, since {since}"
     if _is_seen(found, own):
         return f"{what}; wait until it ends, or set another OUTPUT_DIR"
-    touched, ago = _touched(file), time.time() - _touched(file)
+    touched = _touched(file)
     return (
-        f"{what}; it last touched its lock at {_clock(touched)}, {ago:.0f} s ago, and does so every {_BEAT:g} s. "
+        f"{what}; it last touched its lock at {_clock(touched)}, {time.time() - touched:.0f} s ago, and does so every {_BEAT:g} s. "
         f"Wait until it ends, or set another OUTPUT_DIR; if it was killed, remove {file}"
     )
 
