@@ -222,8 +222,8 @@ def _refusal(found: dict[str, Any], own: dict[str, Any], file: Path) -> str:
         return f"{what}; wait until it ends, or set another OUTPUT_DIR"
     touched = _touched(file)
     return (
-        f"{what}; it last touched its lock at {_clock(touched)}, {time.time() - touched:.0f} s ago, and does so every {_BEAT:g} s. "
-        f"Wait until it ends, or set another OUTPUT_DIR; if it was killed, remove {file}"
+        f"{what}; it last touched its lock at {_clock(touched)}, {time.time() - touched:.0f} s ago, and does so "
+        f"every {_BEAT:g} s. Wait until it ends, or set another OUTPUT_DIR; if it was killed, remove {file}"
     )
 
 
