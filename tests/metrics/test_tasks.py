@@ -69,10 +69,10 @@ def test_one_view_is_right_or_wrong_by_its_best_class():
 
 
 def test_a_label_that_the_model_does_not_know_is_refused():
-    views = torch.zeros(2, 1, 3)
-    assert SINGLE_LABEL.view_correct(views, torch.tensor([0, 2])).shape == (2,)
+    views = torch.zeros(3, 1, 3)
+    assert SINGLE_LABEL.view_correct(views, torch.tensor([0, 1, 2])).shape == (3,)
     with pytest.raises(EvaluationError, match="the split has label 3, but the model knows 3 classes"):
-        SINGLE_LABEL.view_correct(views, torch.tensor([0, 3]))
+        SINGLE_LABEL.view_correct(views, torch.tensor([0, 3, 7]))
 
 
 def test_videos_without_labels_are_counted_and_nothing_is_measured():
