@@ -217,10 +217,17 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
         assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(("layers", "named"), [(1, "0.weight, 0.bias"), (2, "0.weight, 0.bias, 1.weight, …")])
-def test_a_model_without_memory_is_refused_by_the_names_of_a_few_parameters(layers, named):
+@pytest.mark.parametrize(
+    ("biases", "named"),
+    [
+        ([True], "0.weight, 0.bias"),
+        ([True, False], "0.weight, 0.bias, 1.weight"),
+        ([True, True], "0.weight, 0.bias, 1.weight, …"),
+    ],
+)
+def test_a_model_without_memory_is_refused_by_the_names_of_a_few_parameters(biases, named):
     with torch.device("meta"):
-        model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(layers)))
+        model = nn.Sequential(*(nn.Linear(1, 1, bias=bias) for bias in biases))
     with pytest.raises(CheckpointError) as caught:
         load_weights(model, {}, "theirs\x1b.pyth")
     assert str(caught.value).startswith(r"theirs\x1b.pyth cannot be loaded into a model on the meta device")
