@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+from pathlib import Path
 
 import av
 import pytest
@@ -42,11 +43,28 @@ def test_what_killed_writers_left_is_removed_files_and_folders(tmp_path):
     assert sorted(tmp_path.rglob("*")) == [kept.parent, kept]
 
 
+def test_a_folder_that_cannot_be_removed_is_left_and_the_others_are_removed(tmp_path, monkeypatch):
+    """As on NFS, where a file that another process has open keeps its folder."""
+    for name in (".a.partial", ".b.partial", ".c.partial"):
+        (tmp_path / name).mkdir()
+    rmdir = os.rmdir
+
+    def busy(path, **options):
+        if Path(path).name == ".b.partial":
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+        rmdir(path, **options)
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    remove_partial(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == [".b.partial"]
+
+
 def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path):
     (tmp_path / "results.json").mkdir()
     with pytest.raises(OSError, match="results") as caught, replacing(tmp_path / "results.json") as partial:
         partial.write_text("a folder has this name")
     assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "results.json"), None)
+    assert str(caught.value) == f"[Errno 21] Is a directory: '{tmp_path / 'results.json'}'"
     assert describe(caught.value).startswith(f"{tmp_path / 'results.json'}: Is a directory")
     with pytest.raises(FileNotFoundError) as caught, replacing(tmp_path / "other.json"):
         (tmp_path / "source").open()
@@ -60,6 +78,12 @@ def test_an_error_of_pyav_names_the_file_too(tmp_path):
     assert caught.value.filename == str(tmp_path / "a.mp4")
     assert caught.value.errno == errno.ENOENT
     assert not list(tmp_path.iterdir())
+
+
+def test_a_librarys_own_words_are_kept_beside_the_file(tmp_path):
+    with pytest.raises(OSError, match="encoder failed") as caught, replacing(tmp_path / "frame.jpg"):
+        raise OSError("encoder failed")
+    assert describe(caught.value) == f"{tmp_path / 'frame.jpg'}: encoder failed"
 
 
 def test_an_error_without_a_file_or_a_text_is_described_by_what_there_is():

@@ -34,10 +34,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink()
         if isinstance(error, OSError) and error.filename in (str(partial), partial, None):  # None: of an open file
-            try:
-                error.filename, error.filename2 = str(path), None
-            except AttributeError:  # PyAV's errors cannot be changed
-                raise OSError(error.errno, error.strerror, str(path)) from error
+            # a new one: PyAV's errors cannot be changed, and one of a library's own words would lose them to the name
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -5,6 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -216,6 +217,33 @@ def test_weights_that_do_not_fit_are_named_with_both_shapes():
         assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("biases", "named"),
+    [
+        ([True], "0.weight, 0.bias"),
+        ([True, False], "0.weight, 0.bias, 1.weight"),
+        ([True, True], "0.weight, 0.bias, 1.weight, …"),
+    ],
+)
+def test_a_model_without_memory_is_refused_by_the_names_of_a_few_parameters(biases, named):
+    with torch.device("meta"):
+        model = nn.Sequential(*(nn.Linear(1, 1, bias=bias) for bias in biases))
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(model, {}, "theirs\x1b.pyth")
+    assert str(caught.value).startswith(r"theirs\x1b.pyth cannot be loaded into a model on the meta device")
+    assert str(caught.value).endswith(f"which has no memory ({named}); build it on the CPU or a GPU")
+
+
+def test_the_name_of_a_damaged_entry_is_escaped(tmp_path):
+    path = write(tmp_path / "run.pyth", *run_parts())
+    with zipfile.ZipFile(path, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]  # of all that torch writes
+        archive.writestr(f"{folder}/\x1b[2J", b"what clears the screen")
+    path.write_bytes(path.read_bytes().replace(b"clears", b"hidden"))
+    with pytest.raises(CheckpointError, match=r"run\.pyth is damaged: \S+/\\x1b\[2J is not what was written$"):
+        load_checkpoint(path)
+
+
 def test_eight_mistakes_are_listed_and_the_others_counted():
     model = nn.Linear(1, 1)
     state = {**model.state_dict(), **{f"extra{i}": torch.zeros(1) for i in range(8)}}
@@ -232,6 +260,29 @@ def test_a_failed_write_says_so_and_leaves_nothing(tmp_path):
     blocked.write_text("not a folder")
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
         write(blocked / "run.pyth", model, optimizer)
+
+
+def test_the_reason_of_a_failed_write_is_the_systems_latest(tmp_path):
+    """Making the folders above tries the lowest one first, so that an error of a missing one lies below."""
+    folder = tmp_path / "new" / ("x" * 300)
+    with pytest.raises(CheckpointError, match=r"run\.pyth: File name too long$"):
+        write(folder / "run.pyth", *run_parts())
+
+
+class Unwritable:
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, OSError])
+def test_where_the_system_gives_no_reason_the_librarys_own_words_are_shown(tmp_path, kind):
+    states = [{"meter": Unwritable(kind("words of the library"))}]
+    with pytest.raises(CheckpointError, match=r"cannot write the checkpoint .*run\.pyth: words of the library$"):
+        write_checkpoint(tmp_path / "run.pyth", TrainingState(*run_parts()), Position(1, 1, states))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_carries_what_using_its_model_takes(tmp_path):

@@ -12,6 +12,7 @@ import os
 import pathlib
 import pickle
 import random
+import re
 import struct
 import timeit
 import zipfile
@@ -124,6 +125,15 @@ def test_what_is_not_loaded_is_named_once(tmp_path, heard):
     assert [record.getMessage() for record in heard.records] == [
         f"{tmp_path}/a.pth: objects of {__name__}.Slotted beside the tensors are not loaded"
     ]
+
+
+@pytest.mark.parametrize(("kinds", "said"), [(5, ""), (7, " and 2 more")])
+def test_of_what_is_not_loaded_five_classes_are_named(tmp_path, heard, kinds, said):
+    objects = [nn.ReLU(), nn.GELU(), nn.Tanh(), nn.SiLU(), nn.ELU(), nn.Mish(), nn.CELU()][:kinds]
+    torch.save({"state_dict": weights(), "activations": objects}, tmp_path / "a.pth")
+    read_weights(tmp_path / "a.pth")
+    (message,) = [record.getMessage() for record in heard.records]
+    assert re.search(rf"objects of (\S+, ){{4}}[^\s,]+{said} beside the tensors", message)
 
 
 def test_a_pickled_module_is_refused_by_name(tmp_path):

@@ -1,5 +1,6 @@
 """One run at a time trains in a folder: who takes the lock of a process that is gone, and who is refused."""
 
+import errno
 import json
 import os
 import re
@@ -227,6 +228,95 @@ def test_the_holder_touches_its_lock_and_leaves_that_of_another_run(tmp_path, ca
         wait_until(lambda: caplog.messages)
     assert file.read_text() == foreign
     assert caplog.messages == [f"{file} was removed or replaced while this run trains; another run may train here, too"]
+
+
+@pytest.mark.parametrize("call", ["utime", "open"])
+def test_a_network_that_fails_for_a_moment_does_not_end_the_touching(tmp_path, caplog, monkeypatch, call):
+    caplog.set_level("WARNING", logger="videofib")
+    file, owner = (tmp_path / "run.lock", os if call == "utime" else Path)
+    real, failed = getattr(owner, call), []
+
+    def failing(*arguments, **options):
+        if threading.current_thread().name == "run.lock" and len(failed) < 3:
+            failed.append(True)
+            raise OSError(errno.EIO, "Input/output error", str(file))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, call, failing)
+    with run_lock(tmp_path, beat=0.02):
+        wait_until(lambda: len(failed) == 3)
+        os.utime(file, (1, 1))
+        wait_until(lambda: file.stat().st_mtime > 1)
+    assert caplog.messages == []
+
+
+def test_when_a_run_has_ended_nobody_is_about_to_touch_its_lock(tmp_path, monkeypatch):
+    utime, touching = os.utime, threading.Event()
+
+    def slow(file):
+        touching.set()
+        time.sleep(0.3)
+        utime(file)
+
+    monkeypatch.setattr(os, "utime", slow)
+    with run_lock(tmp_path, beat=0.001):
+        assert touching.wait(timeout=10)
+    assert "run.lock" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_where_folders_cannot_be_locked_another_run_may_remove_the_lock_first(tmp_path, monkeypatch, gone):
+    left_behind(tmp_path, pid=gone)
+    is_over = lock._is_over
+
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def and_the_other_is_faster(found, own, file):
+        over = is_over(found, own, file)
+        file.unlink()
+        return over
+
+    monkeypatch.setattr(lock.fcntl, "flock", refused)
+    monkeypatch.setattr(lock, "_is_over", and_the_other_is_faster)
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_is_released_just_now_is_taken(tmp_path, monkeypatch):
+    left_behind(tmp_path)
+    read = lock._read
+
+    def after_its_release(file):
+        monkeypatch.setattr(lock, "_read", read)
+        file.unlink()
+        return read(file)
+
+    monkeypatch.setattr(lock, "_read", after_its_release)
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / "run.lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_is_released_while_a_run_is_refused_was_touched_just_now(tmp_path, monkeypatch):
+    left_behind(tmp_path, host="node7")
+    may_be_over = lock._may_be_over
+
+    def and_is_released(found, own):
+        (tmp_path / "run.lock").unlink()
+        return may_be_over(found, own)
+
+    monkeypatch.setattr(lock, "_may_be_over", and_is_released)
+    assert ", 0 s ago, and does so every 20 s" in refusal(tmp_path)
+
+
+def test_a_full_disk_is_the_reason_although_the_half_written_lock_is_gone(tmp_path, monkeypatch):
+    def full(*_):
+        (tmp_path / "run.lock").unlink()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        message = refusal(tmp_path)
+    assert message == f"cannot write {tmp_path}/run.lock: [Errno 28] No space left on device"
 
 
 def wait_until(condition):

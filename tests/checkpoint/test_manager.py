@@ -93,6 +93,28 @@ def test_a_damaged_newest_file_is_reported_and_the_one_before_it_used(tmp_path, 
         make_manager(tmp_path).resume()
 
 
+def test_an_epoch_without_a_figure_is_remembered_and_is_never_the_best(tmp_path, heard):
+    """Such as one of a list without labels, or of a model that has diverged."""
+    manager = make_manager(tmp_path)
+    train_epochs(manager, [None, math.inf])
+    train_epochs(manager, [math.nan], first=3, save=False)
+    assert left(tmp_path) == ["00001", "00002"]
+    later = make_manager(tmp_path)
+    later.resume()
+    assert not later.awaits_validation(2)
+    assert "damaged" not in heard.text
+    with pytest.raises(CheckpointError, match="names None, which is not a checkpoint in that folder"):
+        best_checkpoint(tmp_path)
+    train_epochs(later, [-5.0], first=3, save=False)  # any figure is better
+    assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00003.pyth"
+
+
+def test_a_record_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / RECORD).mkdir()
+    with pytest.raises(CheckpointError, match=rf"^cannot write {tmp_path}/best\.json: .*Is a directory"):
+        make_manager(tmp_path).validated(1, {"top1_acc": 5.0})
+
+
 def test_a_run_without_checkpoints_has_nothing_to_resume_and_clears_what_a_killed_one_was_writing(tmp_path):
     (tmp_path / ".0123.partial").touch()
     assert make_manager(tmp_path).resume() is None

@@ -117,6 +117,13 @@ def test_a_new_sampler_stands_at_the_first_batch_of_the_first_epoch():
     assert len(list(fresh)) == 12
 
 
+def test_a_single_process_reads_all_videos():
+    assert list(EvalSampler(5)) == [0, 1, 2, 3, 4]
+    sampler = EpochSampler(shuffled(8, 3), 4)
+    assert sorted(index for _, index, _ in sampler) == list(range(8))
+    assert len(sampler) == 8
+
+
 def lengths_of_batches(order):
     return [[LENGTHS[index] for index in order[start : start + 4]] for start in range(0, len(order), 4)]
 

@@ -43,11 +43,32 @@ def test_other_kinds_of_scores_are_refused_whichever_run_comes_first(first, othe
         average([replace(ONE, kind=first), replace(TWO, kind=other)], [1, 1])
 
 
-@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("classes", [1, 2, 4])
 def test_fewer_or_more_classes_are_refused(classes):
-    other = replace(TWO, scores=torch.full((2, classes), 0.5))
-    with pytest.raises(ScoresError, match=f"run 2 has {classes} classes, run 1 has 2"):
-        average([ONE, other], [1, 1])
+    first, other = (replace(ONE, scores=torch.full((2, number), 0.5)) for number in (3, classes))
+    with pytest.raises(ScoresError, match=f"run 2 has {classes} classes, run 1 has 3"):
+        average([first, other], [1, 1])
+
+
+def test_classes_are_averaged_by_name_where_both_runs_name_them():
+    first = replace(ONE, class_names=["run", "jump"])
+    turned = replace(
+        TWO, class_names=["jump", "run"], scores=TWO.scores.flip(1), labels=torch.tensor([1, 0])
+    )  # the same classes
+    for other in (turned, TWO):
+        mean = average([first, other], [1, 1])
+        assert mean.scores.tolist() == [[0.5, 0.5], [0.375, 0.625]]
+        assert (mean.labels.tolist(), mean.class_names) == ([0, 1], ["run", "jump"])
+
+
+@pytest.mark.parametrize(("labelled", "number"), [([ONE], 2), ([], 1)])
+def test_lists_with_and_without_labels_are_not_averaged(labelled, number):
+    without = replace(TWO, labels=torch.tensor([-1, -1]))
+    runs = [*labelled, without, ONE][:2]
+    message = f"run {number} was tested on a list without labels, run {3 - number} on one with labels"
+    with pytest.raises(ScoresError, match=message):
+        average(runs, [1, 1])
+    assert average([without, without], [1, 1]).unlabelled
 
 
 def test_labels_of_several_classes_do_not_fit_those_of_one():

@@ -86,6 +86,16 @@ def test_a_split_without_a_readable_video_survives_writing_and_reading(tmp_path)
     assert read_scores(tmp_path / "s.parquet").scores.isnan().all()
 
 
+@pytest.mark.parametrize("labels", [torch.full((4,), -1), torch.zeros(4, 3)], ids=["single", "several"])
+def test_a_split_without_labels_survives_writing_and_reading(tmp_path, labels):
+    write_scores(tmp_path / "s.parquet", made(labels=labels))
+    found = read_scores(tmp_path / "s.parquet")
+    assert torch.equal(found.labels, labels)
+    assert found.unlabelled
+    labels[1] = 0 if labels.ndim == 1 else torch.tensor([1.0, 0, 0])
+    assert not made(labels=labels).unlabelled
+
+
 def changed_metadata(file, **changes):
     table = parquet.read_table(file)
     about = {**json.loads(table.schema.metadata[b"videofib"]), **changes}
@@ -140,6 +150,7 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
         (lambda file: changed_metadata(file, scores="odds"), "scores of kind 'odds'"),
         (lambda file: changed_metadata(file, ensemble="min"), "has an ensemble 'min'"),
         (lambda file: changed_metadata(file, num_views=0), "has num_views 0"),
+        (lambda file: changed_metadata(file, num_classes=0, class_names=None), "has num_classes 0"),
         (lambda file: changed_metadata(file, num_classes=10**15), "has num_classes 1000000000000000"),
         (lambda file: changed_metadata(file, num_classes=10**6 + 1), "has num_classes 1000001"),
         (
@@ -159,12 +170,23 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
             "has scores that are not finite",
         ),
         (lambda file: changed_column(file, "scores", scores_with(3.0)), "softmax scores from 0 to 3"),
+        (lambda file: changed_column(file, "scores", scores_with(-0.5)), "softmax scores from -0.5 to 1"),
         (lambda file: changed_metadata(file, class_names=["a"]), "does not name 3 classes"),
         (lambda file: changed_metadata(file, class_names=["a", "b", "a"]), "does not name 3 classes"),
         (
             lambda file: changed_column(file, "label", pyarrow.array([0, 1, 2, 9], pyarrow.int32())),
             "labels from 0 to 9",
         ),
+        (
+            lambda file: changed_column(file, "label", pyarrow.array([0, -1, 2, 2], pyarrow.int32())),
+            "labels from -1 to 2",
+        ),
+        (
+            lambda file: changed_column(file, "label", pyarrow.array([0, None, 2, 2], pyarrow.int32())),
+            r"an empty \(null\) label",
+        ),
+        (lambda file: changed_column(file, "path", [["a", "b", None, "c"]]), r"an empty \(null\) path"),
+        (lambda file: changed_column(file, "video_id", [["a", None, "b", "c"]]), r"an empty \(null\) video_id"),
         (lambda file: changed_column(file, "label", [["0", "1", "2", "2"]]), "column label of string"),
         (lambda file: changed_column(file, "video_id", [["a", "b", "a", "c"]]), "lists a video twice"),
         (
@@ -243,6 +265,13 @@ def test_a_file_that_announces_more_values_than_memory_holds_is_refused(tmp_path
     monkeypatch.setattr(videofib.metrics.scores, "_MOST_VIDEOS", 3)
     with pytest.raises(ScoresError, match=r"claims to have 4 rows$"):
         read_scores(tmp_path / "s.parquet")
+
+
+@pytest.mark.parametrize(("low", "high"), [(-5e-5, 1.0), (0.0, 1 + 5e-5)])
+def test_probabilities_may_leave_0_to_1_by_what_rounding_does(tmp_path, low, high):
+    rounded = made(scores=torch.tensor([[low, 0.5, high]] * 4), failures={})
+    write_scores(tmp_path / "s.parquet", rounded)
+    assert torch.equal(read_scores(tmp_path / "s.parquet").scores, rounded.scores)
 
 
 def test_many_classes_survive_writing_and_reading(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from videofib.metrics.scores import Scores
-from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL, EvaluationError
+from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL, EvaluationError, task_of
 
 # four videos of three classes: predicted as 0, 1, 1, 2
 PROBABILITIES = torch.tensor([[0.75, 0.25, 0.0], [0.25, 0.75, 0.0], [0.25, 0.75, 0.0], [0.0, 0.25, 0.75]])
@@ -43,6 +43,8 @@ def test_calibration_compares_confidence_with_the_best_class_alone():
     assert figures["calibration_error"] == pytest.approx(25.0)
     every = SINGLE_LABEL.summarize(scores_of([0, 1, 1, 2]), unreadable="wrong")
     assert every["calibration_error"] == pytest.approx(25.0)
+    one = SINGLE_LABEL.summarize(scores_of([0, 0, 0, 0]), unreadable="wrong")  # a second best class is not right
+    assert one["calibration_error"] == pytest.approx(50.0)
 
 
 def test_what_was_tested_is_listed_only_where_details_are_asked_for():
@@ -64,6 +66,23 @@ def test_one_view_is_right_or_wrong_by_its_best_class():
     assert SINGLE_LABEL.view_correct(views, torch.tensor([0, 2])).tolist() == [0.5, 0.5]
     assert SINGLE_LABEL.view_correct(views, torch.tensor([2, 0])).tolist() == [0.0, 0.0]
     assert MULTI_LABEL.view_correct(views, torch.zeros(2, 3)).isnan().tolist() == [True, True]
+
+
+def test_a_label_that_the_model_does_not_know_is_refused():
+    views = torch.zeros(3, 1, 3)
+    assert SINGLE_LABEL.view_correct(views, torch.tensor([0, 1, 2])).shape == (3,)
+    with pytest.raises(EvaluationError, match="the split has label 3, but the model knows 3 classes"):
+        SINGLE_LABEL.view_correct(views, torch.tensor([0, 3, 7]))
+
+
+def test_videos_without_labels_are_counted_and_nothing_is_measured():
+    scores = scores_of([-1] * 4, failures={"1.mp4": "gone"})
+    task = task_of(scores)
+    counts = {"labels": "none", "num_videos": 3, "num_views": 6, "skipped": [{"video": "1.mp4", "reason": "gone"}]}
+    assert task.summarize(scores, unreadable="exclude") == counts
+    details = {"num_crops": 3, "view_starts": "spread", "videos_sha256": scores.videos_sha256()}
+    assert task.summarize(scores, unreadable="exclude", details=True) == counts | details
+    assert task.summarize(scores, unreadable="wrong")["num_videos"] == 4
 
 
 @pytest.mark.parametrize("names", [["run", "jump"], ["run", "jump", "swim", "sit"]])

@@ -1,5 +1,7 @@
 """Files that write_video writes can be read at any frame, and are complete or absent."""
 
+import resource
+
 import av
 import numpy as np
 import pytest
@@ -77,3 +79,16 @@ def test_a_source_that_fails_midway_leaves_the_old_file(tmp_path):
         write_video(tmp_path / "a.mp4", failing(), 25)
     assert (tmp_path / "a.mp4").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_a_full_disk_is_reported_by_the_videos_name(tmp_path):
+    """Here, files that cannot grow; the errors of PyAV cannot be given another name."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_video(tmp_path / "a.mp4", moving_gradient(20), 25)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value) == f"[Errno 27] File too large: '{tmp_path / 'a.mp4'}'"
+    assert list(tmp_path.iterdir()) == []

@@ -243,8 +243,8 @@ def check_memory(model: nn.Module, source: str | Path) -> None:
     named = itertools.chain(model.named_parameters(), model.named_buffers())
     if without := [name for name, tensor in named if tensor.is_meta]:
         raise CheckpointError(
-            f"{source} cannot be loaded into a model on the meta device, which has no memory ({', '.join(without[:3])}"
-            f"{', …' if len(without) > 3 else ''}); build it on the CPU or a GPU"
+            f"{printable(source)} cannot be loaded into a model on the meta device, which has no memory "
+            f"({', '.join(without[:3])}{', …' if len(without) > 3 else ''}); build it on the CPU or a GPU"
         )
 
 
@@ -278,7 +278,7 @@ def _compare_checksums(path: str | Path) -> None:
     except Exception as error:  # as many ways as for torch.load
         damaged = f"an entry ({error})"
     if damaged:
-        raise CheckpointError(f"{path} is damaged: {damaged} is not what was written")
+        raise CheckpointError(f"{printable(path)} is damaged: {printable(damaged)} is not what was written")
 
 
 def _reason(error: BaseException) -> str:

@@ -123,6 +123,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
     Raises:
         CheckpointError: it is not a lock.
+        OSError: it cannot be read, perhaps only now.
     """
     try:
         with file.open("rb") as stream:
@@ -135,7 +136,7 @@ def _read(file: Path) -> dict[str, Any] | None:
         if not file.is_symlink():
             return None
         reason = "it is a link that leads nowhere"
-    except (OSError, ValueError, RecursionError) as error:
+    except (IsADirectoryError, ValueError, RecursionError) as error:
         reason = str(error)
     else:
         return content
@@ -219,10 +220,10 @@ def _refusal(found: dict[str, Any], own: dict[str, Any], file: Path) -> str:
     what = f"another run trains in {file.parent}: process {found['pid']} on {host}, since {since}"
     if _is_seen(found, own):
         return f"{what}; wait until it ends, or set another OUTPUT_DIR"
-    touched, ago = _touched(file), time.time() - _touched(file)
+    touched = _touched(file)
     return (
-        f"{what}; it last touched its lock at {_clock(touched)}, {ago:.0f} s ago, and does so every {_BEAT:g} s. "
-        f"Wait until it ends, or set another OUTPUT_DIR; if it was killed, remove {file}"
+        f"{what}; it last touched its lock at {_clock(touched)}, {time.time() - touched:.0f} s ago, and does so "
+        f"every {_BEAT:g} s. Wait until it ends, or set another OUTPUT_DIR; if it was killed, remove {file}"
     )
 
 
