@@ -102,14 +102,21 @@ def test_the_module_is_the_command():
     assert subprocess.check_output(words, text=True).strip() == f"videofib {__version__}"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["prep", "--help"]], ids=" ".join)
-def test_help_costs_no_heavy_import(words):
+@pytest.mark.parametrize(
+    ("words", "heavy"),
+    [
+        (["--help"], ["numpy", "torch", "av"]),
+        (["prep", "--help"], ["numpy", "torch", "av"]),
+        (["features", "--help"], ["torch", "av", "pyarrow"]),
+    ],
+)
+def test_help_costs_no_heavy_import(words, heavy):
     script = f"""
 import sys
 from videofib.cli import main
 try:
     main({words})
 except SystemExit:
-    print([m for m in ('numpy', 'torch', 'av') if m in sys.modules])
+    print([m for m in {heavy} if m in sys.modules])
 """
     assert subprocess.check_output([sys.executable, "-c", script], text=True).splitlines()[-1] == "[]"

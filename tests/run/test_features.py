@@ -119,6 +119,7 @@ class Pooled(nn.Linear):
         (None, {"kind": "patches"}, "unknown kind of features 'patches'; it must be one of pooled, frames, tokens"),
         (None, {"block": 3}, "no block 3 in a model of 3; name -3 to 2"),
         (None, {"kind": "frames", "block": -4}, "no block -4"),
+        (None, {"views": (1, 2)}, "views must be"),
     ],
 )
 def test_what_there_is_not_is_refused_before_a_video_is_read(model, options, message, saved):

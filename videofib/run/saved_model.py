@@ -191,10 +191,10 @@ class SavedModel:
         Forward passes, workers and videos that cannot be read are as in :meth:`predict_all`.
 
         Raises:
-            ValueError: a model without such features, or no such kind or block; before any video is read.
+            ValueError: a model without such features, or no such kind, block or views; before any video is read.
         """
         model = FeatureModel(self.model, kind, block)
-        return self._features(model, videos, views, num_workers)
+        return self._features(model, videos, self._checked(views), num_workers)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model with all that using it takes, for ``load`` and, where it is a TimeSformer, for transformers.
