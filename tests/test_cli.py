@@ -108,6 +108,7 @@ def test_the_module_is_the_command():
         (["--help"], ["numpy", "torch", "av"]),
         (["prep", "--help"], ["numpy", "torch", "av"]),
         (["features", "--help"], ["torch", "av", "pyarrow"]),
+        (["probe", "--help"], ["torch", "av", "pyarrow"]),
     ],
 )
 def test_help_costs_no_heavy_import(words, heavy):

@@ -11,7 +11,8 @@ hundred videos, an .npz needs no pickle.
 
 A video that cannot be read is one line, and its row has the error. Finished videos are kept in FILE.parts until all
 are: after a kill, the same command continues. --shard I/N takes every N-th video from the I-th on, counted from 0, so
-that N processes, each with a file of its own, share a list. The exit status is 1 if no video could be read.
+that N processes, each with a file of its own, share a list; videofib probe reads the files together. The exit status
+is 1 if no video could be read.
 """
 
 from __future__ import annotations
