@@ -28,6 +28,8 @@ COMMANDS = {
     "test": "measure multi-view accuracy",
     "run": "train, then test",
     "predict": "name what is in videos, by a trained model",
+    "features": "write the features of videos into a file",
+    "probe": "measure how well features tell classes apart",
     "submit": "submit a run to a Slurm cluster",
     "report": "write the page of a run",
     "compare": "compare runs: figures, curves, settings, paired tests",

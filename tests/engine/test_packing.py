@@ -78,3 +78,10 @@ def test_scores_depend_on_the_forward_pass_by_less_than_1e_6():
         alone = torch.stack([model(view) for batch in batches for view in batch["views"].flatten(0, 1)[:, None]])
         packed = [logits.flatten(0, 1) for _, logits in logits_by_batch(model, batches, 7)]
     torch.testing.assert_close(torch.cat(packed), alone.flatten(0, 1), rtol=0, atol=1e-6)
+
+
+def test_outputs_of_any_shape():
+    """Features of frames, say: (S, T, D) for S clips are (B, V, T, D) for the videos."""
+    batches, videos = make_batches([2, 1], 3)
+    found = [rows for _, rows in logits_by_batch(lambda clips: clips[:, 0, 0].clone(), batches, 4)]
+    assert torch.equal(torch.cat(found), videos[:, :, 0, 0])

@@ -12,6 +12,7 @@ import torch
 from pyarrow import parquet
 
 import videofib.metrics.scores
+import videofib.metrics.table
 from videofib.metrics.scores import Scores, ScoresError, read_scores, write_scores
 
 AWKWARD = ["a b/c,d.mp4", os.fsdecode(b"caf\xe9.mp4"), "back\\slash.mp4", "<b>.mp4"]
@@ -259,10 +260,10 @@ def test_a_file_that_announces_more_values_than_memory_holds_is_refused(tmp_path
     monkeypatch.setattr(videofib.metrics.scores, "_MOST_VALUES", 11)
     with pytest.raises(ScoresError, match="claims to have 4 rows of 3 values"):
         read_scores(tmp_path / "s.parquet")
-    monkeypatch.setattr(videofib.metrics.scores, "_MOST_VIDEOS", 4)
+    monkeypatch.setattr(videofib.metrics.table, "_MOST_ROWS", 4)
     with pytest.raises(ScoresError, match="4 rows of 3 values"):  # four videos are not too many
         read_scores(tmp_path / "s.parquet")
-    monkeypatch.setattr(videofib.metrics.scores, "_MOST_VIDEOS", 3)
+    monkeypatch.setattr(videofib.metrics.table, "_MOST_ROWS", 3)
     with pytest.raises(ScoresError, match=r"claims to have 4 rows$"):
         read_scores(tmp_path / "s.parquet")
 

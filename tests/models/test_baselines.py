@@ -301,3 +301,13 @@ def test_a_timesformer_is_built_without_pytorchvideo():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_are_what_the_classifier_sees(name):
+    model = tiny(name)
+    video = torch.randn(2, 3, 8, 64, 64 if name == "MViT_B" else 96)  # 96: several windows in convolutional networks
+    with torch.inference_mode():
+        features = model.forward_features(video)
+        assert features.shape == (2, classifier(model).in_features)
+        torch.testing.assert_close(classifier(model)(features), model(video), rtol=1e-4, atol=1e-4)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -32,11 +31,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from videofib.config import ConfigError
 from videofib.data.errors import DecodeError, ManifestError
-from videofib.data.lists.classes_file import read_class_names
 from videofib.files import describe, replacing, spreadsheet_text, to_utf8
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.run.precisions import PRECISION_TYPES
+from videofib.run.video_options import add_options, check_options, load_model, reading_workers
 from videofib.signals import sigint_deferred
 from videofib.starting import StartError
 
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
     Write = Callable[[Prediction], None]
 
 _INPUT = "-"
-_FEW = 4  # videos that are read in this process: workers would take longer to start
-_MOST_WORKERS = 8
 _SHOWN = 48  # characters of a path in the table
 
 
@@ -56,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     with sigint_deferred():
         from videofib.checkpoint.file import CheckpointError
         from videofib.data.lists.found import find_videos, read_paths
-        from videofib.run.load import load
 
     try:
         with ExitStack() as stack:
@@ -64,16 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if _INPUT in videos:
                 piped = stack.enter_context(_piped())
                 videos = [piped if name == _INPUT else name for name in videos]
-            saved = load(
-                args.model,
-                checkpoint=args.checkpoint,
-                part=args.part,
-                config=args.cfg,
-                classes=read_class_names(args.classes) if args.classes else None,
-                options=dict(zip(args.opts[::2], args.opts[1::2], strict=True)),
-                device=args.device,
-                precision=args.precision,
-            )
+            saved = load_model(args)
             if args.timeline:
                 _timeline(saved, videos, args)
                 return
@@ -95,10 +81,8 @@ def _predict(
     saved: SavedModel, videos: Sequence[str], views: tuple[int, int] | None, workers: int | None, write: Write
 ) -> int:
     """Write the predictions of all videos in order; returns how many could be read."""
-    if workers is None:
-        workers = 0 if len(videos) < _FEW else min(os.cpu_count() or 1, _MOST_WORKERS)
     answered = 0
-    for prediction in saved.predict_all(videos, views=views, num_workers=workers):
+    for prediction in saved.predict_all(videos, views=views, num_workers=reading_workers(workers, len(videos))):
         write(prediction)
         answered += not prediction.error
     return answered
@@ -178,45 +162,24 @@ def _piped() -> Iterator[str]:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("videofib predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders, URLs, or - for standard input")
-    parser.add_argument("--model", required=True, metavar="FROM", help="a saved model")
     parser.add_argument("--list", metavar="FILE", help="a list of paths, one a line, relative to its folder")
-    parser.add_argument(
-        "--views", nargs=2, type=int, metavar=("T", "S"), help="temporal clips and spatial crops (1 or 3)"
-    )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes of each video (default 5)")
     parser.add_argument("--out", metavar="FILE", help="write to a .csv or .jsonl file; with --timeline, a folder")
     parser.add_argument("--timeline", action="store_true", help="answer for window after window of one long video")
     parser.add_argument("--stride", type=float, metavar="S", help="seconds between windows (default: half a clip)")
     parser.add_argument("--no-video", action="store_true", help="do not write timeline.mp4")
-    parser.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help="of a run's folder")
-    parser.add_argument("--part", metavar="NAME", help="which model of a file that holds several, such as teacher")
-    parser.add_argument(
-        "--cfg", metavar="NAME_OR_FILE", help="the config of the model, where it is not saved with the weights"
-    )
     parser.add_argument("--classes", metavar="FILE", help="names of the classes, one a line, where the model has none")
-    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
-    parser.add_argument(
-        "--precision", choices=tuple(PRECISION_TYPES), default="fp32", help="in which the model computes"
-    )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="changes to the config, at the end"
-    )
+    add_options(parser)
     args = parser.parse_args(argv)
-    if not args.videos and not args.list:
-        parser.error("name a video, or a list of them with --list")
+    check_options(parser, args)
     if args.top < 1:
         parser.error("--top must be at least 1")
-    if args.workers is not None and args.workers < 0:
-        parser.error("--workers must not be negative")
     if args.timeline:
         _check_timeline(parser, args)
     elif args.stride is not None or args.no_video:
         parser.error("--stride and --no-video belong to --timeline")
     elif args.out and Path(args.out).suffix not in (".csv", ".jsonl"):
         parser.error("--out must end in .csv or .jsonl")
-    if len(args.opts) % 2:
-        parser.error("--opts takes pairs KEY VALUE")
     return args
 
 

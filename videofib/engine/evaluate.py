@@ -147,7 +147,10 @@ def score_batches(
     fill_last: bool,
     total: int,
 ) -> Iterator[tuple[dict, Tensor]]:
-    """The batches without their views, each with the model's logits of these: float32 (B, V, K), on the CPU."""
+    """The batches without their views, each with the model's logits of these: float32 (B, V, K), on the CPU.
+
+    A model that gives features (S, ...) in place of logits gives them as (B, V, ...).
+    """
     device = next(model.parameters()).device
 
     def forward(clips: Tensor) -> Tensor:

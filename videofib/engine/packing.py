@@ -21,6 +21,8 @@ def logits_by_batch(
 ) -> Iterator[tuple[dict, Tensor]]:
     """Each batch without its views, and the logits (B, V, K) of these, in the order of the batches.
 
+    Other outputs than logits, of any shape (S, ...), come as (B, V, ...).
+
     Fewer than ``size`` views are held back beside the batch that is being read. The logits of a view do not depend on
     the other views of its pass, but their last bits may depend on how many there are.
 
@@ -50,7 +52,7 @@ def _first(waiting: deque[tuple[dict, int, int]], logits: list[Tensor]) -> tuple
     batch, videos, views = waiting.popleft()
     own = torch.stack(logits[: videos * views])
     del logits[: videos * views]
-    return batch, rearrange(own, "(b v) k -> b v k", b=videos)
+    return batch, rearrange(own, "(b v) ... -> b v ...", b=videos)
 
 
 class _Pack:

@@ -31,14 +31,13 @@ from torch import Tensor
 
 import videofib
 from videofib.files import from_utf8, replacing, to_utf8
+from videofib.metrics.table import KEY, TableError, read_table
 
 SCORES_NAME = "test_scores.parquet"
 KINDS = ("softmax", "logit", "sigmoid")
 UNKNOWN = -1  # the label of every video of a list without labels
-_KEY = b"videofib"
 # A small hostile file may announce more than memory holds.
 _MOST_VALUES = 2**31 - 1
-_MOST_VIDEOS = 100_000_000
 _MOST_CLASSES = 1_000_000
 _MOST_VIEWS = 1_000_000
 _ROUNDING = 1e-4  # by which a mean of probabilities may exceed 1
@@ -142,7 +141,10 @@ def read_scores(file: str | Path) -> Scores:
     Raises:
         ScoresError: there is no such file, or it is damaged or not a file of scores.
     """
-    table, about = _read_table(file)
+    try:
+        table, about = read_table(file, "file of scores", "test again to rewrite it")
+    except TableError as error:
+        raise ScoresError(str(error)) from error
     try:
         found = _scores(table, about)
         if "sha256" in about and about["sha256"] != _digest(found):  # files of earlier versions lack it
@@ -160,43 +162,9 @@ def _write_table(file: str | Path, columns: Mapping, about: Mapping) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.table(dict(columns)).replace_schema_metadata({_KEY: json.dumps(about)})
+    table = pyarrow.table(dict(columns)).replace_schema_metadata({KEY: json.dumps(about)})
     with replacing(file) as partial, partial.open("wb") as stream:  # pyarrow opens no name that is not UTF-8
         parquet.write_table(table, stream, compression="zstd", write_page_checksum=True)
-
-
-def _read_table(file: str | Path) -> tuple:
-    """The pyarrow table that ``_write_table`` wrote, and its metadata.
-
-    Raises:
-        ScoresError: there is no such file, or it is damaged or of another kind.
-    """
-    from pyarrow import ArrowException, parquet
-
-    try:
-        if not Path(file).is_file():
-            raise ScoresError(f"no file of scores at {file}")
-    except (OSError, ValueError) as error:  # no permission, or a name that no file can have
-        raise ScoresError(f"{file} cannot be read: {error}") from error
-    try:
-        # One thread: a pool of threads would not survive the fork of a data loader's workers.
-        with (
-            Path(file).open("rb") as stream,
-            parquet.ParquetFile(stream, pre_buffer=False, page_checksum_verification=True) as source,
-        ):
-            about = json.loads((source.schema_arrow.metadata or {}).get(_KEY, b"null"))
-            if not isinstance(about, dict):
-                raise ScoresError(f"{file} is not a file of scores: videofib did not write it")
-            if source.metadata.num_rows > _MOST_VIDEOS:
-                raise ScoresError(f"{file} claims to have {source.metadata.num_rows} rows")
-            table = source.read(use_threads=False).combine_chunks()
-            table.validate(full=True)
-    except ScoresError:
-        raise
-    except (ArrowException, OSError, ValueError, MemoryError, RecursionError, OverflowError, TypeError) as error:
-        reason = " ".join(str(error).split())
-        raise ScoresError(f"{file} is damaged or not a Parquet file ({reason}); test again to rewrite it") from error
-    return table, about
 
 
 def _list_column(values: np.ndarray, present: np.ndarray):

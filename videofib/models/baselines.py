@@ -153,6 +153,18 @@ class Baseline(nn.Module):
 
     again: Callable[[], nn.Module]
 
+    @property
+    def classifier(self) -> nn.Linear:
+        """The final linear layer."""
+        raise NotImplementedError
+
+    def forward_features(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> (B, D): what the classifier sees, averaged over the windows of crops that have several."""
+        seen: list[Tensor] = []
+        with self.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+            self(video)
+        return seen[0].flatten(1).unflatten(1, (-1, self.classifier.in_features)).mean(dim=1)
+
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Give all parameters and buffers initial values again, those of a new model under the same seed.
@@ -175,14 +187,19 @@ class ConvNet(Net, Baseline):
         super().__init__(blocks=blocks)
         self.again = again
 
+    @property
+    def classifier(self) -> nn.Linear:
+        return cast(nn.Linear, self.blocks[-1].proj)
+
     def forward(self, video: Tensor) -> Tensor:
         _check_clips(video)
         return super().forward(video) if video.shape[0] else self._no_logits(video)
 
     def _no_logits(self, video: Tensor) -> Tensor:
         """(0, 3, T, H, W) -> (0, K), with zero gradients; batch norms would take NaN as the mean of no clips."""
-        classifier = cast(nn.Linear, self.blocks[-1].proj)
-        return video.new_empty(0, classifier.out_features) + sum(parameter.sum() for parameter in self.parameters())
+        return video.new_empty(0, self.classifier.out_features) + sum(
+            parameter.sum() for parameter in self.parameters()
+        )
 
 
 class SlowFast(ConvNet):
@@ -202,6 +219,10 @@ class MViT(MultiscaleVisionTransformers, Baseline):
     """(B, 3, T, H, W) -> (B, K), for the one clip size that it was built for."""
 
     clip_shape: tuple[int, int, int, int]
+
+    @property
+    def classifier(self) -> nn.Linear:
+        return cast(nn.Linear, self.head.proj)
 
     def no_weight_decay(self) -> set[str]:
         """Class token and position embeddings, as in TimeSformer.

@@ -5,7 +5,7 @@ V views of a video, C T H W channels, frames, height, width; K classes, D featur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from videofib.data.errors import DecodeError
 from videofib.data.lists.records import Records
 from videofib.engine.evaluate import score_batches
 from videofib.metrics.accuracy import ensemble_views
+from videofib.run.feature_model import LAST, FeatureModel
 from videofib.run.loaders import build_video_loader, describe_input, testing_views, view_dataset
 from videofib.run.parts import TASKS
 from videofib.run.precisions import PRECISION_TYPES
@@ -51,6 +52,21 @@ class Prediction:
         return [
             (self.classes[position], value) for position, value in zip(positions.tolist(), values.tolist(), strict=True)
         ]
+
+
+@dataclass(frozen=True)
+class VideoFeatures:
+    """What a model sees in a video.
+
+    Attributes:
+        video: its path.
+        values: features (D,), (t, D) or (N, D), float32; None where it cannot be read.
+        error: why it cannot be read, or "".
+    """
+
+    video: str
+    values: Tensor | None
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -132,20 +148,54 @@ class SavedModel:
                 scores, error = None, f"{video}: the model's scores are not finite"
             yield Prediction(video, scores, self.classes, error)
 
-    def features(self, video: str | Path | np.ndarray | Tensor, *, views: tuple[int, int] | None = None) -> Tensor:
-        """The features (D,) in front of the classifier, averaged over views.
+    def features(
+        self,
+        video: str | Path | np.ndarray | Tensor,
+        *,
+        views: tuple[int, int] | None = None,
+        kind: str = "pooled",
+        block: int = LAST,
+    ) -> Tensor:
+        """The features of a video: the mean over its views, element by element.
+
+        The mean of ``frames`` and ``tokens`` is over clips and crops that show other moments and other parts of the
+        frame; take ``views=(1, 1)`` where it matters which. Each token is normalised by the model's last norm.
+
+        Args:
+            views: as for :meth:`predict`.
+            kind: ``pooled``, (D,), as the classifier sees them; ``frames``, (t, D), the mean over the tokens of each
+                frame or layer of tubelets; ``tokens``, (N, D), frame after frame, without class token and registers.
+            block: whose output; counted from 0, or from the end below 0.
 
         Raises:
             DecodeError: the video cannot be read.
-            ValueError: a model without ``forward_features``, or frames of another shape or type.
+            ValueError: a model without such features, no such kind or block, or frames of another shape or type.
         """
-        model = _Features(self.model)
-        if not isinstance(video, str | Path):
-            return self._logits_of(_frames(video), views, None, model)[0].mean(dim=0)
-        ((_, outputs, error),) = self._outputs(model, [video], views, 0)
-        if outputs is None:
-            raise DecodeError(error)
-        return outputs[0].mean(dim=0)
+        if isinstance(video, str | Path):
+            (found,) = self.features_all([video], views=views, kind=kind, block=block)
+            if found.values is None:
+                raise DecodeError(found.error)
+            return found.values
+        return self._logits_of(_frames(video), views, None, FeatureModel(self.model, kind, block))[0].mean(dim=0)
+
+    def features_all(
+        self,
+        videos: Sequence[str | Path],
+        *,
+        views: tuple[int, int] | None = None,
+        kind: str = "pooled",
+        block: int = LAST,
+        num_workers: int = 0,
+    ) -> Iterator[VideoFeatures]:
+        """The features of many videos, in their order, each as :meth:`features` gives them.
+
+        Forward passes, workers and videos that cannot be read are as in :meth:`predict_all`.
+
+        Raises:
+            ValueError: a model without such features, or no such kind, block or views; before any video is read.
+        """
+        model = FeatureModel(self.model, kind, block)
+        return self._features(model, videos, self._checked(views), num_workers)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model with all that using it takes, for ``load`` and, where it is a TimeSformer, for transformers.
@@ -162,6 +212,15 @@ class SavedModel:
     def to(self, device: str | torch.device) -> SavedModel:
         """The same with its model moved to a device."""
         return replace(self, model=self.model.to(device))
+
+    def _features(
+        self, model: nn.Module, videos: Sequence[str | Path], views: tuple[int, int] | None, num_workers: int
+    ) -> Iterator[VideoFeatures]:
+        for video, outputs, error in self._outputs(model, videos, views, num_workers):
+            values = None if outputs is None else outputs[0].mean(dim=0)
+            if values is not None and not values.isfinite().all():
+                values, error = None, f"{video}: the model's features are not finite"
+            yield VideoFeatures(video, values, error)
 
     def _outputs(
         self, model: nn.Module, videos: Sequence[str | Path], views: tuple[int, int] | None, num_workers: int
@@ -223,17 +282,3 @@ def _frames(video: np.ndarray | Tensor) -> np.ndarray:
             "torchvision's order (T, C, H, W) is permute(0, 2, 3, 1) of it"
         )
     return frames
-
-
-class _Features(nn.Module):
-    """A model without its classifier."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        if not hasattr(model, "forward_features"):
-            raise ValueError(f"{type(model).__name__} has no features in front of its classifier to return")
-        self.inner = model
-
-    def forward(self, video: Tensor) -> Tensor:
-        forward: Callable[[Tensor], Tensor] = getattr(self.inner, "forward_features")  # noqa: B009, mypy sees a Tensor
-        return forward(video)

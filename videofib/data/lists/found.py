@@ -9,6 +9,7 @@ from pathlib import Path
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import is_leftover
 from videofib.data.lists.extensions import may_be_video
+from videofib.data.lists.manifest import read_list
 from videofib.data.lists.remote import is_remote
 from videofib.files import describe, is_there
 from videofib.printable import printable
@@ -59,6 +60,20 @@ def read_paths(file: str | Path) -> list[str]:
             "this list has paths alone, one a line"
         )
     return paths
+
+
+def read_labelled(file: str | Path) -> tuple[list[str], list[int]]:
+    """The paths in a list with labels, or without, and the labels, ``UNLABELLED`` where the list has none.
+
+    It is read as the list of a test is; relative paths start at its folder.
+
+    Raises:
+        ManifestError: as of ``manifest.read_list``.
+    """
+    records = read_list(file, needs_labels=False)
+    names = [records.ids.text(row) for row in range(len(records))]
+    paths = [name if is_remote(name) else str(Path(file).parent / name) for name in names]
+    return paths, records.labels.tolist()
 
 
 def _videos_below(folder: str) -> list[str]:

@@ -1,0 +1,78 @@
+"""The options of commands that use a saved model on videos. What is heavy is imported once they have been read."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from videofib.parser import Parser
+from videofib.run.precisions import PRECISION_TYPES
+from videofib.signals import sigint_deferred
+
+if TYPE_CHECKING:
+    from videofib.run.saved_model import SavedModel
+
+_FEW = 4  # videos that are read in this process: workers would take longer to start
+_MOST_WORKERS = 8
+
+
+def add_options(parser: Parser) -> None:
+    """Add which model, on which views, and how; ``--opts`` takes all words after it."""
+    parser.add_argument("--model", required=True, metavar="FROM", help="a saved model")
+    parser.add_argument(
+        "--views", nargs=2, type=int, metavar=("T", "S"), help="temporal clips and spatial crops (1 or 3)"
+    )
+    parser.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help="of a run's folder")
+    parser.add_argument("--part", metavar="NAME", help="which model of a file that holds several, such as teacher")
+    parser.add_argument(
+        "--cfg", metavar="NAME_OR_FILE", help="the config of the model, where it is not saved with the weights"
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
+    parser.add_argument(
+        "--precision", choices=tuple(PRECISION_TYPES), default="fp32", help="in which the model computes"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="changes to the config, at the end"
+    )
+
+
+def check_options(parser: Parser, args: argparse.Namespace) -> None:
+    """Exit with one line where no video is named, or an option cannot be."""
+    if not args.videos and not args.list:
+        parser.error("name a video, or a list of them with --list")
+    if args.workers is not None and args.workers < 0:
+        parser.error("--workers must not be negative")
+    if len(args.opts) % 2:
+        parser.error("--opts takes pairs KEY VALUE")
+
+
+def load_model(args: argparse.Namespace) -> SavedModel:
+    """The model that the options name; a command may have ``--classes``, the file of their names.
+
+    Raises:
+        CheckpointError, ConfigError, ManifestError: as of :func:`videofib.load` and of the file.
+    """
+    with sigint_deferred():
+        from videofib.data.lists.classes_file import read_class_names
+        from videofib.run.load import load
+
+    classes = getattr(args, "classes", None)
+    return load(
+        args.model,
+        checkpoint=args.checkpoint,
+        part=args.part,
+        config=args.cfg,
+        classes=read_class_names(classes) if classes else None,
+        options=dict(zip(args.opts[::2], args.opts[1::2], strict=True)),
+        device=args.device,
+        precision=args.precision,
+    )
+
+
+def reading_workers(asked: int | None, count: int) -> int:
+    """The processes that read ``count`` videos, where a person has asked for so many, or for none."""
+    if asked is not None:
+        return asked
+    return 0 if count < _FEW else min(os.cpu_count() or 1, _MOST_WORKERS)
