@@ -113,4 +113,5 @@ def test_an_empty_batch_leaves_a_baseline_as_it_is(name, mode):
     assert found.shape == (0, 5)
     found.sum().backward()
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+    assert model.forward_features(torch.empty(0, 3, 8, 64, 64)).shape == (0, model.classifier.in_features)
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
