@@ -20,6 +20,15 @@ def test_the_name_appears_when_the_block_ends(tmp_path):
     assert [entry.name for entry in file.parent.iterdir()] == ["results.json"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, which only Linux has")
+def test_nothing_stays_open(tmp_path):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for number in range(3):
+        with replacing(tmp_path / str(number)) as partial:
+            partial.touch()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
     file = tmp_path / "results.json"
     file.write_text("old")

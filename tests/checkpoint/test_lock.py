@@ -86,6 +86,14 @@ def test_the_lock_is_there_during_the_run_and_gone_after_it_however_it_ends(tmp_
     assert list(folder.iterdir()) == []
 
 
+def test_a_lock_that_was_released_leaves_nothing_open(tmp_path):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with run_lock(tmp_path):
+            pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_a_second_run_is_refused_and_a_killed_one_is_replaced_at_once(tmp_path, hold):
     process = hold(tmp_path)
     assert re.fullmatch(
