@@ -3,9 +3,9 @@
     python tools/benchmark_lists.py --rows 1000000 --files 20000 --rounds 3 --checkout ../older
 
 Each part runs in a process of its own, on files that it makes in a temporary folder. With ``--checkout``, that version
-of videofib and this one take turns within each round, so that a slow moment of the machine affects both; nothing of
-this script is needed there. Figures are medians, and the lowest and highest, of all rounds; manifests are
-written in the first round alone. Memory is what a part adds to a process that has imported what it needs: resident
+of videofib and this one take turns within each round, so that a slow moment of the machine affects both; nothing is
+used that versions before this script lack. Figures are medians, and the lowest and highest, of all rounds; manifests
+are written in the first round alone. Memory is what a part adds to a process that has imported what it needs: resident
 (RSS) at the end, and the highest in between. Seconds of the processor depend less on what else the machine does.
 """
 

@@ -20,7 +20,7 @@ from videofib.prep.encode import write_video
 from videofib.prep.items import Item, PrepareError, output_paths
 from videofib.prep.prepare import prepare
 from videofib.prep.sets import folder
-from videofib.prep.transcode import Encoding, target_size
+from videofib.prep.transcode import PROOF_OF_COPIES, Encoding, target_size
 
 SCRIPT = Path(__file__).parents[2] / "data_prep/folder.py"
 
@@ -119,6 +119,29 @@ def test_copies_have_the_same_bytes_and_the_manifest_states_their_facts(shared_d
     prepare(items, ["c"], out, videos=root, encoding=Encoding(64), jobs=1)
     assert {path.suffix for path in (out / "videos").rglob("*.*")} == {".mp4"}  # of other options nothing is left
     assert all(path.stat().st_nlink == 1 for path in (out / "videos").rglob("*.mp4"))
+
+
+def test_copies_that_an_earlier_proof_has_passed_are_proved_again(tmp_path, monkeypatch):
+    root, out = folder_of_classes(tmp_path / "raw", clips_per_class=1), tmp_path / "out"
+    items, classes, _ = folder.read_root(root)
+
+    def proved(codec):
+        """How many videos a run looks at."""
+        calls = []
+
+        def counting(function, work, jobs):
+            calls.extend(work)
+            return ((index, function(call)) for index, call in enumerate(work))
+
+        prepare(items, classes, out, videos=root, encoding=Encoding(codec=codec), jobs=1, engine=counting)
+        return len(calls)
+
+    assert [proved("copy"), proved("copy")] == [3, 0]
+    monkeypatch.setattr("videofib.prep.prepare.PROOF_OF_COPIES", PROOF_OF_COPIES + 1)
+    assert [proved("copy"), proved("copy")] == [3, 0]
+    assert [proved("h264"), proved("h264")] == [3, 0]
+    monkeypatch.undo()
+    assert proved("h264") == 0  # what is encoded here does not depend on it
 
 
 def test_copies_are_hard_links_where_there_can_be_some(tmp_path):

@@ -43,7 +43,7 @@ from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.items import REPORT_NAME, Item, PrepareError, output_paths
 from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
-from videofib.prep.transcode import Encoding, Transcoded, transcode
+from videofib.prep.transcode import PROOF_OF_COPIES, Encoding, Transcoded, transcode
 
 _LOG = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _transcode_all(
         is_file = os.path.isfile(out / path)  # noqa: PTH113, which also says so of a name that is too long
         if is_file and (out / path).parent.resolve().is_relative_to((out / "videos").resolve()):
             (out / path).unlink()  # of an earlier run with other options; not in the manifest any more
-    settings = encoding.as_dict()
+    settings = encoding.as_dict() | ({"proof": PROOF_OF_COPIES} if encoding.codec == "copy" else {})
     with journal:
         work = []
         for item, path in zip(items, paths, strict=True):

@@ -29,6 +29,9 @@ _FALLBACK_FPS = 25.0
 # and decord seeks to the first and the last frame of every group. In files written here all groups are closed, as long
 # as each other and not reordered, so one set suffices; files of other origin get more.
 _RANDOM_READS = 1
+# Of the proof that files of other origin are read right at any frame; higher whenever it finds more. Outputs that were
+# encoded here pass by how they are made.
+PROOF_OF_COPIES = 2
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ proved. A list alone is enough to train; with a manifest, frames need not be cou
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from videofib.classes import ClassesError, check_names, positions, same_name
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import CLASSES_NAME, SPLITS, class_folders, read_class_names, split_folder
 from videofib.data.lists.extensions import may_be_video
-from videofib.data.lists.parquet import text_column, to_values, typed_columns, write_columns
+from videofib.data.lists.parquet import each_column, release_memory, text_column, to_values, write_columns
 from videofib.data.lists.records import Below, Facts, Records
 from videofib.data.lists.text_list import MAX_LABEL, read_text_list, unlabelled_paths
 from videofib.data.lists.texts import Texts
@@ -224,10 +224,8 @@ def write_manifest(file: str | Path, rows: Iterable[ManifestRow]) -> None:
     columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in _COLUMNS}
     columns |= {name: text_column(columns[name]) for name, kind in _COLUMNS.items() if kind == "str"}
     # as objects, since no type of NumPy holds every number that is refused
-    _check(
-        file,
-        {name: np.array(column, object) if isinstance(column, list) else column for name, column in columns.items()},
-    )
+    pairs = columns.items()
+    _checked(file, ((name, np.array(values, object) if isinstance(values, list) else values) for name, values in pairs))
     write_columns(file, columns, _COLUMNS)
 
 
@@ -238,7 +236,7 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         ManifestError: a missing or damaged file or one that is not a manifest, a missing column, one of another type,
             or a value that is not allowed; names the file, and the column or row.
     """
-    columns = to_values(_read(Path(file))[0])
+    columns = to_values(_read(Path(file), [*_COLUMNS])[0])
     return [ManifestRow(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
@@ -246,55 +244,70 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
 _COLUMNS = {field.name: field.type for field in dataclasses.fields(ManifestRow)}
 _LATER = ("mirrored", "clock_jumps")  # columns that earlier versions did not write
 _COUNTS = ("label", "num_frames", "fps", "duration", "width", "height", "size", "clock_jumps")
+_DIGITS = {"sha256": 64, "dhash": 16}  # hexadecimal ones, or none
 
 
-def _read(file: Path) -> tuple[dict[str, Any], Texts]:
-    """The columns of a manifest as ``typed_columns`` returns them, checked, and its paths."""
+def _read(file: Path, keep: Collection[str]) -> tuple[dict[str, Any], Texts]:
+    """Some columns of a manifest as ``each_column`` yields them, and its paths; all of it is checked."""
     if not file.is_file():
         raise ManifestError(f"no manifest at {file}")
     required = {name: kind for name, kind in _COLUMNS.items() if name not in _LATER}
-    columns = typed_columns(file, required, {name: _COLUMNS[name] for name in _LATER})
-    return columns, _check(file, columns)
+    return _checked(file, each_column(file, required, {name: _COLUMNS[name] for name in _LATER}), keep)
 
 
-def _check(file: str | Path, columns: Mapping[str, Any]) -> Texts:
-    """The paths of a manifest, all different.
+def _checked(
+    file: str | Path, columns: Iterable[tuple[str, Any]], keep: Collection[str] = ()
+) -> tuple[dict[str, Any], Texts]:
+    """The columns to keep, and the paths of a manifest, which are all different.
 
     Raises:
         ManifestError: for the first row with a value that is not allowed, or with the path of an earlier row.
     """
+    kept, first_wrong = {}, {}  # the row and value of each column
+    for name, values in columns:
+        if name in keep:
+            kept[name] = values
+        if name == "path":
+            paths = Texts.stored(values)
+        allowed = _allowed(name, values)
+        if not allowed.all():
+            row = int(np.argmin(allowed))
+            value = values[row : row + 1].tolist()[0] if isinstance(values, np.ndarray) else values[row].as_py()
+            first_wrong[name] = row, value
+        del values  # before the next one is read
+    repeated = paths.first_repeat()
+    if not first_wrong and not repeated:
+        return kept, paths
+    row = min([row for row, _ in first_wrong.values()] + ([repeated[0]] if repeated else []))
+    wrong = {name: value for name, (first, value) in first_wrong.items() if first == row}
+    if row not in [first for first, _ in first_wrong.values()]:
+        problem = "occurs twice"
+    elif "status" in wrong:
+        problem = f"has status {wrong['status']!r}; it must be one of {STATUSES}"
+    elif counts := {name: wrong[name] for name in _COUNTS if name in wrong}:
+        problem = f"has {counts}; expected finite numbers from 0 on"
+    elif "rotation" in wrong:
+        problem = f"has rotation {wrong['rotation']}; expected 0, 90, 180 or 270"
+    else:
+        name, value = next((name, wrong[name]) for name in _DIGITS if name in wrong)
+        problem = f"has {name} {value!r}; expected {_DIGITS[name]} hexadecimal digits"
+    raise ManifestError(f"{file}: row {row + 1}: {paths.text(row)!r} {problem}")
+
+
+def _allowed(name: str, values: Any) -> np.ndarray:
+    """(N,) bool: which values a column may have."""
     import pyarrow.compute as pc
 
-    counts = {name: columns[name] for name in _COUNTS if name in columns}
-    with np.errstate(invalid="ignore"):  # of comparisons with nan, which hold for none
-        allowed = np.all([np.asarray((values >= 0) & (values < MAX_LABEL), bool) for values in counts.values()], axis=0)
-    wrong = {  # what each row may have wrong, in the order in which it is reported
-        "status": ~np.asarray(pc.is_in(columns["status"], text_column(STATUSES))),
-        "counts": ~allowed,
-        "rotation": ~np.isin(columns["rotation"], (0, 90, 180, 270)),
-        "sha256": ~np.asarray(pc.match_substring_regex(columns["sha256"], r"\A([0-9a-f]{64})?\z")),
-        "dhash": ~np.asarray(pc.match_substring_regex(columns["dhash"], r"\A([0-9a-f]{16})?\z")),
-    }
-    paths = Texts.stored(columns["path"])
-    bad = np.flatnonzero(np.any(list(wrong.values()), axis=0))
-    repeated = paths.first_repeat()
-    if not len(bad) and not repeated:
-        return paths
-    row = int(bad[0]) if len(bad) else len(paths)
-    if repeated and repeated[0] < row:
-        row, problem = repeated[0], "occurs twice"
-    elif wrong["status"][row]:
-        problem = f"has status {columns['status'][row].as_py()!r}; it must be one of {STATUSES}"
-    elif wrong["counts"][row]:
-        found = {name: values[row : row + 1].tolist()[0] for name, values in counts.items()}
-        found = {name: value for name, value in found.items() if not 0 <= value < MAX_LABEL}
-        problem = f"has {found}; expected finite numbers from 0 on"
-    elif wrong["rotation"][row]:
-        problem = f"has rotation {columns['rotation'][row]}; expected 0, 90, 180 or 270"
-    else:
-        name, digits = ("sha256", 64) if wrong["sha256"][row] else ("dhash", 16)
-        problem = f"has {name} {columns[name][row].as_py()!r}; expected {digits} hexadecimal digits"
-    raise ManifestError(f"{file}: row {row + 1}: {paths.text(row)!r} {problem}")
+    if name in _COUNTS:
+        with np.errstate(invalid="ignore"):  # of comparisons with nan, which hold for none
+            return np.asarray((values >= 0) & (values < MAX_LABEL), bool)
+    if name == "rotation":
+        return np.isin(values, (0, 90, 180, 270))
+    if name == "status":
+        return np.asarray(pc.is_in(values, text_column(STATUSES)))
+    if name in _DIGITS:
+        return np.asarray(pc.match_substring_regex(values, rf"\A([0-9a-f]{{{_DIGITS[name]}}})?\z"))
+    return np.ones(len(values), bool)
 
 
 def _facts(list_file: Path, listed: Texts) -> Facts | None:
@@ -302,6 +315,9 @@ def _facts(list_file: Path, listed: Texts) -> Facts | None:
     for above in ("", "../"):
         manifest = list_file.parent / above / MANIFEST_NAME
         if manifest.is_file():
-            columns, paths = _read(manifest)
-            return Facts.of(columns, paths.below(above).find(listed))
+            columns, paths = _read(manifest, Facts.COLUMNS)
+            facts = Facts.of(columns, paths.below(above).find(listed))
+            del columns, paths
+            release_memory()  # which a training of days would hold in each of its processes
+            return facts
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,17 @@ def write_columns(file: str | Path, columns: Mapping[str, Sequence], kinds: Mapp
 def typed_columns(
     file: str | Path, kinds: Mapping[str, str], optional: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
+    """The columns that ``each_column`` yields, by name."""
+    return dict(each_column(file, kinds, optional))
+
+
+def each_column(
+    file: str | Path, kinds: Mapping[str, str], optional: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, Any]]:
     """The columns that ``kinds`` names, in its order, then those of ``optional`` that the file has; others are ignored.
 
-    Columns of text are Arrow's, escaped (``escape``); those of numbers and truth values are NumPy arrays.
+    They are read one at a time, so that those which nobody keeps take no memory beside each other. Columns of text are
+    Arrow's, escaped (``escape``); those of numbers and truth values are NumPy arrays.
 
     Raises:
         ManifestError: a damaged file or one that is not Parquet, a column that is missing, occurs twice or has another
@@ -62,8 +70,17 @@ def typed_columns(
             _check_schema(file, source.schema_arrow, kinds)
             if source.metadata.num_rows > _MAX_ROWS:
                 raise ManifestError(f"{file}: {source.metadata.num_rows} rows, but a manifest has at most {_MAX_ROWS}")
-            table = source.read(columns=list(kinds), use_threads=False)
-            table.validate(full=True)
+            for name, kind in kinds.items():
+                table = source.read(columns=[name], use_threads=False)
+                table.validate(full=True)
+                column = table[name]
+                if len(column) != source.metadata.num_rows:
+                    raise ValueError(f"{len(column)} values of {name}, but {source.metadata.num_rows} rows")
+                if column.null_count:
+                    row = column.is_null().index(True).as_py()
+                    raise ManifestError(f"{file}: row {row + 1}: {name} is empty (null); prepare again")
+                yield name, column if kind == "str" else column.to_numpy()
+                del table, column  # before the next one is read
     except ManifestError:
         raise
     except (ArrowException, OSError, ValueError, MemoryError) as error:
@@ -71,13 +88,14 @@ def typed_columns(
         raise ManifestError(
             f"{file} is damaged or not a Parquet file ({reason}); prepare the data set again to rewrite it"
         ) from error
-    columns = {}
-    for name, kind in kinds.items():
-        if table[name].null_count:
-            row = table[name].is_null().index(True).as_py()
-            raise ManifestError(f"{file}: row {row + 1}: {name} is empty (null); prepare again")
-        columns[name] = table[name] if kind == "str" else table[name].to_numpy()
-    return columns
+
+
+def release_memory() -> None:
+    """Give memory back to the system that Arrow and the C library keep for later once its columns are gone."""
+    import pyarrow
+
+    for pool in (pyarrow.default_memory_pool(), pyarrow.system_memory_pool()):
+        pool.release_unused()
 
 
 def to_values(columns: Mapping[str, Any]) -> dict[str, list]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import overload
+from typing import ClassVar, overload
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class Facts:
         random_access, variable_rate: (N,) bool.
     """
 
+    COLUMNS: ClassVar = ("num_frames", "fps", "random_access", "variable_rate", "size")  # of a manifest
+
     num_frames: np.ndarray
     fps: np.ndarray
     random_access: np.ndarray
@@ -37,7 +39,7 @@ class Facts:
     def of(cls, columns: Mapping[str, np.ndarray], rows: np.ndarray | slice = slice(None)) -> Facts:
         """Some rows of columns with these names; of row -1 nothing is known."""
         facts = {}
-        for name in ("num_frames", "fps", "random_access", "variable_rate", "size"):
+        for name in cls.COLUMNS:
             values = columns[name][rows]
             if isinstance(rows, np.ndarray):
                 values[rows < 0] = 0
