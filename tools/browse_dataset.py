@@ -1,6 +1,6 @@
 """The same as ``videofib browse``: clips as a config reads, crops and augments them.
 
-python tools/browse_dataset.py --cfg configs/<Dataset>/<experiment>.yaml --split train --out browse KEY VALUE ...
+python tools/browse_dataset.py --cfg NAME_OR_FILE --split train --out browse KEY VALUE ...
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The same as ``videofib profile``: what a config's model costs.
 
-python tools/profile_model.py --cfg configs/<Dataset>/<experiment>.yaml TIMESFORMER.DEPTH 6
+python tools/profile_model.py --cfg NAME_OR_FILE TIMESFORMER.DEPTH 6
 """
 
 import sys

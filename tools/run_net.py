@@ -1,6 +1,6 @@
 """The same as ``videofib run``: train and then test, as TRAIN.ENABLE and TEST.ENABLE say.
 
-python tools/run_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine NUM_GPUS 2
+python tools/run_net.py --cfg NAME_OR_FILE OUTPUT_DIR runs/mine NUM_GPUS 2
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The same as ``videofib submit``: a run as a Slurm job.
 
-python tools/submit.py --nodes 2 --gpus 8 --partition gpu --hours 24 --cfg FILE.yaml OUTPUT_DIR runs/mine
+python tools/submit.py --nodes 2 --gpus 8 --partition gpu --hours 24 --cfg NAME_OR_FILE OUTPUT_DIR runs/mine
 """
 
 import sys

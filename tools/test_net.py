@@ -1,6 +1,6 @@
 """The same as ``videofib test``: multi-view accuracy of a checkpoint.
 
-python tools/test_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
+python tools/test_net.py --cfg NAME_OR_FILE OUTPUT_DIR runs/mine
 """
 
 import sys

@@ -1,7 +1,7 @@
 """The same as ``videofib train``: train.
 
-python tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
-torchrun --nproc-per-node 2 tools/train_net.py --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
+python tools/train_net.py --cfg NAME_OR_FILE OUTPUT_DIR runs/mine
+torchrun --nproc-per-node 2 tools/train_net.py --cfg NAME_OR_FILE OUTPUT_DIR runs/mine
 """
 
 import sys

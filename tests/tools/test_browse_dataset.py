@@ -1,14 +1,14 @@
 """The tool on real clips: what it writes, and how it reports what it cannot read."""
 
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from videofib.commands.browse import main
+
 ROOT = Path(__file__).parents[2]
-MAIN = runpy.run_path(str(ROOT / "tools" / "browse_dataset.py"))["main"]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folder(shared_data, tmp_path_factory):
 def browse(folder, shared_data, out, *options, pairs=("TRAIN.BATCH_SIZE", 1)):
     cfg = ROOT / "configs/Weizmann/TimeSformerXS_joint_fibottention_8x4_112.yaml"
     data = ["DATA.PATH_TO_DATA_DIR", folder, "DATA.PATH_PREFIX", shared_data, "MODEL.NUM_CLASSES", 4]
-    MAIN([str(word) for word in ("browse", "--cfg", cfg, "--out", out, *options, *data, *pairs)])
+    main([str(word) for word in ("--cfg", cfg, "--out", out, *options, *data, *pairs)])
 
 
 def test_training_clips(folder, shared_data, tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Show clips of a data set as a config reads, crops and augments them.
 
-videofib browse --cfg configs/<Dataset>/<experiment>.yaml --split train --out browse KEY VALUE ...
+videofib browse --cfg NAME_OR_FILE --split train --out browse KEY VALUE ...
 
 Writes OUT/index.html with the clips as animations, and OUT/sheet_1.png with their frames. A training video is shown as
 several epochs draw it, a test video with all of its views.

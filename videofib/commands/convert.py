@@ -1,6 +1,6 @@
 """Convert weights to another project's layout.
 
-videofib convert --cfg configs/<Dataset>/<experiment>.yaml --weights FROM --to official --out FILE.pyth
+videofib convert --cfg NAME_OR_FILE --weights FROM --to official --out FILE.pyth
 videofib convert --cfg runs/mine/config.yaml --weights FROM --to huggingface --out FOLDER KEY VALUE ...
 
 The config describes the model to write: where its number of frames or its resolution differs from that of FROM,

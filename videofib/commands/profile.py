@@ -1,6 +1,6 @@
 """Count the parameters, multiply-adds and activations of a config's model.
 
-videofib profile --cfg configs/<Dataset>/<experiment>.yaml TIMESFORMER.DEPTH 6
+videofib profile --cfg NAME_OR_FILE TIMESFORMER.DEPTH 6
 
 A multiplication and an addition count once, as in the papers; sparse attention counts the pairs that it computes. The
 model runs twice on the CPU, on one clip of TEST_CROP_SIZE.

@@ -1,6 +1,6 @@
 """Train, then test; TRAIN.ENABLE and TEST.ENABLE switch either off.
 
-videofib run --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine NUM_GPUS 2
+videofib run --cfg NAME_OR_FILE OUTPUT_DIR runs/mine NUM_GPUS 2
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Submit a run to a cluster: a job that saves before its time limit and is then queued again.
 
-videofib submit --nodes 2 --gpus 8 --partition gpu --hours 24 --cfg FILE.yaml OUTPUT_DIR runs/mine
+videofib submit --nodes 2 --gpus 8 --partition gpu --hours 24 --cfg NAME_OR_FILE OUTPUT_DIR runs/mine
 
 The options of the job come first; the rest is the command line of ``videofib run``. The job's output goes to
 OUTPUT_DIR/job, the run's own log to OUTPUT_DIR.

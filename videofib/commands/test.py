@@ -1,6 +1,6 @@
 """Test: the multi-view accuracy of the newest checkpoint in OUTPUT_DIR, or of TEST.CHECKPOINT_FILE_PATH.
 
-videofib test --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
+videofib test --cfg NAME_OR_FILE OUTPUT_DIR runs/mine
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """Train.
 
-videofib train --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
-torchrun --nproc-per-node 2 -m videofib train --cfg configs/<Dataset>/<experiment>.yaml OUTPUT_DIR runs/mine
+videofib train --cfg NAME_OR_FILE OUTPUT_DIR runs/mine
+torchrun --nproc-per-node 2 -m videofib train --cfg NAME_OR_FILE OUTPUT_DIR runs/mine
 """
 
 from collections.abc import Sequence
