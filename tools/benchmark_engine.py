@@ -97,7 +97,7 @@ class ReadOneView(ReadViews):
 
     def __call__(self, record: VideoRecord, seed: str, out: Tensor) -> None:
         clip, crop = divmod(int(seed), self.transform.num_crops)
-        frames, clips = read_clips(
+        ((_, frames, clips),) = read_clips(
             record, self.spec, lambda length, fps: self.spec.view_clips(length, fps, self.num_clips)[clip : clip + 1]
         )
         height, width = short_side_size(*frames.shape[1:3], self.transform.short_side)

@@ -77,7 +77,8 @@ def ours(path: str, indices: Sequence[int], count: int, row: str) -> None:
     from videofib.data.lists.record import VideoRecord
 
     known = {"num_frames": count, "fps": float(FPS)} if row == "prepared" else {}
-    frames, _ = read_clips(VideoRecord(path, 0, path, **known), ClipSpec(8, 32, FPS), lambda *_: [list(indices)])
+    read = list(read_clips(VideoRecord(path, 0, path, **known), ClipSpec(8, 32, FPS), lambda *_: [list(indices)]))
+    frames = read[0][1] if isinstance(read[0], tuple) else read[0]  # older checkouts: the frames, then the clips
     assert len(frames) == len(indices)
 
 

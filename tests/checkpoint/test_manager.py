@@ -103,7 +103,7 @@ def test_an_epoch_without_a_figure_is_remembered_and_is_never_the_best(tmp_path,
     later.resume()
     assert not later.awaits_validation(2)
     assert "damaged" not in heard.text
-    with pytest.raises(CheckpointError, match="names None, which is not a checkpoint in that folder"):
+    with pytest.raises(CheckpointError, match="names no best checkpoint"):
         best_checkpoint(tmp_path)
     train_epochs(later, [-5.0], first=3, save=False)  # any figure is better
     assert best_checkpoint(tmp_path).name == "checkpoint_epoch_00003.pyth"

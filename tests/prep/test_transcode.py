@@ -17,7 +17,7 @@ from videofib.data.lists.manifest import load_split, read_manifest
 from videofib.data.lists.shard_index import read_shards
 from videofib.data.video.decode import examine, probe, random_access_is_right, read_frames
 from videofib.data.video.pyav_reader import OrderedReader
-from videofib.prep import shards
+from videofib.prep.afterwards import shards
 from videofib.prep.transcode import Encoding, transcode
 
 PIXELS = {"mean": [0.0] * 3, "std": [1 / 255] * 3}  # normalised values are the pixels' own

@@ -1,4 +1,4 @@
-"""``videofib prep shards DIR --out OUT``: pack the videos of a prepared folder into a few large tar files (shards).
+"""Shards: a few large tar files with the videos of a prepared folder, which ``videofib prep shards`` writes.
 
 For file systems that are slow with a million small files, and for data behind a URL. WebDataset reads the tar files;
 videofib reads single videos out of them by the index beside them (``data/lists/shard_index.py``, which draws both).
