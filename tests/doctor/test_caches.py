@@ -20,7 +20,7 @@ def test_a_cache_is_where_its_variable_says(variable, name, inside, tmp_path, mo
     (folder / "below").mkdir(parents=True)
     (folder / "below/file").write_bytes(bytes(3 << 20))
     found = {finding.part: finding for finding in caches()}[f"cache {name}"]
-    assert (found.state, found.text) == (State.KNOWN, f"{folder} ({variable}): 1 files, 3.0 MiB")
+    assert (found.state, found.text) == (State.KNOWN, f"{folder} ({variable}): 3.0 MiB, files: 1")
 
 
 def test_every_cache_has_its_line(tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def cache(name: str, variable: str, find: Callable[[], Path | None], suffixes: t
     if folder is None:
         return Finding(State.KNOWN, part, f"nothing is kept; {variable} may name a folder that can be written")
     count, size = measured(folder, suffixes)
-    held = f"{count:,} files, {size / 2**20:,.1f} MiB" if count else "empty"
+    held = f"{size / 2**20:,.1f} MiB, files: {count:,}" if count else "empty"
     return Finding(State.KNOWN, part, f"{folder} ({variable}): {held}")
 
 
