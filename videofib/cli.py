@@ -22,6 +22,7 @@ from videofib.signals import interrupted, sigint_deferred
 COMMANDS = {
     "prep": "prepare a data set, or check or pack a prepared one",
     "configs": "list the configs that come with videofib, or print one",
+    "doctor": "examine this machine: packages, devices, readers, backends, caches",
     "browse": "show clips as a config reads, crops and augments them",
     "profile": "count a model's parameters, multiply-adds and activations",
     "train": "train",

@@ -338,13 +338,13 @@ def test_without_a_folder_that_can_be_written(films, cache, monkeypatch, tmp_pat
 
 def test_where_the_folder_lies(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
-    assert survey_cache._folder() is None  # conftest turns it off
+    assert survey_cache.cache_folder() is None  # conftest turns it off
     monkeypatch.delenv("VIDEOFIB_CACHE_DIR")
-    assert survey_cache._folder() == Path("/x/videofib/packets")
+    assert survey_cache.cache_folder() == Path("/x/videofib/packets")
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, as XDG says
-    assert survey_cache._folder() == Path.home() / ".cache/videofib/packets"
+    assert survey_cache.cache_folder() == Path.home() / ".cache/videofib/packets"
     monkeypatch.setenv("VIDEOFIB_CACHE_DIR", "/y")
-    assert survey_cache._folder() == Path("/y/packets")
+    assert survey_cache.cache_folder() == Path("/y/packets")
 
 
 def test_the_folder_does_not_grow_beyond_its_limit(films, cache, monkeypatch):
@@ -370,7 +370,7 @@ survey_cache._LONG_BYTES = 0
 for _ in range(10):
     survey_cache._slot.cache_clear()
     if sys.argv[2] == "damage":
-        for file in survey_cache._folder().glob("[!.]*"):
+        for file in survey_cache.cache_folder().glob("[!.]*"):
             file.write_bytes(file.read_bytes()[:-8])
     print(estimate(sys.argv[1]).num_frames, read_frames(sys.argv[1], [3, 231]).sum())
 """

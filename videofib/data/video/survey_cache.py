@@ -103,7 +103,7 @@ def survey_and_keep(
     survey, packets = take(reader, with_estimate)
     if not survey.damaged and stamped(source) == stamp:  # damage may be a network drive's, and pass
         _slot(stamp).survey = survey
-        folder = _folder()
+        folder = cache_folder()
         if folder and stamp.size >= _LONG_BYTES and stamp.settled:
             with suppress(OSError):  # no permission, a full disk: done without
                 _write(folder, _name(stamp), pack(survey, stamp.key))
@@ -112,7 +112,7 @@ def survey_and_keep(
 
 def kept(stamp: Stamp, with_estimate: bool = False) -> Survey | None:
     """The survey that is kept of a source as it is now."""
-    slot, folder = _slot(stamp), _folder()
+    slot, folder = _slot(stamp), cache_folder()
     if slot.survey and (slot.survey.estimate or not with_estimate):
         return slot.survey
     if folder is None or stamp.size < _LONG_BYTES:
@@ -124,7 +124,8 @@ def kept(stamp: Stamp, with_estimate: bool = False) -> Survey | None:
     return found
 
 
-def _folder() -> Path | None:
+def cache_folder() -> Path | None:
+    """Where the files of surveys are kept; None: nowhere."""
     chosen = os.environ.get("VIDEOFIB_CACHE_DIR")
     if chosen is not None:
         return Path(chosen) / "packets" if chosen else None
