@@ -24,7 +24,8 @@ def installed(tmp_path_factory):
     if not (ROOT / ".git").exists():
         pytest.skip("this is no checkout")
     folder = tmp_path_factory.mktemp("packaging")
-    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
+    git = ["git", "-c", "safe.directory=*", "-C", ROOT]  # the checkout may be another user's
+    listed = subprocess.run([*git, "ls-files", "-z"], check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
         copy = folder / "checkout" / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -71,5 +72,4 @@ def test_an_installed_config_trains_as_far_as_its_data(installed, tmp_path):
     done = videofib(installed, tmp_path, "train", "--cfg", NAME, "OUTPUT_DIR", tmp_path / "run")
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    assert "data/ucf101" in done.stderr
-    assert "train.csv" in done.stderr
+    assert "no data folder at data/ucf101" in done.stderr
