@@ -20,8 +20,18 @@ QUIET = ("Traceback", "KeyboardInterrupt")
 def start(words: list) -> subprocess.Popen:
     """A program with a process group of its own, as a shell starts one."""
     return subprocess.Popen(
-        list(map(str, words)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        list(map(str, words)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear,
     )
+
+
+def hear() -> None:
+    """Ctrl-C ends this process: whatever a script starts with ``&`` ignores it, and so do the tests that run there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def press(process: subprocess.Popen) -> tuple[int, str]:
@@ -156,9 +166,8 @@ def test_during_imports_it_is_reported_in_one_line(door, name, tmp_path):
     """Every way to a command waits until what it runs is imported; numpy is within torch's imports."""
     (tmp_path / "sitecustomize.py").write_text(PRESS_AT_NUMPY)
     search = os.pathsep.join([str(tmp_path), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, *map(str, door)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": search}
-    )
+    environment, words = {**os.environ, "PYTHONPATH": search}, [sys.executable, *map(str, door)]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, preexec_fn=hear)
     assert (done.returncode, done.stderr) == (INTERRUPTED, f"\nvideofib {name}: interrupted\n")
 
 
