@@ -1,4 +1,4 @@
-"""A ``best.json`` that is damaged or from a stranger: named in one line, and the best is chosen anew."""
+"""A ``best.json`` that is damaged or from a stranger: named in one line, and the best is chosen again."""
 
 import json
 import logging
