@@ -10,7 +10,6 @@ it asks for the best checkpoint of hostile ``best.json``.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -21,7 +20,6 @@ import pickle
 import random
 import shutil
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +32,7 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from tests.faults.limits import HungError, limited, wants_memory
-from tests.faults.verdict import failed, report
+from tests.faults.verdict import failed, run_with_damages
 from videofib.checkpoint.best import RECORD
 from videofib.checkpoint.file import CheckpointError, Position, TrainingState, load_checkpoint
 from videofib.checkpoint.manager import CheckpointManager, best_checkpoint, latest_checkpoint
@@ -309,14 +307,5 @@ def wrong(found: dict) -> list[str]:
     return failed(found, true=("tried",), equal={"problems": 0})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--damages", type=int, default=200, help="random damages of each kind")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as out:
-        found = drill(Path(out), args.damages)
-    report(found, wrong(found))
-
-
 if __name__ == "__main__":
-    main()
+    run_with_damages(drill, wrong, __doc__, 200, "kind")

@@ -10,12 +10,10 @@ content or with one line that names the file; a journal gives its good entries a
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +24,7 @@ import pyarrow
 from pyarrow import parquet
 
 from tests.faults.limits import HungError, limited, wants_memory
-from tests.faults.verdict import failed, report
+from tests.faults.verdict import failed, run_with_damages
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import read_class_names
 from videofib.data.lists.found import read_paths
@@ -256,14 +254,5 @@ def wrong(found: dict) -> list[str]:
     return failed(found, true=("refused", "read"), equal={"problems": 0})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--damages", type=int, default=500, help="random damages of each file")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as out:
-        found = drill(Path(out), args.damages)
-    report(found, wrong(found))
-
-
 if __name__ == "__main__":
-    main()
+    run_with_damages(drill, wrong, __doc__, 500, "file")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 
 def failed(found: Mapping, *, true: tuple[str, ...], equal: Mapping[str, object] | None = None) -> list[str]:
@@ -24,6 +27,18 @@ def report(found: Mapping, wrong: list[str]) -> None:
     print(json.dumps(found, indent=1))
     if wrong:
         sys.exit(f"the drill failed: {'; '.join(wrong)}")
+
+
+def run_with_damages(
+    drill: Callable[[Path, int], Mapping], wrong: Callable[[Mapping], list[str]], doc: str | None, damages: int, of: str
+) -> None:
+    """The command of a drill that works in a temporary folder; ``--damages`` is the number of random ones of each."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--damages", type=int, default=damages, help=f"random damages of each {of}")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as out:
+        found = drill(Path(out), args.damages)
+    report(found, wrong(found))
 
 
 def _find(found: Mapping, name: str) -> object:

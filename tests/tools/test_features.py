@@ -10,7 +10,8 @@ import pytest
 
 import videofib.run.features
 from videofib.commands.features import main
-from videofib.metrics.features import UNKNOWN, read_all, read_features
+from videofib.metrics.features import read_all, read_features
+from videofib.metrics.table import UNLABELLED
 from videofib.run.features import extract
 from videofib.run.load import load
 
@@ -62,7 +63,7 @@ def test_videos_are_found_as_predict_finds_them(extracted, experiment, tmp_path)
     assert (found.videos[0], found.videos[4]) == (
         str(experiment / "test 2.mp4"), f"{experiment.as_uri()}/test 0.mp4",
     )  # fmt: skip
-    assert set(found.labels.tolist()) == {UNKNOWN}
+    assert set(found.labels.tolist()) == {UNLABELLED}
     assert not any(found.errors)
 
 

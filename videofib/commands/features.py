@@ -23,28 +23,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from videofib.config import ConfigError
-from videofib.data.errors import DecodeError, ManifestError
-from videofib.files import describe
 from videofib.metrics.feature_kinds import KINDS, SUFFIXES
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.run.video_options import add_options, check_options, load_model, reading_workers
+from videofib.run.video_options import add_options, check_options, errors_in_one_line, load_model, reading_workers
 from videofib.signals import sigint_deferred
-from videofib.starting import StartError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     with sigint_deferred():
-        from videofib.checkpoint.file import CheckpointError
         from videofib.data.lists.found import find_videos, read_labelled
-        from videofib.metrics.features import UNKNOWN, FeaturesError
+        from videofib.metrics.features import FeaturesError
+        from videofib.metrics.table import UNLABELLED
         from videofib.run.features import extract
 
-    try:
+    with errors_in_one_line():
         videos = find_videos(args.videos)
-        labels = [UNKNOWN] * len(videos)
+        labels = [UNLABELLED] * len(videos)
         if args.list:
             listed, known = read_labelled(args.list)
             videos, labels = videos + listed, labels + known
@@ -65,10 +61,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             num_workers=reading_workers(args.workers, len(videos)),
             report=lambda line: print(printable(line), file=sys.stderr),
         )
-    except (ConfigError, CheckpointError, ManifestError, DecodeError, StartError, ValueError) as error:
-        raise SystemExit(f"error: {printable(error)}") from None
-    except OSError as error:
-        raise SystemExit(f"error: {printable(describe(error))}") from None
     if answered < len(videos):
         print(f"{len(videos) - answered} of {len(videos)} videos could not be read", file=sys.stderr)
     print(f"wrote {args.kind} features of {answered} videos to {printable(args.out)}")

@@ -29,14 +29,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from videofib.config import ConfigError
-from videofib.data.errors import DecodeError, ManifestError
-from videofib.files import describe, replacing, spreadsheet_text, to_utf8
+from videofib.files import replacing, spreadsheet_text, to_utf8
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.run.video_options import add_options, check_options, load_model, reading_workers
+from videofib.run.video_options import add_options, check_options, errors_in_one_line, load_model, reading_workers
 from videofib.signals import sigint_deferred
-from videofib.starting import StartError
 
 if TYPE_CHECKING:
     from videofib.run.saved_model import Prediction, SavedModel
@@ -50,25 +47,19 @@ _SHOWN = 48  # characters of a path in the table
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     with sigint_deferred():
-        from videofib.checkpoint.file import CheckpointError
         from videofib.data.lists.found import find_videos, read_paths
 
-    try:
-        with ExitStack() as stack:
-            videos = find_videos(args.videos) + (read_paths(args.list) if args.list else [])
-            if _INPUT in videos:
-                piped = stack.enter_context(_piped())
-                videos = [piped if name == _INPUT else name for name in videos]
-            saved = load_model(args)
-            if args.timeline:
-                _timeline(saved, videos, args)
-                return
-            write = stack.enter_context(_output(args.out, args.top))
-            answered = _predict(saved, videos, tuple(args.views) if args.views else None, args.workers, write)
-    except (ConfigError, CheckpointError, ManifestError, DecodeError, StartError, ValueError) as error:
-        raise SystemExit(f"error: {printable(error)}") from None
-    except OSError as error:
-        raise SystemExit(f"error: {printable(describe(error))}") from None
+    with errors_in_one_line(), ExitStack() as stack:
+        videos = find_videos(args.videos) + (read_paths(args.list) if args.list else [])
+        if _INPUT in videos:
+            piped = stack.enter_context(_piped())
+            videos = [piped if name == _INPUT else name for name in videos]
+        saved = load_model(args)
+        if args.timeline:
+            _timeline(saved, videos, args)
+            return
+        write = stack.enter_context(_output(args.out, args.top))
+        answered = _predict(saved, videos, tuple(args.views) if args.views else None, args.workers, write)
     if answered < len(videos):
         print(f"{len(videos) - answered} of {len(videos)} videos could not be read", file=sys.stderr)
     if args.out:

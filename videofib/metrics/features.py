@@ -26,10 +26,9 @@ import numpy as np
 
 import videofib
 from videofib.files import from_utf8, replacing, to_utf8
-from videofib.metrics.table import KEY, TableError, read_table
+from videofib.metrics.table import KEY, UNLABELLED, TableError, read_table
 from videofib.printable import printable
 
-UNKNOWN = -1  # label
 _WHAT, _AGAIN = "file of features", "extract them again"
 _SAME = ("weights", "kind", "block", "views", "input", "shape")  # of features that may be compared
 
@@ -135,7 +134,7 @@ def _write_parquet(file: Path, parts: Iterable[Features], about: dict[str, Any])
             flat = pyarrow.array(part.values.reshape(-1), pyarrow.float32())
             arrays = [
                 pyarrow.array(map(to_utf8, part.videos), pyarrow.string()),
-                pyarrow.array(part.labels, pyarrow.int64(), mask=part.labels == UNKNOWN),
+                pyarrow.array(part.labels, pyarrow.int64(), mask=part.labels == UNLABELLED),
                 pyarrow.FixedSizeListArray.from_arrays(flat, width, mask=pyarrow.array(broken)),
                 pyarrow.array([printable(error) or None for error in part.errors], pyarrow.string()),
             ]
@@ -155,7 +154,7 @@ def _read_parquet(file: str | Path) -> Features:
     return Features(
         [from_utf8(video) for video in table["video"].to_pylist()],
         values.reshape(rows, *shape),
-        np.array([UNKNOWN if label is None else label for label in table["label"].to_pylist()], np.int64),
+        np.array([UNLABELLED if label is None else label for label in table["label"].to_pylist()], np.int64),
         [error or "" for error in table["error"].to_pylist()],
         about,
     )
@@ -238,7 +237,7 @@ def _check(found: Features) -> None:
     sizes = (found.values.shape, found.labels.shape, len(found.errors))
     if sizes != ((count, *shape), (count,), count):
         raise ValueError(f"has columns of the shapes {sizes} for {count} videos")
-    if found.values.dtype != np.float32 or found.labels.dtype != np.int64 or (found.labels < UNKNOWN).any():
+    if found.values.dtype != np.float32 or found.labels.dtype != np.int64 or (found.labels < UNLABELLED).any():
         raise ValueError("has features or labels of another type")
     readable = np.array([not error for error in found.errors], bool)
     if not np.isfinite(found.values[readable]).all():

@@ -31,11 +31,10 @@ from torch import Tensor
 
 import videofib
 from videofib.files import from_utf8, replacing, to_utf8
-from videofib.metrics.table import KEY, TableError, read_table
+from videofib.metrics.table import KEY, UNLABELLED, TableError, read_table
 
 SCORES_NAME = "test_scores.parquet"
 KINDS = ("softmax", "logit", "sigmoid")
-UNKNOWN = -1  # the label of every video of a list without labels
 # A small hostile file may announce more than memory holds.
 _MOST_VALUES = 2**31 - 1
 _MOST_CLASSES = 1_000_000
@@ -289,7 +288,7 @@ def _check(columns: Mapping, about: Mapping) -> None:
             raise ValueError(f"has an empty (null) {name}")
     classes = columns["labels"].flatten() if "labels" in columns else columns["label"]
     values = classes.to_numpy(zero_copy_only=False)
-    known = "labels" in columns or (values != UNKNOWN).any()
+    known = "labels" in columns or (values != UNLABELLED).any()
     if len(values) and known and not (values.min() >= 0 and values.max() < width):
         raise ValueError(f"has labels from {values.min()} to {values.max()} for {width} classes")
     if len(set(columns["video_id"].to_pylist())) != len(columns["video_id"]):

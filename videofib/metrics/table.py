@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 KEY = b"videofib"  # of the metadata
+UNLABELLED = -1  # the label of a video whose class nobody has said, as in lists
 _MOST_ROWS = 100_000_000  # a small hostile file may announce more than memory holds
 
 

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from videofib.metrics.features import UNKNOWN, Features, FeaturesError, read_all
+from videofib.metrics.features import Features, FeaturesError, read_all
 from videofib.metrics.intervals import wilson_interval
 from videofib.metrics.probe import first_best, linear_probe, neighbour_votes
+from videofib.metrics.table import UNLABELLED
 from videofib.printable import printable
 from videofib.report.markup.numbers import fixed
 
@@ -63,8 +64,8 @@ def _labelled(features: Features, option: str) -> tuple[np.ndarray, np.ndarray]:
     readable = np.array([not error for error in features.errors], bool)
     if not readable.any():
         raise FeaturesError(f"{option} has no videos that could be read")
-    if (features.labels[readable] == UNKNOWN).any():
-        row = int(np.flatnonzero(readable & (features.labels == UNKNOWN))[0])
+    if (features.labels[readable] == UNLABELLED).any():
+        row = int(np.flatnonzero(readable & (features.labels == UNLABELLED))[0])
         raise FeaturesError(
             f"{option}: {features.videos[row]} has no label; extract the features of a list with labels, --list"
         )

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from videofib.config import ConfigError
+from videofib.data.errors import DecodeError, ManifestError
+from videofib.files import describe
 from videofib.parser import Parser
+from videofib.printable import printable
 from videofib.run.precisions import PRECISION_TYPES
 from videofib.signals import sigint_deferred
+from videofib.starting import StartError
 
 if TYPE_CHECKING:
     from videofib.run.saved_model import SavedModel
@@ -46,6 +53,20 @@ def check_options(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--workers must not be negative")
     if len(args.opts) % 2:
         parser.error("--opts takes pairs KEY VALUE")
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """End the process with one line where the model, a list or an output cannot be used."""
+    with sigint_deferred():
+        from videofib.checkpoint.file import CheckpointError
+
+    try:
+        yield
+    except (ConfigError, CheckpointError, ManifestError, DecodeError, StartError, ValueError) as error:
+        raise SystemExit(f"error: {printable(error)}") from None
+    except OSError as error:
+        raise SystemExit(f"error: {printable(describe(error))}") from None
 
 
 def load_model(args: argparse.Namespace) -> SavedModel:
