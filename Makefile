@@ -4,6 +4,7 @@
 # make test-all   the fast tests, then the slow ones
 # make lint       ruff, mypy and codespell
 # make coverage   the fast tests, with the lines of videofib that they run
+# make docs       the documentation as a site, in site/index.html
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -12,7 +13,7 @@ PY      := $(VENV)/bin/python
 PYTEST  := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 STAMP   := $(VENV)/.installed
 
-.PHONY: install demo test test-all lint coverage
+.PHONY: install demo test test-all lint coverage docs
 
 install: $(STAMP)
 
@@ -44,3 +45,6 @@ lint: install
 
 coverage: install
 	$(PYTEST) -m "not slow" --cov --cov-report term:skip-covered
+
+docs: install
+	$(PY) -m mkdocs build --strict  # --quiet would hide warnings from --strict, too
