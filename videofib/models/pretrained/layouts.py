@@ -119,6 +119,16 @@ def to_ours(state: State) -> tuple[str, State]:
     )
 
 
+def canonical(name: str) -> str:
+    """A tensor's name in the form that modules of transformers, their files, and adapters of either have in common."""
+    return next(iter(_rename_from_hf({_rename_module_of_hf(_rename_as_timm(name)): torch.empty(0)})))
+
+
+def is_classifier(name: str) -> bool:
+    """Whether a tensor of this name, without a prefix, is of a classifier."""
+    return _CLASSIFIER.fullmatch(name.rpartition(".")[0]) is not None
+
+
 def to_official(state: State) -> State:
     """Our names -> those of the official TimeSformer's checkpoints."""
     return {f"model.{name}": tensor for name, tensor in state.items()}
