@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from videofib.models.presets import create_model as create_model
     from videofib.models.presets import list_models as list_models
     from videofib.run.load import load as load
+    from videofib.run.saved_model import SavedModel as SavedModel
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "load": "videofib.run.load",
+    "SavedModel": "videofib.run.saved_model",
     "create_model": "videofib.models.presets",
     "list_models": "videofib.models.presets",
 }

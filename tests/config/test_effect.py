@@ -85,7 +85,15 @@ def other(cfg, key):
     if key in OTHER:
         return OTHER[key]
     before = value_of(cfg, key)
-    return not before if isinstance(before, bool) else next(c for c in KEYS[key].choices if c != before)
+    return (
+        not before
+        if isinstance(before, bool)
+        else next(
+            c
+            for c in KEYS[key].choices
+            if c not in (before, "learned_joint")  # which space_only attention cannot have
+        )
+    )
 
 
 def observed_model(cfg):

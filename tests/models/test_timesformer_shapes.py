@@ -8,7 +8,7 @@ import torch
 
 from videofib.attention import Support
 from videofib.models import TimeSformer
-from videofib.models.embed import resize_grid, resize_time, sinusoid_positions
+from videofib.models.embed import resize_grid, resize_time, resize_volume, sinusoid_positions
 from videofib.models.timesformer import SIZES
 
 TINY = dict(img_size=32, patch_size=8, num_classes=5, num_frames=4, embed_dim=24, depth=2, num_heads=3)
@@ -127,6 +127,50 @@ def test_sinusoid_positions_follow_the_clip(randomize):
     assert not {"pos_embed", "time_embed", "positions"} & set(model.state_dict())
     x = model._add_positions(torch.zeros(1, 2, 3, 5, 24))
     assert torch.equal(x.flatten(1, 3), sinusoid_positions(30, 24))
+
+
+def test_joint_positions_are_those_of_each_token(randomize):
+    """Frame after frame, behind the class token's; for clips of other sizes the nearest."""
+    model = randomize(TimeSformer(**TINY, attention_type="joint_space_time", position="learned_joint"))
+    assert model.pos_embed.shape == (1, 65, 24)
+    assert model.time_embed is None
+    x = model._add_positions(torch.zeros(1, 4, 4, 4, 24))
+    assert torch.equal(x.flatten(1, 3), model.pos_embed[:, 1:])
+    assert torch.equal(model._add_prefix(torch.zeros(1, 0, 24)), model.cls_token + model.pos_embed[:, :1])
+    larger = model._add_positions(torch.zeros(1, 8, 4, 8, 24))
+    assert torch.equal(larger[:, ::2, :, 1::2], x)
+    assert torch.equal(larger[:, 1::2, :, ::2], x)
+    model.reset_parameters()
+    assert model.pos_embed.std() > 0.05
+    assert "pos_embed" in model.no_weight_decay()
+
+
+def test_joint_positions_are_resized_along_all_axes():
+    embed = torch.arange(2.0 * 2 * 3)[None, :, None]
+    assert resize_volume(embed, (2, 2, 3), (2, 2, 3)) is embed
+    found = resize_volume(embed, (2, 2, 3), (4, 2, 6)).reshape(4, 2, 6)
+    expected = embed.reshape(2, 2, 3).repeat_interleave(2, dim=0).repeat_interleave(2, dim=2)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("activation", "reference"),
+    [
+        ("gelu", lambda x: x * torch.special.ndtr(x)),
+        ("gelu_tanh", lambda x: x / 2 * (1 + torch.tanh(0.7978845608 * (x + 0.044715 * x**3)))),
+        ("quick_gelu", lambda x: x / (1 + torch.exp(-1.702 * x))),
+    ],
+)
+def test_activations_are_what_they_are_called(activation, reference):
+    model = TimeSformer(**TINY, activation=activation)
+    x = torch.linspace(-6, 6, 101)
+    for block in model.blocks:
+        torch.testing.assert_close(block.mlp.act(x), reference(x), atol=1e-6, rtol=1e-5)
+
+
+def test_joint_positions_need_tokens_of_a_clip():
+    with pytest.raises(ValueError, match="position='learned_joint' has an embedding for each token of a clip"):
+        TimeSformer(**TINY, attention_type="space_only", position="learned_joint")
 
 
 def test_autocast_reaches_normed_queries():

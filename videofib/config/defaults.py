@@ -261,7 +261,13 @@ _C.TIMESFORMER.PRE_NORM = switch(False, about="layer norm before the blocks, as 
 _C.TIMESFORMER.CLASS_TOKEN = switch(True, about="class token before the patches; VideoMAE's weights have none")
 _C.TIMESFORMER.NUM_REGISTERS = integer(0, least=0, about="register tokens after the class token (arXiv 2309.16588)")
 _C.TIMESFORMER.POOLING = one_of("class_token", "mean", about="features: the class token, or the mean of the patches")
-_C.TIMESFORMER.POSITION = one_of("learned", "sinusoid", about="position embeddings; sinusoid: fixed, as VideoMAE's")
+_C.TIMESFORMER.POSITION = one_of(
+    *("learned", "learned_joint", "sinusoid"),
+    about="position embeddings; learned_joint: one a token of the clip, as ViViT's; sinusoid: fixed, as VideoMAE's",
+)
+_C.TIMESFORMER.ACTIVATION = one_of(
+    "gelu", "gelu_tanh", "quick_gelu", about="of the MLPs; gelu_tanh: of ViViT's weights; quick_gelu: of CLIP's"
+)
 _C.TIMESFORMER.DROP_RATE = number(above=0, below=1, off="none", about="dropout of tokens and in MLPs")
 _C.TIMESFORMER.ATTN_DROP_RATE = number(above=0, below=1, off="none", about="dropout of attention weights")
 _C.TIMESFORMER.DROP_PATH_RATE = number(

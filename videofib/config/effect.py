@@ -107,14 +107,15 @@ READERS = (
     Reader(
         ("TIMESFORMER.POSITION_INIT_STD", "TIMESFORMER.POSITION_RESIZE"),
         ("TIMESFORMER.POSITION",),
-        lambda c: c.TIMESFORMER.POSITION == "learned",
-        "TIMESFORMER.POSITION learned",
+        lambda c: c.TIMESFORMER.POSITION != "sinusoid",
+        "TIMESFORMER.POSITION learned and learned_joint",
     ),
     Reader(
         ("TIMESFORMER.TIME_RESIZE",),
         ("TIMESFORMER.POSITION", *_TYPE),
-        lambda c: c.TIMESFORMER.POSITION == "learned" and c.TIMESFORMER.ATTENTION_TYPE != "space_only",
-        "TIMESFORMER.POSITION learned and TIMESFORMER.ATTENTION_TYPE divided_space_time and joint_space_time",
+        lambda c: c.TIMESFORMER.POSITION != "sinusoid" and c.TIMESFORMER.ATTENTION_TYPE != "space_only",
+        "TIMESFORMER.POSITION learned and learned_joint, and TIMESFORMER.ATTENTION_TYPE divided_space_time and "
+        "joint_space_time",
     ),
     # clips
     Reader(

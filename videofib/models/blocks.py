@@ -8,14 +8,22 @@ or "t h w" (frame after frame).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from einops import rearrange, reduce, repeat
 from timm.layers import DropPath, LayerScale, Mlp
+from timm.layers.activations import QuickGELU
 from torch import Tensor, nn
 
 from videofib.mixers import Grid
 from videofib.models.embed import join_prefix
+
+ACTIVATIONS: dict[str, Any] = {  # of the MLPs
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),  # ViViT's
+    "quick_gelu": QuickGELU,  # x·sigmoid(1.702·x), CLIP's
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,7 @@ class BlockSpec:
         mlp_ratio: hidden width of the MLP / ``dim``.
         drop: dropout within the MLP.
         norm_eps: epsilon of the layer norms.
+        activation: of the MLP, of ``ACTIVATIONS``.
         layer_scale: initial value of the learned scales of the residual branches (CaiT, arXiv 2103.17239, section 2);
             None: no scales.
     """
@@ -36,6 +45,7 @@ class BlockSpec:
     drop: float
     norm_eps: float
     layer_scale: float | None
+    activation: str = "gelu"
 
     def norm(self) -> nn.Module:
         return nn.LayerNorm(self.dim, eps=self.norm_eps)
@@ -60,7 +70,7 @@ class Block(nn.Module):
         self.ls1 = spec.scale()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.norm2 = spec.norm()
-        self.mlp = Mlp(spec.dim, int(spec.dim * spec.mlp_ratio), drop=spec.drop)
+        self.mlp = Mlp(spec.dim, int(spec.dim * spec.mlp_ratio), act_layer=ACTIVATIONS[spec.activation], drop=spec.drop)
         self.ls2 = spec.scale()
 
     def mixers(self) -> dict[str, nn.Module]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from videofib.mixers import Grid
 
+POSITIONS = ("learned", "learned_joint", "sinusoid")
+
 
 class PatchEmbed(nn.Module):
     """Cut the frames into patches, or the clip into tubelets, and project each: (B, C, T, H, W) -> (B, t, h, w, D).
@@ -72,7 +74,7 @@ class ClipEmbedding(nn.Module):
         order: how the t·h·w patches are laid out, "h w t" or "t h w".
         single_frames: each frame is a sequence of its own, without a time.
         class_token: whether there is a class token; it comes first, the registers after it.
-        position: ``learned``, or the fixed table ``sinusoid``.
+        position: ``learned``, ``learned_joint``, or the fixed table ``sinusoid``.
 
     Attributes:
         grid: (t, h, w) of the clips that the model is built for.
@@ -110,10 +112,18 @@ class ClipEmbedding(nn.Module):
         length, patches = self.grid[0], self.grid[1] * self.grid[2]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, num_registers, embed_dim)) if num_registers else None
+        self.joint_positions = position == "learned_joint"
         self.pos_embed = self.time_embed = None
         if position == "sinusoid":
             self.register_buffer("positions", sinusoid_positions(length * patches, embed_dim), persistent=False)
             self.register_load_state_dict_post_hook(_compute_positions)
+        elif self.joint_positions:
+            if single_frames:
+                raise ValueError(
+                    "position='learned_joint' has an embedding for each token of a clip, and space_only attention sees "
+                    "one frame at a time; set position='learned'"
+                )
+            self.pos_embed = nn.Parameter(torch.zeros(1, int(class_token) + length * patches, embed_dim))
         else:
             self.pos_embed = nn.Parameter(torch.zeros(1, int(class_token) + patches, embed_dim))
             if not single_frames:
@@ -150,6 +160,9 @@ class ClipEmbedding(nn.Module):
             table = self._sinusoids(length * height * width)
             return self.pos_drop(patches + table.unflatten(1, (length, height, width)))
         embed = self.pos_embed[:, 0 if self.cls_token is None else 1 :]
+        if self.joint_positions:
+            embed = resize_volume(embed, self.grid, (length, height, width))
+            return self.pos_drop(patches + embed.unflatten(1, (length, height, width)))
         embed = resize_grid(embed, self.patch_embed.grid_size, (height, width))
         patches = self.pos_drop(patches + rearrange(embed, "1 (h w) d -> 1 1 h w d", h=height))
         if self.time_embed is None:
@@ -205,6 +218,14 @@ def resize_grid(embed: Tensor, old: tuple[int, int], new: tuple[int, int], mode:
     grid = rearrange(embed, "1 (h w) d -> 1 d h w", h=old[0], w=old[1])
     grid = F.interpolate(grid, size=new, mode=mode, antialias=mode == "bicubic")
     return rearrange(grid, "1 d h w -> 1 (h w) d")
+
+
+def resize_volume(embed: Tensor, old: Grid, new: Grid) -> Tensor:
+    """Resize the embeddings of all tokens, frame after frame: (1, t·h·w, D) -> (1, t'·h'·w', D), by ``nearest``."""
+    if old == new:
+        return embed
+    volume = rearrange(embed, "1 (t h w) d -> 1 d t h w", t=old[0], h=old[1], w=old[2])
+    return rearrange(F.interpolate(volume, size=new, mode="nearest"), "1 d t h w -> 1 (t h w) d")
 
 
 def resize_time(embed: Tensor, length: int, mode: str = "nearest") -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from videofib.attention import ContextGroup
 from videofib.mixers import LayerSpec, MixerChoice, check_name
-from videofib.models.blocks import Block, BlockSpec, DividedBlock
-from videofib.models.embed import ClipEmbedding
+from videofib.models.blocks import ACTIVATIONS, Block, BlockSpec, DividedBlock
+from videofib.models.embed import POSITIONS, ClipEmbedding
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
 from videofib.models.recompute import RECOMPUTE
 from videofib.models.slicing import AllTokens, SlicedTokens, check_slicing
@@ -25,13 +25,13 @@ from videofib.models.stack import Stack
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 TOKEN_ORDERS = {"hwt": "h w t", "thw": "t h w"}
-POSITIONS = ("learned", "sinusoid")
 POOLINGS = ("class_token", "mean")
 CHOICES = {
     "attention_type": ATTENTION_TYPES,
     "token_order": TOKEN_ORDERS,
     "pooling": POOLINGS,
     "position": POSITIONS,
+    "activation": ACTIVATIONS,
     "recompute": RECOMPUTE,
 }
 SIZES = {  # of the ViT family (arXiv 2010.11929, table 1, and 2012.12877, table 1)
@@ -65,7 +65,10 @@ class TimeSformer(ClipEmbedding):
         num_registers: tokens without a position, behind the class token (arXiv 2309.16588); like it they see all
             tokens and are seen by all.
         pooling: the features are the ``class_token``, or the ``mean`` of the patches; the last norm comes after.
-        position: ``learned`` position and time embeddings, or the fixed ``sinusoid`` table of VideoMAE.
+        position: ``learned`` position and time embeddings, ``learned_joint``, one embedding for each token of the clip,
+            as in ViViT (arXiv 2103.15691, section 3), or the fixed ``sinusoid`` table of VideoMAE.
+        activation: of the MLPs: ``gelu``, ``gelu_tanh`` (its approximation, as in ViViT's weights), or ``quick_gelu``,
+            as in CLIP's.
         attention_type: ``divided_space_time``, ``joint_space_time`` or ``space_only`` (each frame separately, features
             averaged over frames).
         space_attention, time_attention, joint_attention: names in :data:`videofib.mixers.MIXERS`; the first two are
@@ -112,6 +115,7 @@ class TimeSformer(ClipEmbedding):
         num_registers: int = 0,
         pooling: str = "class_token",
         position: str = "learned",
+        activation: str = "gelu",
         attention_type: str = "divided_space_time",
         space_attention: str = "dense",
         time_attention: str = "dense",
@@ -129,6 +133,7 @@ class TimeSformer(ClipEmbedding):
             token_order=token_order,
             pooling=pooling,
             position=position,
+            activation=activation,
             recompute=recompute,
         )
         _check_numbers(num_registers, recompute_every, position_init_std)
@@ -150,6 +155,7 @@ class TimeSformer(ClipEmbedding):
         )
         self.attention_type, self.pooling, self.num_frames = attention_type, pooling, num_frames
         self.token_order, self.position_init_std = token_order, position_init_std
+        self.position, self.activation = position, activation
         self.num_heads, self.drop_rates = num_heads, (drop_rate, attn_drop_rate)
         names = {
             "divided_space_time": {"space": space_attention, "time": time_attention},
@@ -173,7 +179,7 @@ class TimeSformer(ClipEmbedding):
             proj_drop=drop_rate,
             backend=attention_backend,
         )
-        spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale)
+        spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         blocks = [self._block(replace(layer, index=index), spec, rate) for index, rate in enumerate(rates)]
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)

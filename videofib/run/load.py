@@ -38,6 +38,7 @@ def load(
     device: str | torch.device | None = None,
     precision: str = "fp32",
     revision: str | None = None,
+    token: str | None = None,
 ) -> SavedModel:
     """Load a saved model with all that using it takes.
 
@@ -53,6 +54,7 @@ def load(
         device: by default a GPU where there is one.
         precision: ``fp32`` or ``bf16``, in which the model computes.
         revision: of a repository: branch, tag or commit.
+        token: of the Hub, for repositories that are not public; by default the stored one.
 
     Raises:
         CheckpointError: there is no such model, it is damaged, or lacks what using it takes; the message says what.
@@ -60,7 +62,7 @@ def load(
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"unknown precision {precision!r}; it must be one of {', '.join(PRECISIONS)}")
-    path = locate(source, revision)
+    path = locate(source, revision, token)
     weights = _weights(path, checkpoint, part)
     cfg = _config(weights, config, options or {})
     names = _class_names(weights, cfg, classes)

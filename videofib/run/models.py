@@ -34,6 +34,7 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         num_registers=options.NUM_REGISTERS,
         pooling=options.POOLING,
         position=options.POSITION,
+        activation=options.ACTIVATION,
         attention_type=options.ATTENTION_TYPE,
         space_attention=cfg.ATTENTION.SPACE,
         time_attention=cfg.ATTENTION.TIME,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _FIGURES = ("top1_acc", "top5_acc", "mAP")
 _PATHS = (("DATA", "PATH_TO_DATA_DIR"), ("DATA", "PATH_PREFIX"), ("TEST", "CHECKPOINT_FILE_PATH"))
+_LOCAL = re.compile(r"[/\\~].|[A-Za-z]:[/\\]|\w+://|\.\.?[/\\]")  # how paths and URLs begin
 _SHOWN_CLASSES = 20  # that a model card names
 
 
@@ -69,6 +71,10 @@ def _portable(cfg: CfgNode) -> CfgNode:
     kept.defrost()
     for section, key in _PATHS:
         kept[section][key] = defaults[section][key]
+    for section, values in kept.items():  # of keys that a later version adds
+        for key, value in values.items():
+            if isinstance(value, str) and _LOCAL.match(value):
+                values[key] = defaults[section][key]
     return kept
 
 
@@ -118,7 +124,7 @@ pipeline_tag: video-classification
 ```python
 import videofib
 
-model = videofib.load("path/to/this/folder")
+model = videofib.load("path/to/this/folder")  # or "owner/model" on the Hugging Face Hub
 print(model.predict("video.mp4"))  # [(class, probability), ...]
 ```
 

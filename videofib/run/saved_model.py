@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from videofib.data.errors import DecodeError
 from videofib.data.lists.records import Records
 from videofib.engine.evaluate import score_batches
 from videofib.metrics.accuracy import ensemble_views
+from videofib.models.pretrained.hub import upload
 from videofib.run.feature_model import LAST, FeatureModel
 from videofib.run.loaders import build_video_loader, describe_input, testing_views, view_dataset
 from videofib.run.parts import TASKS
@@ -208,6 +211,46 @@ class SavedModel:
             CheckpointError: the folder cannot be written.
         """
         return save(self, folder)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        message: str = "Upload a model of videofib",
+    ) -> str:
+        """Upload what :meth:`save_pretrained` writes to the Hugging Face Hub, and return the URL of the commit.
+
+        The repository is made where there is none. Of one that is there, a model card stays as it is.
+
+        Args:
+            repository: ``owner/model``.
+            private: whether a new repository is; by default as the owner's settings say.
+            token: by default the one that ``hf auth login`` has stored.
+            revision: a branch that exists; by default ``main``.
+            message: of the commit.
+
+        Raises:
+            CheckpointError: it cannot be uploaded; the message says why.
+        """
+        with TemporaryDirectory() as folder:
+            return upload(
+                self.save_pretrained(folder),
+                repository,
+                private=private,
+                token=token,
+                revision=revision,
+                message=message,
+            )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> SavedModel:
+        """The same as :func:`videofib.load`, with its arguments, under the name that others give to it."""
+        from videofib.run.load import load  # here, since that module imports this one
+
+        return load(source, **options)
 
     def to(self, device: str | torch.device) -> SavedModel:
         """The same with its model moved to a device."""

@@ -172,14 +172,14 @@ def test_the_config_of_a_timm_folder_is_compared(tmp_path):
     with pytest.raises(CheckpointError, match=r"heads 3, this one 6"):
         load_pretrained(TimeSformer(**options | dict(num_heads=6)), tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_base_patch16_clip_quickgelu_224"}))
-    with pytest.raises(CheckpointError, match=r"activation QuickGELU, this one gelu"):
+    with pytest.raises(CheckpointError, match=r"activation quick_gelu, this one gelu"):
         load_pretrained(TimeSformer(**options | dict(num_heads=12)), tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("vit_base_patch16_clip_quickgelu_224", "activation QuickGELU"),
+        ("vit_base_patch16_clip_quickgelu_224", "activation quick_gelu"),
         ("vit_small_patch16_rope_224", "has blocks of Eva, this one pre-norm"),
     ],
 )

@@ -42,6 +42,9 @@ MODELS = {
     | fibottention(masking="zero_logit", variant="modified", head_order="per_layer"),
     "divided, frame after frame": dict(space_attention="fibottention", token_order="thw") | fibottention(),
     "space only": dict(attention_type="space_only", space_attention="fibottention") | fibottention(variant="modified"),
+    "a position for each token, as ViViT's": dict(attention_type="joint_space_time", position="learned_joint")
+    | dict(tubelet_size=2, activation="gelu_tanh"),
+    "as CLIP": dict(pre_norm=True, activation="quick_gelu"),
     "dense with registers": dict(num_registers=1, position="sinusoid", tubelet_size=2, norm_eps=1e-3),
 }  # fmt: skip
 

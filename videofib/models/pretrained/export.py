@@ -32,6 +32,7 @@ _REMOTE_FILES = (
     Path(wythoff.__file__),  # needs the standard library alone
 )
 _REMOTE_MIXERS = ("dense", "fibottention")  # what modeling_videofib.py computes
+_HIDDEN_ACT = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}  # transformers' names
 _AUTO_MAP = {
     "AutoConfig": "configuration_videofib.VideofibTimesformerConfig",
     "AutoModelForVideoClassification": "modeling_videofib.VideofibTimesformerForVideoClassification",
@@ -154,6 +155,8 @@ def _beyond_dense(model: TimeSformer) -> list[str]:
         "no class token": model.cls_token is None,
         "registers": model.reg_token is not None,
         "sinusoid positions": model.pos_embed is None,
+        "positions of all tokens": model.joint_positions,
+        f"activation {model.activation}": model.activation != "gelu",
         "pooling by the mean": model.pooling == "mean",
         "qk-norm": isinstance(model.blocks[0].attn.q_norm, nn.LayerNorm),
         "layer scale": not isinstance(model.blocks[0].ls1, nn.Identity),
@@ -246,7 +249,7 @@ def _remote_config(model: TimeSformer, class_names: Sequence[str] | None) -> dic
         "num_hidden_layers": len(model.blocks),
         "num_attention_heads": block.attn.num_heads,
         "intermediate_size": block.mlp.fc1.out_features,
-        "hidden_act": "gelu",
+        "hidden_act": _HIDDEN_ACT[model.activation],
         "layer_norm_eps": model.norm.eps,
         "qkv_bias": block.attn.qkv.bias is not None,
         "qk_norm": isinstance(block.attn.q_norm, nn.LayerNorm),
@@ -255,7 +258,7 @@ def _remote_config(model: TimeSformer, class_names: Sequence[str] | None) -> dic
         "class_token": model.cls_token is not None,
         "num_registers": 0 if model.reg_token is None else model.reg_token.shape[1],
         "pooling": model.pooling,
-        "position": "sinusoid" if model.pos_embed is None else "learned",
+        "position": model.position,
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
         "videofib": {"attention": model.attention_settings()},

@@ -17,7 +17,10 @@ from torch import Tensor
 State = dict[str, Tensor]
 
 # The patch embedding's name, by which a transformer is found among the tensors.
-CORES = ("embeddings.patch_embeddings.projection.weight", "patch_embed.proj.weight", "patch_embed.projection.weight")
+CORES = (
+    *("embeddings.patch_embeddings.projection.weight", "embeddings.patch_embedding.weight"),  # the latter of CLIP
+    *("patch_embed.proj.weight", "patch_embed.projection.weight"),
+)
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|avg|averaged?)([._]|$)")
 _WRAPPERS = ("module.", "model.", "_orig_mod.")
 _DEPTH = 4  # keys that may lead to a state dict

@@ -9,6 +9,9 @@
                               v_bias before transformers 5, since then query.bias and value.bias
     DINOv2                    as timm's; the registers are register_tokens
     Hugging Face DINOv2       encoder.layer.0.norm1.weight, encoder.layer.0.layer_scale1.lambda1
+    Hugging Face DeiT, ViViT  as ViT's; with distillation_token, or position_embeddings of all tokens of a clip
+    Hugging Face CLIP         encoder.layers.0.self_attn.q_proj.weight, pre_layrnorm, embeddings.class_embedding
+    MMAction2's TimeSformer   transformer_layers.layers.0.attentions.0.attn.in_proj_weight
 
 Files of transformers' ViT and DINOv2 have encoder.layer.0.attention.attention.query.weight; its modules, since
 transformers 5, encoder.layer.0.attention.q_proj.weight, and ViT's layers.0 instead of encoder.layer.0.
@@ -32,6 +35,11 @@ VIDEOMAE = "VideoMAE"
 HUGGING_FACE_VIDEOMAE = "Hugging Face VideoMAE"
 HUGGING_FACE_VIT = "Hugging Face ViT"
 HUGGING_FACE_DINOV2 = "Hugging Face DINOv2"
+HUGGING_FACE_DEIT = "Hugging Face DeiT"
+HUGGING_FACE_VIVIT = "Hugging Face ViViT"
+HUGGING_FACE_CLIP = "Hugging Face CLIP"
+MMACTION = "MMAction2 TimeSformer"
+DISTILLATION = "dist_token"  # DeiT's second token, which has a position, under timm's name
 SPARSE = "sparse_"  # in front of the attention type in configs of our remote code
 
 _HF_TOP = {
@@ -60,7 +68,23 @@ _HF_PROJECTIONS = {  # of transformers 5's modules -> in files
     "v_proj": "attention.value",
     "o_proj": "output.dense",
 }
-_CLASSIFIER = re.compile(r"head|classifier|fc|linear|(cls_head\.)?fc_cls|head\.(\d+|fc|classifier|projection)")
+_CLIP = (  # pattern -> our name; tokens and positions have axes of 1 in front, here
+    (r"embeddings\.class_embedding", "cls_token"),
+    (r"embeddings\.position_embedding\.weight", "pos_embed"),
+    (r"embeddings\.patch_embedding\.(weight|bias)", r"patch_embed.proj.\1"),
+    (r"pre_layrnorm\.(weight|bias)", r"norm_pre.\1"),
+    (r"post_layernorm\.(weight|bias)", r"norm.\1"),
+    (r"encoder\.layers\.(\d+)\.self_attn\.([qkv])_proj\.(weight|bias)", r"blocks.\1.attn.\2.\3"),
+    (r"encoder\.layers\.(\d+)\.self_attn\.out_proj\.(weight|bias)", r"blocks.\1.attn.proj.\2"),
+    (r"encoder\.layers\.(\d+)\.layer_norm([12])\.(weight|bias)", r"blocks.\1.norm\2.\3"),
+    (r"encoder\.layers\.(\d+)\.mlp\.(fc[12])\.(weight|bias)", r"blocks.\1.mlp.\2.\3"),
+)
+_MMACTION_BLOCK = {  # of divided attention, where each part has its norm; then of the other types
+    **{"attentions.0.norm": "temporal_norm1", "attentions.0.temporal_fc": "temporal_fc", "attentions.1.norm": "norm1"},
+    **{"ffns.0.norm": "norm2", "norms.0": "norm1", "norms.1": "norm2"},
+    **{"ffns.0.layers.0.0": "mlp.fc1", "ffns.0.layers.1": "mlp.fc2"},
+}
+_CLASSIFIER = re.compile(r"head|(cls_)?classifier|fc|linear|(cls_head\.)?fc_cls|head\.(\d+|fc|classifier|projection)")
 _HF_TOP_BACK = {theirs: ours for ours, theirs in _HF_TOP.items()}
 _HF_BLOCK_BACK = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
 
@@ -73,6 +97,10 @@ def to_ours(state: State) -> tuple[str, State]:
     Raises:
         ValueError: an unknown layout.
     """
+    if "embeddings.patch_embedding.weight" in state:
+        return HUGGING_FACE_CLIP, _rename_last(_from_clip(state))
+    if any(name.startswith("transformer_layers.layers.") for name in state):
+        return MMACTION, _rename_last(_from_mmaction(state))
     state = {_rename_as_timm(name): tensor for name, tensor in state.items()}
     if "embeddings.patch_embeddings.projection.weight" in state:
         state = {_rename_module_of_hf(name): tensor for name, tensor in state.items()}
@@ -89,6 +117,16 @@ def to_ours(state: State) -> tuple[str, State]:
     raise ValueError(
         f"not the weights of a TimeSformer, a ViT or a VideoMAE encoder; its names begin with {shown or 'nothing'}"
     )
+
+
+def canonical(name: str) -> str:
+    """A tensor's name in the form that modules of transformers, their files, and adapters of either have in common."""
+    return next(iter(_rename_from_hf({_rename_module_of_hf(_rename_as_timm(name)): torch.empty(0)})))
+
+
+def is_classifier(name: str) -> bool:
+    """Whether a tensor of this name, without a prefix, is of a classifier."""
+    return _CLASSIFIER.fullmatch(name.rpartition(".")[0]) is not None
 
 
 def to_official(state: State) -> State:
@@ -123,7 +161,12 @@ def _separate_projections(state: State) -> str:
     """Which of transformers' models with query, key and value apart the tensors are of."""
     if any(name.endswith(".ls1.gamma") for name in state):
         return HUGGING_FACE_DINOV2
-    return HUGGING_FACE_VIT if "embeddings.cls_token" in state else HUGGING_FACE_VIDEOMAE
+    if "dist_token" in state:
+        return HUGGING_FACE_DEIT
+    if "embeddings.cls_token" not in state:
+        return HUGGING_FACE_VIDEOMAE
+    is_of_clips = state["embeddings.patch_embeddings.projection.weight"].ndim == 5
+    return HUGGING_FACE_VIVIT if is_of_clips else HUGGING_FACE_VIT
 
 
 def _rename_module_of_hf(name: str) -> str:
@@ -135,6 +178,7 @@ def _rename_module_of_hf(name: str) -> str:
 def _rename_as_timm(name: str) -> str:
     """The names of MMAction2 and DINOv2, and the gammas of VideoMAE's and BEiT's code -> timm's."""
     name = re.sub(r"^(embeddings\.)?register_tokens$", "reg_token", name)
+    name = re.sub(r"^embeddings\.distillation_token$", DISTILLATION, name)
     name = re.sub(r"^(encoder\.layer\.\d+\.)layer_scale([12])\.lambda1$", r"\1ls\2.gamma", name)
     name = re.sub(r"^patch_embed\.projection\.", "patch_embed.proj.", name)
     name = re.sub(
@@ -157,6 +201,39 @@ def _rename_last(state: State) -> State:
     return {
         re.sub(rf"^{re.escape(layer)}\.(?=(weight|bias)$)", "head.", name): tensor for name, tensor in state.items()
     }
+
+
+def _from_clip(state: State) -> State:
+    """CLIP's names -> ours; of a model of images and texts, the names of the latter stay as they are."""
+    renamed = {}
+    for name, tensor in state.items():
+        if name == "embeddings.position_ids":  # 0, 1, 2, … in files of transformers 4
+            continue
+        for pattern, ours in _CLIP:
+            if match := re.fullmatch(pattern, name):
+                name = match.expand(ours)
+                break
+        lead = {"cls_token": 1, "pos_embed": 2}.get(name)  # axes behind those of 1
+        renamed[name] = tensor.reshape((1,) * (3 - lead) + tensor.shape) if lead == tensor.ndim else tensor
+    for layer in sorted({name.removesuffix("q.weight") for name in renamed if name.endswith(".attn.q.weight")}):
+        for kind in ("weight", "bias"):
+            if f"{layer}q.{kind}" in renamed:
+                renamed[f"{layer}qkv.{kind}"] = _join(renamed, *(f"{layer}{part}.{kind}" for part in "qkv"))
+    return renamed
+
+
+def _from_mmaction(state: State) -> State:
+    """MMAction2's names -> ours: torch's own attention, and in divided attention the temporal one first."""
+    is_divided, renamed = any(".temporal_fc." in name for name in state), {}
+    for name, tensor in state.items():
+        if block := re.fullmatch(r"transformer_layers\.layers\.(\d+)\.(.+?)[._](weight|bias)", name):
+            part = _MMACTION_BLOCK.get(block[2], block[2])
+            if attention := re.fullmatch(r"attentions\.([01])\.attn\.(in_proj|out_proj)", part):
+                which = "temporal_attn" if is_divided and attention[1] == "0" else "attn"
+                part = f"{which}.{'qkv' if attention[2] == 'in_proj' else 'proj'}"
+            name = f"blocks.{block[1]}.{part}.{block[3]}"
+        renamed[name.replace("patch_embed.projection.", "patch_embed.proj.")] = tensor
+    return renamed
 
 
 def _join_biases(state: State) -> State:

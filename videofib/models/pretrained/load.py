@@ -18,8 +18,14 @@ from torch import Tensor, nn
 
 from videofib.checkpoint.file import CheckpointError, check_memory
 from videofib.classes import ClassesError, difference, positions
+from videofib.mixers import Grid
 from videofib.models.pretrained import layouts, model_settings
-from videofib.models.pretrained.resize import resize_patch_embedding, resize_positions, resize_times
+from videofib.models.pretrained.resize import (
+    resize_joint_positions,
+    resize_patch_embedding,
+    resize_positions,
+    resize_times,
+)
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.models.timesformer import TimeSformer
 from videofib.models.wrappers import unwrapped
@@ -144,7 +150,9 @@ def load_pretrained(
         state, layout, resized = dict(weights.state), "its own names", {}
         if isinstance(model, TimeSformer):
             layout, state = layouts.to_ours(state)
-            resized = _resize(model, state, position_resize, time_resize)
+            _check_positions(model, layout, weights)
+            _fold_distillation(model, state)
+            resized = _resize(model, state, position_resize, time_resize, model_settings.clip_grid(weights.model))
     except ValueError as error:
         raise CheckpointError(f"{weights.name} cannot be used: {error}") from error
     chosen, refused = _choose_classes(model, state, weights.classes, class_names)
@@ -170,8 +178,13 @@ def load_pretrained(
     return report
 
 
-def _resize(model: TimeSformer, state: dict[str, Tensor], position_resize: str, time_resize: str) -> dict[str, str]:
+def _resize(
+    model: TimeSformer, state: dict[str, Tensor], position_resize: str, time_resize: str, grid: Grid | None
+) -> dict[str, str]:
     """Resize the embeddings in ``state`` to the model's sizes, in place; returns which were resized, and how.
+
+    Args:
+        grid: (t, h, w) of the clips that the weights are for, where that is known.
 
     Raises:
         ValueError: tensors that are not such embeddings.
@@ -201,10 +214,39 @@ def _resize(model: TimeSformer, state: dict[str, Tensor], position_resize: str, 
         del state["pos_embed"]  # MMAction2's files hold the table
     if model.pos_embed is not None and "pos_embed" in state:
         has_class = model.cls_token is not None
-        replace("pos_embed", *resize_positions(state["pos_embed"], embed.grid_size, has_class, position_resize))
+        if model.joint_positions:
+            positions, times = state["pos_embed"], state.pop("time_embed", None)
+            found = resize_joint_positions(positions, times, grid, model.grid, has_class, position_resize, time_resize)
+        else:
+            found = resize_positions(state["pos_embed"], embed.grid_size, has_class, position_resize)
+        replace("pos_embed", *found)
     if model.time_embed is not None and "time_embed" in state:
         replace("time_embed", *resize_times(state["time_embed"], model.time_embed.shape[1], time_resize))
     return resized
+
+
+def _check_positions(model: TimeSformer, layout: str, weights: Weights) -> None:
+    """Raise ValueError where a position for each token of a clip would be taken for those of one frame."""
+    of_clips = layout == layouts.HUGGING_FACE_VIVIT or model_settings.has_joint_positions(weights.model)
+    if of_clips and model.pos_embed is not None and not model.joint_positions:
+        raise ValueError(
+            "it has a position for each token of a clip; build the model with position='learned_joint' "
+            "(TIMESFORMER.POSITION learned_joint)"
+        )
+
+
+def _fold_distillation(model: TimeSformer, state: dict[str, Tensor]) -> None:
+    """DeiT's distillation token, for a model of one register, in place.
+
+    It has a position, which a register has not: with that position added, the register is the same token.
+    """
+    token, positions = state.get(layouts.DISTILLATION), state.get("pos_embed")
+    if token is None or positions is None or model.reg_token is None or model.pos_embed is None:
+        return
+    if token.shape == model.reg_token.shape and positions.ndim == 3 and positions.shape[1] > 2:
+        del state[layouts.DISTILLATION]
+        state["reg_token"] = token.float() + positions[:, 1:2].float()
+        state["pos_embed"] = torch.cat((positions[:, :1], positions[:, 2:]), dim=1)
 
 
 @dataclass
@@ -318,7 +360,7 @@ def _compare(model: nn.Module, weights: Weights) -> tuple[tuple[str, ...], tuple
         if what not in theirs:
             unknown.append(what)
         elif theirs[what] != ours[what] and theirs[what] is not model_settings.ANY:
-            if model_settings.never_fits(what, theirs[what]):
+            if model_settings.never_fits(what, theirs[what], ours[what]):
                 raise CheckpointError(f"the model in {weights.name} has {what} {theirs[what]}, this one {ours[what]}")
             differs.append(f"{what} {theirs[what]} there, {ours[what]} here")
     if weights.attention is None:

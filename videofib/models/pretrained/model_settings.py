@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from timm.layers import Attention, Mlp, PatchEmbed
-from timm.layers.activations import GELU, GELUTanh
+from timm.layers.activations import GELU, GELUTanh, QuickGELU
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
+from videofib.mixers import Grid
 from videofib.models.timesformer import TimeSformer
 
 Settings = Mapping[str, object]
@@ -25,7 +26,8 @@ SETTINGS = (
     "clips of other sizes", "attention over",
 )  # fmt: skip
 
-_GELU, _GELU_TANH = "gelu", "gelu approximated by tanh"
+_GELU, _GELU_TANH, _QUICK_GELU = "gelu", "gelu approximated by tanh", "quick_gelu"
+_OWN_ACTIVATIONS = {"gelu": _GELU, "gelu_tanh": _GELU_TANH, "quick_gelu": _QUICK_GELU}
 _ACTIVATIONS = {  # transformers' names
     **{name: _GELU for name in ("gelu", "gelu_python")},
     **{
@@ -35,13 +37,33 @@ _ACTIVATIONS = {  # transformers' names
 _CLASS_TOKEN, _MEAN = "the class token", "the mean, then the last norm"
 _POOLINGS = {"class_token": _CLASS_TOKEN, "mean": _MEAN}  # of our own models
 _PRE_NORM, _SIDE_BY_SIDE, _NEAREST = "pre-norm", "side by side", "nearest positions"
+_IMAGE_MODELS = ("vit", "deit", "clip_vision_model")
+_OTHER_POOLINGS = {  # by the classes of transformers
+    "DeiTForImageClassificationWithTeacher": "the class and the distillation token, with a classifier each",
+    "CLIPForImageClassification": "the mean, without a last norm",
+}
 _DINOV2 = ("dinov2", "dinov2_with_registers")
+_GRID = "grid"  # beside the settings that are compared: positions are resized to another one
+_LEARNED = {"learned": "learned", "learned_joint": "learned, one for each token", "sinusoid": "sinusoid"}
 _PLAIN = {"blocks": _PRE_NORM, "patches": _SIDE_BY_SIDE, "clips of other sizes": _NEAREST}
 
 
-def never_fits(setting: str, value: object) -> bool:
+def never_fits(setting: str, theirs: object, ours: object) -> bool:
     """Whether weights mean something else in a model in which this setting is another."""
-    return setting in ("heads", "blocks", "patches") or (setting == "activation" and value != _GELU_TANH)
+    return setting in ("heads", "blocks", "patches") or (
+        setting == "activation" and {theirs, ours} != {_GELU, _GELU_TANH}
+    )
+
+
+def has_joint_positions(settings: Settings) -> bool:
+    """Whether there is a position for each token of a clip."""
+    return settings.get("positions") == _LEARNED["learned_joint"]
+
+
+def clip_grid(settings: Settings) -> Grid | None:
+    """(t, h, w) of the clips that a model with a position for each token is for, None where that is not known."""
+    grid = settings.get(_GRID)
+    return grid if isinstance(grid, tuple) else None
 
 
 def of_timesformer(model: TimeSformer) -> Settings:
@@ -49,11 +71,12 @@ def of_timesformer(model: TimeSformer) -> Settings:
     return {
         **_PLAIN,
         "heads": model.num_heads,
-        "activation": _GELU,
+        "activation": _OWN_ACTIVATIONS[model.activation],
         "norm epsilon": model.blocks[0].norm1.eps,
         "pooling": _POOLINGS[model.pooling],
         "last norm's epsilon": model.norm.eps,
-        "positions": "sinusoid" if model.pos_embed is None else "learned",
+        "positions": _LEARNED[model.position],
+        _GRID: model.grid,
         "attention over": model.attention_type,
     }
 
@@ -67,7 +90,8 @@ def of_module(module: nn.Module) -> Settings:
     if isinstance(module, TimeSformer):
         found, is_known = of_timesformer(module), type(module) is TimeSformer
     elif to_dict is not None:
-        found, is_known = of_hugging_face(to_dict()), type(module).__module__.startswith("transformers.")
+        config = {**to_dict(), "architectures": [type(module).__name__]}
+        found, is_known = of_hugging_face(config), type(module).__module__.startswith("transformers.")
     elif isinstance(module, VisionTransformer):
         found, is_known = _of_timm(module), True  # of its subclasses it tells the pooling's name
     else:
@@ -98,6 +122,9 @@ def _of_timm(model: VisionTransformer) -> Settings:
 
 def of_hugging_face(config: Mapping[str, object]) -> Settings:
     """What the config of a model of transformers says; what it does not say is left out."""
+    vision = config.get("vision_config")
+    if config.get("model_type") == "clip" and isinstance(vision, Mapping):  # the rest is of its text model
+        config = {**vision, "model_type": "clip_vision_model", "architectures": config.get("architectures")}
     kind, mean = config.get("model_type"), config.get("use_mean_pooling")
     activation, eps = config.get("hidden_act"), config.get("layer_norm_eps")
     known: dict[str, object] = {
@@ -107,12 +134,17 @@ def of_hugging_face(config: Mapping[str, object]) -> Settings:
         "last norm's epsilon": eps,
         "attention over": config.get("attention_type"),
     }
-    if kind in ("timesformer", "vit"):
+    if kind in ("timesformer", "vit", "deit", "vivit", "clip_vision_model"):
         known |= {**_PLAIN, "pooling": _CLASS_TOKEN, "positions": "learned"}
     if kind == "timesformer" and config.get("attention_type") == "space_only":
         known |= {"attention over": "space_only, with logits of each frame"}  # the published code averages over frames
-    if kind == "vit":
+    if kind in _IMAGE_MODELS:
         known |= {"attention over": ANY}
+    if kind == "vivit":
+        known |= {"positions": _LEARNED["learned_joint"], "attention over": "joint_space_time"}
+        known |= {_GRID: _vivit_grid(config)}
+    if other := _OTHER_POOLINGS.get(_architecture(config)):
+        known |= {"pooling": other}
     if kind == "videomae":
         known |= {**_PLAIN, "pooling": None, "positions": "sinusoid", "attention over": "joint_space_time"}
         if mean is True:  # the norm behind the mean has torch's own epsilon, whatever the config says
@@ -124,10 +156,29 @@ def of_hugging_face(config: Mapping[str, object]) -> Settings:
         known |= {**_PLAIN, "positions": "learned", "clips of other sizes": "bicubic positions", "attention over": ANY}
     elif kind == OWN_MODEL_TYPE:
         pooling = _POOLINGS.get(str(config.get("pooling")), config.get("pooling"))
-        known |= {**_PLAIN, "pooling": pooling, "positions": config.get("position")}
-    elif kind not in ("timesformer", "vit", None):
+        known |= {**_PLAIN, "pooling": pooling, "positions": _LEARNED.get(str(config.get("position")))}
+    elif kind not in ("timesformer", "vivit", *_IMAGE_MODELS, None):
         known |= {"blocks": f"of {kind}"}
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _vivit_grid(config: Mapping[str, object]) -> Grid | None:
+    """(t, h, w) of a ViViT's clips, None where its config has no usable sizes."""
+    size, tubelet = config.get("image_size"), config.get("tubelet_size")
+    sides = size if isinstance(size, list | tuple) else (size, size)
+    if not isinstance(tubelet, list | tuple) or len(tubelet) != 3 or len(sides) != 2:
+        return None
+    pixels = (config.get("num_frames"), *sides)
+    if not all(type(number) is int and number > 0 for number in (*pixels, *tubelet)):
+        return None
+    length, height, width = (whole // part for whole, part in zip(pixels, tubelet, strict=True))  # type: ignore[operator]
+    return length, height, width
+
+
+def _architecture(config: Mapping[str, object]) -> str:
+    """The name of the class that wrote the config, or ""."""
+    named = config.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
 
 
 def _unknown_parts(block: nn.Module) -> Iterator[str]:
@@ -153,7 +204,7 @@ def _unknown_parts(block: nn.Module) -> Iterator[str]:
 def _activation(layer: Any) -> str:
     if isinstance(layer, nn.GELU):
         return _GELU if layer.approximate == "none" else _GELU_TANH
-    return {GELU: _GELU, GELUTanh: _GELU_TANH}.get(type(layer), type(layer).__name__)
+    return {GELU: _GELU, GELUTanh: _GELU_TANH, QuickGELU: _QUICK_GELU}.get(type(layer), type(layer).__name__)
 
 
 def _timm_patches(embed: nn.Module) -> str:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from timm.layers import resample_patch_embed
 from torch import Tensor
 
+from videofib.mixers import Grid
 from videofib.models.embed import resize_grid, resize_time
 
 
@@ -49,6 +51,75 @@ def resize_positions(embed: Tensor, grid: tuple[int, int], has_class: bool, mode
     elif prefix.shape[1] > has_class:
         how.append(f"{prefix.shape[1] - has_class} prefix position(s) dropped")
     return torch.cat((prefix[:, : int(has_class)], patches), dim=1), ", ".join(how)
+
+
+def resize_joint_positions(
+    embed: Tensor, times: Tensor | None, old: Grid | None, grid: Grid, has_class: bool, mode: str, time_mode: str
+) -> tuple[Tensor, str]:
+    """(1, P+t·h·w, D) with P = 0 or 1, frame after frame -> (1, [1]+t'·h'·w', D).
+
+    Positions of one frame are those of all frames.
+
+    Args:
+        times: time embeddings (1, t'', D) to be added to the positions, which are those of one frame, or None.
+        old: the weights' grid (t, h, w), of one frame (1, h, w). None: not known. It is then taken to be the new one in
+            space or in time, with square frames, or else one square frame.
+        grid: the new one.
+
+    Raises:
+        ValueError: a number of positions that fits none of these, or two.
+    """
+    length, height, width = grid
+    count, how = embed.shape[1], []
+    if times is None and count == length * height * width + has_class:
+        return embed, ""
+    near_grid = grid if times is None else (1, height, width)
+    found = [(prefix, near) for prefix in (1, 0) for near in _clip_grids(count - prefix, near_grid, old)]
+    if len(found) > 1 and found[0][0] == found[1][0]:
+        grids = " or ".join("x".join(map(str, near)) for _, near in found[:2])
+        raise ValueError(
+            f"{count} positions may be those of clips of {grids} tokens, and weights alone do not say which; load them "
+            "with their config.json, or into a model for the same clips"
+        )
+    if not found:
+        raise ValueError(
+            f"{count} positions are not those of clips of {length}x{height}x{width} tokens, nor of such clips of "
+            "another length or size; set DATA.NUM_FRAMES and the crop size as the weights have them"
+        )
+    num_prefix, old = found[0]
+    prefix, patches = embed[:, :num_prefix], embed[:, num_prefix:].unflatten(1, old)[0].flatten(1, 2)  # (t, h·w, D)
+    if old[1:] != (height, width):
+        frames = [resize_grid(frame[None], old[1:], (height, width), mode) for frame in patches]
+        patches = torch.cat(frames)
+        how.append(f"{mode} from {old[1]}x{old[2]} to {height}x{width}")
+    if old[0] != length:
+        lines = rearrange(patches, "t n d -> 1 t (n d)")
+        lines = resize_time(lines, length, "nearest" if old[0] == 1 else time_mode)
+        patches = rearrange(lines, "1 t (n d) -> t n d", d=embed.shape[2])
+        how.append("the same for all frames" if old[0] == 1 else f"{time_mode} from {old[0]} to {length} in time")
+    if times is not None:
+        patches = patches + resize_time(times, length, time_mode)[0, :, None]
+        how.append("with the time embedding added")
+    if has_class and not num_prefix:
+        prefix = torch.zeros_like(embed[:, :1])
+        how.append("zero for the class token")
+    elif num_prefix > has_class:
+        prefix = prefix[:, :0]
+        how.append("the prefix position dropped")
+    return torch.cat((prefix, patches.reshape(1, -1, embed.shape[2])), dim=1), ", ".join(how)
+
+
+def _clip_grids(count: int, grid: Grid, old: Grid | None) -> list[Grid]:
+    """The grids that ``count`` positions may have: the known one, or those that share time or space with the new."""
+    if old is not None and math.prod(old) == count:
+        return [old]
+    length, height, width = grid
+    found = [(count // (height * width), height, width)] if count > 0 and count % (height * width) == 0 else []
+    for frames in (length, 1):
+        side = math.isqrt(max(count, 0) // frames)
+        if side and frames * side**2 == count and (frames == length or not found):
+            found.append((frames, side, side))
+    return list(dict.fromkeys(found))
 
 
 def resize_times(embed: Tensor, length: int, mode: str) -> tuple[Tensor, str]:

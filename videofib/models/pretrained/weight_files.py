@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from videofib.checkpoint.file import CheckpointError, read_tensors
 from videofib.checkpoint.foreign import Standin
 from videofib.classes import ClassesError, check_names
+from videofib.models.pretrained import adapters
 from videofib.models.pretrained.file_parts import find_part
+from videofib.models.pretrained.hub import locate
 from videofib.models.pretrained.layouts import SPARSE
 from videofib.models.pretrained.model_settings import Settings, of_hugging_face, of_module
 from videofib.models.timesformer import TimeSformer
@@ -66,6 +68,8 @@ def read_weights(
 ) -> Weights:
     """Read a checkpoint file, a folder of Hugging Face or timm, a module of theirs, or a loaded file's content.
 
+    A folder of a LoRA adapter is read with its base model, which lies beside it or where its config says, and merged.
+
     Args:
         part: of a file that holds several models, which one: a key of the file, or a prefix of the tensors' names,
             such as ``teacher`` or ``state_dict``. By default, of a model and its moving average, the average.
@@ -109,6 +113,11 @@ def _from_content(content: object, name: str, part: str | None) -> Weights:
         if objects := [value for value in content.values() if isinstance(value, Standin)]:
             raise _not_a_state_dict(name, objects[0])
         raise CheckpointError(f"no weights in {name}; it holds {', '.join(sorted(map(str, content))[:8]) or 'nothing'}")
+    if any(".lora_A." in tensor for tensor in found.state):
+        raise CheckpointError(
+            f"{name} holds a LoRA adapter that is not merged; name its folder, with {adapters.CONFIG}, or merge it "
+            "(merge_and_unload)"
+        )
     is_checkpoint = not any(isinstance(value, Tensor) for value in content.values())
     ours = content.keys() >= {"config", "versions"}
     beside = content if ours else content.get("videofib")
@@ -134,6 +143,26 @@ def _not_a_state_dict(name: str, found: Standin) -> CheckpointError:
 
 
 def _from_folder(folder: Path, part: str | None) -> Weights:
+    """From a model's folder, or from that of an adapter of one."""
+    file = folder / adapters.CONFIG
+    if not file.is_file():
+        return _from_model_folder(folder, part)
+    config = _read_config(file)
+    try:
+        named = adapters.base_of(folder, config)
+        base = folder if named == str(folder) else locate(named)
+        if base != folder and (base / adapters.CONFIG).is_file():
+            raise ValueError(f"its base model {printable(named)} is an adapter, too; merge that first")
+        found = _from_model_folder(base, part) if base.is_dir() else read_weights(base, part)
+        tensors = _read_safetensors(folder / adapters.WEIGHTS)
+        state, has_classifier = adapters.merge(found.state, tensors, config)
+    except ValueError as error:
+        raise CheckpointError(f"the adapter in {folder} cannot be used: {error}") from error
+    name = f"{folder} (LoRA, merged into {'the base model beside it' if base == folder else named})"
+    return replace(found, name=name, state=state, classes=None if has_classifier else found.classes)
+
+
+def _from_model_folder(folder: Path, part: str | None) -> Weights:
     """From ``config.json`` and ``model.safetensors``, in one file or several, or the older ``pytorch_model.bin``."""
     config = _read_config(folder / "config.json")
     described = dict(config)

@@ -16,7 +16,8 @@ class VideofibTimesformerConfig(PretrainedConfig):
         image_size: (height, width) in pixels that the position embeddings are for; ``num_frames``: likewise.
         layer_scale, qk_norm, pre_norm, qkv_bias: whether there are such weights.
         class_token, num_registers: the prefix tokens. ``pooling``: ``class_token``, or ``mean`` of the patches.
-        position: ``learned`` or ``sinusoid``.
+        position: ``learned``, ``learned_joint`` (one embedding for each token of a clip) or ``sinusoid``.
+        hidden_act: of the MLPs, ``gelu``, ``gelu_pytorch_tanh`` or ``quick_gelu``.
     """
 
     model_type = "videofib_timesformer"

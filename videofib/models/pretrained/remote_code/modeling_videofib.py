@@ -132,14 +132,26 @@ class LayerScale(nn.Module):
         return x * self.gamma
 
 
+def _gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict = {"gelu": F.gelu, "gelu_pytorch_tanh": _gelu_tanh, "quick_gelu": _quick_gelu}
+
+
 class Mlp(nn.Module):
     def __init__(self, config: VideofibTimesformerConfig):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        return self.fc2(self.activation(self.fc1(x)))
 
 
 class Block(nn.Module):
@@ -248,6 +260,10 @@ class VideofibTimesformerForVideoClassification(PreTrainedModel):
         if config.position == "learned":
             self.pos_embed = nn.Parameter(torch.zeros(1, int(config.class_token) + self.grid[0] * self.grid[1], dim))
             self.time_embed = None if self.single_frames else nn.Parameter(torch.zeros(1, length, dim))
+        elif config.position == "learned_joint":
+            tokens = length * self.grid[0] * self.grid[1]
+            self.pos_embed = nn.Parameter(torch.zeros(1, int(config.class_token) + tokens, dim))
+        self.length = length
         self.norm_pre = nn.LayerNorm(dim, eps=config.layer_norm_eps) if config.pre_norm else nn.Identity()
         self.blocks = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
@@ -302,7 +318,13 @@ class VideofibTimesformerForVideoClassification(PreTrainedModel):
         length, height, width, dim = patches.shape[1:]
         if self.pos_embed is None:
             return patches + _sinusoids(length * height * width, dim).to(patches).view(length, height, width, dim)
-        space = self.pos_embed[:, int(self.cls_token is not None) :].transpose(1, 2).unflatten(2, self.grid)
+        space = self.pos_embed[:, int(self.cls_token is not None) :].transpose(1, 2)
+        if self.config.position == "learned_joint":
+            volume = space.unflatten(2, (self.length, *self.grid))
+            if [length, height, width] != [self.length, *self.grid]:
+                volume = F.interpolate(volume, size=(length, height, width), mode="nearest")
+            return patches + volume.permute(0, 2, 3, 4, 1)
+        space = space.unflatten(2, self.grid)
         if [height, width] != list(self.grid):
             space = F.interpolate(space, size=(height, width), mode="nearest")
         patches = patches + space.permute(0, 2, 3, 1)[:, None]
