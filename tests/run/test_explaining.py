@@ -7,7 +7,7 @@ import torch
 from tests.models.test_baselines import tiny
 from videofib.data.errors import DecodeError
 from videofib.data.video.decode import read_frames
-from videofib.models.explain import attention_rollout, grad_cam
+from videofib.models.explain import attention_rollout, deletion_curve, grad_cam
 from videofib.report.explanation.explained import FRACTIONS
 from videofib.run.load import load
 from videofib.run.loaders import build_video_loader
@@ -17,6 +17,12 @@ from videofib.run.saved_model import SavedModel
 @pytest.fixture(scope="module")
 def saved(trained):
     return load(trained)
+
+
+def denormal(view, saved):
+    """The view as the model takes it (C, T, H, W), from the frames to look at."""
+    data = saved.cfg.DATA
+    return ((view.clip.frames / 255 - data.MEAN) / data.STD).astype(np.float32).transpose(3, 0, 1, 2).copy()
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +79,12 @@ def test_deletion_curves_begin_with_the_probability_and_end_alike(saved, video):
         assert curve.shape == (len(FRACTIONS),)
         assert curve[0] == pytest.approx(found.probabilities[found.label], abs=1e-5)
         assert curve[-1] == pytest.approx(view.deletion["random"][-1], abs=1e-6)
+    clip, shape = torch.from_numpy(denormal(view, saved)), view.heat["rollout"].shape
+    order = torch.from_numpy(view.heat["rollout"]).flatten().argsort(descending=True)
+    expected = deletion_curve(
+        lambda clips: saved.model(clips).softmax(1)[:, found.label], clip, order, shape, FRACTIONS
+    )
+    np.testing.assert_allclose(view.deletion["rollout"], expected, atol=1e-5)
     areas = found.areas()
     assert areas["rollout"] == pytest.approx(np.trapezoid(view.deletion["rollout"], FRACTIONS), abs=1e-6)
     assert saved.explain(video).areas() == {}

@@ -73,10 +73,8 @@ def _shown(method: str, heat: np.ndarray) -> np.ndarray:
 
 
 def _arrays(explanation: Explanation) -> dict[str, Any]:
-    arrays: dict[str, Any] = {
-        **explanation.heat,
-        "frames": np.array([list(view.clip.indices) for view in explanation.views]),
-    }
+    frames = np.array([list(view.clip.indices) for view in explanation.views])
+    arrays: dict[str, Any] = {**explanation.heat, "frames": frames}
     heads = [view.heads for view in explanation.views if view.heads is not None]
     return {**arrays, "heads": np.stack(heads)} if heads else arrays
 
