@@ -14,7 +14,7 @@ from torch import Tensor
 
 from videofib.data.lists.records import Records
 from videofib.mixers import check_name
-from videofib.models.explain import attention_rollout, deletion_curve, grad_cam
+from videofib.models.explain import Rollout, attention_rollout, deletion_curve, grad_cam
 from videofib.models.explain.gradcam import last_block
 from videofib.models.timesformer import TimeSformer
 from videofib.report.browse.clips import Clip, read_views, views_of_frames
@@ -52,16 +52,29 @@ def explain(
         check_name("class", label, saved.classes)
     clips, shown = _read(saved, video, views, fps)
     device = next(saved.model.parameters()).device
-    with torch.no_grad():
-        logits = torch.cat([saved.model(clip[None].to(device)) for clip in clips]).cpu().float()  # (V, K)
+    rollouts: list[Rollout | None] = [None] * len(clips)
+    if "rollout" in methods:
+        rollouts = [attention_rollout(saved.model, clip[None].to(device)) for clip in clips]
+    logits = torch.cat([_logits(saved, clip.to(device), own) for clip, own in zip(clips, rollouts, strict=True)])
     probabilities = saved.probabilities(logits[None])[0]
     if not logits.isfinite().all():
         raise ValueError("the model's scores are not finite")
     chosen = int(probabilities.argmax()) if label is None else list(saved.classes).index(label)
-    found = [
-        _view(saved, clip.to(device), about, own, chosen, methods, block, check)
-        for clip, about, own in zip(clips, shown, logits, strict=True)
-    ]
+    found = []
+    for clip, about, rollout, own in zip(clips.to(device), shown, rollouts, logits, strict=True):
+        heat = {} if rollout is None else {"rollout": _array(rollout.heat)}
+        if "gradcam" in methods:
+            heat["gradcam"] = _array(grad_cam(saved.model, clip[None], torch.tensor([chosen]), block=block)[0])
+        found.append(
+            ExplainedView(
+                about,
+                saved.probabilities(own[None, None])[0].numpy(),
+                heat,
+                None if rollout is None else float(rollout.prefix[0]),
+                None if rollout is None else _array(rollout.heads),
+                deletion(saved, clip, heat, chosen) if check else {},
+            )
+        )
     return Explanation(
         video if isinstance(video, str) else "",
         saved.name,
@@ -74,27 +87,14 @@ def explain(
     )
 
 
-def _view(
-    saved: SavedModel,
-    clip: Tensor,
-    shown: Clip,
-    logits: Tensor,
-    label: int,
-    methods: Sequence[str],
-    block: int | None,
-    check: bool,
-) -> ExplainedView:
-    """What the model looked at in one view (C, T, H, W)."""
-    heat, prefix, heads = {}, None, None
-    if "rollout" in methods:
-        rollout = attention_rollout(saved.model, clip[None])
-        heat["rollout"] = rollout.heat[0].float().cpu().numpy()
-        heads, prefix = rollout.heads[0].float().cpu().numpy(), float(rollout.prefix[0])
-    if "gradcam" in methods:
-        found, _ = grad_cam(saved.model, clip[None], torch.tensor([label]), block=block)
-        heat["gradcam"] = found[0].float().cpu().numpy()
-    curves = deletion(saved, clip, heat, label) if check else {}
-    return ExplainedView(shown, saved.probabilities(logits[None, None])[0].numpy(), heat, prefix, heads, curves)
+@torch.no_grad()
+def _logits(saved: SavedModel, clip: Tensor, rollout: Rollout | None) -> Tensor:
+    """Of one view (C, T, H, W): (1, K), of the forward pass that has been made where there has been one."""
+    return (saved.model(clip[None]) if rollout is None else rollout.logits).cpu().float()
+
+
+def _array(batch: Tensor) -> np.ndarray:
+    return batch[0].float().cpu().numpy()
 
 
 def deletion(

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from videofib.report.explanation.pictures import colour, enlarged, overlaid, scaled, side_by_side
+from videofib.report.explanation.pictures import colour, overlaid, resized, scaled, side_by_side
 
 rng = np.random.default_rng(0)
 
@@ -15,10 +15,12 @@ def test_scaled_takes_the_root_of_the_share_of_the_range():
     assert not scaled(np.zeros((2, 1, 1)), from_zero=True).any()
 
 
-def test_frames_are_enlarged_by_whole_factors_to_even_sizes():
+def test_frames_get_even_sizes():
     frames = rng.integers(0, 255, (2, 45, 51, 3), dtype=np.uint8)
-    assert enlarged(frames).shape == (2, 224, 254, 3)  # 5 x, made even
-    assert enlarged(np.zeros((1, 448, 450, 3), np.uint8)).shape == (1, 448, 450, 3)
+    assert resized(frames).shape == (2, 224, 254, 3)  # 5 x, made even
+    large = np.zeros((1, 448, 450, 3), np.uint8)
+    assert resized(large).shape == large.shape
+    assert resized(large, 112, 112).shape == (1, 112, 112, 3)
 
 
 def test_heat_colours_its_own_place_and_time():

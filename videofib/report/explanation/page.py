@@ -21,7 +21,7 @@ from PIL import Image
 from videofib.files import replacing, to_utf8
 from videofib.report.browse.contact_sheet import save_animation
 from videofib.report.explanation.explained import FRACTIONS, METHODS, RANDOM, ExplainedView, Explanation
-from videofib.report.explanation.pictures import RAMP, enlarged, overlaid, scaled, side_by_side
+from videofib.report.explanation.pictures import RAMP, overlaid, resized, scaled, side_by_side
 from videofib.report.markup.charts import Series, line_chart
 from videofib.report.markup.html import breakable, document, table, text
 from videofib.report.markup.numbers import counted, number, percent
@@ -60,7 +60,7 @@ def animations(explanation: Explanation) -> list[tuple[str, np.ndarray]]:
     """For each view and method a name, and the frames beside those with heat: (T, H, W, 3) uint8, H and W even."""
     found = []
     for number_, view in enumerate(explanation.views, 1):
-        frames = enlarged(view.clip.frames)
+        frames = resized(view.clip.frames)
         found += [
             (f"view_{number_}_{method}", side_by_side(frames, overlaid(frames, _shown(method, heat))))
             for method, heat in view.heat.items()
@@ -150,11 +150,13 @@ def _classes(explanation: Explanation) -> str:
 
 
 def _view(explanation: Explanation, view: ExplainedView, rank: int) -> str:
-    clip, frames, suffix = view.clip, enlarged(view.clip.frames), _of(explanation, rank)
+    clip, frames, suffix = view.clip, resized(view.clip.frames), _of(explanation, rank)
     top, left, height, width = clip.box
     cards = [_card(frames, clip.indices, f"the frames{suffix}", "Frames", "As the model sees them.")]
     for method, heat in view.heat.items():
         about = _ABOUT[method].format(label=explanation.explained)
+        if method == "rollout":
+            about += f" These have {_times(heat.min(), heat)} and {_times(heat.max(), heat)} × the mean patch's share."
         if not heat.any():
             about = f"There is no heat: no patch raises the score of {explanation.explained}."
         pictures = overlaid(frames, _shown(method, heat))
@@ -173,7 +175,7 @@ def _overview(view: ExplainedView, suffix: str) -> str:
     indices = view.clip.indices
     count = min(len(indices), _ACROSS)
     taken = [index * len(indices) // count for index in range(count)]
-    frames = enlarged(view.clip.frames, _SMALL)
+    frames = resized(view.clip.frames, _SMALL, _SMALL)
     rows = [frames, *(overlaid(frames, _shown(method, heat)) for method, heat in view.heat.items())]
     columns = [Image.fromarray(np.concatenate([row[index] for row in rows])) for index in taken]
     strip = joined(columns, [indices[index] for index in taken])
@@ -183,6 +185,11 @@ def _overview(view: ExplainedView, suffix: str) -> str:
         f'<img src="{strip.uri}" width="{wide}" height="{strip.height}" '
         f'alt="{text(names)}{text(suffix)}, side by side"></div>\n<p class="id">From top to bottom: {text(names)}.</p>'
     )
+
+
+def _times(value: float, heat: np.ndarray) -> str:
+    """How many times the mean of the heat a value is: ``3.1``."""
+    return f"{float(value / heat.mean()):.3g}" if heat.any() else "0"
 
 
 def _card(pictures: np.ndarray, indices: Sequence[int], name: str, title: str, about: str) -> str:
@@ -233,17 +240,15 @@ def _heads(explanation: Explanation, rank: int) -> str:
     view = explanation.views[rank - 1]
     if view.heads is None:
         return ""
-    frames, suffix = enlarged(view.clip.frames, _HEAD_SIDE), _of(explanation, rank)
+    frames, suffix = resized(view.clip.frames, _HEAD_SIDE, _HEAD_SIDE), _of(explanation, rank)
     cards = []
     for head, heat in enumerate(view.heads, 1):
         pictures = [Image.fromarray(picture) for picture in overlaid(frames, scaled(heat, from_zero=False))]
         strip = joined(pictures, view.clip.indices)
         name = f"head {head}{suffix}"
-        highest = number(float(heat.max() * heat.size))
-        cards.append(
-            f'<li class="card">{player(strip, name, f"{len(pictures)} pictures: {name}")}\n'
-            f'<h3><em>Head {head}</em></h3><p class="id">highest {highest} × the mean patch\'s share</p></li>'
-        )
+        shown = player(strip, name, f"{len(pictures)} pictures: {name}")
+        most = f"most: {_times(heat.max(), heat)} × the mean patch's share"
+        cards.append(f'<li class="card">{shown}\n<h3><em>Head {head}</em></h3><p class="id">{text(most)}</p></li>')
     origin = "the class token" if explanation.from_class_token else "the mean of the patches"
     return (
         f'<p class="sub">What each head attends to, seen from {origin}. Each runs from its own least to its own most.'

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-SIDE = 224  # pixels to which smaller frames are enlarged, by a whole factor
+SIDE = 224  # pixels to which smaller frames are enlarged
 _GREY = 0.75  # how far frames lose their colours, so that colour is heat
 _DARK = 0.7  # brightness that is left of a frame
 _MOST = 0.75  # of the heat's colour where there is most
@@ -28,11 +28,15 @@ def scaled(heat: np.ndarray, *, from_zero: bool) -> np.ndarray:
     return np.zeros(heat.shape, np.float32) if high <= low else np.sqrt((heat - low) / (high - low), dtype=np.float32)
 
 
-def enlarged(frames: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """(T, H, W, 3) uint8 -> the same with H and W even, and at least about ``side``."""
+def resized(frames: np.ndarray, least: int = SIDE, most: int | None = None) -> np.ndarray:
+    """(T, H, W, 3) uint8 -> the same with H and W even.
+
+    A shorter side below ``least`` is enlarged, by the whole factor that comes nearest; one above ``most`` is reduced.
+    """
     height, width = frames.shape[1:3]
-    factor = max(1, round(side / min(height, width)))
-    size = (factor * width // 2 * 2, factor * height // 2 * 2)
+    shorter = min(height, width)
+    factor = most / shorter if most and shorter > most else max(1, round(least / shorter))
+    size = (max(2, int(factor * width) // 2 * 2), max(2, int(factor * height) // 2 * 2))
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC)) for frame in frames])
 
 
