@@ -39,7 +39,18 @@ ALLOWED = {
 }
 EVERYTHING = set(ALLOWED)  # which commands may import
 READS_THE_CONFIG = {"report/read.py"}  # beside run and commands
-ATTENTION_ORDER = ["wythoff", "support", "autocast", "kernels", "op", "backends", "functional", "context", "module"]
+ATTENTION_ORDER = [
+    "wythoff",
+    "support",
+    "autocast",
+    "kernels",
+    "op",
+    "backends",
+    "functional",
+    "rows",
+    "context",
+    "module",
+]
 
 
 def imports(path: Path) -> set[str]:

@@ -29,6 +29,7 @@ COMMANDS = {
     "test": "measure multi-view accuracy",
     "run": "train, then test",
     "predict": "name what is in videos, by a trained model",
+    "explain": "show what a model looked at in a video",
     "features": "write the features of videos into a file",
     "probe": "measure how well features tell classes apart",
     "submit": "submit a run to a Slurm cluster",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from videofib.attention.backends import BACKENDS, MASKINGS
 from videofib.attention.context import TokenSlice, context_parallel_attention
 from videofib.attention.functional import sparse_attention
+from videofib.attention.rows import weighted_rows
 from videofib.attention.support import Support
 
 
@@ -88,10 +89,10 @@ class SelfAttention(nn.Module):
         """
         total = x.shape[1] if tokens is None else tokens.total
         attend = sparse_attention if tokens is None else partial(context_parallel_attention, tokens=tokens)
-        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        q, k, v = self._projected(x)
         out = attend(
-            self.q_norm(q).to(v.dtype),  # under CUDA's autocast layer norms return 32 bits, and v has 16
-            self.k_norm(k).to(v.dtype),
+            q,
+            k,
             v,
             self.support_for(total - self.num_prefix_tokens),
             masking=self.masking,
@@ -99,6 +100,21 @@ class SelfAttention(nn.Module):
             backend=self.backend,
         )
         return self.proj_drop(self.proj(rearrange(out, "b h n d -> b n (h d)")))
+
+    def weighted_rows(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Rows of each head's attention matrix, weighted by (B, P+N) and summed: (B, P+N, C) -> (B, H, P+N).
+
+        See :func:`videofib.attention.weighted_rows`.
+        """
+        q, k, _ = self._projected(x)
+        support = self.support_for(x.shape[1] - self.num_prefix_tokens)
+        return weighted_rows(weights, q, k, support, masking=self.masking)
+
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, P+N, C) -> queries, keys and values (B, H, P+N, D), normalised where the layer does so."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
+        # under CUDA's autocast layer norms return 32 bits, and v has 16
+        return self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype), v
 
     def extra_repr(self) -> str:
         if isinstance(self.support, Support):

@@ -158,6 +158,12 @@ class Baseline(nn.Module):
         """The final linear layer."""
         raise NotImplementedError
 
+    @property
+    def takes_last_map(self) -> nn.Module:
+        """The module whose first argument is the last feature map: (B, D, t, h, w); of SlowFast a list, slow first; of
+        MViT tokens (B, 1+t·h·w, D), with (t, h, w) as the second argument."""
+        raise NotImplementedError
+
     def forward_features(self, video: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, D): what the classifier sees, averaged over the windows of crops that have several."""
         seen: list[Tensor] = []
@@ -193,6 +199,10 @@ class ConvNet(Net, Baseline):
     def classifier(self) -> nn.Linear:
         return cast(nn.Linear, self.blocks[-1].proj)
 
+    @property
+    def takes_last_map(self) -> nn.Module:
+        return self.blocks[-1]
+
     def forward(self, video: Tensor) -> Tensor:
         _check_clips(video)
         return super().forward(video) if video.shape[0] else self._no_logits(video)
@@ -211,6 +221,10 @@ class SlowFast(ConvNet):
         super().__init__(blocks, again)
         self.alpha = alpha
 
+    @property
+    def takes_last_map(self) -> nn.Module:
+        return self.blocks[-2]  # pools each pathway
+
     def forward(self, video: Tensor) -> Tensor:
         _check_clips(video)
         slow = video.index_select(2, slow_frames(video.shape[2], self.alpha).to(video.device))
@@ -225,6 +239,10 @@ class MViT(MultiscaleVisionTransformers, Baseline):
     @property
     def classifier(self) -> nn.Linear:
         return cast(nn.Linear, self.head.proj)
+
+    @property
+    def takes_last_map(self) -> nn.Module:
+        return cast(nn.ModuleList, self.blocks)[-1]
 
     def no_weight_decay(self) -> set[str]:
         """Class token and position embeddings, as in TimeSformer.

@@ -22,6 +22,7 @@ and backgrounds dim, so that a small model soon sees what moves and then has to 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -123,9 +124,7 @@ def render(clip: MotionClip, settings: MotionSet) -> np.ndarray:
     sprite = _sprite(np.random.default_rng([settings.seed, clip.group, clip.number, 1]))  # (TEXTURE, TEXTURE, 4)
     background = _texture(np.random.default_rng([settings.seed, clip.group, 0, 2]), height, width, DIM, contrast=0.25)
 
-    x, y, angle, scale = coordinates(clip, settings.seed).astype(np.float32).T[..., None, None]  # each (T, 1, 1)
-    centre_x, centre_y, angle = x * width, y * height, angle * 2 * np.pi
-    radius = height * RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** scale
+    centre_x, centre_y, angle, radius = (values[:, None, None] for values in _placed(clip, settings))
 
     # the square of pixels around the centre that the sprite may cover, (T, side, side)
     reach = int(np.ceil(radius.max())) + 1
@@ -144,6 +143,42 @@ def render(clip: MotionClip, settings: MotionSet) -> np.ndarray:
     under = frames[time, pixel]
     frames[time, pixel] = under + alpha * (colour - under)
     return (frames.reshape(NUM_FRAMES, height, width, 3) * 255 + 0.5).astype(np.uint8)
+
+
+def sprite_boxes(clip: MotionClip, settings: MotionSet) -> np.ndarray:
+    """Where the sprite of a clip is, ``(NUM_FRAMES, height, width)`` bool: the square around it, of its diameter.
+
+    The square wraps around the edges of the frame as the sprite does.
+    """
+    height, width = settings.shape
+    x, y, _, radius = _placed(clip, settings)
+    columns = _within(np.arange(width) + 0.5, x, radius, width)
+    return _within(np.arange(height) + 0.5, y, radius, height)[:, :, None] & columns[:, None, :]
+
+
+def clip_of(path: str | Path) -> MotionClip:
+    """The clip that a file's name stands for: ``v_<Class>_g01_c01.mp4``.
+
+    Raises:
+        ValueError: another name.
+    """
+    found = re.fullmatch(r"v_(\w+)_g(\d+)_c(\d+)", Path(path).stem)
+    if not found or found[1] not in CLASSES:
+        raise ValueError(f"{printable(path)}: not the name of a clip of the motion data set")
+    return MotionClip(found[1], int(found[2]), int(found[3]))
+
+
+def _placed(clip: MotionClip, settings: MotionSet) -> np.ndarray:
+    """The sprite's centre x, y in pixels, angle in radians and radius in pixels, each ``(NUM_FRAMES,)``."""
+    height, width = settings.shape
+    x, y, angle, scale = coordinates(clip, settings.seed).astype(np.float32).T
+    return np.stack([x * width, y * height, angle * 2 * np.pi, height * RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** scale])
+
+
+def _within(positions: np.ndarray, centre: np.ndarray, radius: np.ndarray, length: int) -> np.ndarray:
+    """Which positions (P,) on a circle of some length are at most ``radius`` (T,) from ``centre`` (T,): (T, P)."""
+    distance = np.abs(positions[None, :] - centre[:, None]) % length
+    return np.minimum(distance, length - distance) <= radius[:, None]
 
 
 def _texture(

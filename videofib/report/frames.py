@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
-
 import numpy as np
 from PIL import Image
 
@@ -12,27 +9,10 @@ from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.lists.remote import fetched
 from videofib.data.source import Source
 from videofib.data.video.decode import estimate, read_frames
-from videofib.report.markup.html import data_uri
+from videofib.report.markup.player import Strip, joined
 
 _SHORT_SIDE = 128  # pixels
 _LONG_SIDE = 256
-_JPEG_QUALITY = 72
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Frames side by side.
-
-    Attributes:
-        uri: a data URI of a JPEG picture.
-        width, height: of one frame, in pixels.
-        indices: the frames' indices in the video.
-    """
-
-    uri: str
-    width: int
-    height: int
-    indices: list[int]
 
 
 def strip(source: Source, count: int = 8) -> Strip:
@@ -53,13 +33,7 @@ def strip(source: Source, count: int = 8) -> Strip:
     pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
     for picture in pictures:
         picture.thumbnail((_LONG_SIDE, _LONG_SIDE))  # very wide ones
-    width, height = pictures[0].size
-    sheet = Image.new("RGB", (width * len(pictures), height))
-    for column, picture in enumerate(pictures):
-        sheet.paste(picture, (column * width, 0))
-    buffer = io.BytesIO()
-    sheet.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return Strip(data_uri("jpeg", buffer.getvalue()), width, height, indices)
+    return joined(pictures, indices)
 
 
 def _middles(length: int, count: int) -> list[int]:

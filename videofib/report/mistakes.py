@@ -6,9 +6,10 @@ import numpy as np
 
 from videofib.data.errors import DecodeError
 from videofib.report.analysis import Mistake, confident_mistakes
-from videofib.report.frames import Strip, strip
+from videofib.report.frames import strip
 from videofib.report.markup.html import breakable, text
 from videofib.report.markup.numbers import number, percent
+from videofib.report.markup.player import player
 from videofib.report.scored_videos import ScoredVideos, source_of
 from videofib.report.video_folders import VideoFolders
 
@@ -38,7 +39,8 @@ def _card(scored: ScoredVideos, mistake: Mistake, rank: int, folders: VideoFolde
     try:
         source = source_of(scored.paths[mistake.index])
         folders.check(source)
-        picture = _player(strip(source), truth, rank)
+        frames = strip(source)
+        picture = player(frames, f"video {rank}", f"{len(frames.indices)} frames of a video of {truth}")
     except (DecodeError, OSError, ValueError) as error:
         picture = f'<p class="alarm">No frames: {text(error)}</p>'
     best = np.argsort(-scores, kind="stable")[:_LISTED]
@@ -53,18 +55,6 @@ def _card(scored: ScoredVideos, mistake: Mistake, rank: int, folders: VideoFolde
 <h3>Predicted <em>{predicted}</em>, true class{"es" if len(labels) > 1 else ""} <em>{text(truth)}</em></h3>
 <ol class="scores">{rows}</ol>
 <p class="id">{breakable(name)}</p></li>"""
-
-
-def _player(frames: Strip, truth: str, rank: int) -> str:
-    count = len(frames.indices)
-    listed = " ".join(map(str, frames.indices))
-    return f"""<div class="player" style="--frames:{count};--wide:{frames.width};--high:{frames.height}">
-<div class="window"><img src="{frames.uri}" width="{frames.width * count}" height="{frames.height}"
- alt="{count} frames of a video of {text(truth)}" draggable="false"></div>
-<div class="controls"><button type="button" class="play" aria-label="Play video {rank}">Play</button>
-<label><span class="unseen">Frame of video {rank}</span>
-<input type="range" min="0" max="{count - 1}" value="0" step="1"></label>
-<output data-indices="{listed}">frame {frames.indices[0]}</output></div></div>"""
 
 
 def _bar_length(scored: ScoredVideos, score: float) -> float:

@@ -22,6 +22,8 @@ from videofib.data.lists.records import Records
 from videofib.engine.evaluate import score_batches
 from videofib.metrics.accuracy import ensemble_views
 from videofib.models.pretrained.hub import upload
+from videofib.report.explanation.explained import Explanation
+from videofib.run.explaining import explain
 from videofib.run.feature_model import LAST, FeatureModel
 from videofib.run.loaders import build_video_loader, describe_input, testing_views, view_dataset
 from videofib.run.parts import TASKS
@@ -199,6 +201,47 @@ class SavedModel:
         """
         model = FeatureModel(self.model, kind, block)
         return self._features(model, videos, self._checked(views), num_workers)
+
+    def explain(
+        self,
+        video: str | Path | np.ndarray | Tensor,
+        *,
+        label: str | None = None,
+        methods: Sequence[str] | None = None,
+        block: int | None = None,
+        views: tuple[int, int] = (1, 1),
+        fps: float | None = None,
+        check: bool = False,
+    ) -> Explanation:
+        """What the model looked at in a video: heat on its grid of tokens, computed in 32 bits.
+
+        ``rollout`` is attention rollout (arXiv 2005.00928), which depends on no class; ``gradcam`` is Grad-CAM (arXiv
+        1610.02391), for one class; see :mod:`videofib.models.explain`.
+
+        Args:
+            video, views, fps: as for :meth:`predict`; by default the centre of the middle clip.
+            label: the name of the class that Grad-CAM explains; by default the most probable one.
+            methods: ``rollout``, ``gradcam`` or both; by default all that the model has. Baselines have Grad-CAM, on
+                their last feature map.
+            block: of Grad-CAM, see :func:`videofib.models.explain.grad_cam`.
+            check: also compute deletion curves, by some 100 to 150 more forward passes a view: how the probability of
+                the class falls as the hottest patches are removed, and as random ones are.
+
+        Raises:
+            DecodeError: the video cannot be read.
+            ValueError: no such class, method or block, a model that has not the method, or frames of another shape or
+                type.
+        """
+        return explain(
+            self,
+            str(video) if isinstance(video, str | Path) else _frames(video),
+            views=self._checked(views),
+            label=label,
+            methods=methods,
+            block=block,
+            fps=fps or self.cfg.DATA.TARGET_FPS,
+            check=check,
+        )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write the model with all that using it takes, for ``load`` and, where it is a TimeSformer, for transformers.

@@ -24,8 +24,12 @@ _FEW = 4  # videos that are read in this process: workers would take longer to s
 _MOST_WORKERS = 8
 
 
-def add_options(parser: Parser) -> None:
-    """Add which model, on which views, and how; ``--opts`` takes all words after it."""
+def add_options(parser: Parser, *, many: bool = True) -> None:
+    """Add which model, on which views, and how; ``--opts`` takes all words after it.
+
+    Args:
+        many: whether many videos may be read, by workers, and computed in a precision.
+    """
     parser.add_argument("--model", required=True, metavar="FROM", help="a saved model")
     parser.add_argument(
         "--views", nargs=2, type=int, metavar=("T", "S"), help="temporal clips and spatial crops (1 or 3)"
@@ -36,10 +40,11 @@ def add_options(parser: Parser) -> None:
         "--cfg", metavar="NAME_OR_FILE", help="the config of the model, where it is not saved with the weights"
     )
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
-    parser.add_argument(
-        "--precision", choices=tuple(PRECISION_TYPES), default="fp32", help="in which the model computes"
-    )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")
+    if many:
+        parser.add_argument(
+            "--precision", choices=tuple(PRECISION_TYPES), default="fp32", help="in which the model computes"
+        )
+        parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="changes to the config, at the end"
     )
@@ -49,7 +54,8 @@ def check_options(parser: Parser, args: argparse.Namespace) -> None:
     """Exit with one line where no video is named, or an option cannot be."""
     if not args.videos and not args.list:
         parser.error("name a video, or a list of them with --list")
-    if args.workers is not None and args.workers < 0:
+    workers = getattr(args, "workers", None)
+    if workers is not None and workers < 0:
         parser.error("--workers must not be negative")
     if len(args.opts) % 2:
         parser.error("--opts takes pairs KEY VALUE")
@@ -70,7 +76,7 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def load_model(args: argparse.Namespace) -> SavedModel:
-    """The model that the options name; a command may have ``--classes``, the file of their names.
+    """The model that the options name; a command may have ``--classes``, the file of their names, and a precision.
 
     Raises:
         CheckpointError, ConfigError, ManifestError: as of :func:`videofib.load` and of the file.
@@ -88,7 +94,7 @@ def load_model(args: argparse.Namespace) -> SavedModel:
         classes=read_class_names(classes) if classes else None,
         options=dict(zip(args.opts[::2], args.opts[1::2], strict=True)),
         device=args.device,
-        precision=args.precision,
+        precision=getattr(args, "precision", "fp32"),
     )
 
 

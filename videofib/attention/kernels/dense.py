@@ -7,6 +7,8 @@ from torch import Tensor
 from videofib.attention import autocast
 from videofib.attention.support import Support
 
+_MOST_LOGITS = 1 << 22  # that weighted_rows holds at a time, unless a single row of all heads has more
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float) -> Tensor:
     """See :func:`videofib.attention.sparse_attention`; the maskings do not differ, for no pair is masked."""
@@ -21,3 +23,13 @@ def attend_by_autograd(
     with autocast.disabled(q.device.type):
         weights = torch.softmax(q.to(work) * scale @ k.to(work).transpose(-2, -1), dim=-1)
         return (F.dropout(weights, dropout_p) @ v.to(work)).to(q.dtype)
+
+
+def weighted_rows(weights: Tensor, q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """See :func:`videofib.attention.weighted_rows`: O(N²) time, and never all rows of weights in memory."""
+    out = q.new_zeros(q.shape[:3])
+    rows = max(1, _MOST_LOGITS // max(1, out.numel()))
+    for some, queries in zip(weights.split(rows, dim=1), q.split(rows, dim=2), strict=True):
+        own = torch.softmax(queries * scale @ k.transpose(-2, -1), dim=-1)
+        out += torch.einsum("bq,bhqk->bhk", some, own)
+    return out

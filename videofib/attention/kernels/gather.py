@@ -54,6 +54,27 @@ def attend_by_autograd(
     return out.to(dtype)
 
 
+def weighted_rows(weights: Tensor, q: Tensor, k: Tensor, support: Support, masking: str, scale: float) -> Tensor:
+    """See :func:`videofib.attention.weighted_rows`; time and memory are O(N · offsets)."""
+    p, total = support.num_prefix_tokens, q.shape[2]
+    q, patches = q * scale, weights[:, p:]
+    out = q.new_zeros(q.shape[:3])
+    for head, segments in enumerate(_segments(support)):
+        own, masked = _softmax(
+            _logits(q[:, head, p:], k[:, head], segments, p), total if masking == "zero_logit" else None
+        )
+        excess, sums = _excess(own, masked, None), out[:, head]
+        for row, s in enumerate(segments):
+            a, b = _query_key(patches, sums[:, p:], s)
+            b += a * excess[row, :, s.query : s.query + s.length]
+        sums[:, :p] += torch.einsum("pbn,bn->bp", excess[len(segments) :], patches)
+        if masked is not None:
+            sums += (masked * patches).sum(1, keepdim=True)
+    if p:
+        out += torch.einsum("bp,bhpk->bhk", weights[:, :p], torch.softmax(q[:, :, :p] @ k.transpose(-2, -1), dim=-1))
+    return out
+
+
 def _attend_head(
     q: Tensor, k: Tensor, v: Tensor, segments: tuple[Segment, ...], p: int, zero_logit: bool, dropout_p: float
 ) -> Tensor:
@@ -80,6 +101,17 @@ def _attend_prefix(q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
     """Prefix queries (B, H, P, D) see every key: dense rows, O(P · N)."""
     weights = torch.softmax(q @ k.transpose(-2, -1), dim=-1)
     return F.dropout(weights, dropout_p) @ v
+
+
+def _logits(q: Tensor, k: Tensor, segments: tuple[Segment, ...], p: int) -> Tensor:
+    """Logits (S + P, B, N) of the patch queries (B, N, D) of one head and their keys among (B, P+N, D)."""
+    logits = q.new_full((len(segments) + p, *q.shape[:2]), float("-inf"))
+    for row, s in enumerate(segments):
+        a, b = _query_key(q, k[:, p:], s)
+        logits[row, :, s.query : s.query + s.length] = (a * b).sum(-1)
+    if p:
+        logits[len(segments) :] = (q @ k[:, :p].transpose(-2, -1)).permute(2, 0, 1)
+    return logits
 
 
 @lru_cache(maxsize=256)
@@ -110,14 +142,8 @@ class _Diagonals(torch.autograd.Function):
         out = q.new_empty(batch, heads, n, dim)
         saved = []
         for head, segments in enumerate(_segments(support)):
-            qh, kh, vh = q[:, head, p:], k[:, head, p:], v[:, head, p:]
-            logits = q.new_full((len(segments) + p, batch, n), float("-inf"))
-            for row, s in enumerate(segments):
-                a, b = _query_key(qh, kh, s)
-                logits[row, :, s.query : s.query + s.length] = (a * b).sum(-1)
-            if p:
-                logits[len(segments) :] = (qh @ k[:, head, :p].transpose(-2, -1)).permute(2, 0, 1)
-            weights, masked = _softmax(logits, total if zero_logit else None)
+            vh = v[:, head, p:]
+            weights, masked = _softmax(_logits(q[:, head, p:], k[:, head], segments, p), total if zero_logit else None)
             keep = None
             if dropout_p:
                 keep = torch.empty_like(weights).bernoulli_(1 - dropout_p).div_(1 - dropout_p)

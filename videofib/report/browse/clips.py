@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,33 +70,52 @@ def browse(dataset: ClipDataset | ViewDataset, indices: Iterable[int], draws: in
             if isinstance(dataset, ClipDataset):
                 clips = [clip for epoch in range(draws) for clip in _train_clips(dataset, epoch, index)]
             else:
-                clips = _test_views(dataset, index)
+                clips = read_views(dataset, index)[1]
             videos.append(BrowsedVideo(record, clips))
         except DecodeError as error:
             videos.append(BrowsedVideo(record, reason=str(error)))
     return videos
 
 
+def read_views(dataset: ViewDataset, index: int) -> tuple[Tensor, list[Clip]]:
+    """The views (V, C, T, H, W) of a video, and each as a clip to look at.
+
+    Raises:
+        DecodeError: the video cannot be read.
+    """
+    return _read(dataset, index, _view_titles(dataset), _RecordingViewTransform(dataset.read.transform))
+
+
+def views_of_frames(dataset: ViewDataset, frames: np.ndarray, fps: float) -> tuple[Tensor, list[Clip]]:
+    """The same of frames in memory, uint8 RGB (N, H, W, 3), as of a video that has these."""
+    spec = _RecordingSpec(**vars(dataset.read.spec))
+    transform: Any = _RecordingViewTransform(dataset.read.transform)
+    views = dataclasses.replace(dataset.read, spec=spec, transform=transform).of_frames(frames, fps)
+    return views, _clips(views, spec, transform, _view_titles(dataset))
+
+
 def _train_clips(dataset: ClipDataset, epoch: int, index: int) -> list[Clip]:
     views = dataset.shape[0]
     titles = [f"epoch {epoch + 1}" + (f", clip {view + 1} of {views}" if views > 1 else "") for view in range(views)]
-    return _read(dataset, (epoch, index), titles, _RecordingTrainTransform(dataset.read.transform))
+    return _read(dataset, (epoch, index), titles, _RecordingTrainTransform(dataset.read.transform))[1]
 
 
-def _test_views(dataset: ViewDataset, index: int) -> list[Clip]:
+def _view_titles(dataset: ViewDataset) -> list[str]:
     clips, crops = dataset.read.num_clips, dataset.read.transform.num_crops
-    titles = [
-        f"clip {clip + 1} of {clips}, crop {crop + 1} of {crops}" for clip in range(clips) for crop in range(crops)
-    ]
-    return _read(dataset, index, titles, _RecordingViewTransform(dataset.read.transform))
+    return [f"clip {clip + 1} of {clips}, crop {crop + 1} of {crops}" for clip in range(clips) for crop in range(crops)]
 
 
-def _read(dataset: ClipDataset | ViewDataset, key, titles: list[str], transform) -> list[Clip]:
+def _read(dataset: ClipDataset | ViewDataset, key, titles: list[str], transform) -> tuple[Tensor, list[Clip]]:
     """The sample of a key, read as in training or testing, by a spec and a transform that record what they draw."""
     spec = _RecordingSpec(**vars(dataset.read.spec))
     index, seed = next(iter(dataset.candidates(key)))
     views = torch.empty(dataset.shape)
     dataclasses.replace(dataset.read, spec=spec, transform=transform)(dataset.records[index], seed, views)
+    return views, _clips(views, spec, transform, titles)
+
+
+def _clips(views: Tensor, spec: _RecordingSpec, transform, titles: list[str]) -> list[Clip]:
+    """Views as clips to look at, by what the spec and the transform have recorded."""
     length, clips = spec.drawn[-1]  # the last, since a length that proves too high is corrected and clips redrawn
     drawn = transform.drawn[-len(views) :]  # these, too
     crops = len(views) // len(clips)
@@ -142,7 +162,7 @@ class _RecordingViewTransform:
         self._transform, self.mean, self.std = transform, transform.mean, transform.std
         self.drawn: list[tuple[np.ndarray, tuple[int, int, int, int], bool]] = []
 
-    def __call__(self, frames: np.ndarray, clips: Sequence[Sequence[int]], out: Tensor) -> None:
+    def __call__(self, frames: np.ndarray, clips: Sequence[Sequence[int]], out: Tensor | None = None) -> Tensor:
         boxes = self._transform.boxes(*frames.shape[1:3])
         self.drawn += [(frames[clip[0]].copy(), box, False) for clip in clips for box in boxes]
-        self._transform(frames, clips, out)
+        return self._transform(frames, clips, out)

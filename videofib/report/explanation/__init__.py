@@ -1,0 +1,1 @@
+"""Pages about what a model looked at in a video."""
