@@ -41,8 +41,8 @@ def _attend_patches(q: Tensor, k: Tensor, v: Tensor, support: Support, zero_logi
     p, total = support.num_prefix_tokens, k.shape[2]
     rows, exists = _rows(support, q.device)  # (S, H·N) and (H, N, S)
     keys, values = (x[:, :, p:].flatten(1, 2) for x in (k, v))  # (B, H·N, D)
-    logits = [(q * keys.index_select(1, row).unflatten(1, q.shape[1:3])).sum(-1, keepdim=True) for row in rows]
-    logits = torch.cat(logits, -1).masked_fill(~exists, float("-inf"))
+    ranks = [(q * keys.index_select(1, row).unflatten(1, q.shape[1:3])).sum(-1, keepdim=True) for row in rows]
+    logits = torch.cat(ranks, -1).masked_fill(~exists, float("-inf"))
     if p:
         logits = torch.cat((logits, q @ k[:, :, :p].transpose(-2, -1)), -1)
     weights, masked = _softmax(logits, total if zero_logit else None)
