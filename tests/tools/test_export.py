@@ -24,9 +24,9 @@ def test_a_program_with_its_classes_and_its_input(trained, tmp_path):
     assert exporting == "exporting a program for torch.export.load ..."
     assert difference.startswith("largest difference from the model: ")
     assert wrote.startswith(f"wrote {tmp_path / 'model.pt2'} (0.")
-    extra = {"videofib.json": ""}
+    extra = {"model.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=extra)
-    found, saved = json.loads(extra["videofib.json"]), load(trained)
+    found, saved = json.loads(extra["model.json"]), load(trained)
     assert found["classes"] == list(saved.classes)
     assert found["input"] == saved.input
     assert found["scores"] == "softmax of the logits of each clip, then the mean over clips"

@@ -17,7 +17,7 @@ from videofib.models.exports.program import Difference, ExportError, check, firs
 
 TOLERANCE = 1e-5
 COMPILED_TOLERANCE = 1e-4  # compiled sums are taken in another order
-METADATA_FILE = "videofib.json"  # within the file
+METADATA_FILE = "model.json"  # within the file
 METADATA = "videofib"  # the name of the entry in a compiled file's metadata
 
 
@@ -29,7 +29,7 @@ def save_pt2(model: nn.Module, path: str | Path, clip: Sequence[int], metadata: 
 
     Args:
         clip: (C, T, H, W).
-        metadata: plain values, which the file holds as JSON, its extra file ``videofib.json``.
+        metadata: plain values, which the file holds as JSON, its extra file ``model.json``.
 
     Returns:
         How far the loaded program's logits are from the model's.
