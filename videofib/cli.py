@@ -37,6 +37,7 @@ COMMANDS = {
     "compare": "compare runs: figures, curves, settings, paired tests",
     "ensemble": "average the test scores of several runs",
     "convert": "convert weights to another project's layout",
+    "export": "export a model as ONNX, as a torch program, or for transformers",
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from videofib.attention import op
-from videofib.attention.kernels import TRITON_DTYPES, dense, gather, reference
+from videofib.attention.kernels import TRITON_DTYPES, dense, gather, indexed, reference
 from videofib.attention.support import Support
 
 MASKINGS = ("exclude", "zero_logit")
@@ -29,6 +29,8 @@ class Backend:
         derivatives: the highest order of derivatives that it has; None: any.
         by_autograd: as ``attend``, slower, with any derivative in either direction: takes its place within torch.func's
             transforms and forward-mode differentiation, for which ``attend`` has no rules; None: ``attend`` has them.
+        in_exports: as ``attend``, in fewer operations: takes its place in graphs of torch.export; None: ``attend`` is
+            what they hold.
     """
 
     attend: Callable[..., Tensor]
@@ -39,12 +41,13 @@ class Backend:
     dropout: tuple[str, ...] = ()
     derivatives: int | None = 1
     by_autograd: Callable[..., Tensor] | None = None
+    in_exports: Callable[..., Tensor] | None = None
 
 
 _DIAGONALS = gather.attend_by_autograd
 BACKENDS = {
     "reference": Backend(reference.attend, dropout=MASKINGS, derivatives=None),
-    "gather": Backend(gather.attend, dropout=("exclude",), by_autograd=_DIAGONALS),
+    "gather": Backend(gather.attend, dropout=("exclude",), by_autograd=_DIAGONALS, in_exports=indexed.attend),
     "dense": Backend(dense.attend, dense_only=True, dropout=MASKINGS, by_autograd=dense.attend_by_autograd),
     "cpu": Backend(op.attend, device="cpu", package="numba", by_autograd=_DIAGONALS),
     "triton": Backend(op.attend, device="cuda", package="triton", dtypes=TRITON_DTYPES, by_autograd=_DIAGONALS),

@@ -1,5 +1,6 @@
 """``sparse_attention``: one call, several backends that agree."""
 
+import torch
 from torch import Tensor
 
 from videofib.attention import autocast, op
@@ -35,7 +36,8 @@ def sparse_attention(
             own, for dense supports. The table is ``videofib.attention.backends``. All but ``reference`` have first
             derivatives backwards. Within ``torch.func``'s transforms (``grad``, ``jvp``, ``vmap``, ``hessian``, …) and
             forward-mode differentiation, all have any derivative: there they compute by plain PyTorch, slower, the
-            sparse ones still with O(N · offsets) memory.
+            sparse ones still with O(N · offsets) memory. A graph of ``torch.export`` with ``gather`` holds torch's own
+            operations alone, and needs no videofib where it runs; with ``cpu`` and ``triton`` it holds their operator.
 
     Returns:
         (B, H, P+N, D), in the dtype of q; under autocast, of 32-bit q, in autocast's, as torch's own attention.
@@ -46,7 +48,10 @@ def sparse_attention(
     """
     _check(q, k, v, support, masking, dropout_p)
     chosen = choose(backend, q, support, masking, dropout_p)
-    attend = (chosen.by_autograd if op.is_transformed() else None) or chosen.attend
+    if op.is_transformed():
+        attend = chosen.by_autograd or chosen.attend
+    else:
+        attend = (chosen.in_exports if is_exporting() else None) or chosen.attend
     q, k, v = autocast.cast(q.device.type, q, k, v)
     return attend(q, k, v, support, masking, q.shape[-1] ** -0.5 if scale is None else scale, dropout_p)
 
@@ -72,3 +77,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, drop
         raise ValueError(f"q, k and v must be on one device, got {q.device}, {k.device}, {v.device}")
     if not q.dtype == k.dtype == v.dtype or not q.dtype.is_floating_point:
         raise ValueError(f"q, k and v must have one floating-point dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
+
+
+def is_exporting() -> bool:
+    """Whether torch.export traces this code."""
+    return getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()  # the former came with torch 2.7

@@ -13,15 +13,26 @@ from fvcore.common.config import CfgNode
 import videofib
 from videofib.checkpoint.file import CheckpointError
 from videofib.config import default_config
+from videofib.data import sampling
+from videofib.data.video import clock, display, rgb
 from videofib.files import describe, replacing
+from videofib.metrics.tasks import MULTI_LABEL
 from videofib.models import TimeSformer
-from videofib.models.pretrained.export import holds_dense, save_hugging_face, save_own
+from videofib.models.pretrained.export import (
+    VIDEO_PROCESSOR,
+    VIDEO_PROCESSOR_FILE,
+    holds_dense,
+    save_hugging_face,
+    save_own,
+)
 from videofib.printable import printable
-from videofib.run.parts import MODEL_SECTIONS
+from videofib.run.parts import MODEL_SECTIONS, TASKS
 
 if TYPE_CHECKING:
     from videofib.run.saved_model import SavedModel
 
+# what reads videos in transformers as videofib does: needs torch, PyAV, numpy and transformers
+_READING = (VIDEO_PROCESSOR_FILE, *(Path(module.__file__) for module in (sampling, clock, display, rgb)))
 _FIGURES = ("top1_acc", "top5_acc", "mAP")
 _PATHS = (("DATA", "PATH_TO_DATA_DIR"), ("DATA", "PATH_PREFIX"), ("TEST", "CHECKPOINT_FILE_PATH"))
 _LOCAL = re.compile(r"[/\\~].|[A-Za-z]:[/\\]|\w+://|\.\.?[/\\]")  # how paths and URLs begin
@@ -37,13 +48,22 @@ def save(saved: SavedModel, folder: str | Path) -> Path:
     model, note = saved.model, describe_saved(saved)
     if isinstance(model, TimeSformer):
         remote_code = not holds_dense(model)
-        save_hugging_face(model, folder, class_names=saved.classes, remote_code=remote_code, note=note)
+        save_hugging_face(
+            model,
+            folder,
+            class_names=saved.classes,
+            remote_code=remote_code,
+            several_classes=TASKS[saved.cfg.MODEL.LOSS_FUNC] is MULTI_LABEL,
+            note=note,
+        )
     else:
         save_own(model, folder, class_names=saved.classes, note=note)
     texts = {
         "preprocessor_config.json": json.dumps(_preprocessor(saved), indent=2) + "\n",
         "README.md": _card(saved),
     }
+    if isinstance(model, TimeSformer):
+        texts |= {file.name: file.read_text(encoding="utf-8") for file in _READING}
     try:
         for name, text in texts.items():
             with replacing(Path(folder) / name) as partial:
@@ -79,9 +99,13 @@ def _portable(cfg: CfgNode) -> CfgNode:
 
 
 def _preprocessor(saved: SavedModel) -> dict[str, object]:
-    """How one crop of a frame is made, in the words of transformers' video processors."""
+    """How a video becomes the model's input, in the words of transformers' processors, and those of our code for it."""
     given = saved.input
     return {
+        "auto_map": {"AutoVideoProcessor": f"{VIDEO_PROCESSOR}.VideofibVideoProcessor"},
+        **{name: given[name] for name in ("num_frames", "sampling", "sampling_rate", "target_fps")},
+        "view_starts": saved.cfg.TEST.VIEW_STARTS,
+        "read_short_side": saved.cfg.DATA.READ_SHORT_SIDE,
         "image_processor_type": "VideoMAEImageProcessor",
         "do_resize": True,
         "size": {"shortest_edge": given["short_side"]},

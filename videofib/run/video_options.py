@@ -24,20 +24,27 @@ _FEW = 4  # videos that are read in this process: workers would take longer to s
 _MOST_WORKERS = 8
 
 
-def add_options(parser: Parser, *, many: bool = True) -> None:
-    """Add which model, on which views, and how; ``--opts`` takes all words after it.
-
-    Args:
-        many: whether many videos may be read, by workers, and computed in a precision.
-    """
+def add_model_options(parser: Parser) -> None:
+    """Add which model; ``--opts`` takes all words after it."""
     parser.add_argument("--model", required=True, metavar="FROM", help="a saved model")
-    parser.add_argument(
-        "--views", nargs=2, type=int, metavar=("T", "S"), help="temporal clips and spatial crops (1 or 3)"
-    )
     parser.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help="of a run's folder")
     parser.add_argument("--part", metavar="NAME", help="which model of a file that holds several, such as teacher")
     parser.add_argument(
         "--cfg", metavar="NAME_OR_FILE", help="the config of the model, where it is not saved with the weights"
+    )
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="changes to the config, at the end"
+    )
+
+
+def add_options(parser: Parser, *, many: bool = True) -> None:
+    """Add which model, on which views, and how.
+
+    Args:
+        many: whether many videos may be read, by workers, and computed in a precision.
+    """
+    parser.add_argument(
+        "--views", nargs=2, type=int, metavar=("T", "S"), help="temporal clips and spatial crops (1 or 3)"
     )
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
     if many:
@@ -45,9 +52,7 @@ def add_options(parser: Parser, *, many: bool = True) -> None:
             "--precision", choices=tuple(PRECISION_TYPES), default="fp32", help="in which the model computes"
         )
         parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="changes to the config, at the end"
-    )
+    add_model_options(parser)
 
 
 def check_options(parser: Parser, args: argparse.Namespace) -> None:
@@ -57,6 +62,11 @@ def check_options(parser: Parser, args: argparse.Namespace) -> None:
     workers = getattr(args, "workers", None)
     if workers is not None and workers < 0:
         parser.error("--workers must not be negative")
+    check_pairs(parser, args)
+
+
+def check_pairs(parser: Parser, args: argparse.Namespace) -> None:
+    """Exit with one line where ``--opts`` are not pairs."""
     if len(args.opts) % 2:
         parser.error("--opts takes pairs KEY VALUE")
 
@@ -76,7 +86,9 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def load_model(args: argparse.Namespace) -> SavedModel:
-    """The model that the options name; a command may have ``--classes``, the file of their names, and a precision.
+    """The model that the options name, on the CPU where a command has no ``--device``.
+
+    A command may have ``--classes``, the file of their names, and a precision.
 
     Raises:
         CheckpointError, ConfigError, ManifestError: as of :func:`videofib.load` and of the file.
@@ -93,7 +105,7 @@ def load_model(args: argparse.Namespace) -> SavedModel:
         config=args.cfg,
         classes=read_class_names(classes) if classes else None,
         options=dict(zip(args.opts[::2], args.opts[1::2], strict=True)),
-        device=args.device,
+        device=getattr(args, "device", "cpu"),
         precision=getattr(args, "precision", "fp32"),
     )
 

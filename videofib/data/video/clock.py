@@ -135,6 +135,27 @@ def read_clock(times: Sequence[float]) -> Clock:
     return Clock(jumps, clock.step, clock.longest, clock.furthest_back) if jumps else Clock()
 
 
+def without_jumps(times: list[float]) -> tuple[Clock, list[float]]:
+    """The clock by which frames come out at these times, and the times without its jumps, ascending."""
+    clock = read_clock(times)
+    return clock, sorted(clock.continuous(times))
+
+
+def average_fps(stated: float, times: list[float]) -> float:
+    """Frames a second: as the container states it, unless the frames' own times differ by more than a tenth.
+
+    times: seconds, ascending.
+
+    Some containers round times, so the stated rate is the more precise one; but for variable rates some containers
+    state a nominal rate.
+    """
+    span = times[-1] - times[0] if times else 0
+    if span <= 0:
+        return stated
+    measured = (len(times) - 1) / span
+    return stated if abs(measured - stated) <= 0.1 * stated else measured
+
+
 def in_order_of_time(frames: Iterable[tuple[float | None, Frame]]) -> Iterator[tuple[float | None, Frame]]:
     """(time, frame) pairs in which each frame has the next time instead of its own.
 

@@ -24,11 +24,12 @@ from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.sampling import is_uneven
 from videofib.data.source import Source
 from videofib.data.video import decord_reader, torchcodec_reader
+from videofib.data.video.clock import average_fps, without_jumps
 from videofib.data.video.memory import MOST_BYTES, empty_frames, fits
 from videofib.data.video.proof import FRAMES_A_READ, RANDOM_READS, Proof
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.video.seeking_reader import read_seeking
-from videofib.data.video.survey import Estimate, average_fps, without_jumps
+from videofib.data.video.survey import Estimate
 from videofib.data.video.survey_cache import surveyed
 
 BACKENDS = ("auto", "decord", "pyav", "torchcodec")

@@ -14,7 +14,7 @@ import numpy as np
 
 from videofib.data.errors import DecodeError, FrameIndexError
 from videofib.data.source import Source, location
-from videofib.data.video.rgb import scaled_down
+from videofib.data.video.scaling import scaled_down
 
 
 def takes_name(source: Source) -> bool:

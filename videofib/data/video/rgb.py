@@ -1,12 +1,10 @@
-"""Decoded frames -> RGB arrays of the requested size."""
+"""Decoded frames -> RGB arrays of the requested size; needs PyAV and numpy alone, and is copied beside exports."""
 
 from __future__ import annotations
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, VideoReformatter
-
-from videofib.data.sampling import limited_size
 
 _LIMITED_RANGE = (ColorRange.UNSPECIFIED, ColorRange.MPEG)
 _BT_601 = (2, 5, 6)  # of FFmpeg's AVColorSpace: not stated, BT470BG and SMPTE170M
@@ -47,10 +45,3 @@ class ToRGB:
 def is_plain(frame: av.VideoFrame) -> bool:
     """Whether a frame is stored as decoders take videos without marks to be: yuv420p, limited range, BT.601."""
     return frame.format.name == "yuv420p" and frame.color_range in _LIMITED_RANGE and frame.colorspace in _BT_601
-
-
-def scaled_down(frames: np.ndarray, short_side: int) -> np.ndarray:
-    """RGB frames (T, H, W, 3) with a shorter side of at most ``short_side``; for backends whose own scaling differs."""
-    _, height, width, _ = frames.shape
-    size, to_rgb = limited_size(height, width, short_side), ToRGB()
-    return frames if size == (height, width) else np.stack([to_rgb.scaled(image, *size) for image in frames])

@@ -10,7 +10,7 @@ import av
 
 from videofib.data.errors import DecodeError
 from videofib.data.sampling import is_uneven
-from videofib.data.video.clock import Clock, Stored, presentation_order, read_clock
+from videofib.data.video.clock import Clock, Stored, average_fps, presentation_order, without_jumps
 from videofib.data.video.pyav_reader import LATE_REORDERING, OrderedReader, stored
 from videofib.data.video.seek_index import SeekIndex, build
 
@@ -110,24 +110,3 @@ def _estimate(reader: OrderedReader, facts: Sequence[Stored]) -> Estimate:
         states_decoding_times=reader.states_decoding_times(facts),
         clock_goes_back=any(a > b for a, b in pairwise(order)),
     )
-
-
-def without_jumps(times: list[float]) -> tuple[Clock, list[float]]:
-    """The clock by which frames come out at these times, and the times without its jumps, ascending."""
-    clock = read_clock(times)
-    return clock, sorted(clock.continuous(times))
-
-
-def average_fps(stated: float, times: list[float]) -> float:
-    """Frames a second: as the container states it, unless the frames' own times differ by more than a tenth.
-
-    times: seconds, ascending.
-
-    Some containers round times, so the stated rate is the more precise one; but for variable rates some containers
-    state a nominal rate.
-    """
-    span = times[-1] - times[0] if times else 0
-    if span <= 0:
-        return stated
-    measured = (len(times) - 1) / span
-    return stated if abs(measured - stated) <= 0.1 * stated else measured

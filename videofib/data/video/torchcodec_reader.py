@@ -16,7 +16,7 @@ import numpy as np
 
 from videofib.data.source import Source, location
 from videofib.data.video.pyav_reader import open_in_order
-from videofib.data.video.rgb import scaled_down
+from videofib.data.video.scaling import scaled_down
 from videofib.data.video.survey_cache import kept, stamped, survey_and_keep
 
 _SAME_TIME = 1e-4  # seconds

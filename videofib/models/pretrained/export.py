@@ -31,6 +31,10 @@ _REMOTE_FILES = (
     *(_REMOTE / f"{name}_videofib.py" for name in ("configuration", "modeling")),
     Path(wythoff.__file__),  # needs the standard library alone
 )
+VIDEO_PROCESSOR = (
+    "video_processing_videofib"  # reads videos for both layouts; it needs modules of videofib.data beside it
+)
+VIDEO_PROCESSOR_FILE = _REMOTE / f"{VIDEO_PROCESSOR}.py"
 _REMOTE_MIXERS = ("dense", "fibottention")  # what modeling_videofib.py computes
 _HIDDEN_ACT = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}  # transformers' names
 _AUTO_MAP = {
@@ -71,6 +75,7 @@ def save_hugging_face(
     *,
     class_names: Sequence[str] | None = None,
     remote_code: bool = False,
+    several_classes: bool = False,
     note: Mapping[str, object] | None = None,
 ) -> Path:
     """Write ``folder/model.safetensors`` and ``folder/config.json``, for ``TimesformerForVideoClassification``.
@@ -79,6 +84,7 @@ def save_hugging_face(
         class_names: names of the K classes; default: ``LABEL_0``, ``LABEL_1``, …
         remote_code: also write the code of the model, for ``AutoModelForVideoClassification.from_pretrained(folder,
             trust_remote_code=True)``. It needs torch and transformers alone, and computes every TimeSformer of ours.
+        several_classes: a video may have several classes: scores are the sigmoid of logits, not their softmax.
         note: plain values that only videofib reads back, as the entry ``videofib`` of ``config.json``.
 
     Raises:
@@ -90,6 +96,8 @@ def save_hugging_face(
     else:
         state = layouts.to_hugging_face(_dense_state(model, "Hugging Face's TimeSformer layout", _REMOTE_HINT))
         config = _hugging_face_config(model, class_names)
+    if several_classes:
+        config["problem_type"] = "multi_label_classification"
     if note is not None:
         config["videofib"] = {**config.get("videofib", {}), **note}
     return _write_folder(Path(folder), state, config, _REMOTE_FILES if remote_code else ())
