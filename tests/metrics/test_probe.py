@@ -80,6 +80,44 @@ def test_starting_from_a_stronger_penalty_changes_nothing():
     torch.testing.assert_close(warm.weight, cold.weight, rtol=0, atol=1e-4)
 
 
+def test_rows_at_a_time_change_nothing(monkeypatch):
+    features, labels = problem(rows=61)
+    (expected,) = linear_probes(features, labels, 3, [0.01])
+    monkeypatch.setattr(videofib.metrics.probe, "_ROWS", 7)
+    (found,) = linear_probes(features, labels, 3, [0.01])
+    for name in ("mean", "scale", "weight", "bias"):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [20, 200])
+def test_probes_in_float32_are_as_good(width):
+    """Also where some features vary a thousand times less than others, and where features outnumber videos."""
+    features, labels = problem(rows=150, width=width, noise=2.5)
+    features = features @ torch.diag(torch.logspace(0, -3, width)).flip(0)
+    for exact, near in zip(
+        linear_probes(features, labels, 3), linear_probes(features, labels, 3, exact=False), strict=True
+    ):
+        losses = []
+        for probe in (exact, near):
+            loss = F.cross_entropy(probe.logits(features), labels) + probe.strength / 2 * probe.weight.square().sum()
+            losses.append(float(loss))
+        assert losses[1] == pytest.approx(losses[0], rel=1e-3, abs=1e-4)
+        expected, found = exact.logits(features), near.logits(features)
+        assert (expected - found).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_neighbours_that_are_equally_near_are_counted_in_their_order_among_others():
+    """Some videos with a tie at the k-th place, some without, in one block."""
+    torch.manual_seed(0)
+    train = torch.randn(12, 4)
+    train[5:9] = train[5]
+    labels, test = torch.arange(12) % 5, torch.cat((torch.randn(6, 4), train[5:6] + 0.01, torch.zeros(1, 4)))
+    for k in (1, 2, 3, 6):
+        found = neighbour_votes(train, labels, test, 5, k=k, temperature=0.5)
+        expected = votes_by_hand(train.tolist(), labels.tolist(), test[:7].tolist(), 5, k, 0.5)
+        torch.testing.assert_close(found[:7], torch.tensor(expected, dtype=torch.float64), rtol=1e-4, atol=1e-9)
+
+
 def test_the_strength_is_that_of_cross_validation():
     """Which matters for many useless features of few videos; where all strengths get all right, it is the strongest."""
     features, labels = problem(rows=40, width=200, noise=6.0)

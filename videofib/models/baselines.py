@@ -14,7 +14,7 @@ import operator
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +22,18 @@ from torch import Tensor, nn
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # of torch.jit.script, which these modules call as they are imported
+    from pytorchvideo.models.head import ResNetBasicHead
     from pytorchvideo.models.net import Net
     from pytorchvideo.models.r2plus1d import create_r2plus1d
     from pytorchvideo.models.resnet import ResBlock
-    from pytorchvideo.models.slowfast import create_slowfast
+    from pytorchvideo.models.slowfast import PoolConcatPathway, create_slowfast
     from pytorchvideo.models.vision_transformers import (
         MultiscaleVisionTransformers,
         create_multiscale_vision_transformers,
     )
     from pytorchvideo.models.x3d import create_x3d
+
+from videofib.models.baseline_stages import Asked, Staged
 
 STRIDE = 32  # pixels of the frame for each position of the last feature map, in all of these networks
 
@@ -144,7 +147,7 @@ def mvit_b(
     return built.to(torch.get_default_device())
 
 
-class Baseline(nn.Module):
+class Baseline(Staged):
     """What these networks have in common.
 
     Attributes:
@@ -166,11 +169,16 @@ class Baseline(nn.Module):
 
     def forward_features(self, video: Tensor) -> Tensor:
         """(B, 3, T, H, W) -> (B, D): what the classifier sees, averaged over the windows of crops that have several."""
+        if not video.shape[0]:  # convolutional networks do not reach their classifier
+            self(video)  # checks
+            return video.new_empty(0, self.classifier.in_features)
+        return self._seen_by_classifier(lambda: self(video))
+
+    def _seen_by_classifier(self, run: Callable[[], object]) -> Tensor:
+        """(B, D): what the classifier is given while ``run`` runs."""
         seen: list[Tensor] = []
         with self.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
-            self(video)
-        if not video.shape[0]:  # convolutional networks do not reach their classifier
-            return video.new_empty(0, self.classifier.in_features)
+            run()
         return seen[0].flatten(1).unflatten(1, (-1, self.classifier.in_features)).mean(dim=1)
 
     @torch.no_grad()
@@ -203,6 +211,28 @@ class ConvNet(Net, Baseline):
     def takes_last_map(self) -> nn.Module:
         return self.blocks[-1]
 
+    @property
+    def num_stages(self) -> int:
+        """The stem and the groups of residual blocks."""
+        return sum(not isinstance(block, ResNetBasicHead | PoolConcatPathway) for block in self.blocks)
+
+    def _pathways(self, video: Tensor) -> Tensor | list[Tensor]:
+        """The input of the stem."""
+        return video
+
+    def _through_stages(self, video: Tensor, asked: Asked, norm: bool) -> tuple[Tensor, list]:
+        if norm:
+            raise ValueError(f"norm=True asks for the last norm, and a {type(self).__name__} has none")
+        _check_clips(video)
+        x, kept = self._pathways(video), []
+        for stage in self.blocks[: asked.stop or self.num_stages]:
+            x = stage(x)
+            kept.append(tuple(x) if isinstance(x, list) else (x,))  # later stages put others into the list
+        features = video.new_empty(0)
+        if asked.stop is None:
+            features = self._seen_by_classifier(lambda: _through(self.blocks[self.num_stages :], x))
+        return features, [asked.show_maps(kept[stage]) for stage in asked.stages]
+
     def forward(self, video: Tensor) -> Tensor:
         _check_clips(video)
         return super().forward(video) if video.shape[0] else self._no_logits(video)
@@ -227,8 +257,11 @@ class SlowFast(ConvNet):
 
     def forward(self, video: Tensor) -> Tensor:
         _check_clips(video)
-        slow = video.index_select(2, slow_frames(video.shape[2], self.alpha).to(video.device))
-        return Net.forward(self, [slow, video]) if video.shape[0] else self._no_logits(video)
+        return Net.forward(self, self._pathways(video)) if video.shape[0] else self._no_logits(video)
+
+    def _pathways(self, video: Tensor) -> list[Tensor]:
+        """[slow (B, 3, T / alpha, H, W), fast (B, 3, T, H, W)]."""
+        return [video.index_select(2, slow_frames(video.shape[2], self.alpha).to(video.device)), video]
 
 
 class MViT(MultiscaleVisionTransformers, Baseline):
@@ -251,11 +284,38 @@ class MViT(MultiscaleVisionTransformers, Baseline):
         """
         return {name for name, _ in self.named_parameters() if name.startswith("cls_positional_encoding.")}
 
+    @property
+    def num_stages(self) -> int:
+        """The blocks."""
+        return len(cast(nn.ModuleList, self.blocks))
+
+    def _through_stages(self, video: Tensor, asked: Asked, norm: bool) -> tuple[Tensor, list]:
+        self._check_clip(video)
+        positions: Any = self.cls_positional_encoding
+        last_norm, head = cast(nn.LayerNorm, self.norm_embed), cast(nn.Module, self.head)
+        x, grid = positions(cast(nn.Module, self.patch_embed)(video)), positions.patch_embed_shape
+        width, kept = last_norm.normalized_shape[-1], []
+        for stage, block in enumerate(cast(nn.ModuleList, self.blocks)[: asked.stop]):
+            x, grid = block(x, grid)
+            if norm and stage in asked.stages and x.shape[-1] != width:
+                raise ValueError(
+                    f"norm=True applies MViT's last norm, of {width} features, and stage {stage} has {x.shape[-1]}"
+                )
+            kept.append((last_norm(x) if norm and stage in asked.stages else x, grid))
+        features = video.new_empty(0)
+        if asked.stop is None:
+            features = self._seen_by_classifier(lambda: head(last_norm(x)))
+        num_prefix = int(positions.cls_embed_on)
+        return features, [asked.show_tokens(*kept[stage], num_prefix) for stage in asked.stages]
+
     def forward(self, video: Tensor) -> Tensor:
+        self._check_clip(video)
+        return super().forward(video)
+
+    def _check_clip(self, video: Tensor) -> None:
         if tuple(video.shape[1:]) != self.clip_shape:
             expected = ", ".join(map(str, self.clip_shape))
             raise ValueError(f"this MViT was built for clips (B, {expected}), got {_show(video)}")
-        return super().forward(video)
 
 
 class WindowPool(nn.Module):
@@ -272,6 +332,12 @@ class WindowPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         frames, height, width = x.shape[2:]
         return F.avg_pool3d(x, (frames, min(height, self.size), min(width, self.size)), stride=1)
+
+
+def _through(blocks: nn.ModuleList, x: object) -> object:
+    for block in blocks:
+        x = block(x)
+    return x
 
 
 def slow_frames(num_frames: int, alpha: int) -> Tensor:

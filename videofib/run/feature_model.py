@@ -41,7 +41,8 @@ class FeatureModel(nn.Module):
         if not hasattr(model, "forward_features"):
             raise ValueError(f"{name} has no features in front of its classifier to return")
         self.from_inside = (kind, block) != ("pooled", LAST)
-        if self.from_inside and not hasattr(model, "forward_intermediates"):
+        # the stages of baselines are not blocks of tokens of one width and norm
+        if self.from_inside and (not hasattr(model, "forward_intermediates") or hasattr(model, "num_stages")):
             raise ValueError(f"{name} returns the pooled features of its last block alone; got kind={kind}, {block=}")
         blocks: Any = getattr(model, "blocks", ())
         (self.block,) = taken_blocks(len(blocks), [block]) if self.from_inside else (block,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
 TASKS = {"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}  # by MODEL.LOSS_FUNC
+_SAME_PIXELS = 1e-3  # figures are published with as many digits
 _MOST_OF_EACH = 4096  # blocks, frames and pixels of a side
 _MOST_PARAMETERS = 4_000_000_000  # 16 GB
 
@@ -117,6 +118,11 @@ def load_into_model(
         logger.info("%s", line)
     if changed:
         logger.warning("%s was trained with other settings: %s", source.name, "; ".join(changed))
+    for key, theirs in _other_pixels(cfg, source.preprocessor):
+        logger.warning(
+            "%s was trained on pixels normalised otherwise; set %s %s (it is %s)",
+            source.name, key, theirs, value_of(cfg, key),
+        )  # fmt: skip
     if bool(class_names) != bool(source.classes) and classifier_names(model) & set(report.loaded):
         logger.warning(
             "%s not name its classes, so the classifier of %s is loaded as it is: its first class is taken to be %r, "
@@ -126,6 +132,19 @@ def load_into_model(
             (class_names or source.classes)[0],
         )
     return report
+
+
+def _other_pixels(cfg: CfgNode, preprocessor: Mapping[str, object]) -> list[tuple[str, list[float]]]:
+    """The keys whose values differ from what a folder's ``preprocessor_config.json`` says, and its values."""
+    found = []
+    for name, key in (("image_mean", "DATA.MEAN"), ("image_std", "DATA.STD")):
+        theirs = preprocessor.get(name)
+        if not isinstance(theirs, list) or not all(type(number) in (int, float) for number in theirs):
+            continue
+        ours = value_of(cfg, key)
+        if len(theirs) != len(ours) or any(abs(a - b) > _SAME_PIXELS for a, b in zip(theirs, ours, strict=True)):
+            found.append((key, theirs))
+    return found
 
 
 def evaluate_from_config(
