@@ -1,6 +1,5 @@
 """The site of the documentation: its navigation and links, and that it builds and loads nothing from elsewhere."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("material", reason="the site is built by mkdocs-material, of the extra [docs]")
+
+from tools import docs_site
+
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("docs_site", ROOT / "tools/docs_site.py")
-docs_site = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(docs_site)
 
 
 def test_the_navigation_is_the_index():
