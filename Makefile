@@ -46,5 +46,6 @@ lint: install
 coverage: install
 	$(PYTEST) -m "not slow" --cov --cov-report term:skip-covered
 
+# without --quiet, which would hide warnings from --strict, too
 docs: install
-	$(PY) -m mkdocs build --strict  # --quiet would hide warnings from --strict, too
+	$(PY) -m mkdocs build --strict

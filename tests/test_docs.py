@@ -42,7 +42,8 @@ def test_commands_and_keys_exist(page):
 
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+    files = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs").rglob("*.ipynb")]
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in files} - {"README.md"}
     assert {page for page in pages if f"]({page})" not in index} == set()
 
 

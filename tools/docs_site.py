@@ -136,15 +136,14 @@ def _text(cell: dict) -> str:
 
 
 def _fenced(text: str, language: str) -> Iterator[str]:
-    yield from (f"````{language}", text.removeprefix("%%bash\n").rstrip("\n"), "````", "")
+    yield from (f"````{language}", re.sub(r"^%%bash.*\n", "", text).rstrip("\n"), "````", "")
 
 
 def _output(output: dict) -> Iterator[str]:
     data = output.get("data", {"text/plain": output.get("text", "")})
     if "image/png" in data:
         picture = "".join(data["image/png"]).replace("\n", "")
-        described = "".join(data.get("text/plain", "")) or "output of the cell above"
-        yield from (f'<img alt="{described}" src="data:image/png;base64,{picture}">', "")
+        yield from (f'<img alt="What the code above draws" src="data:image/png;base64,{picture}">', "")
     elif text := "".join(data.get("text/plain", "")):
         yield from _fenced(text, "text")
 

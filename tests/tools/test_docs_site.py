@@ -1,6 +1,5 @@
 """The site of the documentation: its navigation and links, and that it builds and loads nothing from elsewhere."""
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -11,10 +10,10 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("material", reason="the site is built by mkdocs-material, of the extra [docs]")
+
+from tools import docs_site
+
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("docs_site", ROOT / "tools/docs_site.py")
-docs_site = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(docs_site)
 
 
 def test_the_navigation_is_the_index():
@@ -69,18 +68,21 @@ def test_links_lead_to_pages_of_the_site(page, text, in_site):
 def test_a_notebook_becomes_a_page():
     cells = [
         {"cell_type": "markdown", "source": ["# A title\n", "text"]},
-        {"cell_type": "code", "source": "%%bash\nls", "outputs": [{"text": ["a\n", "b\n"]}]},
+        {"cell_type": "code", "source": "%%bash -e\nls", "outputs": [{"text": ["a\n", "b\n"]}]},
         {"cell_type": "code", "source": "", "outputs": []},
         {
             "cell_type": "code",
             "source": ["draw()"],
-            "outputs": [{"data": {"image/png": "iVBO\nRw0=", "text/plain": ["a curve"]}}],
+            "outputs": [{"data": {"image/png": "iVBO\nRw0=", "text/plain": ["<Figure>"]}}],
         },
     ]
     page = docs_site.notebook_page({"cells": cells}, "a.ipynb")
     assert page.startswith("# A title\ntext\n\n[Download the notebook](a.ipynb")
     assert "````bash\nls\n````\n\n````text\na\nb\n````\n" in page
-    assert '````python\ndraw()\n````\n\n<img alt="a curve" src="data:image/png;base64,iVBORw0=">\n' in page
+    assert (
+        '````python\ndraw()\n````\n\n<img alt="What the code above draws" src="data:image/png;base64,iVBORw0=">\n'
+        in page
+    )
 
 
 class Loaded(HTMLParser):
