@@ -16,6 +16,7 @@ from videofib.files import replacing, sha256
 from videofib.prep.dhash import dhash
 from videofib.prep.transcode import Transcoded
 
+_LEAST_HASHED = 16  # pixels of a side: smaller pictures of one class have the same hash, without being copies
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 
 
@@ -86,7 +87,7 @@ def write_picture(
         random_access=False,
         size=Path(target).stat().st_size,
         sha256=sha256(target),
-        dhash=dhash(written),
+        dhash=dhash(written) if min(height, width) >= _LEAST_HASHED else "",
         damaged="",
         clock_jumps=0,
     )

@@ -103,6 +103,17 @@ def test_pictures_are_scaled_upright_and_compressed(prepare, tmp_path):
     assert turned[-1].mean() > 235
 
 
+def test_pictures_of_few_pixels_are_no_leaks(prepare, tmp_path):
+    same = {side: picture(side, side) for side in (8, 32)}
+    for split in ("train", "test"):
+        for side in same:
+            (tmp_path / f"raw/{split}/a").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(same[side]).save(tmp_path / f"raw/{split}/a/{side}.png")
+    prepare(tmp_path / "raw")
+    leaks = json.loads((tmp_path / "out/report.json").read_text())["leaks_by_picture"]
+    assert any("32.png" in leak for leak in leaks)
+
+
 def test_divided_folders_are_read_as_those_of_videos(prepare, tmp_path):
     for name in ("train/a/1.png", "train/b/2.png", "Validation/a/3.png", "test/b/4.png"):
         (tmp_path / "raw" / name).parent.mkdir(parents=True)
