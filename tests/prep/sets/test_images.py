@@ -112,6 +112,7 @@ def test_pictures_of_few_pixels_are_no_leaks(prepare, tmp_path):
     prepare(tmp_path / "raw")
     leaks = json.loads((tmp_path / "out/report.json").read_text())["leaks_by_picture"]
     assert any("32.png" in leak for leak in leaks)
+    assert not [leak for leak in leaks if "8.png" in leak]
 
 
 def test_divided_folders_are_read_as_those_of_videos(prepare, tmp_path):
