@@ -97,3 +97,15 @@ def test_a_picture_is_augmented_as_one_frame(tmp_path):
     )
     drawn = {ClipDataset([record], ClipSpec(1, 1, 30), boxes, num_views=2)[epoch, 0]["views"].sum() for epoch in (0, 1)}
     assert len(drawn) == 2
+
+
+def test_a_picture_behind_a_url_is_known_by_its_first_bytes(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)
+    for kind in ("png", "bmp", "webp"):
+        Image.fromarray(image).save(tmp_path / f"a.{kind}", **({"lossless": True} if kind == "webp" else {}))
+        record = VideoRecord(f"file://{tmp_path}/a.{kind}", 0, "v")
+        item = ViewDataset([record], ClipSpec(1, 1, 30), VIEWS, 1)[0]
+        assert not item["failures"]
+        assert np.array_equal(item["views"], VIEWS(image[None], [[0]]))
+    (item,) = [ViewDataset([VideoRecord(f"file://{tmp_path}/b.png", 0, "v")], ClipSpec(1, 1, 30), VIEWS, 1)[0]]
+    assert f"file://{tmp_path}/b.png: cannot be fetched" in item["failures"][0][1]

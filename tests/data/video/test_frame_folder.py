@@ -1,6 +1,8 @@
 """Which file of a folder is frame i: natural order, patterns, gaps and several series."""
 
+import os
 import random
+import time
 
 import pytest
 
@@ -103,3 +105,25 @@ def test_what_is_no_pattern_is_refused(pattern):
 def test_numbers_of_any_length_have_an_order():
     names = ["a", "a1", "a01", "a2b10", "a2b9", "1", "10", "2", "9" * 200, "", "a-1"]
     assert sorted(names, key=natural_order) == ["", "1", "2", "10", "9" * 200, "a", "a01", "a1", "a2b9", "a2b10", "a-1"]
+
+
+def test_names_are_kept_until_the_folder_changes(folder, monkeypatch):
+    path, listed = folder("1.jpg", "2.jpg"), []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda name: listed.append(name) or scandir(name))
+    for _ in range(2):
+        frame_names(path)
+    assert len(listed) == 2  # it has just been written
+    past = time.time() - 100
+    os.utime(path, (past, past))
+    for _ in range(3):
+        assert frame_names(path) == ["1.jpg", "2.jpg"]
+    assert len(listed) == 3
+    with pytest.raises(DecodeError):
+        frame_names(path, FrameFiles("%03d.jpg"))
+    folder("3.jpg")
+    assert frame_names(path) == ["1.jpg", "2.jpg", "3.jpg"]
+    os.utime(path, (past, past))
+    (path / "1.jpg").rename(path / "4.jpg")
+    os.utime(path, (past, past))  # as before, but for the time of its entry
+    assert frame_names(path) == ["2.jpg", "3.jpg", "4.jpg"]
