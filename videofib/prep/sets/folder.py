@@ -24,7 +24,8 @@ from pathlib import Path
 from videofib.data.lists.classes_file import SPLIT_WORDS, SPLITS, class_folders, is_leftover
 from videofib.data.lists.extensions import may_be_video
 from videofib.parser import Parser
-from videofib.prep.command import find_videos, make_parser, run
+from videofib.prep.command import make_parser, run
+from videofib.prep.find import find_videos
 from videofib.prep.items import Item, PrepareError
 
 
