@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2] / "configs"
 FILES = sorted(ROOT.rglob("*.yaml"))
 TRANSFORMERS = [file for file in FILES if file.name.startswith("TimeSformer")]
 # Whether a mirrored video may be of another class; a data set's folder is in one of the two.
-DIRECTION_MATTERS = {"Motion", "SSv2"}
+DIRECTION_MATTERS = {"Digits", "Motion", "SSv2"}
 DIRECTION_DOES_NOT_MATTER = {"Diving48", "HMDB51", "Kinetics", "UCF101", "Weizmann"}
 BASELINES = [file for file in FILES if file not in TRANSFORMERS]
 

@@ -184,3 +184,21 @@ def test_lists_of_other_files_are_refused_before_these_are_opened(tmp_path, text
     for name in ("a.mp4", "a.m3u8"):
         with pytest.raises(DecodeError, match=rf"{name}: cannot be opened as video"):
             estimate(tmp_path / name)
+
+
+def test_frames_of_folders_are_shown_by_the_pattern_and_no_link_leads_out(data, tmp_path):
+    for name in ("frames", "linked_frames", "../private/frames"):
+        (data / name).mkdir()
+    for number in (1, 2, 3):
+        Image.new("RGB", (64, 48), GREEN).save(data / f"frames/img_{number}.png")
+        Image.new("RGB", (64, 48), RED).save(data / f"frames/flow_{number}.png")
+        Image.new("RGB", (64, 48), RED).save(tmp_path / f"private/frames/img_{number}.png")
+    Image.new("RGB", (64, 48), GREEN).save(data / "linked_frames/img_1.png")
+    (data / "linked_frames/img_2.png").symlink_to(tmp_path / "private/frames/img_2.png")
+    paths = [data / "frames", data / "linked_frames", tmp_path / "private/frames"]
+    folder = hostile(tmp_path / "run", paths, config=data)
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("DATA: {", "DATA: {FRAME_PATTERN: img_%d.png, "))
+    page = page_of(folder)
+    assert colours(page) == ["green"]
+    assert page.count("lies outside of the run") == 2

@@ -39,17 +39,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         from videofib.run.features import extract
 
     with errors_in_one_line():
-        videos = find_videos(args.videos)
+        find_videos(args.videos)  # a mistake in names is reported before the model is loaded
+        listed, known = read_labelled(args.list) if args.list else ([], [])
+        saved = load_model(args)
+        videos = find_videos(args.videos, frame_folders=saved.cfg.DATA.NUM_FRAMES > 1)
         labels = [UNLABELLED] * len(videos)
-        if args.list:
-            listed, known = read_labelled(args.list)
-            videos, labels = videos + listed, labels + known
+        videos, labels = videos + listed, labels + known
         shard, count = args.shard
         total = len(videos)
         videos, labels = videos[shard::count], labels[shard::count]
         if not videos:
             raise FeaturesError(f"shard {shard}/{count} of {total} videos is empty; take fewer shards")
-        saved = load_model(args)
         answered = extract(
             saved,
             videos,

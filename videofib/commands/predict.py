@@ -5,9 +5,10 @@ videofib predict videos/ more.mkv https://example.org/a.mp4 --model runs/mine --
 videofib predict --list videos.txt --model FOLDER --views 1 1
 videofib predict film.mp4 --model runs/mine --timeline --out DIR
 
-VIDEO is a file, a folder of them, a URL, or - for a video on standard input. FROM is a run's folder, a checkpoint, a
-folder of save_pretrained, or owner/model on the Hugging Face Hub. Scores are averaged over the views of the model's
-tests, or --views, and equal those of a test with the same views.
+VIDEO is a file, a folder of them, a URL, or - for a video on standard input. In a folder without video files, each
+picture is a video for a model of one frame, and each folder of pictures is one, with these frames, for others.
+FROM is a run's folder, a checkpoint, a folder of save_pretrained, or owner/model on the Hugging Face Hub. Scores are
+averaged over the views of the model's tests, or --views, and equal those of a test with the same views.
 
 With --timeline a window as long as a clip slides over one long video, and --out is a folder: timeline.json and .csv
 have the classes of each window, timeline.svg is a plot of the most probable ones, and timeline.mp4 is the video with
@@ -50,11 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         from videofib.data.lists.found import find_videos, read_paths
 
     with errors_in_one_line(), ExitStack() as stack:
-        videos = find_videos(args.videos) + (read_paths(args.list) if args.list else [])
+        find_videos(args.videos)  # a mistake in names is reported before the model is loaded
+        listed = read_paths(args.list) if args.list else []
+        saved = load_model(args)
+        videos = find_videos(args.videos, frame_folders=saved.cfg.DATA.NUM_FRAMES > 1) + listed
         if _INPUT in videos:
             piped = stack.enter_context(_piped())
             videos = [piped if name == _INPUT else name for name in videos]
-        saved = load_model(args)
         if args.timeline:
             _timeline(saved, videos, args)
             return

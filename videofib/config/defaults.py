@@ -98,10 +98,22 @@ _C.TEST.UNREADABLE = one_of("wrong", "exclude", about="count a video that cannot
 
 _C.DATA = Section("Videos and clips.")
 _C.DATA.PATH_TO_DATA_DIR = text(
-    off="the working directory", about="folder or URL of lists (train.csv ...), of train/CLASS/*.mp4, or of shards"
+    off="the working directory",
+    about="folder or URL of lists (train.csv ...), of train/CLASS/*.mp4 or *.jpg, or of shards",
 )
 _C.DATA.PATH_PREFIX = text(off="none", about="folder that relative paths in the lists start from")
 _C.DATA.PATH_LABEL_SEPARATOR = text(" ", about=r"text between path and label in the lists; `\t` is a tab")
+_C.DATA.FRAME_COUNTS = switch(
+    False,
+    about="whether rows of the lists are `folder num_frames label`, as TSN's and mmaction's lists of frames",
+)
+_C.DATA.FRAME_PATTERN = text(
+    off="all pictures, one numbered series",
+    about="which files of a folder are frames: `img_%05d.jpg`, or `img_*.jpg` where numbers are left out",
+)
+_C.DATA.FRAME_RATE = number(
+    above=0, unit="frames/s", off="as TARGET_FPS", about="frame rate of videos that are folders of frames"
+)
 _C.DATA.DECODING_BACKEND = one_of(
     *("auto", "decord", "pyav", "torchcodec"),
     about="decoder; auto: PyAV that starts at keyframes and checks each frame; pyav: PyAV from the first frame",

@@ -13,13 +13,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videofib.data.lists.classes_file import is_leftover
-from videofib.data.lists.extensions import VIDEO_EXTENSIONS, may_be_video
+from videofib.data.lists.extensions import VIDEO_EXTENSIONS
 from videofib.files import describe
 from videofib.parser import Parser
 from videofib.prep.defaults import GOP, SHORT_SIDE
 from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.engines.ray_engine import run_on_ray
+from videofib.prep.find import find_videos
 from videofib.prep.items import REPORT_NAME, Item, PrepareError, check_name
 from videofib.prep.person_crops import cut_to_persons
 from videofib.printable import printable
@@ -27,6 +27,7 @@ from videofib.signals import sigint_deferred
 from videofib.starting import StartError, end_if_unguarded
 
 if TYPE_CHECKING:
+    from videofib.prep.pictures import PictureEncoding
     from videofib.prep.transcode import Encoding
 
 _FORMAT = re.compile(r"\.f\d{2,4}(-\d+)?")  # of yt-dlp, in the names of streams that it has not merged
@@ -82,12 +83,17 @@ def make_parser(description: str, prog: str | None) -> Parser:
     parser.add_argument(
         "--person-crops", type=Path, metavar="JSON", help="boxes to cut videos to; see videofib/prep/person_crops.py"
     )
+    add_engine(parser)
+    return parser
+
+
+def add_engine(parser: Parser) -> None:
+    """The arguments that say what runs the work, and how much of it at once."""
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="videos in parallel (default: one a core)")
     parser.add_argument(
         "--engine", choices=("local", "ray"), default="local", help="what runs the jobs (default local)"
     )
     parser.add_argument("--address", help="Ray cluster, auto or host:port (default: start Ray on this machine)")
-    return parser
 
 
 def folder_path(text: str) -> Path:
@@ -161,11 +167,8 @@ def run(
     items: Callable[[], tuple[Sequence[Item], Sequence[str], dict]],
 ) -> None:
     """Prepare what ``items`` returns (items, classes, notes for the report); errors end the program with one line."""
-    end_if_unguarded()
-    with sigint_deferred():
-        from videofib.prep.prepare import prepare
 
-    try:
+    def read() -> tuple[Sequence[Item], Sequence[str], dict, Encoding]:
         encoding = _encoding(args)
         if not args.videos.is_dir():
             raise PrepareError(f"--videos {args.videos} is not a folder")
@@ -173,11 +176,32 @@ def run(
         if args.person_crops:
             listed, without = cut_to_persons(listed, args.person_crops)
             notes = {**notes, **without}
+        return listed, classes, notes, encoding
+
+    carry_out(parser, args, args.videos, read)
+
+
+def carry_out(
+    parser: Parser,
+    args: argparse.Namespace,
+    videos: Path,
+    read: Callable[[], tuple[Sequence[Item], Sequence[str], dict, Encoding | PictureEncoding]],
+) -> None:
+    """Prepare what ``read`` returns (items, classes, notes, encoding); errors end the program with one line.
+
+    ``videos`` is the folder or file of the sources; ``args`` has ``out`` and what ``add_engine`` adds.
+    """
+    end_if_unguarded()
+    with sigint_deferred():
+        from videofib.prep.prepare import prepare
+
+    try:
+        listed, classes, notes, encoding = read()
         report = prepare(
             listed,
             classes,
             args.out,
-            videos=args.videos,
+            videos=videos,
             encoding=encoding,
             jobs=args.jobs,
             notes=notes,
@@ -285,39 +309,6 @@ def locate(
     return items, classes, {"absent_classes": absent, "several_files": several, **listing.notes}
 
 
-def find_videos(folder: Path, others: list[Path] | None = None) -> list[Path]:
-    """All files below a folder with a video's extension, sorted; hidden ones and leftovers of systems are not.
-
-    Symbolic links are followed, but not to a folder that contains the link, nor twice to the same folder.
-
-    Args:
-        others: receives what is below the folder besides: other files, leftovers, links not followed, empty folders.
-    """
-    found: list[Path] = []
-    seen: set[Path] = set()
-    others = [] if others is None else others
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()  # of two links to one folder, the choice must not depend on the file system
-        real = Path(root).resolve()
-        if real in seen or (seen and _contains_itself(Path(root))):
-            folders.clear()
-            others.append(Path(root))
-            continue
-        seen.add(real)
-        others += [Path(root, name) for name in folders if is_leftover(name)]
-        folders[:] = [name for name in folders if not is_leftover(name)]
-        for name in files:
-            (found if may_be_video(Path(name)) else others).append(Path(root, name))
-        if not folders and not files:
-            others.append(Path(root))
-    return sorted(found)
-
-
-def _contains_itself(folder: Path) -> bool:
-    """Whether it is a link to one of the folders that it lies in: what is there belongs to other classes."""
-    return folder.is_symlink() and (folder.parent / "-").resolve().is_relative_to(folder.resolve())
-
-
 def list_by_name(videos: Path, classes: Sequence[str], like: str, describe: Callable[[str], Listed | str]) -> Listing:
     """The listing of a data set whose file names contain everything: class, person, camera.
 
@@ -351,10 +342,12 @@ def list_by_name(videos: Path, classes: Sequence[str], like: str, describe: Call
 
 def summary(report: dict, out: Path) -> str:
     """The report in a few lines, with the names of missing and unreadable videos."""
+    count = report.get("random_access_proven")  # which reports on pictures lack
+    proven = "" if count is None else f"; seeking proven for {count}"
     splits = ", ".join(f"{count} {split}" for split, count in report["splits"].items())
     lines = [
         f"{printable(out)}: {report['prepared']} of {report['listed']} listed videos ({splits}) of "
-        f"{report['classes']} classes; seeking proven for {report['random_access_proven']}"
+        f"{report['classes']} classes{proven}"
     ]
     for kind, names in report.items():
         if isinstance(names, list) and names:

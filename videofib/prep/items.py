@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha1
 from os import fsencode
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videofib.classes import ClassesError, check_names
 from videofib.data.lists.extensions import VIDEO_EXTENSIONS
+
+if TYPE_CHECKING:
+    import numpy as np
 
 REPORT_NAME = "report.json"
 
@@ -30,6 +34,7 @@ class Item:
         splits: the list files that will contain it, of ``manifest.LISTS``; a test set is often also the validation set.
         source: the file, or None where there is none.
         crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source, upright; see ``transcode``.
+        raw: pixels (H, W, 3) uint8 RGB of a picture, where ``source`` is an archive that they were taken from.
     """
 
     name: str
@@ -37,13 +42,16 @@ class Item:
     splits: tuple[str, ...]
     source: Path | None
     crop: tuple[float, float, float, float] | None = None
+    raw: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
-def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: bool = False) -> list[str]:
+def output_paths(
+    items: Iterable[Item], classes: Sequence[str], *, keep_suffix: bool = False, suffix: str = ".mp4"
+) -> list[str]:
     """The output file of each item, relative to ``out``; all different, none outside of it.
 
     Two sources of one stem, ``a.avi`` and ``a.mp4``, become ``a.avi.mp4`` and ``a.mp4.mp4``. With ``keep_suffix`` the
-    source's extension stays instead of ``.mp4``.
+    source's extension stays instead of ``suffix``.
 
     Raises:
         PrepareError: a name or class that is absolute, contains ``..`` or, as a class, a slash; or nothing is listed.
@@ -62,20 +70,20 @@ def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: 
         check_name(item.name)
     of_class = [f"videos/{_safe(name.replace(' ', '_'))}" for name in classes]
     folders = [of_class[item.label] for item in items]
-    suffixes = [_suffix(item) if keep_suffix else ".mp4" for item in items]
+    suffixes = [_suffix(item) if keep_suffix else suffix for item in items]
     plain = [
-        f"{folder}/{_safe(stem(item.name))}{suffix}"
-        for folder, item, suffix in zip(folders, items, suffixes, strict=True)
+        f"{folder}/{_safe(stem(item.name))}{ending}"
+        for folder, item, ending in zip(folders, items, suffixes, strict=True)
     ]
     counts = Counter(plain)
     taken = {path for path, count in counts.items() if count == 1}
     paths = []
-    for path, folder, item, suffix in zip(plain, folders, items, suffixes, strict=True):
+    for path, folder, item, ending in zip(plain, folders, items, suffixes, strict=True):
         if counts[path] > 1:
             base = f"{folder}/{_safe(item.name.rpartition('/')[2])}"
-            path, number = f"{base}{suffix}", 2
+            path, number = f"{base}{ending}", 2
             while path in taken:
-                path, number = f"{base}-{number}{suffix}", number + 1
+                path, number = f"{base}-{number}{ending}", number + 1
             taken.add(path)
         paths.append(path)
     return paths

@@ -48,6 +48,7 @@ class Journal:
 
     def __init__(self, file: Path, order: Sequence[str]):
         self._file, self._order = file, order
+        self._appended = False  # a line that may stand twice, where what was lost has been made again
         self._entries: dict[str, dict] = {}
         self._lines: dict[str, bytes] = {}  # of the same entries
         self._content = file.read_bytes() if file.exists() else b""
@@ -95,6 +96,7 @@ class Journal:
         self._entries[path], self._lines[path] = entry, _line(entry)
         self._stream.write(self._lines[path] + b"\n")
         self._stream.flush()
+        self._appended = True
         if time.monotonic() - self._synced >= _SECONDS_TO_SYNC:
             self._sync()
 
@@ -104,7 +106,7 @@ class Journal:
 
     def _rewrite(self) -> None:
         content = b"".join(self._lines[path] + b"\n" for path in self._order if path in self._lines)
-        if content != self._content or not self._file.exists():
+        if self._appended or content != self._content or not self._file.exists():
             with replacing(self._file) as partial:
                 partial.write_bytes(content)
 

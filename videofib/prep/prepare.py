@@ -27,6 +27,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from videofib.data.errors import DecodeError
@@ -43,6 +44,7 @@ from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.items import REPORT_NAME, Item, PrepareError, output_paths
 from videofib.prep.journal import Journal
 from videofib.prep.leaks import find_leaks
+from videofib.prep.pictures import PictureEncoding, write_picture
 from videofib.prep.transcode import PROOF_OF_COPIES, Encoding, Transcoded, transcode
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +56,7 @@ def prepare(
     out: str | Path,
     *,
     videos: str | Path,
-    encoding: Encoding,
+    encoding: Encoding | PictureEncoding,
     jobs: int,
     notes: dict[str, list[str]] | None = None,
     engine: Callable[[Callable, Sequence, int], Iterator[tuple[int, Any]]] = run_parallel,
@@ -66,7 +68,7 @@ def prepare(
         classes: name of label 0, 1, ...
         out: the folder to write.
         videos: the folder of the sources, which ``out`` must not overwrite; sources are recorded relative to it.
-        encoding: size and quality.
+        encoding: size and quality, of videos or of pictures.
         jobs: processes at once.
         notes: lists of names to add to the report unchanged.
         engine: runs the work: ``run_parallel``, or ``run_on_ray`` with the same signature.
@@ -79,7 +81,8 @@ def prepare(
             writing to ``out``, a file cannot be written, or not one video could be read.
     """
     out, videos = Path(out), Path(videos)
-    paths = output_paths(items, classes, keep_suffix=encoding.codec == "copy")
+    suffix = encoding.suffix if isinstance(encoding, PictureEncoding) else ".mp4"
+    paths = output_paths(items, classes, keep_suffix=encoding.codec == "copy", suffix=suffix)
     if not any(item.source for item in items):
         raise PrepareError(f"none of the {len(items)} listed videos is under {videos}; is that the right --videos?")
     target, source = (out / "videos").resolve(), videos.resolve()
@@ -108,7 +111,12 @@ def prepare(
 
 
 def _transcode_all(
-    items: Sequence[Item], paths: Sequence[str], out: Path, videos: Path, encoding: Encoding, run: Callable
+    items: Sequence[Item],
+    paths: Sequence[str],
+    out: Path,
+    videos: Path,
+    encoding: Encoding | PictureEncoding,
+    run: Callable,
 ) -> list[ManifestRow]:
     """A manifest row for each item, from the journal or from work done now."""
     results: dict[str, Transcoded | str] = {}  # by path: the facts, or why there are none
@@ -133,7 +141,7 @@ def _transcode_all(
                 work.append((item, path))
         done = len(results)
         quiet = None if work else True  # None: quiet unless the output is a terminal
-        calls = [(item.source, out / path, encoding, item.crop) for item, path in work]
+        calls = [(item.source, out / path, encoding, item.crop, item.raw) for item, path in work]
         progress = tqdm(run(_work, calls), "videos", done + len(work), initial=done, disable=quiet)
         for index, result in progress:
             item, path = work[index]
@@ -150,8 +158,10 @@ def _transcode_all(
     return [_row(item, path, videos, results.get(path)) for item, path in zip(items, paths, strict=True)]
 
 
-def _work(call: tuple[Path, Path, Encoding, tuple | None]) -> Transcoded:
-    source, target, encoding, crop = call
+def _work(call: tuple[Path, Path, Encoding | PictureEncoding, tuple | None, np.ndarray | None]) -> Transcoded:
+    source, target, encoding, crop, raw = call
+    if isinstance(encoding, PictureEncoding):
+        return write_picture(source, target, encoding, raw)
     return transcode(source, target, encoding, crop=crop)
 
 
@@ -177,6 +187,8 @@ def _fingerprint(item: Item, videos: Path, settings: dict) -> dict:
 
 def _relative(source: Path, videos: Path) -> str:
     folder = str(videos)  # as text, see ``items.stem``
+    if str(source) == folder:  # an archive
+        return source.name
     return str(source).removeprefix("" if folder == "." else f"{folder.rstrip('/')}/")
 
 
@@ -202,18 +214,23 @@ def _row(item: Item, path: str, videos: Path, result: Transcoded | str | None) -
 
 
 def _report(
-    items: Sequence[Item], rows: Sequence[ManifestRow], classes: Sequence[str], encoding: Encoding, notes: dict
+    items: Sequence[Item],
+    rows: Sequence[ManifestRow],
+    classes: Sequence[str],
+    encoding: Encoding | PictureEncoding,
+    notes: dict,
 ) -> dict:
     def named(status: str) -> list[str]:
         found = [(item, row) for item, row in zip(items, rows, strict=True) if row.status == status]
         return [item.name if status == "missing" else f"{item.name}: {row.reason}" for item, row in found]
 
+    of_pictures = isinstance(encoding, PictureEncoding)  # in which nobody seeks
     readable = [row for row in rows if row.size]
     lists = Counter(row.split for row in readable)
     return {
         "listed": len(rows),
         "prepared": len(readable),
-        "random_access_proven": sum(row.random_access for row in readable),
+        **({} if of_pictures else {"random_access_proven": sum(row.random_access for row in readable)}),
         "classes": len(classes),
         "splits": {
             name: sum(count for split, count in lists.items() if name in split.split("+"))
@@ -224,7 +241,7 @@ def _report(
         "corrupt": named("corrupt"),
         "damaged": named("damaged"),
         "clock_jumps": [f"{row.path}: {row.clock_jumps}" for row in readable if row.clock_jumps],
-        "read_in_order_only": [row.path for row in readable if not row.random_access],
+        "read_in_order_only": [] if of_pictures else [row.path for row in readable if not row.random_access],
         **find_leaks(rows),
         **notes,
     }

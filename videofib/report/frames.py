@@ -16,19 +16,19 @@ _LONG_SIDE = 256
 
 
 def strip(source: Source, count: int = 8) -> Strip:
-    """``count`` frames: the middle ones of as many equal parts of the video.
+    """``count`` frames: the middle ones of as many equal parts of the video; all frames of a video with fewer.
 
     Raises:
         DecodeError: the video cannot be read.
     """
     with fetched(source) as local:
-        indices = _middles(estimate(local).num_frames, count)
+        indices = _middles(length := estimate(local).num_frames, min(length, count))
         try:
             frames = read_frames(local, indices, short_side=_SHORT_SIDE)
         except FrameIndexError as error:  # the header claims more frames than there are
             if error.num_frames <= 0:
                 raise DecodeError(f"{source}: {error}") from error
-            indices = _middles(error.num_frames, count)
+            indices = _middles(error.num_frames, min(error.num_frames, count))
             frames = read_frames(local, indices, short_side=_SHORT_SIDE)
     pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
     for picture in pictures:

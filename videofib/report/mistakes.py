@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from videofib.data.errors import DecodeError
+from videofib.data.source import FrameFiles
 from videofib.report.analysis import Mistake, confident_mistakes
 from videofib.report.frames import strip
 from videofib.report.markup.html import breakable, text
@@ -16,15 +17,16 @@ from videofib.report.video_folders import VideoFolders
 _LISTED = 3  # classes of each video, by score
 
 
-def mistakes_html(scored: ScoredVideos, count: int, folders: VideoFolders) -> str:
+def mistakes_html(scored: ScoredVideos, count: int, folders: VideoFolders, pattern: object = "") -> str:
     """A card for each of the ``count`` most confident mistakes; empty where there is none.
 
-    Frames are shown of the videos in ``folders`` alone.
+    Frames are shown of the videos in ``folders`` alone. ``pattern``: DATA.FRAME_PATTERN of the run's config.
     """
     found = confident_mistakes(scored, count)
     if not found:
         return ""
-    cards = "\n".join(_card(scored, mistake, rank, folders) for rank, mistake in enumerate(found, 1))
+    files = str(pattern or "")
+    cards = "\n".join(_card(scored, mistake, rank, folders, files) for rank, mistake in enumerate(found, 1))
     return (
         '<p class="sub">The test videos for which a wrong class has the highest score.</p>\n'
         '<p><button type="button" class="all" aria-pressed="false">Play all</button></p>\n'
@@ -32,12 +34,14 @@ def mistakes_html(scored: ScoredVideos, count: int, folders: VideoFolders) -> st
     )
 
 
-def _card(scored: ScoredVideos, mistake: Mistake, rank: int, folders: VideoFolders) -> str:
+def _card(scored: ScoredVideos, mistake: Mistake, rank: int, folders: VideoFolders, pattern: str) -> str:
     name, scores = scored.ids[mistake.index], scored.scores[mistake.index]
     labels = np.flatnonzero(scored.truth[mistake.index])
     truth = ", ".join(scored.class_names[int(label)] for label in labels)
     try:
         source = source_of(scored.paths[mistake.index])
+        folders.check(source)  # before anybody looks whether it is a folder
+        source = FrameFiles(pattern).of(source)
         folders.check(source)
         frames = strip(source)
         picture = player(frames, f"video {rank}", f"{len(frames.indices)} frames of a video of {truth}")

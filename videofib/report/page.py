@@ -102,7 +102,7 @@ def _report(
     parts = [
         ("learning", "Learning", curves([run])),
         ("accuracy", "Accuracy", _accuracy(run)),
-        ("mistakes", "Most confident mistakes", mistakes_html(scored, videos, folders) if scored else ""),
+        ("mistakes", "Most confident mistakes", _mistakes(run, scored, videos, folders)),
         ("classes", "Classes", classes_html(results, scored)),
         ("unreadable", "Unreadable videos", _failures(results.get("skipped") or [])),
         ("cost", "Cost", _table("Cost of the model and the run", ["quantity", "value"], cost_rows(run, cost))),
@@ -143,6 +143,10 @@ def _failures(skipped: Sequence[dict]) -> str:
     content = _table(f"{len(rows)} test videos could not be read", ["video", "reason"], rows[:_LISTED_FAILURES])
     rest = len(rows) - _LISTED_FAILURES
     return content + (f"<p>And {rest} more, which test_results.json lists.</p>" if rest > 0 else "")
+
+
+def _mistakes(run: Run, scored: ScoredVideos | None, videos: int, folders: VideoFolders) -> str:
+    return mistakes_html(scored, videos, folders, run.config.get("DATA.FRAME_PATTERN")) if scored else ""
 
 
 def _config(run: Run) -> str:

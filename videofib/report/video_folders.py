@@ -21,7 +21,8 @@ from pathlib import Path
 from videofib.data.lists.manifest import LISTS, MANIFEST_NAME
 from videofib.data.lists.remote import is_remote
 from videofib.data.lists.shard_index import has_shards
-from videofib.data.source import ByteRange, Source
+from videofib.data.source import ByteRange, FrameFolder, Source
+from videofib.data.video.frame_folder import frame_names
 
 
 class NotShownError(ValueError):
@@ -45,9 +46,17 @@ class VideoFolders:
             self._folders.append(Path(claimed))
 
     def check(self, source: Source) -> None:
-        """Raise NotShownError for a video that lies elsewhere; OSError or ValueError where its path cannot be one."""
+        """Raise NotShownError for a video that lies elsewhere; OSError or ValueError where its path cannot be one.
+
+        Of a folder of frames all frames are checked; DecodeError where there are none.
+        """
         path = source.path if isinstance(source, ByteRange) else str(source)
         if self._everything:
+            return
+        if isinstance(source, FrameFolder):  # each of its files may be a link that leads elsewhere
+            self.check(source.path)
+            for name in frame_names(source.path, source.files):
+                self.check(f"{source.path}/{name}")
             return
         if is_remote(path):
             if ".." not in path and any(path.startswith(url) for url in self._urls):

@@ -32,6 +32,7 @@ from videofib.data.samplers import (
     shard_by_shard,
     shuffled,
 )
+from videofib.data.source import FrameFiles
 from videofib.run.class_names import with_labels_of
 
 Target = Callable[[VideoRecord], Tensor | int]
@@ -198,6 +199,7 @@ def read_records(cfg: CfgNode, split: str) -> Records:
         separator=cfg.DATA.PATH_LABEL_SEPARATOR.replace(r"\t", "\t"),  # as a shell passes on what it does not expand
         multi_label=multi_label,
         needs_labels=split != "test",
+        frame_counts=cfg.DATA.FRAME_COUNTS,
     )
 
 
@@ -243,7 +245,20 @@ def _clip_spec(cfg: CfgNode) -> ClipSpec:
         cfg.DATA.SAMPLING,
         cfg.DATA.READ_SHORT_SIDE,
         most_bytes=round(cfg.DATA.READ_GIB * 2**30),
+        frame_files=frame_files(cfg),
     )
+
+
+def frame_files(cfg: CfgNode) -> FrameFiles:
+    """Which files of a folder are the frames of a video.
+
+    Raises:
+        ConfigError: DATA.FRAME_PATTERN is no pattern.
+    """
+    try:
+        return FrameFiles(cfg.DATA.FRAME_PATTERN, cfg.DATA.FRAME_RATE)
+    except ValueError as error:
+        raise ConfigError(f"DATA.FRAME_PATTERN: {error}") from error
 
 
 def _train_transform(cfg: CfgNode) -> TrainTransform:

@@ -17,21 +17,26 @@ from videofib.attention.backends import choose
 from videofib.checkpoint.file import CheckpointError
 from videofib.checkpoint.sharded import can_write_sharded
 from videofib.config import ConfigError
+from videofib.data.errors import DecodeError
+from videofib.data.lists.extensions import may_be_picture
 from videofib.data.lists.manifest import ManifestError
 from videofib.data.lists.mistakes import path_hint
+from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.records import Records
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import MultigridLoader
-from videofib.data.source import ByteRange
+from videofib.data.source import ByteRange, FrameFolder
+from videofib.data.video.decode import estimate
 from videofib.distributed import processes
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.class_names import data_class_names, read_class_names, tested_class_names
-from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages, read_records
+from videofib.run.loaders import build_eval_loader, build_train_loader, frame_files, multigrid_stages, read_records
 from videofib.run.models import build_model
 
 logger = logging.getLogger(__name__)
 
+_LOOKED_AT = 20  # videos of a list: enough to notice a wrong folder without looking for a million files
 _TRIAL_TOKENS = 196  # of a support whose kind matters, not its size
 
 
@@ -221,18 +226,42 @@ def check_split(cfg: CfgNode, records: Records, split: str) -> None:
     faults = [fault for fault in (_missing_videos(cfg, records, split), _wrong_labels(cfg, records, split)) if fault]
     if faults:
         raise Faults(faults)
+    if split == "test" and processes.is_main():
+        _warn_of_same_clips(cfg, records)
+
+
+def _warn_of_same_clips(cfg: CfgNode, records: Records) -> None:
+    """Warn if several clips are taken from each test video, and those are pictures, which have one."""
+    count, first = cfg.TEST.NUM_ENSEMBLE_VIEWS, records[:_LOOKED_AT]
+    if count > 1 and all(may_be_picture(Path(record.video_id)) for record in first):
+        logger.warning(
+            "the test videos are pictures, of which all %d clips of TEST.NUM_ENSEMBLE_VIEWS are the same: set it to 1",
+            count,
+        )
 
 
 def _missing_videos(cfg: CfgNode, records: Records, split: str) -> str:
-    first = records[:20]  # enough to notice a wrong folder without looking for a million files
+    first = records[:_LOOKED_AT]
     if any(record.seems_there() for record in first):
-        return ""
+        return _too_few_frames(cfg, first, split)
     hint = "" if isinstance(first[0].path, ByteRange) else path_hint(first[0].video_id)
     start = "the folder its paths start from" + (f"; it is {cfg.DATA.PATH_PREFIX}" if cfg.DATA.PATH_PREFIX else "")
     return (
         f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}{hint}; "
         f"check the list, or set DATA.PATH_PREFIX to {start}"
     )
+
+
+def _too_few_frames(cfg: CfgNode, first: Sequence[VideoRecord], split: str) -> str:
+    """What is wrong with the first folder of frames that has fewer than its list says, or none."""
+    for record in first:
+        source = frame_files(cfg).of(record.path, record.num_frames)
+        if isinstance(source, FrameFolder):
+            try:
+                estimate(source)
+            except DecodeError as error:
+                return f"the {split} split: {record.video_id}: {error}"
+    return ""
 
 
 def _wrong_labels(cfg: CfgNode, records: Records, split: str) -> str:

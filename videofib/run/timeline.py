@@ -15,6 +15,7 @@ from videofib.data.clips.windows import WindowReader
 from videofib.data.errors import DecodeError
 from videofib.data.lists.records import Records
 from videofib.data.lists.remote import fetched
+from videofib.data.source import ALL_PICTURES, FrameFiles
 from videofib.engine.evaluate import score_batches
 from videofib.files import replacing, spreadsheet_text, to_utf8
 from videofib.report.markup.charts import Series, svg_file
@@ -33,12 +34,14 @@ class Timeline:
         fps: frames a second.
         windows: (start, end, prediction) of each window that could be read; seconds.
         broken: why others could not, in one line, or "".
+        frame_files: which files of ``video`` are its frames, where it is a folder.
     """
 
     video: str
     fps: float
     windows: Sequence[tuple[float, float, Prediction]]
     broken: str = ""
+    frame_files: FrameFiles = ALL_PICTURES
 
 
 def read_timeline(saved: SavedModel, video: str, *, stride: float | None = None, crops: int = 1) -> Timeline:
@@ -70,7 +73,7 @@ def read_timeline(saved: SavedModel, video: str, *, stride: float | None = None,
             found.append((*reader.spans[batch["window"]], Prediction(video, scores, saved.classes)))
     if not found:
         raise DecodeError(reader.broken)
-    return Timeline(video, reader.fps, found, reader.broken)
+    return Timeline(video, reader.fps, found, reader.broken, read.spec.frame_files)
 
 
 def write_timeline(folder: str | Path, timeline: Timeline, top: int) -> None:

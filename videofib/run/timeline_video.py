@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from videofib.data.lists.remote import fetched
-from videofib.data.video.pyav_reader import open_in_order
+from videofib.data.video.stills import open_any
 from videofib.printable import printable
 from videofib.run.timeline import Timeline
 
@@ -31,7 +31,7 @@ def captioned_frames(timeline: Timeline) -> Iterator[np.ndarray]:
     middles = [(start + end) / 2 for start, end, _ in timeline.windows]
     between = [(one + other) / 2 for one, other in itertools.pairwise(middles)]
     captions = [_caption(prediction.top(_LINES)) for _, _, prediction in timeline.windows]
-    with fetched(timeline.video) as source, open_in_order(source) as reader:
+    with fetched(timeline.video) as source, open_any(timeline.frame_files.of(source)) as reader:
         for index, frame in enumerate(reader.frames()):
             height, width = _size(*reader.size)
             picture = Image.fromarray(reader.to_size(frame, height, width))

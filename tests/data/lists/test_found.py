@@ -67,3 +67,19 @@ def test_names_that_are_too_long_are_kept_for_the_reader_to_report(tmp_path, end
     (tmp_path / "paths.txt").write_text(f"{name}{ending}\n")
     assert read_paths(tmp_path / "paths.txt") == [f"{tmp_path}/{name}{ending}"]
     assert find_videos([name]) == [name]
+
+
+def test_pictures_of_a_folder_are_videos_or_frames_of_them(tmp_path):
+    for name in ("a/img_1.jpg", "a/img_2.jpg", "b/c/1.png", "b/notes.txt", "._b.jpg", "__MACOSX/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    each = [str(tmp_path / name) for name in ("a/img_1.jpg", "a/img_2.jpg", "b/c/1.png")]
+    assert find_videos([str(tmp_path)]) == each
+    assert find_videos([str(tmp_path), each[1]], frame_folders=True) == [
+        *(str(tmp_path / name) for name in ("a", "b/c")),
+        each[1],
+    ]
+    (tmp_path / "b/v.mp4").touch()
+    assert (
+        find_videos([str(tmp_path)]) == find_videos([str(tmp_path)], frame_folders=True) == [str(tmp_path / "b/v.mp4")]
+    )

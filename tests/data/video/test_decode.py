@@ -199,9 +199,15 @@ NOT_VIDEOS = [  # how the file is made, and the reason that the error gives
     (lambda path: None, "no such file"),
     (lambda path: path.mkdir(), "a directory"),
     (lambda path: path.touch(), "the file is empty"),
-    (lambda path: path.write_text("<html>404</html>" * 40), "cannot be opened as video|not a video"),
-    (lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)), "cannot be opened as video|not a video"),
-    (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n"), "cannot be opened|not a video"),
+    (lambda path: path.write_text("<html>404</html>" * 40), "cannot be opened|not a video|not a picture"),
+    (
+        lambda path: path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(200)),
+        "cannot be opened|not a video|not a picture",
+    ),
+    (
+        lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.ts\n"),
+        "cannot be opened|not a video|not a picture",
+    ),
 ]
 
 
@@ -215,11 +221,11 @@ def test_what_is_not_a_video_is_refused_with_a_reason(tmp_path, file, name):
         assert name in str(caught.value)
 
 
-def test_images_and_text_are_not_videos(tmp_path):
+def test_pictures_by_the_name_of_videos_and_text_are_not_videos(tmp_path):
     from PIL import Image
 
-    for name in ("a.jpg", "jpeg_as.mp4", "a.png"):
-        Image.new("RGB", (64, 48)).save(tmp_path / name, format="PNG" if name.endswith("png") else "JPEG")
+    for name, kind in (("jpeg_as.mp4", "JPEG"), ("png_as.avi", "PNG")):
+        Image.new("RGB", (64, 48)).save(tmp_path / name, format=kind)
         with pytest.raises(DecodeError, match="not a video"):
             probe(tmp_path / name)
     (tmp_path / "notes.txt").write_text("plain text\n" * 200)  # FFmpeg would decode it as a video of letters

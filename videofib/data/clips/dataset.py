@@ -27,6 +27,7 @@ from videofib.data.sampling import (
     view_segment_indices,
     view_start,
 )
+from videofib.data.source import ALL_PICTURES, FrameFiles, FrameFolder
 from videofib.data.video.decode import estimate, read_frames
 from videofib.data.video.memory import MOST_BYTES
 
@@ -46,6 +47,8 @@ class ClipSpec:
     The frames of one read may take ``most_bytes``; 0: no limit. Clips of a video that take more together are read one
     by one, and a single one that takes more is a failure.
 
+    ``frame_files`` says which files of a folder are frames, where a video is one.
+
     Raises:
         ValueError: an unknown ``sampling`` or ``view_starts``.
     """
@@ -58,6 +61,7 @@ class ClipSpec:
     short_side: int = 0
     view_starts: str = "spread"
     most_bytes: int = MOST_BYTES
+    frame_files: FrameFiles = ALL_PICTURES
 
     def __post_init__(self) -> None:
         if self.sampling not in ("dense", "uniform"):
@@ -250,7 +254,8 @@ def read_clips(
     that come again, as newly chosen.
     """
     record = verified(record)
-    with fetched(record.path) as source:
+    with fetched(record.path) as local:
+        source = spec.frame_files.of(local, record.num_frames)
 
         def read(clips: list[list[int]]) -> tuple[np.ndarray, list[list[int]]]:
             wanted = sorted(set().union(*clips))
@@ -266,6 +271,8 @@ def read_clips(
             return frames, [[position[index] for index in clip] for clip in clips]
 
         length, fps = record.num_frames, record.fps
+        if isinstance(source, FrameFolder):
+            fps = source.files.fps
         times: tuple[float, ...] = ()
         if length is None or record.variable_rate:
             stored = estimate(source)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from videofib.data.clips.transforms import CHANNELS, ViewTransform
 from videofib.data.sampling import clip_indices, frames_shown_at
 from videofib.data.source import Source
 from videofib.data.video.decode import estimate
-from videofib.data.video.pyav_reader import OrderedReader, open_in_order
+from videofib.data.video.stills import Frames, open_any
 from videofib.data.windows import window_starts
 
 _OFF = 2  # frames by which the number of frames may be less than a container states
@@ -53,6 +53,7 @@ class WindowReader:
     def __init__(self, source: Source, spec: ClipSpec, transform: ViewTransform, stride: float | None = None):
         if spec.sampling != "dense":
             raise ValueError("the model's clips are of full videos (DATA.SAMPLING uniform), so a video has no windows")
+        source = spec.frame_files.of(source)
         stored = estimate(source)
         self.fps = stored.fps or spec.target_fps
         self.broken = ""
@@ -68,7 +69,7 @@ class WindowReader:
         waiting = deque(enumerate(self._starts))
         opened: deque[_Open] = deque()
         count = 0
-        with open_in_order(self._source) as reader:
+        with open_any(self._source) as reader:
             for index, frame in enumerate(reader.frames()):
                 while waiting and (clip := self._clip(waiting[0][1]))[0] <= index:
                     opened.append(_Open(waiting.popleft()[0], clip, self._empty()))
@@ -97,7 +98,7 @@ class WindowReader:
         clip = clip_indices(start, self._span, self._spec.num_frames, self._length)
         return frames_shown_at(clip, self._times) if len(self._times) >= self._length else clip
 
-    def _views(self, reader: OrderedReader, frame: av.VideoFrame) -> Tensor:
+    def _views(self, reader: Frames, frame: Any) -> Tensor:
         """(S, C, 1, H, W) of a frame."""
         image = reader.to_rgb(frame, self._spec.short_side)
         return self._transform(np.ascontiguousarray(image)[None], [[0]])  # a mirrored one is a view backwards

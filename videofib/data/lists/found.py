@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import is_leftover
-from videofib.data.lists.extensions import may_be_video
+from videofib.data.lists.extensions import may_be_picture, may_be_video
 from videofib.data.lists.manifest import read_list
 from videofib.data.lists.remote import is_remote
 from videofib.files import describe, is_there
 from videofib.printable import printable
 
 
-def find_videos(names: Iterable[str]) -> list[str]:
+def find_videos(names: Iterable[str], *, frame_folders: bool = False) -> list[str]:
     """The videos among files, URLs and folders, in the order named; those of a folder and the folders in it, sorted.
 
-    A file that is named is taken for a video whatever its extension; reading it will show.
+    A file that is named is taken for a video whatever its extension; reading it will show. Where there are no video
+    files in a folder and the folders in it, but pictures, those are the videos.
+
+    Args:
+        frame_folders: each folder with pictures in it is a video, whose frames they are, instead of each picture.
 
     Raises:
-        ManifestError: a folder without videos, or one that cannot be read.
+        ManifestError: a folder without videos or pictures, or one that cannot be read.
     """
     found: list[str] = []
     for name in names:
         if is_remote(name) or not (is_there(name) and Path(name).is_dir()):
             found.append(name)
             continue
-        below = _videos_below(name)
+        below = _below(name, may_be_video) or _below(name, may_be_picture)
         if not below:
             raise ManifestError(f"{printable(name)}: no videos in this folder, by the extensions of its files")
+        if frame_folders and may_be_picture(Path(below[0])):
+            below = sorted({str(Path(path).parent) for path in below})
         found += below
     return found
 
@@ -76,14 +82,16 @@ def read_labelled(file: str | Path) -> tuple[list[str], list[int]]:
     return paths, records.labels.tolist()
 
 
-def _videos_below(folder: str) -> list[str]:
+def _below(folder: str, wanted: Callable[[Path], bool]) -> list[str]:
+    """The wanted files below a folder, sorted."""
+
     def fail(error: OSError) -> None:
         raise ManifestError(printable(describe(error))) from error
 
     found = []
     for root, folders, files in os.walk(folder, onerror=fail):
         folders[:] = [name for name in folders if not is_leftover(name)]
-        found += [str(Path(root, name)) for name in files if may_be_video(Path(name))]
+        found += [str(Path(root, name)) for name in files if wanted(Path(name))]
     return sorted(found)
 
 

@@ -18,8 +18,9 @@ import numpy as np
 
 from videofib.classes import ClassesError, check_names, positions, same_name
 from videofib.data.errors import ManifestError
+from videofib.data.lists.class_contents import videos_of_classes
 from videofib.data.lists.classes_file import CLASSES_NAME, SPLITS, class_folders, read_class_names, split_folder
-from videofib.data.lists.extensions import may_be_video
+from videofib.data.lists.frame_counts import split_counts
 from videofib.data.lists.parquet import each_column, release_memory, text_column, to_values, write_columns
 from videofib.data.lists.records import Below, Facts, Records
 from videofib.data.lists.text_list import MAX_LABEL, read_text_list, unlabelled_paths
@@ -89,6 +90,7 @@ def read_list(
     separator: str = " ",
     multi_label: bool = False,
     needs_labels: bool = True,
+    frame_counts: bool = False,
 ) -> Records:
     """The records of a list file, with what the ``manifest.parquet`` beside or above it knows, where there is one.
 
@@ -98,6 +100,7 @@ def read_list(
     Args:
         multi_label: videos may have several classes, separated by commas without spaces.
         needs_labels: lines that are paths alone are an error; without it a list may have no labels at all.
+        frame_counts: rows are ``folder num_frames label``; see ``frame_counts.split_counts``.
 
     Raises:
         ManifestError: a missing or empty file, a line without a label, a label that is not a class index, several
@@ -107,15 +110,20 @@ def read_list(
     root = Path(prefix) if str(prefix) else file.parent
     if not needs_labels and (paths := unlabelled_paths(file, separator)) is not None:
         return Records.unlabelled(paths, Below(root), _facts(file, paths))
-    listed = read_text_list(file, separator, multi_label=multi_label, root=root)
+    listed = read_text_list(file, separator, multi_label=multi_label, root=None if frame_counts else root)
     if not len(listed.paths):
         raise ManifestError(f"{file} lists no videos")
+    if frame_counts:
+        folders, counts = split_counts(file, listed, separator)
+        return Records(folders, listed.classes, listed.counts, Below(root), Facts.counted(counts), multi_label)
     facts = _facts(file, listed.paths)
     return Records(listed.paths, listed.classes, listed.counts, Below(root), facts, multi_label)
 
 
 def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[Records, list[str]]:
     """The videos of ``root/class_name/*.mp4`` (any video extension), sorted, and the sorted class names.
+
+    Pictures and folders of frames are videos, too; see ``class_contents``.
 
     Args:
         root: contains one folder a class.
@@ -134,14 +142,12 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[Rec
         labels = positions(check_names(found), classes) if found else []
     except ClassesError as error:
         raise ManifestError(f"{root} has class folders that cannot be used: {error}") from error
+    videos = videos_of_classes(root, found)
     rows = [
-        (f"{name}/{path.name}", label)
-        for label, name in sorted(zip(labels, found, strict=True))
-        for path in sorted((root / name).iterdir())
-        if may_be_video(path) and path.is_file()
+        (f"{name}/{video}", label) for label, name in sorted(zip(labels, found, strict=True)) for video in videos[name]
     ]
     if not rows:
-        raise ManifestError(f"{root} has no videos; expected {root}/<class name>/<video>.mp4 (or .avi, .webm, ...)")
+        raise ManifestError(f"{root} has no videos; expected {root}/<class name>/<video>.mp4 (or .avi, .jpg, ...)")
     ids = Texts.of([path for path, _ in rows])
     one_each = np.ones(len(rows), np.int32)
     return Records(ids, np.array([label for _, label in rows], np.int64), one_each, Below(root)), classes
@@ -155,6 +161,7 @@ def load_split(
     separator: str = " ",
     multi_label: bool = False,
     needs_labels: bool = True,
+    frame_counts: bool = False,
 ) -> Records:
     """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
 
@@ -169,7 +176,12 @@ def load_split(
     list_file = Path(data_dir) / f"{split}.csv"
     if list_file.is_file():
         return read_list(
-            list_file, prefix=prefix, separator=separator, multi_label=multi_label, needs_labels=needs_labels
+            list_file,
+            prefix=prefix,
+            separator=separator,
+            multi_label=multi_label,
+            needs_labels=needs_labels,
+            frame_counts=frame_counts,
         )
     if folder := split_folder(Path(data_dir), split):
         return read_folder(folder, split_class_names(data_dir, split))[0]

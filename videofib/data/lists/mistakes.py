@@ -49,6 +49,8 @@ def path_hint(path: str) -> str:
     """Why the path of a line, as written, may be that of no file; empty where nothing is known."""
     if _QUOTED.fullmatch(path):
         return f"; {_REMOVE_QUOTES}"
+    if re.search(r"\s\d+$", path[-_MAX_LINE:]):
+        return "; if the number before the label is that of the frames in a folder, set DATA.FRAME_COUNTS True"
     if path[-1:] in (",", ";", "|", "\t"):
         return f"; it ends with {path[-1]!r}: if that separates path and label, set DATA.PATH_LABEL_SEPARATOR to it"
     if "\\" in path:

@@ -16,7 +16,7 @@ class VideoRecord:
     """One video of a split.
 
     Attributes:
-        path: the file to open, or the part of one.
+        path: the file to open, or the part of one, or a folder of frames.
         label: class index, 0 or above; the first one listed where there are several; or UNLABELLED.
         video_id: the path as the list file has it; unique within the split.
         num_frames: frames that decode, None where they have not been counted.
@@ -43,10 +43,10 @@ class VideoRecord:
         return self.labels or (self.label,)
 
     def seems_there(self) -> bool:
-        """Whether its file exists; files behind URLs count as existing."""
+        """Whether its file or folder exists; files behind URLs count as existing."""
         file = self.path.path if isinstance(self.path, ByteRange) else self.path
         try:
-            return is_remote(file) or Path(file).is_file()
+            return is_remote(file) or Path(file).is_file() or Path(file).is_dir()
         except OSError:  # as for a name that is too long
             return False
 

@@ -46,6 +46,12 @@ class Facts:
             facts[name] = values
         return cls(**facts)
 
+    @classmethod
+    def counted(cls, num_frames: np.ndarray) -> Facts:
+        """Of videos of which a list gives nothing but the number of frames, (N,) int64."""
+        zeros, no = np.zeros(len(num_frames), np.int64), np.zeros(len(num_frames), bool)
+        return cls(num_frames, zeros.astype(np.float64), no, no, zeros)
+
     def at(self, row: int) -> dict:
         """The fields of one ``VideoRecord``."""
         return {

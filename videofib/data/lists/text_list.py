@@ -20,12 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.extensions import VIDEO_EXTENSIONS
+from videofib.data.lists.extensions import PICTURE_EXTENSIONS, VIDEO_EXTENSIONS
 from videofib.data.lists.mistakes import line_hint
 from videofib.data.lists.texts import Texts
 from videofib.files import is_there
 
 SEVERAL_CLASSES_HINT = "for videos with several classes set MODEL.LOSS_FUNC bce_logit"
+_EXTENSIONS = (*VIDEO_EXTENSIONS, *PICTURE_EXTENSIONS)
 MAX_LABEL = 2**62  # as in a manifest
 _MAX_LINE = 1 << 20  # bytes; a path has at most 4096, and a thousand labels fit, too
 _PLAIN_DIGITS = 18  # of a number that an int64 can hold
@@ -76,7 +77,7 @@ def read_text_list(file: Path, separator: str, *, multi_label: bool = False, roo
 def unlabelled_paths(file: Path, separator: str) -> Texts | None:
     """The paths of a list without labels, one a line; None where no line is a path alone.
 
-    A line is a path alone where it ends with the extension of a video; which files exist is not looked at.
+    A line is a path alone where it ends with the extension of a video or a picture; which files exist is not looked at.
 
     Raises:
         ManifestError: as ``read_text_list``; some lines have labels and others do not, or a path is listed twice.
@@ -87,7 +88,7 @@ def unlabelled_paths(file: Path, separator: str) -> Texts | None:
     paths, lines = [], []
     for row in np.flatnonzero(stops == 0).tolist():
         text = bytes(content[starts[row] : ends[row]]).decode("utf-8", "surrogateescape").rstrip()
-        if text.lower().endswith(VIDEO_EXTENSIONS):
+        if text.lower().endswith(_EXTENSIONS):
             paths.append(text)
             lines.append(row + 1)
         elif text:
@@ -306,7 +307,7 @@ def _earlier_labels(path: str, separator: str) -> str:
     labels: list[str] = []
     while words and words[-1].isdecimal():
         labels.insert(0, words.pop())
-    return ",".join(labels) if words and words[-1].lower().endswith(VIDEO_EXTENSIONS) else ""
+    return ",".join(labels) if words and words[-1].lower().endswith(_EXTENSIONS) else ""
 
 
 def _class_index(text: str, where: str) -> int:

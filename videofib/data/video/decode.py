@@ -1,4 +1,4 @@
-"""Reads frames of a video file, and makes sure that they are the requested ones.
+"""Reads frames of a video, and makes sure that they are the requested ones. Pictures are read by ``stills``.
 
 The reference is decoding in order: the frames of a video are those that come out, up to the end or the first decoding
 error. (decord counts one more for HMDB51's avi files, whose packed B-frames leave an empty packet: it repeats the last
@@ -26,9 +26,11 @@ from videofib.data.source import Source
 from videofib.data.video import decord_reader, torchcodec_reader
 from videofib.data.video.clock import average_fps, without_jumps
 from videofib.data.video.memory import MOST_BYTES, empty_frames, fits
+from videofib.data.video.pictures import stored_size
 from videofib.data.video.proof import FRAMES_A_READ, RANDOM_READS, Proof
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.video.seeking_reader import read_seeking
+from videofib.data.video.stills import Stills, stills
 from videofib.data.video.survey import Estimate
 from videofib.data.video.survey_cache import surveyed
 
@@ -41,10 +43,10 @@ class VideoInfo:
 
     Attributes:
         num_frames: frames that decode in order.
-        fps: frames a second, on average.
+        fps: frames a second, on average; 0 of pictures, whose rate nobody has said, and then duration, too.
         width, height: pixels as shown: square, and upright.
         duration: seconds.
-        codec: such as ``h264``.
+        codec: such as ``h264``, or ``png`` of pictures.
         rotation: degrees counter-clockwise by which ``read_frames`` turns the stored frames: 0, 90, 180 or 270.
         mirrored: ``read_frames`` swaps left and right of the stored frames before it turns them.
         damaged: "" or why decoding stopped early.
@@ -86,6 +88,8 @@ def probe(source: Source) -> VideoInfo:
     Raises:
         DecodeError: no such file, not a video, or not one frame decodes.
     """
+    if pictures := stills(source):
+        return _info_of_pictures(pictures)
     with open_in_order(source) as reader:
         times = []
         for frame in reader.frames():
@@ -106,6 +110,8 @@ def examine(source: Source, *, random_reads: int = RANDOM_READS, seed: int = 0) 
     Raises:
         DecodeError: as ``probe``, or a frame that is needed cannot be converted.
     """
+    if pictures := stills(source):
+        return Examined(_info_of_pictures(pictures), False, pictures.picture(len(pictures) // 2))
     with open_in_order(source) as reader:
         packets = reader.stored()
     half = sum(packet.is_shown for packet in packets) // 2
@@ -150,6 +156,14 @@ def _info(source: Source, reader: OrderedReader, times: list[float | None]) -> V
     )
 
 
+def _info_of_pictures(pictures: Stills) -> VideoInfo:
+    for _ in pictures.frames():  # find what cannot be read here, not in training
+        pass
+    height, width = pictures.size
+    duration = len(pictures) / pictures.fps if pictures.fps else 0.0
+    return VideoInfo(len(pictures), pictures.fps, width, height, duration, pictures.codec, 0, False, "", False)
+
+
 def estimate(source: Source) -> Estimate:
     """Count stored frames without decoding them.
 
@@ -159,6 +173,9 @@ def estimate(source: Source) -> Estimate:
     Raises:
         DecodeError: no such file, not a video, or no frames stored.
     """
+    if pictures := stills(source):
+        stored_size(pictures.files[0])
+        return Estimate(len(pictures), pictures.fps)
     return surveyed(source, with_estimate=True).estimate
 
 
@@ -177,7 +194,8 @@ def read_frames(
     changes its size midway all have the size of the first.
 
     Args:
-        source: a local video file, or a ``ByteRange``: a video within another file, such as a tar.
+        source: a local video file, or a ``ByteRange``: a video within another file, such as a tar; a picture, which is
+            a video of one frame, or a folder of frames. Pictures need no backend.
         indices: counted from 0.
         random_access: this file has passed ``random_access_is_right``, so decord may seek in it. Only decord needs it.
         backend: ``auto``: PyAV, seeking to keyframes where each frame is found to be the requested one, else in order;
@@ -212,7 +230,10 @@ def read_frames(
         raise ValueError(f"{source}: short_side must be 0 or above, got {short_side}")
     wanted, positions = np.unique(np.asarray(indices), return_inverse=True)
     try:
-        frames = _read_ascending(source, wanted.tolist(), random_access, backend, short_side, most_bytes)
+        if pictures := stills(source):
+            frames = pictures.read(wanted.tolist(), short_side, most_bytes)
+        else:
+            frames = _read_ascending(source, wanted.tolist(), random_access, backend, short_side, most_bytes)
         if len(wanted) == len(indices) and (np.diff(positions) == 1).all():
             return frames
         height, width = frames.shape[1:3]

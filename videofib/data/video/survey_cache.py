@@ -76,7 +76,7 @@ def stamped(source: Source) -> Stamp:
         DecodeError: it cannot be opened.
     """
     url = location(source)
-    status = Path(source.path if isinstance(source, ByteRange) else source).stat()
+    status = Path(source if isinstance(source, str | Path) else source.path).stat()
     size = source.size if isinstance(source, ByteRange) else status.st_size
     state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
     return Stamp(url, size, state, (status.st_dev, status.st_ino))

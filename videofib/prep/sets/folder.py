@@ -17,12 +17,15 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from videofib.data.lists.classes_file import SPLIT_WORDS, SPLITS, class_folders, is_leftover
-from videofib.prep.command import find_videos, make_parser, run
+from videofib.data.lists.extensions import may_be_video
+from videofib.parser import Parser
+from videofib.prep.command import make_parser, run
+from videofib.prep.find import find_videos
 from videofib.prep.items import Item, PrepareError
 
 
@@ -33,14 +36,17 @@ def read_root(
     group_regex: str = "",
     val_groups: Sequence[str] = (),
     seed: int = 0,
+    wanted: Callable[[Path], bool] = may_be_video,
 ) -> tuple[list[Item], list[str], dict[str, list[str]]]:
     """Items, classes in alphabetical order, and notes: ``ignored`` lists what is not a video of a class.
+
+    ``wanted`` says, by their names, which files are videos; other commands look for pictures.
 
     Raises:
         PrepareError: no videos in class folders, folders of which some look like splits and others like classes, or
             options that do not apply to the folder.
     """
-    found = {name: _contents(root / name) for name in class_folders(root)}
+    found = {name: _contents(root / name, wanted) for name in class_folders(root)}
     parts = _parts(root, found)
     holds_out = val_fraction > 0 or bool(val_groups)
     if parts and holds_out:
@@ -53,7 +59,7 @@ def read_root(
     for split, part in parts.items() or [("train", "")]:
         splits = ("val", "test") if parts and split != "train" and shared else (split,)
         for name in class_folders(root / part):
-            videos, rest = _contents(root / part / name) if part else found[name]
+            videos, rest = _contents(root / part / name, wanted) if part else found[name]
             classed.append((splits, name, videos))
             others += rest
         if part:
@@ -71,8 +77,8 @@ def read_root(
         for video in videos
     ]
     if holds_out:
-        held_out = _held_out(items, val_fraction, group_regex, val_groups, seed)
-        items = [replace(item, splits=("val", "test")) if item.name in held_out else item for item in items]
+        chosen = held_out(items, val_fraction, group_regex, val_groups, seed)
+        items = [replace(item, splits=("val", "test")) if item.name in chosen else item for item in items]
     notes = {
         "ignored": sorted(str(path.relative_to(root)) for path in others),
         "empty_classes": sorted({name for _, name, videos in classed if not videos and name not in number}),
@@ -80,10 +86,10 @@ def read_root(
     return items, classes, notes
 
 
-def _contents(folder: Path) -> tuple[list[Path], list[Path]]:
+def _contents(folder: Path, wanted: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
     """The videos below a folder, and everything else there."""
     others: list[Path] = []
-    return find_videos(folder, others), others
+    return find_videos(folder, others, wanted), others
 
 
 def _parts(root: Path, found: dict[str, tuple[list[Path], list[Path]]]) -> dict[str, str]:
@@ -145,7 +151,7 @@ def _inventory(root: Path) -> str:
     return f"found {len(class_folders(root))} folders and {files} files"
 
 
-def _held_out(
+def held_out(
     items: Sequence[Item], fraction: float, group_regex: str, val_groups: Sequence[str], seed: int
 ) -> set[str]:
     """The names of the items to hold out: entire groups, or without groups the same fraction of every class."""
@@ -188,8 +194,8 @@ def _groups(items: Sequence[Item], group_regex: str) -> dict[str, str]:
     return groups
 
 
-def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
-    parser = make_parser("Prepare a folder of classes.", prog)
+def add_holding_out(parser: Parser) -> None:
+    """The arguments that say what is held out of the training set."""
     parser.add_argument(
         "--val-fraction", type=float, default=0.0, help="fraction of the videos to hold out (default 0)"
     )
@@ -198,6 +204,11 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     )
     parser.add_argument("--val-groups", default="", help="groups to hold out, separated by commas")
     parser.add_argument("--seed", type=int, default=0, help="of the random choice of what to hold out")
+
+
+def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> None:
+    parser = make_parser("Prepare a folder of classes.", prog)
+    add_holding_out(parser)
     args = parser.parse_args(arguments)
     val_groups = [name for name in args.val_groups.split(",") if name]
     run(
