@@ -102,6 +102,11 @@ _C.DATA.PATH_TO_DATA_DIR = text(
 )
 _C.DATA.PATH_PREFIX = text(off="none", about="folder that relative paths in the lists start from")
 _C.DATA.PATH_LABEL_SEPARATOR = text(" ", about=r"text between path and label in the lists; `\t` is a tab")
+_C.DATA.SEGMENTS = one_of(
+    *("none", "seconds", "frames"),
+    about="unit of start and end in lists whose lines are `path start end label`; none: lines have no segments, unless "
+    "a header names them",
+)
 _C.DATA.DECODING_BACKEND = one_of(
     *("auto", "decord", "pyav", "torchcodec"),
     about="decoder; auto: PyAV that starts at keyframes and checks each frame; pyav: PyAV from the first frame",

@@ -36,9 +36,9 @@ def _card(scored: ScoredVideos, mistake: Mistake, rank: int, folders: VideoFolde
     labels = np.flatnonzero(scored.truth[mistake.index])
     truth = ", ".join(scored.class_names[int(label)] for label in labels)
     try:
-        source = source_of(scored.paths[mistake.index])
+        source, segment = source_of(scored.paths[mistake.index])
         folders.check(source)
-        picture = _player(strip(source), truth, rank)
+        picture = _player(strip(source, segment=segment), truth, rank)
     except (DecodeError, OSError, ValueError) as error:
         picture = f'<p class="alarm">No frames: {text(error)}</p>'
     best = np.argsort(-scores, kind="stable")[:_LISTED]

@@ -227,7 +227,8 @@ def _missing_videos(cfg: CfgNode, records: Records, split: str) -> str:
     first = records[:20]  # enough to notice a wrong folder without looking for a million files
     if any(record.seems_there() for record in first):
         return ""
-    hint = "" if isinstance(first[0].path, ByteRange) else path_hint(first[0].video_id)
+    written = first[0].video_id.removesuffix(str(first[0].segment or ""))
+    hint = "" if isinstance(first[0].path, ByteRange) else path_hint(written)
     start = "the folder its paths start from" + (f"; it is {cfg.DATA.PATH_PREFIX}" if cfg.DATA.PATH_PREFIX else "")
     return (
         f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}{hint}; "
