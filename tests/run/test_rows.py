@@ -259,3 +259,28 @@ def test_a_folder_of_classes_has_no_rows_to_be_segments(experiment, tmp_path, ca
             stages=["train"],
         )
     assert "DATA.SEGMENTS seconds is about the rows of lists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("unit", "rows", "said"),
+    [
+        (
+            "seconds",
+            "16 32 0",
+            "are they in frames? then set DATA.SEGMENTS frames, or call the columns of a header start_f",
+        ),
+        ("frames", "5000 5001 0", "are they in seconds? then set DATA.SEGMENTS seconds"),
+    ],
+)
+def test_segments_in_another_unit_are_noticed_before_the_run(unit, rows, said, films, tmp_path, capsys):
+    (tmp_path / "train.csv").write_text(f"train film.mp4 {rows}\n" + f"train film.mp4 {rows}\n" * 30)
+    (tmp_path / "val.csv").write_text("train film.mp4 0 2 0\n")
+    with pytest.raises(SystemExit):
+        run(
+            films, tmp_path / "run", "DATA.PATH_TO_DATA_DIR", tmp_path, "DATA.PATH_PREFIX", films,
+            "DATA.SEGMENTS", unit, stages=["train"],
+        )  # fmt: skip
+    error = capsys.readouterr().err
+    assert "none of the first 20 segments of the train split can be read, such as" in error
+    assert f"of {tmp_path}/train.csv:1 is not within the video" in error
+    assert said in error

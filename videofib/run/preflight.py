@@ -17,12 +17,16 @@ from videofib.attention.backends import choose
 from videofib.checkpoint.file import CheckpointError
 from videofib.checkpoint.sharded import can_write_sharded
 from videofib.config import ConfigError
+from videofib.data.errors import DecodeError
 from videofib.data.lists.manifest import ManifestError
 from videofib.data.lists.mistakes import path_hint
 from videofib.data.lists.records import Records
+from videofib.data.lists.remote import is_remote
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import MultigridLoader
 from videofib.data.source import ByteRange
+from videofib.data.video.decode import estimate
+from videofib.data.video.extent import segment_extent
 from videofib.distributed import processes
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
@@ -213,13 +217,13 @@ def checked_loader(
 
 
 def check_split(cfg: CfgNode, records: Records, split: str) -> None:
-    """Check that the first videos of a list exist, and its labels.
+    """Check that the first videos of a list exist, that segments are within them, and its labels.
 
     Raises:
-        Faults: none of them does; labels beyond MODEL.NUM_CLASSES.
+        Faults: none of them does, or is; labels beyond MODEL.NUM_CLASSES.
     """
-    faults = [fault for fault in (_missing_videos(cfg, records, split), _wrong_labels(cfg, records, split)) if fault]
-    if faults:
+    checks = (_missing_videos, _segments_outside, _wrong_labels)
+    if faults := [fault for check in checks if (fault := check(cfg, records, split))]:
         raise Faults(faults)
 
 
@@ -233,6 +237,30 @@ def _missing_videos(cfg: CfgNode, records: Records, split: str) -> str:
     return (
         f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}{hint}; "
         f"check the list, or set DATA.PATH_PREFIX to {start}"
+    )
+
+
+def _segments_outside(cfg: CfgNode, records: Records, split: str) -> str:
+    """What is wrong where no segment of the first rows is within its video, as where frames are taken for seconds."""
+    found = []
+    for record in records[:20]:
+        if record.segment is None or isinstance(record.path, ByteRange) or is_remote(record.path):
+            return ""
+        try:
+            stored = estimate(record.path)
+            length = record.num_frames or stored.num_frames
+            segment_extent(record.path, record.segment, stored, length, record.fps or stored.fps or cfg.DATA.TARGET_FPS)
+            return ""
+        except DecodeError as error:
+            if record.seems_there():
+                found.append(str(error))
+    if not found:
+        return ""
+    in_seconds = "#t=" in records.ids.text(0)
+    other, columns = ("frames", "start_frame and end_frame") if in_seconds else ("seconds", "start_time and end_time")
+    return (
+        f"none of the first {len(found)} segments of the {split} split can be read, such as {found[0]}; are they in "
+        f"{other}? then set DATA.SEGMENTS {other}, or call the columns of a header {columns}"
     )
 
 
