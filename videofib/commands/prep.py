@@ -23,6 +23,7 @@ DATA_SETS = {
     "nucla": "Northwestern-UCLA",
     "howto100m": "HowTo100M, by category",
     "folder": "your own folder of classes",
+    "list": "videos, or segments of them, that lists of your own name",
     "motion": "generate the small motion data set of the demo",
 }
 # the same for what is done with a prepared folder; modules of videofib.prep.afterwards

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from videofib.classes import ClassesError, check_names
 from videofib.data.lists.extensions import VIDEO_EXTENSIONS
+from videofib.data.segment import Segment
 
 REPORT_NAME = "report.json"
 
@@ -28,8 +29,10 @@ class Item:
         name: as it is listed; reports use it, and its last part names the output.
         label: class index.
         splits: the list files that will contain it, of ``manifest.LISTS``; a test set is often also the validation set.
+            One that occurs twice contains it twice.
         source: the file, or None where there is none.
         crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source, upright; see ``transcode``.
+        segment: the part of the source that it is; None: all of it.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Item:
     splits: tuple[str, ...]
     source: Path | None
     crop: tuple[float, float, float, float] | None = None
+    segment: Segment | None = None
 
 
 def output_paths(items: Iterable[Item], classes: Sequence[str], *, keep_suffix: bool = False) -> list[str]:

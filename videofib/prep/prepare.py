@@ -38,6 +38,7 @@ from videofib.data.lists.manifest import (
     write_list,
     write_manifest,
 )
+from videofib.data.segment import Segment
 from videofib.files import remove_partial, replacing
 from videofib.prep.engines.parallel import run_parallel
 from videofib.prep.items import REPORT_NAME, Item, PrepareError, output_paths
@@ -133,7 +134,7 @@ def _transcode_all(
                 work.append((item, path))
         done = len(results)
         quiet = None if work else True  # None: quiet unless the output is a terminal
-        calls = [(item.source, out / path, encoding, item.crop) for item, path in work]
+        calls = [(item.source, out / path, encoding, item.crop, item.segment) for item, path in work]
         progress = tqdm(run(_work, calls), "videos", done + len(work), initial=done, disable=quiet)
         for index, result in progress:
             item, path = work[index]
@@ -150,9 +151,9 @@ def _transcode_all(
     return [_row(item, path, videos, results.get(path)) for item, path in zip(items, paths, strict=True)]
 
 
-def _work(call: tuple[Path, Path, Encoding, tuple | None]) -> Transcoded:
-    source, target, encoding, crop = call
-    return transcode(source, target, encoding, crop=crop)
+def _work(call: tuple[Path, Path, Encoding, tuple | None, Segment | None]) -> Transcoded:
+    source, target, encoding, crop, segment = call
+    return transcode(source, target, encoding, crop=crop, segment=segment)
 
 
 def _reason(error: Exception, source: Path) -> str:
@@ -172,6 +173,7 @@ def _fingerprint(item: Item, videos: Path, settings: dict) -> dict:
         "mtime_ns": stat and stat.st_mtime_ns,
         "encoding": settings,
         "crop": item.crop and list(item.crop),
+        **({"segment": str(item.segment)} if item.segment else {}),
     }
 
 
@@ -192,7 +194,7 @@ def _row(item: Item, path: str, videos: Path, result: Transcoded | str | None) -
     split = "+".join(item.splits)
     if item.source is None:
         return ManifestRow(path, item.label, split, status="missing", reason="no source file", source=item.name)
-    source = _relative(item.source, videos)
+    source = f"{_relative(item.source, videos)}{item.segment or ''}"
     if isinstance(result, str):
         return ManifestRow(path, item.label, split, status="corrupt", reason=result, source=source)
     facts = dict(vars(result))
@@ -247,7 +249,8 @@ def _write_lists(items: Sequence[Item], rows: Sequence[ManifestRow], classes: Se
         listed = [
             (up + row.path, row.label)
             for item, row in zip(items, rows, strict=True)
-            if name in item.splits and row.size
+            for _ in range(item.splits.count(name))
+            if row.size
         ]
         if listed:
             write_list(file, listed)

@@ -41,7 +41,8 @@ class ManifestRow:
     Attributes:
         path: relative to the manifest's folder, exactly as in the list files.
         label: class index.
-        split: the list files that contain it: ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``.
+        split: the list files that contain it: ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``; with
+            one of them several times where that repeats it.
         num_frames: frames that decode in order.
         fps: frames a second.
         duration: seconds.
