@@ -41,8 +41,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ReadClips
 from videofib.data.clips.transforms import TrainTransform
-from videofib.data.lists.manifest import load_split
 from videofib.data.lists.record import VideoRecord
+from videofib.data.lists.splits import load_split
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.files import replacing

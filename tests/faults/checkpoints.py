@@ -27,7 +27,8 @@ from tests.faults.verdict import failed, report
 from videofib.checkpoint.file import START, CheckpointError, TrainingState, load_checkpoint
 from videofib.checkpoint.manager import CheckpointManager, find_checkpoints, latest_checkpoint
 from videofib.config import load_config
-from videofib.data.lists.manifest import load_split, write_list
+from videofib.data.lists.manifest import write_list
+from videofib.data.lists.splits import load_split
 from videofib.engine.step import Recipe
 from videofib.engine.train import Schedule, TrainingError, train
 from videofib.run.loaders import build_train_loader

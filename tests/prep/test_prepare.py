@@ -14,7 +14,8 @@ import pytest
 
 from tests.commands import call
 from videofib.commands.prep import main
-from videofib.data.lists.manifest import load_split, read_list, read_manifest
+from videofib.data.lists.manifest import read_list, read_manifest
+from videofib.data.lists.splits import load_split
 from videofib.data.video.decode import probe, random_access_is_right, read_frames
 from videofib.prep.encode import write_video
 from videofib.prep.items import Item, PrepareError, output_paths

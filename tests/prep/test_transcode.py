@@ -13,8 +13,9 @@ from tests.marked_videos import COUNT, MARKS, marked, plain_frames, write_plain
 from videofib.commands.prep import main
 from videofib.data.clips.dataset import ClipSpec, ViewDataset
 from videofib.data.clips.transforms import ViewTransform
-from videofib.data.lists.manifest import load_split, read_manifest
+from videofib.data.lists.manifest import read_manifest
 from videofib.data.lists.shard_index import read_shards
+from videofib.data.lists.splits import load_split
 from videofib.data.video.decode import examine, probe, random_access_is_right, read_frames
 from videofib.data.video.pyav_reader import OrderedReader
 from videofib.prep.afterwards import shards

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tools.make_digits import SPLITS, write
-from videofib.data.lists.manifest import load_split
+from videofib.data.lists.splits import load_split
 from videofib.data.video.decode import read_frames
 
 

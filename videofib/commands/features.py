@@ -22,12 +22,23 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videofib.metrics.feature_kinds import KINDS, SUFFIXES
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.run.video_options import add_options, check_options, errors_in_one_line, load_model, reading_workers
+from videofib.run.video_options import (
+    add_list_options,
+    add_options,
+    check_options,
+    errors_in_one_line,
+    load_model,
+    reading_workers,
+)
 from videofib.signals import sigint_deferred
+
+if TYPE_CHECKING:
+    from videofib.data.lists.record import NamedVideo
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with errors_in_one_line():
         find_videos(args.videos)  # a mistake in names is reported before the model is loaded
-        listed, known = read_labelled(args.list) if args.list else ([], [])
+        listed, known = read_labelled(args.list, args.segments) if args.list else ([], [])
         saved = load_model(args)
-        videos = find_videos(args.videos, frame_folders=saved.cfg.DATA.NUM_FRAMES > 1)
+        videos: list[str | NamedVideo] = [*find_videos(args.videos, frame_folders=saved.cfg.DATA.NUM_FRAMES > 1)]
         labels = [UNLABELLED] * len(videos)
-        videos, labels = videos + listed, labels + known
+        videos, labels = [*videos, *listed], labels + known
         shard, count = args.shard
         total = len(videos)
         videos, labels = videos[shard::count], labels[shard::count]
@@ -69,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("videofib features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders or URLs")
-    parser.add_argument("--list", metavar="FILE", help="a list of paths, with labels or without")
+    add_list_options(parser, "a list of paths, with labels or without")
     parser.add_argument("--out", required=True, metavar="FILE", help=f"a file that ends in {' or '.join(SUFFIXES)}")
     parser.add_argument("--kind", choices=KINDS, default="pooled", help="of features (default pooled)")
     parser.add_argument(

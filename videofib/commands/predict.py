@@ -5,6 +5,8 @@ videofib predict videos/ more.mkv https://example.org/a.mp4 --model runs/mine --
 videofib predict --list videos.txt --model FOLDER --views 1 1
 videofib predict film.mp4 --model runs/mine --timeline --out DIR
 
+videofib predict --list segments.txt --segments seconds --model runs/mine
+
 VIDEO is a file, a folder of them, a URL, or - for a video on standard input. In a folder without video files, each
 picture is a video for a model of one frame, and each folder of pictures is one, with these frames, for others.
 FROM is a run's folder, a checkpoint, a folder of save_pretrained, or owner/model on the Hugging Face Hub. Scores are
@@ -33,10 +35,18 @@ from typing import TYPE_CHECKING, TextIO
 from videofib.files import replacing, spreadsheet_text, to_utf8
 from videofib.parser import Parser
 from videofib.printable import printable
-from videofib.run.video_options import add_options, check_options, errors_in_one_line, load_model, reading_workers
+from videofib.run.video_options import (
+    add_list_options,
+    add_options,
+    check_options,
+    errors_in_one_line,
+    load_model,
+    reading_workers,
+)
 from videofib.signals import sigint_deferred
 
 if TYPE_CHECKING:
+    from videofib.data.lists.record import NamedVideo
     from videofib.run.saved_model import Prediction, SavedModel
 
     Write = Callable[[Prediction], None]
@@ -52,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with errors_in_one_line(), ExitStack() as stack:
         find_videos(args.videos)  # a mistake in names is reported before the model is loaded
-        listed = read_paths(args.list) if args.list else []
+        listed = [*read_paths(args.list, args.segments)] if args.list else []
         saved = load_model(args)
-        videos = find_videos(args.videos, frame_folders=saved.cfg.DATA.NUM_FRAMES > 1) + listed
+        videos = [*find_videos(args.videos, frame_folders=saved.cfg.DATA.NUM_FRAMES > 1), *listed]
         if _INPUT in videos:
             piped = stack.enter_context(_piped())
             videos = [piped if name == _INPUT else name for name in videos]
@@ -72,7 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _predict(
-    saved: SavedModel, videos: Sequence[str], views: tuple[int, int] | None, workers: int | None, write: Write
+    saved: SavedModel,
+    videos: Sequence[str | NamedVideo],
+    views: tuple[int, int] | None,
+    workers: int | None,
+    write: Write,
 ) -> int:
     """Write the predictions of all videos in order; returns how many could be read."""
     answered = 0
@@ -82,16 +96,18 @@ def _predict(
     return answered
 
 
-def _timeline(saved: SavedModel, videos: Sequence[str], args: argparse.Namespace) -> None:
+def _timeline(saved: SavedModel, videos: Sequence[str | NamedVideo], args: argparse.Namespace) -> None:
     """Write what the windows of a video show into the folder ``--out``."""
     if len(videos) != 1:
         raise ValueError(f"--timeline takes one video, and {len(videos)} are named")
+    if not isinstance(video := videos[0], str):
+        raise ValueError(f"--timeline takes a full video, and {video} is a segment of one")
     with sigint_deferred():
         from videofib.prep.encode import write_video
         from videofib.run.timeline import read_timeline, write_timeline
         from videofib.run.timeline_video import captioned_frames
 
-    timeline = read_timeline(saved, videos[0], stride=args.stride, crops=args.views[1] if args.views else 1)
+    timeline = read_timeline(saved, video, stride=args.stride, crops=args.views[1] if args.views else 1)
     write_timeline(args.out, timeline, args.top)
     if not args.no_video:
         write_video(Path(args.out) / "timeline.mp4", captioned_frames(timeline), timeline.fps)
@@ -156,7 +172,7 @@ def _piped() -> Iterator[str]:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser("videofib predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders, URLs, or - for standard input")
-    parser.add_argument("--list", metavar="FILE", help="a list of paths, one a line, relative to its folder")
+    add_list_options(parser, "a list of paths, one a line, relative to its folder")
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes of each video (default 5)")
     parser.add_argument("--out", metavar="FILE", help="write to a .csv or .jsonl file; with --timeline, a folder")
     parser.add_argument("--timeline", action="store_true", help="answer for window after window of one long video")

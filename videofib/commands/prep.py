@@ -24,6 +24,7 @@ DATA_SETS = {
     "howto100m": "HowTo100M, by category",
     "folder": "your own folder of classes",
     "images": "pictures: your own folder of classes, CIFAR-10 or -100",
+    "list": "videos, or segments of them, that lists of your own name",
     "motion": "generate the small motion data set of the demo",
 }
 # the same for what is done with a prepared folder; modules of videofib.prep.afterwards

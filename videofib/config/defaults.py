@@ -103,6 +103,11 @@ _C.DATA.PATH_TO_DATA_DIR = text(
 )
 _C.DATA.PATH_PREFIX = text(off="none", about="folder that relative paths in the lists start from")
 _C.DATA.PATH_LABEL_SEPARATOR = text(" ", about=r"text between path and label in the lists; `\t` is a tab")
+_C.DATA.SEGMENTS = one_of(
+    *("none", "seconds", "frames"),
+    about="unit of start and end in lists whose lines are `path start end label`; none: lines have no segments, unless "
+    "a header names them",
+)
 _C.DATA.FRAME_COUNTS = switch(
     False,
     about="whether rows of the lists are `folder num_frames label`, as TSN's and mmaction's lists of frames",

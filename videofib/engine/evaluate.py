@@ -209,7 +209,7 @@ def assemble(parts: Sequence[tuple[Columns | None, dict[str, str]]], records: Se
     videos["scores"][[name in failures for name in ids]] = torch.nan
     return Scores(
         ids=ids,
-        paths=[str(record.path) for record in records],
+        paths=[record.location for record in records],
         labels=videos["labels"],
         scores=videos["scores"],
         view_correct=videos["view_correct"],

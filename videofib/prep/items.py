@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from videofib.classes import ClassesError, check_names
 from videofib.data.lists.extensions import VIDEO_EXTENSIONS
+from videofib.data.segment import Segment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,9 +33,11 @@ class Item:
         name: as it is listed; reports use it, and its last part names the output.
         label: class index.
         splits: the list files that will contain it, of ``manifest.LISTS``; a test set is often also the validation set.
+            One that occurs twice contains it twice.
         source: the file, or None where there is none.
         crop: the box to cut it to, (x0, y0, x1, y1) in pixels of the source, upright; see ``transcode``.
         raw: pixels (H, W, 3) uint8 RGB of a picture, where ``source`` is an archive that they were taken from.
+        segment: the part of the source that it is; None: all of it.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Item:
     source: Path | None
     crop: tuple[float, float, float, float] | None = None
     raw: np.ndarray | None = field(default=None, repr=False, compare=False)
+    segment: Segment | None = None
 
 
 def output_paths(

@@ -4,7 +4,7 @@ There are two criteria, between train and what is held out (val, test), for each
 
 - **names**: clips of one recording, according to the names of UCF101 (v_Lunges_g01_c02: group 1 of Lunges) and HMDB51
   (<recording>_<class>_<tags>_<n>). No other names are interpreted. Whether it is within a class matters: HMDB51's
-  splits have clips of one film on both sides, but never of one class.
+  splits have clips of one film on both sides, but never of one class. Segments of one film are clips of it, too.
 - **pictures**: middle frames whose difference hashes (see dhash.py) differ in few bits. This finds copies and clips of
   one scene. It also finds recordings by a camera at a fixed position, which need not be a leak, and it misses clips of
   one recording whose middle frames look different. Frames of one colour are left out.
@@ -20,6 +20,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from videofib.data.lists.manifest import LISTS, ManifestRow
+from videofib.data.segment import named_segment
 from videofib.prep.defaults import HASH_BITS, NEAR
 from videofib.prep.dhash import to_signs
 from videofib.prep.items import stem
@@ -81,13 +82,14 @@ def near_pairs(train: list[str], held_out: list[str], near: int, most: int) -> t
 
 
 def recording(row: ManifestRow) -> str | None:
-    """The recording that a clip of UCF101 or HMDB51 was cut from, by its name; None for other names."""
-    name = stem(row.source)
+    """The recording that a clip of UCF101 or HMDB51, by its name, or a segment was cut from; None for others."""
+    film, segment = named_segment(row.source)
+    name = stem(film)
     if match := _UCF.fullmatch(name):
         return match[1]
     if match := _HMDB.fullmatch(name):
         return match[1].removesuffix(f"_{PurePosixPath(row.path).parent.name}")
-    return None
+    return film if segment else None
 
 
 def _sides(rows: Sequence[ManifestRow], start: str) -> tuple[list[ManifestRow], list[ManifestRow]]:
@@ -101,9 +103,11 @@ def _sides(rows: Sequence[ManifestRow], start: str) -> tuple[list[ManifestRow], 
 
 def _shared_recordings(train: Sequence[ManifestRow], held_out: Sequence[ManifestRow]) -> Iterator[str]:
     clips: dict[str, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    films = {name for row in (*train, *held_out) if (name := recording(row))}
     for side, rows in enumerate((train, held_out)):
         for row in rows:
-            if (name := recording(row)) is not None:
+            name = recording(row) or (row.source if row.source in films else None)  # a film of which others are parts
+            if name is not None:
                 clips[name][side].append(row.path)
     for name, (seen, unseen) in sorted(clips.items()):
         if seen and unseen:

@@ -27,7 +27,6 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from videofib.data.errors import DecodeError
@@ -141,7 +140,7 @@ def _transcode_all(
                 work.append((item, path))
         done = len(results)
         quiet = None if work else True  # None: quiet unless the output is a terminal
-        calls = [(item.source, out / path, encoding, item.crop, item.raw) for item, path in work]
+        calls = [(item, out / path, encoding) for item, path in work]
         progress = tqdm(run(_work, calls), "videos", done + len(work), initial=done, disable=quiet)
         for index, result in progress:
             item, path = work[index]
@@ -158,11 +157,11 @@ def _transcode_all(
     return [_row(item, path, videos, results.get(path)) for item, path in zip(items, paths, strict=True)]
 
 
-def _work(call: tuple[Path, Path, Encoding | PictureEncoding, tuple | None, np.ndarray | None]) -> Transcoded:
-    source, target, encoding, crop, raw = call
+def _work(call: tuple[Item, Path, Encoding | PictureEncoding]) -> Transcoded:
+    item, target, encoding = call
     if isinstance(encoding, PictureEncoding):
-        return write_picture(source, target, encoding, raw)
-    return transcode(source, target, encoding, crop=crop)
+        return write_picture(item.source, target, encoding, item.raw)
+    return transcode(item.source, target, encoding, crop=item.crop, segment=item.segment)
 
 
 def _reason(error: Exception, source: Path) -> str:
@@ -182,6 +181,7 @@ def _fingerprint(item: Item, videos: Path, settings: dict) -> dict:
         "mtime_ns": stat and stat.st_mtime_ns,
         "encoding": settings,
         "crop": item.crop and list(item.crop),
+        **({"segment": str(item.segment)} if item.segment else {}),
     }
 
 
@@ -204,7 +204,7 @@ def _row(item: Item, path: str, videos: Path, result: Transcoded | str | None) -
     split = "+".join(item.splits)
     if item.source is None:
         return ManifestRow(path, item.label, split, status="missing", reason="no source file", source=item.name)
-    source = _relative(item.source, videos)
+    source = f"{_relative(item.source, videos)}{item.segment or ''}"
     if isinstance(result, str):
         return ManifestRow(path, item.label, split, status="corrupt", reason=result, source=source)
     facts = dict(vars(result))
@@ -264,7 +264,8 @@ def _write_lists(items: Sequence[Item], rows: Sequence[ManifestRow], classes: Se
         listed = [
             (up + row.path, row.label)
             for item, row in zip(items, rows, strict=True)
-            if name in item.splits and row.size
+            for _ in range(item.splits.count(name))
+            if row.size
         ]
         if listed:
             write_list(file, listed)

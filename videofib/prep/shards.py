@@ -92,6 +92,11 @@ def _pack(tar: tarfile.TarFile, key: str, record: VideoRecord, size: int, multi_
 def _size(record: VideoRecord) -> int:
     if isinstance(record.path, ByteRange) or is_remote(record.path):
         raise ManifestError(f"{record.path} is in a shard or behind a URL; only local video files can be packed")
+    if record.segment:
+        raise ManifestError(
+            f"{record.segment.row}: {record.location} is a segment, and shards hold full videos; cut it first with "
+            "videofib prep list"
+        )
     return Path(record.path).stat().st_size
 
 

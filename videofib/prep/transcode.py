@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise, tee
+from itertools import islice, pairwise, tee
 from pathlib import Path
 
 import av
@@ -13,8 +13,10 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from videofib.data.errors import DecodeError
+from videofib.data.segment import Segment
 from videofib.data.video.clock import LONGEST_SHOWN, in_order_of_time
 from videofib.data.video.decode import Estimate, Examined, estimate, examine
+from videofib.data.video.extent import Extent, segment_extent
 from videofib.data.video.pyav_reader import OrderedReader, open_in_order
 from videofib.data.video.rgb import ToRGB, is_plain
 from videofib.files import link_or_copy, sha256
@@ -87,6 +89,7 @@ def transcode(
     encoding: Encoding,
     *,
     crop: tuple[float, float, float, float] | None = None,
+    segment: Segment | None = None,
 ) -> Transcoded:
     """Decode ``source`` in order to its end or first error, write it as ``target``, and check what was written.
 
@@ -97,20 +100,24 @@ def transcode(
 
     With a ``crop``, (x0, y0, x1, y1), frames are cropped first; see ``pixel_crop``. It counts the pixels of the upright
     source as they are stored, before they are made square: as detectors see frames of ffmpeg, OpenCV or decord.
+    With a ``segment`` only its frames are written, as those of a file that has no others.
     With ``codec`` ``copy`` the target has the source's bytes, and the facts are about these.
 
     Raises:
-        DecodeError: not a single frame of ``source`` can be read, or the crop lies outside of it; an older ``target``
-            is removed.
+        DecodeError: not a single frame of ``source`` can be read, or the crop or segment lies outside of it; an older
+            ``target`` is removed.
+        ValueError: a segment is to be copied.
         OSError: ``target`` cannot be written.
     """
     target = Path(target)
+    if segment and encoding.codec == "copy":
+        raise ValueError(f"{source}{segment} is a part of a file, which cannot be copied")
     try:
         if encoding.codec == "copy":
             examined = _copy(source, target)
             damaged, clock_jumps = examined.info.damaged, examined.info.clock_jumps
         else:
-            written, damaged, clock_jumps = _encode(source, target, encoding, crop)
+            written, damaged, clock_jumps = _encode(source, target, encoding, crop, segment)
             examined = examine(target, random_reads=_RANDOM_READS)
             info = examined.info
             if info.num_frames != written or info.damaged:
@@ -150,17 +157,27 @@ def _copy(source: str | Path, target: Path) -> Examined:
         raise DecodeError(str(error).replace(f"{target}: ", f"{source}: ", 1)) from error
 
 
-def _encode(source: str | Path, target: Path, encoding: Encoding, crop: tuple | None) -> tuple[int, str, int]:
+def _encode(
+    source: str | Path, target: Path, encoding: Encoding, crop: tuple | None, segment: Segment | None
+) -> tuple[int, str, int]:
     """(frames written, why the source could be read only in part, how often its clock jumps)."""
     stored = estimate(source)
-    is_sane = _SANE_FPS[0] <= stored.fps <= _SANE_FPS[1]
-    fps = stored.fps if is_sane else _FALLBACK_FPS
+    extent = Extent(0, stored.num_frames, stored.fps, stored.times)
+    if segment:
+        extent = segment_extent(source, segment, stored, stored.num_frames, stored.fps or _FALLBACK_FPS)
+    is_sane = _SANE_FPS[0] <= extent.fps <= _SANE_FPS[1]
+    fps = extent.fps if is_sane else _FALLBACK_FPS
     # frames shown at uneven times become as many at even times, unless the times are implausible
-    at_even_times = stored.times and is_sane and max(b - a for a, b in pairwise(stored.times)) < LONGEST_SHOWN
+    at_even_times = extent.times and is_sane and max(b - a for a, b in pairwise(extent.times)) < LONGEST_SHOWN
     with open_in_order(source) as reader:
         frames = reader.frames()
-        if encoding.fps or at_even_times:
-            frames = resample(_timed(frames, stored), fps, encoding.fps or fps)
+        if segment or encoding.fps or at_even_times:
+            timed = _timed(frames, stored)
+            timed = _within(timed, extent, source) if segment else timed
+            if encoding.fps or at_even_times:
+                frames = resample(timed, fps, encoding.fps or fps)
+            else:
+                frames = (frame for _, frame in timed)
         scaled = _Scaled(reader, frames, encoding.short_side, crop)
         written = encode.write_video(
             target, scaled, encoding.fps or fps, gop=encoding.gop, crf=encoding.crf, preset=encoding.preset
@@ -176,6 +193,22 @@ def _timed(frames: Iterable[av.VideoFrame], stored: Estimate) -> Iterator[tuple[
     stated, timed = tee(timed)
     times = stored.clock.continuous(time for time, _ in stated)
     return ((time, frame) for time, (_, frame) in zip(times, timed, strict=True))
+
+
+def _within(
+    timed: Iterable[tuple[float | None, av.VideoFrame]], extent: Extent, source: str | Path
+) -> Iterator[tuple[float | None, av.VideoFrame]]:
+    """The frames of a segment.
+
+    Raises:
+        DecodeError: none of them decodes.
+    """
+    any_frame = False
+    for pair in islice(timed, extent.first, extent.first + extent.length):
+        any_frame = True
+        yield pair
+    if not any_frame:
+        raise DecodeError(f"{source}: nothing decodes from frame {extent.first} on, where the segment begins")
 
 
 def target_size(width: int, height: int, short_side: int) -> tuple[int, int]:

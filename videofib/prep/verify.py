@@ -100,7 +100,7 @@ def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
     problems = []
     for name in sorted(expected.keys() | present):
         file = f"{name}.csv"
-        seen: dict[str, int] = {}  # path -> line
+        seen: dict[str, list[int]] = {}  # path -> lines
         if not _stays_below(file):
             problems.append(f"{file}: the manifest names a list out of the folder")
             continue
@@ -108,8 +108,8 @@ def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
             for number, path, label in list_rows(folder / file):
                 path = os.path.normpath(os.path.join(os.path.dirname(name), path))  # noqa: PTH118, PTH120
                 row = rows.get(path)
-                if path in seen:
-                    problems.append(f"{path}: twice in {file}, on lines {seen[path]} and {number}")
+                if path in seen and not (row and len(seen[path]) < row.split.split("+").count(name)):
+                    problems.append(f"{path}: twice in {file}, on lines {seen[path][0]} and {number}")
                 elif row is None:
                     problems.append(f"{path}: in {file}, but not in the manifest")
                 elif not row.size:
@@ -118,7 +118,7 @@ def _check_lists(folder: Path, rows: dict[str, ManifestRow]) -> list[str]:
                     problems.append(f"{path}: in {file}, but the manifest has it in {row.split}")
                 elif label != row.label:
                     problems.append(f"{path}: label {label} in {file}, {row.label} in the manifest")
-                seen.setdefault(path, number)
+                seen.setdefault(path, []).append(number)
         except ManifestError as error:
             problems.append(f"{file}: {error}")
         problems += [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from videofib.data.errors import DecodeError
-from videofib.data.source import FrameFiles
+from videofib.data.source import ALL_PICTURES, FrameFiles
 from videofib.report.analysis import Mistake, confident_mistakes
 from videofib.report.frames import strip
 from videofib.report.markup.html import breakable, text
@@ -17,15 +17,14 @@ from videofib.report.video_folders import VideoFolders
 _LISTED = 3  # classes of each video, by score
 
 
-def mistakes_html(scored: ScoredVideos, count: int, folders: VideoFolders, pattern: object = "") -> str:
+def mistakes_html(scored: ScoredVideos, count: int, folders: VideoFolders, files: FrameFiles = ALL_PICTURES) -> str:
     """A card for each of the ``count`` most confident mistakes; empty where there is none.
 
-    Frames are shown of the videos in ``folders`` alone. ``pattern``: DATA.FRAME_PATTERN of the run's config.
+    Frames are shown of the videos in ``folders`` alone. ``files``: which ones of a folder are frames.
     """
     found = confident_mistakes(scored, count)
     if not found:
         return ""
-    files = str(pattern or "")
     cards = "\n".join(_card(scored, mistake, rank, folders, files) for rank, mistake in enumerate(found, 1))
     return (
         '<p class="sub">The test videos for which a wrong class has the highest score.</p>\n'
@@ -34,16 +33,16 @@ def mistakes_html(scored: ScoredVideos, count: int, folders: VideoFolders, patte
     )
 
 
-def _card(scored: ScoredVideos, mistake: Mistake, rank: int, folders: VideoFolders, pattern: str) -> str:
+def _card(scored: ScoredVideos, mistake: Mistake, rank: int, folders: VideoFolders, files: FrameFiles) -> str:
     name, scores = scored.ids[mistake.index], scored.scores[mistake.index]
     labels = np.flatnonzero(scored.truth[mistake.index])
     truth = ", ".join(scored.class_names[int(label)] for label in labels)
     try:
-        source = source_of(scored.paths[mistake.index])
+        source, segment = source_of(scored.paths[mistake.index])
         folders.check(source)  # before anybody looks whether it is a folder
-        source = FrameFiles(pattern).of(source)
+        source = files.of(source)
         folders.check(source)
-        frames = strip(source)
+        frames = strip(source, segment=segment)
         picture = player(frames, f"video {rank}", f"{len(frames.indices)} frames of a video of {truth}")
     except (DecodeError, OSError, ValueError) as error:
         picture = f'<p class="alarm">No frames: {text(error)}</p>'

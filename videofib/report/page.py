@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from videofib.data.source import FrameFiles
 from videofib.files import replacing
 from videofib.report.classes import classes_html
 from videofib.report.figures import accuracy_table, cost_rows, curves, tiles, views_chart
@@ -146,7 +147,11 @@ def _failures(skipped: Sequence[dict]) -> str:
 
 
 def _mistakes(run: Run, scored: ScoredVideos | None, videos: int, folders: VideoFolders) -> str:
-    return mistakes_html(scored, videos, folders, run.config.get("DATA.FRAME_PATTERN")) if scored else ""
+    if not scored:
+        return ""
+    rates = [run.config.get(key) for key in ("DATA.FRAME_RATE", "DATA.TARGET_FPS")]
+    fps = next((float(rate) for rate in rates if isinstance(rate, int | float) and rate > 0), 0.0)
+    return mistakes_html(scored, videos, folders, FrameFiles(str(run.config.get("DATA.FRAME_PATTERN") or ""), fps))
 
 
 def _config(run: Run) -> str:

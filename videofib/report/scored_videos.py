@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from videofib.data.segment import Segment, named_segment
 from videofib.data.source import ByteRange, Source
+from videofib.files import is_there
 from videofib.metrics.scores import SCORES_NAME, ScoresError, read_scores
 from videofib.report.run_files import Unusable, open_file
 
@@ -84,8 +86,13 @@ def read_scored_videos(folder: str | Path, missing: list[str]) -> ScoredVideos |
     )
 
 
-def source_of(path: str) -> Source:
-    """The file, or the part of one, that a path in the scores names: ``videos.tar[512:9000]``."""
+def source_of(path: str) -> tuple[Source, Segment | None]:
+    """The file, or the part of one, that a path in the scores names, as ``videos.tar[512:9000]``; and the segment."""
+    name, segment = named_segment(path)
+    return (_bytes_of(path), None) if segment is None or is_there(path) else (_bytes_of(name), segment)
+
+
+def _bytes_of(path: str) -> Source:
     part = re.fullmatch(r"(.*\.tar)\[(\d{1,18}):(\d{1,18})\]", path, re.DOTALL)
     if part is None:
         return path

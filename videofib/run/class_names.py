@@ -17,12 +17,14 @@ from videofib.checkpoint.file import CheckpointError
 from videofib.classes import ClassesError, positions, shown
 from videofib.config import ConfigError
 from videofib.data.lists.classes_file import CLASSES_NAME
-from videofib.data.lists.manifest import ManifestError, split_class_names
+from videofib.data.lists.manifest import ManifestError
 from videofib.data.lists.records import Records
 from videofib.data.lists.remote import is_remote
 from videofib.data.lists.shard_index import has_shards, shard_class_names
+from videofib.data.lists.splits import names_classes, split_class_names
 from videofib.distributed import processes
 from videofib.models.pretrained.weight_files import Weights
+from videofib.run.lists import list_options
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ def data_class_names(cfg: CfgNode, split: str) -> list[str] | None:
     """
     if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
         return shard_class_names(cfg.DATA.PATH_TO_DATA_DIR)
-    return split_class_names(cfg.DATA.PATH_TO_DATA_DIR, split)
+    return split_class_names(cfg.DATA.PATH_TO_DATA_DIR, split, **list_options(cfg))
 
 
 def shown_class_names(cfg: CfgNode, split: str, records: Records) -> list[str] | None:
@@ -117,7 +119,7 @@ def tested_class_names(cfg: CfgNode, weights: Weights) -> list[str] | None:
 def with_labels_of(cfg: CfgNode, split: str, records: Records, classes: Sequence[str] | None) -> Records:
     """The records of a split, their labels mapped by name to positions in ``classes``; as they are without names.
 
-    So are records without labels.
+    So are records without labels, and those of a list that names classes itself, which is read with ``classes``.
 
     Where only ``classes`` are known, they cannot be compared, and a warning says so.
 
@@ -127,9 +129,9 @@ def with_labels_of(cfg: CfgNode, split: str, records: Records, classes: Sequence
     """
     if not records.has_labels:
         return records
-    names = data_class_names(cfg, split)
-    if classes is None:
+    if classes is None or _names_its_classes(cfg, split):  # read with these names
         return records
+    names = data_class_names(cfg, split)
     if names is None:
         if processes.is_main():
             logger.warning(
@@ -184,7 +186,15 @@ def _check_labels(split: str, records: Records, names: Sequence[str]) -> None:
         )
 
 
+def _names_its_classes(cfg: CfgNode, split: str) -> bool:
+    """Whether the rows of a split's list have names of classes as labels."""
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    return not has_shards(folder, split) and bool(names_classes(folder, split, **list_options(cfg)))
+
+
 def _where(cfg: CfgNode) -> str:
     """What names the classes of the data set, for a message: its file, or the folder that has one for each."""
     folder, file = cfg.DATA.PATH_TO_DATA_DIR, f"{cfg.DATA.PATH_TO_DATA_DIR}/{CLASSES_NAME}"
-    return file if is_remote(folder) or Path(file).is_file() else folder
+    if is_remote(folder) or Path(file).is_file():
+        return file
+    return names_classes(folder, "train", **list_options(cfg)) or folder

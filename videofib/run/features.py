@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from videofib.data.errors import DecodeError
+from videofib.data.lists.record import NamedVideo
 from videofib.engine.resume_cache import describe
 from videofib.files import remove_partial, replacing
 from videofib.metrics.features import Features, FeaturesError, read_features, write_features
@@ -32,7 +33,7 @@ _NOTHING = (1,)  # the shape of features in a part of which no video could be re
 
 def extract(
     saved: SavedModel,
-    videos: Sequence[str],
+    videos: Sequence[str | NamedVideo],
     labels: Sequence[int],
     file: str | Path,
     *,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from videofib.config import ConfigError
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import load_split
-from videofib.data.lists.record import UNLABELLED, VideoRecord
+from videofib.data.lists.record import UNLABELLED, NamedVideo, VideoRecord
 from videofib.data.lists.records import InShards, Records
 from videofib.data.lists.shard_index import has_shards, read_shards
+from videofib.data.lists.splits import load_split
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import MultigridLoader, MultigridStage, long_cycle
 from videofib.data.samplers import (
@@ -34,6 +35,7 @@ from videofib.data.samplers import (
 )
 from videofib.data.source import FrameFiles
 from videofib.run.class_names import with_labels_of
+from videofib.run.lists import is_multi_label, list_options
 
 Target = Callable[[VideoRecord], Tensor | int]
 
@@ -127,7 +129,7 @@ def build_eval_loader(
         ManifestError: no usable list or folder for the split.
         ConfigError: the split has classes that the model does not.
     """
-    records = with_labels_of(cfg, split, read_records(cfg, split), class_names)
+    records = with_labels_of(cfg, split, read_records(cfg, split, class_names), class_names)
     if split == "test":
         dataset = view_dataset(cfg, records, *testing_views(cfg), view_starts=cfg.TEST.VIEW_STARTS)
     else:
@@ -135,9 +137,11 @@ def build_eval_loader(
     return _view_loader(cfg, dataset, rank, world_size)
 
 
-def build_video_loader(cfg: CfgNode, paths: Sequence[str], num_clips: int, num_crops: int) -> VideoLoader:
-    """The views of videos without labels, in order, read as a test with so many views reads them; ids are the paths."""
-    dataset = view_dataset(cfg, Records.unlabelled(paths), num_clips, num_crops, view_starts=cfg.TEST.VIEW_STARTS)
+def build_video_loader(
+    cfg: CfgNode, videos: Sequence[str | Path | NamedVideo], num_clips: int, num_crops: int
+) -> VideoLoader:
+    """The views of videos without labels, in order, read as a test with so many views reads them; ids are the names."""
+    dataset = view_dataset(cfg, Records.named(videos), num_clips, num_crops, view_starts=cfg.TEST.VIEW_STARTS)
     return _view_loader(cfg, dataset, target=attrgetter("label"))
 
 
@@ -183,23 +187,27 @@ def _view_loader(
     return _make_loader(cfg, dataset, sampler, batch_size, target)
 
 
-def read_records(cfg: CfgNode, split: str) -> Records:
+def read_records(cfg: CfgNode, split: str, class_names: Sequence[str] | None = None) -> Records:
     """The videos of a split, from its list, folder or shards, with the labels that these give.
+
+    The rows of the train list may be repeated: an epoch takes each as often as it is listed.
+
+    Args:
+        class_names: of the model, which a list that names classes is read with; by default those of the data set.
 
     Raises:
         ManifestError: no usable list, folder or shards for the split.
     """
-    multi_label = _is_multi_label(cfg)
+    options = list_options(cfg)
     if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
-        return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split, multi_label=multi_label)
+        return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split, multi_label=options["multi_label"])
     return load_split(
         cfg.DATA.PATH_TO_DATA_DIR,
         split,
-        prefix=cfg.DATA.PATH_PREFIX,
-        separator=cfg.DATA.PATH_LABEL_SEPARATOR.replace(r"\t", "\t"),  # as a shell passes on what it does not expand
-        multi_label=multi_label,
+        **options,
         needs_labels=split != "test",
-        frame_counts=cfg.DATA.FRAME_COUNTS,
+        classes=class_names or (),
+        repeats=split == "train",
     )
 
 
@@ -293,7 +301,7 @@ def _make_loader(
         dataset,
         sampler,
         batch_size,
-        target=target or (partial(_multi_hot, cfg.MODEL.NUM_CLASSES) if _is_multi_label(cfg) else attrgetter("label")),
+        target=target or (partial(_multi_hot, cfg.MODEL.NUM_CLASSES) if is_multi_label(cfg) else attrgetter("label")),
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         time_limit=cfg.DATA_LOADER.TIME_LIMIT,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and torch.cuda.is_available(),

@@ -23,10 +23,12 @@ from videofib.data.lists.manifest import ManifestError
 from videofib.data.lists.mistakes import path_hint
 from videofib.data.lists.record import VideoRecord
 from videofib.data.lists.records import Records
+from videofib.data.lists.remote import is_remote
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import MultigridLoader
 from videofib.data.source import ByteRange, FrameFolder
 from videofib.data.video.decode import estimate
+from videofib.data.video.extent import segment_extent
 from videofib.distributed import processes
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
@@ -218,13 +220,13 @@ def checked_loader(
 
 
 def check_split(cfg: CfgNode, records: Records, split: str) -> None:
-    """Check that the first videos of a list exist, and its labels.
+    """Check that the first videos of a list exist, that segments are within them, and its labels.
 
     Raises:
-        Faults: none of them does; labels beyond MODEL.NUM_CLASSES.
+        Faults: none of them does, or is; labels beyond MODEL.NUM_CLASSES.
     """
-    faults = [fault for fault in (_missing_videos(cfg, records, split), _wrong_labels(cfg, records, split)) if fault]
-    if faults:
+    checks = (_missing_videos, _segments_outside, _wrong_labels)
+    if faults := [fault for check in checks if (fault := check(cfg, records, split))]:
         raise Faults(faults)
     if split == "test" and processes.is_main():
         _warn_of_same_clips(cfg, records)
@@ -244,7 +246,8 @@ def _missing_videos(cfg: CfgNode, records: Records, split: str) -> str:
     first = records[:_LOOKED_AT]
     if any(record.seems_there() for record in first):
         return _too_few_frames(cfg, first, split)
-    hint = "" if isinstance(first[0].path, ByteRange) else path_hint(first[0].video_id)
+    written = first[0].video_id.removesuffix(str(first[0].segment or ""))
+    hint = "" if isinstance(first[0].path, ByteRange) else path_hint(written)
     start = "the folder its paths start from" + (f"; it is {cfg.DATA.PATH_PREFIX}" if cfg.DATA.PATH_PREFIX else "")
     return (
         f"none of the first {len(first)} videos of the {split} split exist, such as {first[0].path}{hint}; "
@@ -262,6 +265,31 @@ def _too_few_frames(cfg: CfgNode, first: Sequence[VideoRecord], split: str) -> s
             except DecodeError as error:
                 return f"the {split} split: {record.video_id}: {error}"
     return ""
+
+
+def _segments_outside(cfg: CfgNode, records: Records, split: str) -> str:
+    """What is wrong where no segment of the first rows is within its video, as where frames are taken for seconds."""
+    found = []
+    for record in records[:_LOOKED_AT]:
+        if record.segment is None or isinstance(record.path, ByteRange) or is_remote(record.path):
+            return ""
+        try:
+            source = frame_files(cfg).of(record.path, record.num_frames)
+            stored = estimate(source)
+            length = record.num_frames or stored.num_frames
+            segment_extent(source, record.segment, stored, length, record.fps or stored.fps or cfg.DATA.TARGET_FPS)
+            return ""
+        except DecodeError as error:
+            if record.seems_there():
+                found.append(str(error))
+    if not found:
+        return ""
+    in_seconds = "#t=" in records.ids.text(0)
+    other, columns = ("frames", "start_frame and end_frame") if in_seconds else ("seconds", "start_time and end_time")
+    return (
+        f"none of the first {len(found)} segments of the {split} split can be read, such as {found[0]}; are they in "
+        f"{other}? then set DATA.SEGMENTS {other}, or call the columns of a header {columns}"
+    )
 
 
 def _wrong_labels(cfg: CfgNode, records: Records, split: str) -> str:

@@ -18,6 +18,7 @@ from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
 from videofib.data.errors import DecodeError
+from videofib.data.lists.record import NamedVideo
 from videofib.data.lists.records import Records
 from videofib.engine.evaluate import score_batches
 from videofib.metrics.accuracy import ensemble_views
@@ -137,7 +138,7 @@ class SavedModel:
         return Prediction("", self.probabilities(logits)[0], self.classes).top(top)
 
     def predict_all(
-        self, videos: Sequence[str | Path], *, views: tuple[int, int] | None = None, num_workers: int = 0
+        self, videos: Sequence[str | Path | NamedVideo], *, views: tuple[int, int] | None = None, num_workers: int = 0
     ) -> Iterator[Prediction]:
         """Predictions for many videos, in their order; forward passes are full across videos.
 
@@ -185,7 +186,7 @@ class SavedModel:
 
     def features_all(
         self,
-        videos: Sequence[str | Path],
+        videos: Sequence[str | Path | NamedVideo],
         *,
         views: tuple[int, int] | None = None,
         kind: str = "pooled",
@@ -300,7 +301,11 @@ class SavedModel:
         return replace(self, model=self.model.to(device))
 
     def _features(
-        self, model: nn.Module, videos: Sequence[str | Path], views: tuple[int, int] | None, num_workers: int
+        self,
+        model: nn.Module,
+        videos: Sequence[str | Path | NamedVideo],
+        views: tuple[int, int] | None,
+        num_workers: int,
     ) -> Iterator[VideoFeatures]:
         for video, outputs, error in self._outputs(model, videos, views, num_workers):
             values = None if outputs is None else outputs[0].mean(dim=0)
@@ -309,13 +314,17 @@ class SavedModel:
             yield VideoFeatures(video, values, error)
 
     def _outputs(
-        self, model: nn.Module, videos: Sequence[str | Path], views: tuple[int, int] | None, num_workers: int
+        self,
+        model: nn.Module,
+        videos: Sequence[str | Path | NamedVideo],
+        views: tuple[int, int] | None,
+        num_workers: int,
     ) -> Iterator[tuple[str, Tensor | None, str]]:
-        """(path, outputs (1, V, ...) or None, why not) of each video."""
-        paths = [str(video) for video in videos]
+        """(name, outputs (1, V, ...) or None, why not) of each video."""
+        names = [str(video) for video in videos]
         cfg = _with(self.cfg, num_workers)
         with ExitStack() as stack:
-            loader = stack.enter_context(build_video_loader(cfg, paths, *self._checked(views)))
+            loader = stack.enter_context(build_video_loader(cfg, videos, *self._checked(views)))
             batches = score_batches(
                 model, loader, cfg.TEST.BATCH_SIZE, PRECISIONS[self.precision], "predict", fill_last=False,
                 total=len(loader),
@@ -323,8 +332,8 @@ class SavedModel:
             for batch, outputs in batches:
                 failed = dict(batch["failures"])
                 for index, rows in zip(batch["indices"].tolist(), outputs, strict=True):
-                    error = failed.get(paths[index], "")
-                    yield paths[index], None if error else rows[None], error
+                    error = failed.get(names[index], "")
+                    yield names[index], None if error else rows[None], error
 
     def _logits_of(
         self, frames: np.ndarray, views: tuple[int, int] | None, fps: float | None, model: nn.Module | None = None

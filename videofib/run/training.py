@@ -176,6 +176,13 @@ def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_lo
         processes.world_size(),
         processes.device().type,
     )
+    repeated, videos = train_loader.dataset.records.repeats()
+    if repeated:
+        logger.info(
+            "the train list has %d rows that are repeated, of %d videos: an epoch takes each as often as it is listed",
+            repeated,
+            videos,
+        )
 
 
 def _best_metric(cfg: CfgNode) -> str | None:

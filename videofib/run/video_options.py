@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from videofib.config import ConfigError
 from videofib.data.errors import DecodeError, ManifestError
+from videofib.data.segment import UNITS
 from videofib.files import describe
 from videofib.parser import Parser
 from videofib.printable import printable
@@ -55,10 +56,23 @@ def add_options(parser: Parser, *, many: bool = True) -> None:
     add_model_options(parser)
 
 
+def add_list_options(parser: Parser, help: str) -> None:
+    """Add ``--list``, and what its lines are."""
+    parser.add_argument("--list", metavar="FILE", help=help)
+    parser.add_argument(
+        "--segments",
+        choices=UNITS,
+        default="",
+        help="the lines of --list are segments, `path start end`, in this unit; a list with a header says so itself",
+    )
+
+
 def check_options(parser: Parser, args: argparse.Namespace) -> None:
     """Exit with one line where no video is named, or an option cannot be."""
     if not args.videos and not args.list:
         parser.error("name a video, or a list of them with --list")
+    if args.segments and not args.list:
+        parser.error("--segments is about the lines of --list")
     workers = getattr(args, "workers", None)
     if workers is not None and workers < 0:
         parser.error("--workers must not be negative")

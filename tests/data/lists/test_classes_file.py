@@ -4,8 +4,8 @@ import pytest
 
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import read_class_names
-from videofib.data.lists.manifest import load_split, split_class_names
 from videofib.data.lists.shard_index import shard_class_names
+from videofib.data.lists.splits import load_split, split_class_names
 
 
 @pytest.mark.parametrize(

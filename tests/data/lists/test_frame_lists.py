@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import load_split, read_folder, read_list
+from videofib.data.lists.manifest import read_folder, read_list
 from videofib.data.lists.mistakes import path_hint
+from videofib.data.lists.splits import load_split
 
 
 def listed(tmp_path, text, **options):

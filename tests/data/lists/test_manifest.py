@@ -13,7 +13,6 @@ from pyarrow import parquet
 from videofib.data.lists.manifest import (
     ManifestError,
     ManifestRow,
-    load_split,
     read_folder,
     read_list,
     read_manifest,
@@ -21,6 +20,7 @@ from videofib.data.lists.manifest import (
     write_manifest,
 )
 from videofib.data.lists.record import verified
+from videofib.data.lists.splits import load_split
 from videofib.files import from_utf8, to_utf8
 
 AWKWARD = ["a b/c d.mp4", "quote's,comma;semi.mp4", "(1)+!.avi", "ünï.mp4", " leading.mp4", "#hash.mp4"]

@@ -6,7 +6,9 @@ import pytest
 
 from tests.data.lists import reference
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import load_split, read_list, write_list
+from videofib.data.lists.layout import recognised
+from videofib.data.lists.manifest import read_list, write_list
+from videofib.data.lists.splits import load_split
 from videofib.data.lists.text_list import has_several_classes, list_rows, read_text_list
 
 # pieces of lines: ends of paths, separators, labels, line ends, and bytes that are none of these
@@ -70,6 +72,9 @@ def test_random_lines_are_read_as_one_by_one(separator, multi_label, tmp_path):
         file.write_bytes(content)
         options = {"separator": separator, "multi_label": multi_label}
         expected = outcome(reference.read_list, file, **options)
+        if layout := recognised(file, separator):  # only where plain reading finds no label, or a file in quotes
+            assert isinstance(expected, str) or (not layout.names and b'"' in content), content
+            continue
         assert outcome(read_list, file, **options) == expected, content
         good += isinstance(expected, list)
     assert good > 30 or (multi_label and separator == ",")

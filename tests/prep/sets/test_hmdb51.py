@@ -8,7 +8,8 @@ import pytest
 
 from tests.commands import call
 from videofib.commands.prep import main
-from videofib.data.lists.manifest import SPLITS, load_split
+from videofib.data.lists.manifest import SPLITS
+from videofib.data.lists.splits import load_split
 from videofib.data.video.decode import probe
 from videofib.prep.command import read_splits
 from videofib.prep.items import PrepareError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from videofib.data.lists.manifest import load_split
+from videofib.data.lists.splits import load_split
 from videofib.prep.items import PrepareError
 from videofib.prep.sets import howto100m
 

@@ -9,8 +9,9 @@ from PIL import Image
 from tests.commands import call
 from tests.prep.test_cifar import TEN, archive, official
 from videofib.commands.prep import main
-from videofib.data.lists.manifest import load_split, read_manifest
+from videofib.data.lists.manifest import read_manifest
 from videofib.data.lists.shard_index import read_shards
+from videofib.data.lists.splits import load_split
 from videofib.data.video.decode import read_frames
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,8 @@ import pytest
 
 from tests.commands import call
 from videofib.commands.prep import main
-from videofib.data.lists.manifest import SPLITS, load_split
+from videofib.data.lists.manifest import SPLITS
+from videofib.data.lists.splits import load_split
 from videofib.prep.command import locate
 from videofib.prep.items import PrepareError
 from videofib.prep.sets import kinetics

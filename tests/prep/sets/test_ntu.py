@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from videofib.data.lists.manifest import load_split
+from videofib.data.lists.splits import load_split
 from videofib.data.video.decode import probe
 from videofib.prep.items import PrepareError
 from videofib.prep.sets import ntu

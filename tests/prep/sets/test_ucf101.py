@@ -9,7 +9,8 @@ import pytest
 
 from tests.commands import call
 from videofib.commands.prep import main
-from videofib.data.lists.manifest import load_split, read_manifest
+from videofib.data.lists.manifest import read_manifest
+from videofib.data.lists.splits import load_split
 from videofib.prep.command import Listed, Listing, locate, read_splits
 from videofib.prep.encode import write_video
 from videofib.prep.items import PrepareError

@@ -21,7 +21,6 @@ from videofib.data.sampling import (
     check_view_starts,
     clip_indices,
     clip_length,
-    frames_shown_at,
     train_segment_indices,
     train_start,
     view_segment_indices,
@@ -29,6 +28,7 @@ from videofib.data.sampling import (
 )
 from videofib.data.source import ALL_PICTURES, FrameFiles, FrameFolder
 from videofib.data.video.decode import estimate, read_frames
+from videofib.data.video.extent import Extent, segment_extent
 from videofib.data.video.memory import MOST_BYTES
 
 MAX_DRAWS = 10  # videos tried for one training sample before giving up
@@ -249,6 +249,8 @@ def read_clips(
 
     All come together, or one by one where all frames would take more than ``spec.most_bytes``.
 
+    Of a record with a segment they are clips of this, as if its video had no other frames.
+
     ``choose(video_length, fps)`` returns the frame indices of each clip. It may be called twice: where the frames of a
     video have not been counted, its length is an estimate, and reading may find it too high. Clips that came before
     that come again, as newly chosen.
@@ -274,13 +276,14 @@ def read_clips(
         if isinstance(source, FrameFolder):
             fps = source.files.fps
         times: tuple[float, ...] = ()
-        if length is None or record.variable_rate:
+        if length is None or record.variable_rate or record.segment:
             stored = estimate(source)
             length, fps, times = length or stored.num_frames, fps or stored.fps, stored.times
         while True:
-            clips = choose(length, fps or spec.target_fps)
-            if len(times) >= length:
-                clips = [frames_shown_at(clip, times[:length]) for clip in clips]
+            extent = Extent(0, length, fps or spec.target_fps, times)
+            if record.segment:
+                extent = segment_extent(source, record.segment, stored, length, extent.fps)
+            clips = [extent.in_video(clip) for clip in choose(extent.length, extent.fps)]
             try:
                 yield from _together_or_one_by_one(clips, read)
                 return

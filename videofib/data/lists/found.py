@@ -9,8 +9,13 @@ from pathlib import Path
 from videofib.data.errors import ManifestError
 from videofib.data.lists.classes_file import is_leftover
 from videofib.data.lists.extensions import may_be_picture, may_be_video
+from videofib.data.lists.layout import recognised
 from videofib.data.lists.manifest import read_list
+from videofib.data.lists.record import NamedVideo
+from videofib.data.lists.records import AsNamed, Records
 from videofib.data.lists.remote import is_remote
+from videofib.data.lists.rows import read_rows
+from videofib.data.lists.splits import classes_beside
 from videofib.files import describe, is_there
 from videofib.printable import printable
 
@@ -41,15 +46,23 @@ def find_videos(names: Iterable[str], *, frame_folders: bool = False) -> list[st
     return found
 
 
-def read_paths(file: str | Path) -> list[str]:
-    """The paths in a list without labels, one a line; relative ones start at the list's folder.
+def read_paths(file: str | Path, segments: str = "") -> Sequence[str | NamedVideo]:
+    """The videos in a list without labels, one a line; relative paths start at the list's folder.
 
-    Blank lines are left out. Names that are not UTF-8 are kept as they are.
+    Blank lines are left out. Names that are not UTF-8 are kept as they are. A list with a header may have segments, and
+    labels, which are not looked at.
+
+    Args:
+        segments: unit of the segments that lines without a header have, ``path start end``; empty: they have none.
 
     Raises:
-        ManifestError: no such file, not text, or no paths.
+        ManifestError: no such file, not text, or no paths; a header or segment that cannot be used.
     """
     file = Path(file)
+    layout = recognised(file, " ", unit=segments, needs_labels=False)
+    if layout is not None and (layout.header or segments):
+        listed, parts = read_rows(file, layout, with_labels=False, repeats=True)
+        return _named(Records(listed.paths, listed.classes, listed.counts, AsNamed(), segments=parts), file.parent)
     try:
         text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
@@ -68,18 +81,34 @@ def read_paths(file: str | Path) -> list[str]:
     return paths
 
 
-def read_labelled(file: str | Path) -> tuple[list[str], list[int]]:
-    """The paths in a list with labels, or without, and the labels, ``UNLABELLED`` where the list has none.
+def read_labelled(file: str | Path, segments: str = "") -> tuple[Sequence[str | NamedVideo], list[int]]:
+    """The videos in a list with labels, or without, and the labels, ``UNLABELLED`` where the list has none.
 
-    It is read as the list of a test is; relative paths start at its folder.
+    It is read as the list of a test is; relative paths start at its folder. Where it names classes, the classes file or
+    the train list beside it says their numbers.
+
+    Args:
+        segments: unit of the segments that lines without a header have; empty: they have none.
 
     Raises:
         ManifestError: as of ``manifest.read_list``.
     """
-    records = read_list(file, needs_labels=False)
-    names = [records.ids.text(row) for row in range(len(records))]
-    paths = [name if is_remote(name) else str(Path(file).parent / name) for name in names]
-    return paths, records.labels.tolist()
+    file = Path(file)
+    classes = classes_beside(file, segments=segments)
+    records = read_list(file, needs_labels=False, segments=segments, classes=classes)
+    return _named(records, file.parent), records.labels.tolist()
+
+
+def _named(records: Records, folder: Path) -> list[str | NamedVideo]:
+    """The videos of a list; relative paths start at a folder."""
+    found: list[str | NamedVideo] = []
+    for row in range(len(records)):
+        name, segment = records.ids.text(row), None
+        if records.segments:
+            name, segment = records.segments.path_and_segment(row)
+        path = name if is_remote(name) else str(folder / name)
+        found.append(NamedVideo(path, segment) if segment else path)
+    return found
 
 
 def _below(folder: str, wanted: Callable[[Path], bool]) -> list[str]:

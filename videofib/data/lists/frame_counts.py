@@ -13,8 +13,10 @@ from videofib.data.lists.texts import Texts
 MAX_FRAMES = 2**31 - 1
 
 
-def split_counts(file: Path, listed: TextList, separator: str) -> tuple[Texts, np.ndarray]:
+def split_counts(file: Path, listed: TextList, separator: str, *, repeats: bool = False) -> tuple[Texts, np.ndarray]:
     """The folders of a list whose rows were read as path and label, and (N,) int64, the number of frames of each.
+
+    ``repeats``: a folder may be listed several times.
 
     Raises:
         ManifestError: a row without a number of frames, or with 0, or a folder that is listed twice; names file and
@@ -34,7 +36,7 @@ def split_counts(file: Path, listed: TextList, separator: str) -> tuple[Texts, n
         folders.append(folder.rstrip())
         counts[row] = int(count)
     paths = Texts.of(folders)
-    if repeated := paths.first_repeat():
+    if not repeats and (repeated := paths.first_repeat()):
         row, first = repeated
         raise ManifestError(
             f"{file}:{listed.lines[row]}: {folders[row]!r} is already listed on line {listed.lines[first]}"

@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from videofib.classes import ClassesError, check_names, positions, same_name
+from videofib.classes import ClassesError, check_names, positions
 from videofib.data.errors import ManifestError
 from videofib.data.lists.class_contents import videos_of_classes
-from videofib.data.lists.classes_file import CLASSES_NAME, SPLITS, class_folders, read_class_names, split_folder
+from videofib.data.lists.classes_file import SPLITS, class_folders
 from videofib.data.lists.frame_counts import split_counts
+from videofib.data.lists.layout import recognised
 from videofib.data.lists.parquet import each_column, release_memory, text_column, to_values, write_columns
 from videofib.data.lists.records import Below, Facts, Records
+from videofib.data.lists.rows import ClassNames, read_rows
 from videofib.data.lists.text_list import MAX_LABEL, read_text_list, unlabelled_paths
 from videofib.data.lists.texts import Texts
 from videofib.files import replacing
@@ -40,7 +42,8 @@ class ManifestRow:
     Attributes:
         path: relative to the manifest's folder, exactly as in the list files.
         label: class index.
-        split: the list files that contain it: ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``.
+        split: the list files that contain it: ``train``, ``val+test`` or ``split1/train+split2/val+split2/test``; with
+            one of them several times where that repeats it.
         num_frames: frames that decode in order.
         fps: frames a second.
         duration: seconds.
@@ -90,31 +93,50 @@ def read_list(
     separator: str = " ",
     multi_label: bool = False,
     needs_labels: bool = True,
+    segments: str = "",
+    classes: ClassNames | None = None,
+    repeats: bool = False,
     frame_counts: bool = False,
 ) -> Records:
     """The records of a list file, with what the ``manifest.parquet`` beside or above it knows, where there is one.
 
     Lines are split at the last separator, so paths may contain spaces and commas. Relative paths start at ``prefix``,
-    or without one at the list's folder. Blank lines, CRLF and a byte-order mark are tolerated.
+    or without one at the list's folder. Blank lines, CRLF and a byte-order mark are tolerated. ``layout`` describes
+    lists with a header, quotes or names of classes.
 
     Args:
         multi_label: videos may have several classes, separated by commas without spaces.
         needs_labels: lines that are paths alone are an error; without it a list may have no labels at all.
+        segments: unit of the segments that lines without a header have, ``path start end label``; empty: none.
+        classes: that the list may name; by default those that it names, sorted.
+        repeats: a row may occur several times, with one label.
         frame_counts: rows are ``folder num_frames label``; see ``frame_counts.split_counts``.
 
     Raises:
-        ManifestError: a missing or empty file, a line without a label, a label that is not a class index, several
-            labels where one is expected, a path listed twice; names file and line.
+        ManifestError: a missing or empty file, a line without a label, a label that is not a class, several labels
+            where one is expected, a segment that cannot be, a row listed twice; names file and line.
     """
     file = Path(file)
     root = Path(prefix) if str(prefix) else file.parent
+    if frame_counts and segments:
+        raise ManifestError(f"{file}: rows with numbers of frames have no segments; set DATA.SEGMENTS or FRAME_COUNTS")
+    layout = None
+    if not frame_counts:
+        layout = recognised(file, separator, unit=segments, root=root, needs_labels=needs_labels)
+    if layout is not None:
+        if needs_labels and not layout.labelled:
+            raise ManifestError(f"{file}: its rows have no label, only {', '.join(layout.columns)}; add one to each")
+        listed, parts = read_rows(file, layout, multi_label=multi_label, classes=classes, repeats=repeats)
+        facts = _facts(file, parts.paths if parts else listed.paths)
+        return Records(listed.paths, listed.classes, listed.counts, Below(root), facts, multi_label, parts)
     if not needs_labels and (paths := unlabelled_paths(file, separator)) is not None:
         return Records.unlabelled(paths, Below(root), _facts(file, paths))
-    listed = read_text_list(file, separator, multi_label=multi_label, root=None if frame_counts else root)
+    below = None if frame_counts else root  # a number follows the path
+    listed = read_text_list(file, separator, multi_label=multi_label, root=below, repeats=repeats)
     if not len(listed.paths):
         raise ManifestError(f"{file} lists no videos")
     if frame_counts:
-        folders, counts = split_counts(file, listed, separator)
+        folders, counts = split_counts(file, listed, separator, repeats=repeats)
         return Records(folders, listed.classes, listed.counts, Below(root), Facts.counted(counts), multi_label)
     facts = _facts(file, listed.paths)
     return Records(listed.paths, listed.classes, listed.counts, Below(root), facts, multi_label)
@@ -151,68 +173,6 @@ def read_folder(root: str | Path, classes: list[str] | None = None) -> tuple[Rec
     ids = Texts.of([path for path, _ in rows])
     one_each = np.ones(len(rows), np.int32)
     return Records(ids, np.array([label for _, label in rows], np.int64), one_each, Below(root)), classes
-
-
-def load_split(
-    data_dir: str | Path,
-    split: str,
-    *,
-    prefix: str | Path = "",
-    separator: str = " ",
-    multi_label: bool = False,
-    needs_labels: bool = True,
-    frame_counts: bool = False,
-) -> Records:
-    """The records of one split: from ``data_dir/{split}.csv``, else from the folder ``data_dir/{split}/<class>/``.
-
-    The folder may have any of the names in ``SPLIT_WORDS``, such as ``Validation``. Its labels are positions in
-    ``split_class_names``. The other arguments are those of ``read_list``.
-
-    Raises:
-        ManifestError: neither exists, or the one that does cannot be used.
-    """
-    if not Path(data_dir).is_dir():
-        raise ManifestError(f"no data folder at {data_dir}; name it as DATA.PATH_TO_DATA_DIR")
-    list_file = Path(data_dir) / f"{split}.csv"
-    if list_file.is_file():
-        return read_list(
-            list_file,
-            prefix=prefix,
-            separator=separator,
-            multi_label=multi_label,
-            needs_labels=needs_labels,
-            frame_counts=frame_counts,
-        )
-    if folder := split_folder(Path(data_dir), split):
-        return read_folder(folder, split_class_names(data_dir, split))[0]
-    raise ManifestError(
-        f"no {split} split: neither the list file {list_file} nor a folder {Path(data_dir) / split} with folders of "
-        "classes exists"
-    )
-
-
-def split_class_names(data_dir: str | Path, split: str) -> list[str] | None:
-    """What the labels of a split mean: the names in ``classes.txt``, else those of the folders; None for a bare list.
-
-    The folders of all splits are numbered together, so that a class which is absent from one split does not shift the
-    labels of another.
-
-    Raises:
-        ManifestError: ``classes.txt`` cannot be used, or the name of a folder no class can have.
-    """
-    data_dir = Path(data_dir)
-    if (data_dir / CLASSES_NAME).is_file():
-        return read_class_names(data_dir / CLASSES_NAME)
-    if (data_dir / f"{split}.csv").is_file() or split_folder(data_dir, split) is None:
-        return None
-    folders = [folder for each in SPLITS if (folder := split_folder(data_dir, each))]
-    names: dict[str, str] = {}
-    for name in sorted(name for folder in folders for name in class_folders(folder)):
-        names.setdefault(same_name(name), name)  # one split may have been copied by a system that decomposes accents
-    try:
-        return check_names(list(names.values()))
-    except ClassesError as error:
-        raise ManifestError(f"{data_dir} has folders of classes that cannot be used: they {error}") from error
 
 
 def write_list(file: str | Path, rows: Iterable[tuple[str, int]], *, separator: str = " ") -> None:

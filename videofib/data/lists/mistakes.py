@@ -29,7 +29,7 @@ def line_hint(line: str, separator: str, number: int) -> str:
     if not found:
         label = _ENDS.split(line)[-1].strip("\"'")
         if number == 1 and _HEADER.fullmatch(label):
-            return "; is this line a header? lists have none: remove it"
+            return "; is this line a header? call its columns path and label, or remove it"
         return "; is the label missing, or before the path?" if _FILE_NAME.fullmatch(label) else ""
     if _SEVERAL.fullmatch(found["path"].split()[-1]):
         return ""  # several labels, of which the message speaks

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videofib.data.lists.remote import is_remote
+from videofib.data.segment import Segment
 from videofib.data.source import ByteRange
 
 UNLABELLED = -1  # the label of a video whose class nobody has said
@@ -18,13 +19,15 @@ class VideoRecord:
     Attributes:
         path: the file to open, or the part of one, or a folder of frames.
         label: class index, 0 or above; the first one listed where there are several; or UNLABELLED.
-        video_id: the path as the list file has it; unique within the split.
-        num_frames: frames that decode, None where they have not been counted.
+        video_id: the path as the list file has it, and behind it the segment; unique within the split, unless training
+            repeats a row.
+        num_frames: frames of the file that decode, None where they have not been counted.
         fps: frames a second, None where unknown.
         random_access: preparation proved that seeking in this file returns the right frames.
         variable_rate: its frames are not shown at even times.
         size: bytes of the file when its frames were counted and seeking was proved; see ``verified``.
         labels: all class indices in the order listed, where the list was read with ``multi_label``.
+        segment: the part of the file that is meant, as if there were no more; None: all of it.
     """
 
     path: str | ByteRange
@@ -36,6 +39,12 @@ class VideoRecord:
     variable_rate: bool = False
     size: int | None = None
     labels: tuple[int, ...] = ()
+    segment: Segment | None = None
+
+    @property
+    def location(self) -> str:
+        """What was read: the file, or the part of one, and behind it the segment."""
+        return f"{self.path}{self.segment or ''}"
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -49,6 +58,17 @@ class VideoRecord:
             return is_remote(file) or Path(file).is_file() or Path(file).is_dir()
         except OSError:  # as for a name that is too long
             return False
+
+
+@dataclass(frozen=True)
+class NamedVideo:
+    """A video without a label: the file or URL, and which part of it is meant; None: all of it."""
+
+    path: str
+    segment: Segment | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}{self.segment or ''}"
 
 
 def verified(record: VideoRecord) -> VideoRecord:

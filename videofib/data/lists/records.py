@@ -12,8 +12,9 @@ from typing import ClassVar, overload
 
 import numpy as np
 
-from videofib.data.lists.record import UNLABELLED, VideoRecord
+from videofib.data.lists.record import UNLABELLED, NamedVideo, VideoRecord
 from videofib.data.lists.texts import Texts
+from videofib.data.segment import Segment
 from videofib.data.source import ByteRange
 
 
@@ -85,6 +86,62 @@ _AS_NAMED = AsNamed()
 
 
 @dataclass(frozen=True)
+class Segments:
+    """The part of its file that each video is, and the row that says so.
+
+    Attributes:
+        paths: of the files, as listed; several rows may have the same one.
+        starts, ends: (N,) float64, nan for a full video.
+        unit: ``seconds`` or ``frames``.
+        file: the list.
+        lines: (N,) int64, the line of each row in it.
+    """
+
+    paths: Texts
+    starts: np.ndarray
+    ends: np.ndarray
+    unit: str
+    file: str
+    lines: np.ndarray
+
+    @property
+    def are_full(self) -> np.ndarray:
+        """(N,) bool: which rows are full videos."""
+        return np.isnan(self.starts)
+
+    def path_and_segment(self, row: int) -> tuple[str, Segment | None]:
+        """The path of a row, and its segment; None for a full video."""
+        path, start, end = self.paths.text(row), float(self.starts[row]), float(self.ends[row])
+        return path, None if start != start else Segment(start, end, self.unit, f"{self.file}:{self.lines[row]}")
+
+    def names(self) -> Texts:
+        """What tells the rows apart: each path with its segment behind it."""
+        found = map(self.path_and_segment, range(len(self.lines)))
+        return Texts.of([f"{path}{segment or ''}" for path, segment in found])
+
+    def num_frames(self, facts: Facts | None) -> np.ndarray:
+        """(N,) int64: frames of each segment, 0 where unknown."""
+        seconds = self.unit == "seconds"
+        counted = np.zeros(len(self.lines), np.int64) if facts is None else facts.num_frames
+        fps = np.zeros(len(self.lines)) if facts is None else facts.fps
+        own = (self.ends - self.starts) * (fps if seconds else 1)
+        return np.where(self.are_full, counted, np.nan_to_num(own).round()).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class NamedSegments:
+    """The same of videos that are named one by one."""
+
+    videos: Sequence[NamedVideo]
+
+    def path_and_segment(self, row: int) -> tuple[str, Segment | None]:
+        return self.videos[row].path, self.videos[row].segment
+
+    def num_frames(self, facts: Facts | None) -> np.ndarray:
+        return np.zeros(len(self.videos), np.int64)
+
+
+@dataclass(frozen=True)
 class InShards:
     """Videos in shards of a folder: shard number, first byte and size, (N,) each, and the names of the shards."""
 
@@ -110,6 +167,7 @@ class Records(Sequence[VideoRecord]):
         where: the files of the videos.
         facts: what preparation found out.
         multi_label: ``VideoRecord.labels`` are set.
+        segments: which part of its file each video is; None: all are full.
     """
 
     ids: Texts
@@ -118,6 +176,7 @@ class Records(Sequence[VideoRecord]):
     where: Below | AsNamed | InShards
     facts: Facts | None = None
     multi_label: bool = False
+    segments: Segments | NamedSegments | None = None
     _firsts: np.ndarray = field(init=False, repr=False)  # (N,) int64, where in ``classes`` those of each video begin
 
     def __post_init__(self) -> None:
@@ -130,6 +189,13 @@ class Records(Sequence[VideoRecord]):
         """Videos whose classes nobody has said; their ids are the paths or URLs, as ``where`` reads them."""
         ids = paths if isinstance(paths, Texts) else Texts.of(list(paths))
         return cls(ids, np.full(len(ids), UNLABELLED), np.ones(len(ids), np.int32), where, facts)
+
+    @classmethod
+    def named(cls, videos: Sequence[str | Path | NamedVideo]) -> Records:
+        """Videos whose classes nobody has said, by their paths, URLs or segments of these; their ids are the names."""
+        found = [video if isinstance(video, NamedVideo) else NamedVideo(str(video)) for video in videos]
+        records = cls.unlabelled([str(video) for video in found])
+        return replace(records, segments=NamedSegments(found)) if any(video.segment for video in found) else records
 
     @property
     def has_labels(self) -> bool:
@@ -150,14 +216,16 @@ class Records(Sequence[VideoRecord]):
             return [self[row] for row in range(*index.indices(len(self)))]
         row = range(len(self))[index]  # counts from the end below 0; raises IndexError
         video_id = self.ids.text(row)
+        path, segment = self.segments.path_and_segment(row) if self.segments else (video_id, None)
         first = int(self._firsts[row])
         labels = tuple(self.classes[first : first + int(self.counts[row])].tolist())
         return VideoRecord(
-            self.where.path(row, video_id),
+            self.where.path(row, path),
             labels[0],
             video_id,
             **(self.facts.at(row) if self.facts else {}),
             labels=labels if self.multi_label else (),
+            segment=segment,
         )
 
     def __iter__(self) -> Iterator[VideoRecord]:
@@ -177,8 +245,16 @@ class Records(Sequence[VideoRecord]):
 
     @property
     def num_frames(self) -> np.ndarray:
-        """(N,) int64: frames that decode, 0 where they have not been counted."""
+        """(N,) int64: frames that decode, of the segment where a row is one; 0 where they have not been counted."""
+        if self.segments:
+            return self.segments.num_frames(self.facts)
         return np.zeros(len(self), np.int64) if self.facts is None else self.facts.num_frames
+
+    def repeats(self) -> tuple[int, int]:
+        """How many rows occurred before, and of how many videos (or segments) these are."""
+        firsts = self.ids.firsts()
+        again = np.flatnonzero(firsts != np.arange(len(firsts)))
+        return len(again), len(np.unique(firsts[again]))
 
     def highest_label(self) -> tuple[int, int]:
         """(label, row) of the first video that has the highest class index."""

@@ -15,6 +15,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -52,26 +53,69 @@ class TextList:
     classes: np.ndarray
     counts: np.ndarray
 
+    @cached_property
+    def _first_labels(self) -> np.ndarray:
+        return np.cumsum(self.counts, dtype=np.int64) - self.counts
 
-def read_text_list(file: Path, separator: str, *, multi_label: bool = False, root: Path | None = None) -> TextList:
+    def labels(self, row: int) -> list[int]:
+        """The labels of a row."""
+        first = int(self._first_labels[row])
+        return self.classes[first : first + int(self.counts[row])].tolist()
+
+
+def read_text_list(
+    file: Path, separator: str, *, multi_label: bool = False, root: Path | None = None, repeats: bool = False
+) -> TextList:
     """The rows of a list file.
 
     Args:
         multi_label: rows may have several labels, separated by commas without spaces.
         root: where relative paths start; paths that may end with a label are refused unless they exist. None: any path.
+        repeats: rows may occur several times, with the same labels.
 
     Raises:
         ManifestError: a missing file, one that is not text, or the first line that cannot be used or has a path of an
             earlier one; names file and line.
     """
     listed, error = _parsed(file, separator, multi_label, root)
-    if repeated := listed.paths.first_repeat():
-        row, first = repeated
-        path, lines = listed.paths.text(row), listed.lines
-        raise ManifestError(f"{file}:{lines[row]}: {path!r} is already listed on line {lines[first]}")
+    check_repeats(file, listed, allowed=repeats)
     if error:
         raise error
     return listed
+
+
+def check_repeats(file: Path, listed: TextList, *, allowed: bool) -> None:
+    """Check that no row occurs twice or, where that is allowed, that it has the same labels each time.
+
+    Raises:
+        ManifestError: for the first that does not; names file and both lines.
+    """
+    firsts = listed.paths.firsts()
+    for row in np.flatnonzero(firsts != np.arange(len(firsts))).tolist():
+        first = int(firsts[row])
+        path, lines = listed.paths.text(row), listed.lines
+        if not allowed:
+            raise ManifestError(f"{file}:{lines[row]}: {path!r} is already listed on line {lines[first]}")
+        mine, earlier = listed.labels(row), listed.labels(first)
+        if mine and mine != earlier:
+            raise ManifestError(
+                f"{file}:{lines[row]}: {path!r} is already listed on line {lines[first]} with label "
+                f"{','.join(map(str, earlier))}, here with {','.join(map(str, mine))}; rows that are repeated, so that "
+                "training takes them more often, have one label"
+            )
+
+
+def text_lines(file: Path, separator: str) -> Iterator[tuple[int, str]]:
+    """(number, text) of the lines of a list file that are not blank; names that are not UTF-8 are kept as they are.
+
+    Raises:
+        ManifestError: as ``read_text_list`` of a file that is not text.
+    """
+    content, starts, ends = _lines(file, separator)
+    for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True), start=1):
+        text = content[start:end].decode("utf-8", "surrogateescape")
+        if text.strip():
+            yield number, text
 
 
 def unlabelled_paths(file: Path, separator: str) -> Texts | None:
@@ -173,7 +217,7 @@ def class_indices(text: str, where: str) -> tuple[int, ...]:
     Raises:
         ManifestError: not class indices, or one of them twice; the message begins with ``where``.
     """
-    labels = tuple(_class_index(part, f"{where}: of {_quoted(text)}") for part in text.split(","))
+    labels = tuple(class_index(part, f"{where}: of {_quoted(text)}") for part in text.split(","))
     if len(set(labels)) != len(labels):
         raise ManifestError(f"{where}: {_quoted(text)} names a class twice")
     return labels
@@ -296,7 +340,7 @@ def _labels(path: str, text: str, separator: str, where: str, multi_label: bool,
             f"{where}: {_quoted(path)} is not a file; if {earlier} is a label, too, separate labels by commas "
             f"without spaces ({earlier},{text}); {SEVERAL_CLASSES_HINT}"
         )
-    return class_indices(text, where) if multi_label else (_class_index(text, where),)
+    return class_indices(text, where) if multi_label else (class_index(text, where),)
 
 
 def _earlier_labels(path: str, separator: str) -> str:
@@ -310,7 +354,12 @@ def _earlier_labels(path: str, separator: str) -> str:
     return ",".join(labels) if words and words[-1].lower().endswith(_EXTENSIONS) else ""
 
 
-def _class_index(text: str, where: str) -> int:
+def class_index(text: str, where: str) -> int:
+    """The class index of a video from its text.
+
+    Raises:
+        ManifestError: it is none; the message begins with ``where``.
+    """
     if not text.isdecimal():
         several = re.fullmatch(r"\d+(?:[^\d.]+\d+)+", text[:_MAX_SHOWN])
         hint = f"; separate several by commas without spaces, and {SEVERAL_CLASSES_HINT}" if several else ""

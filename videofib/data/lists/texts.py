@@ -91,14 +91,19 @@ class Texts:
 
     def first_repeat(self) -> tuple[int, int] | None:
         """(row, earlier row) of the first text that occurred before; None where all are different."""
-        hashes = self.hashes
+        firsts = self.firsts()
+        repeated = np.flatnonzero(firsts != np.arange(len(self)))
+        return (int(repeated[0]), int(firsts[repeated[0]])) if len(repeated) else None
+
+    def firsts(self) -> np.ndarray:
+        """(N,) int64: the first row that has the text of each row."""
+        hashes, firsts = self.hashes, np.arange(len(self))
         order = np.argsort(hashes, kind="stable")
         equal = np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]])
         earlier: dict[bytes, int] = {}
         for row in np.unique(np.concatenate([order[equal], order[equal + 1]])).tolist():
-            if (first := earlier.setdefault(self.raw(row), row)) != row:
-                return row, first
-        return None
+            firsts[row] = earlier.setdefault(self.raw(row), row)
+        return firsts
 
     def find(self, other: Texts) -> np.ndarray:
         """(len(other),) int64: the row that has each text of ``other``, -1 where none has it.

@@ -154,14 +154,14 @@ class VideoLoader:
         """Record that a request is completed; where its video could not be read, request another one."""
         batch, candidates = request.context
         if request.lost_worker:
-            self._quarantine[batch.indices[request.row]] = f"{request.record.path}: {request.failure}"
-            logger.error("%s: %s; it is left out from now on", request.record.path, request.failure)
+            self._quarantine[batch.indices[request.row]] = f"{request.record.location}: {request.failure}"
+            logger.error("%s: %s; it is left out from now on", request.record.location, request.failure)
         if batch.abandoned:
             return
         if request.failure is None:
             batch.num_missing -= 1
             return
-        reason = request.failure if not request.lost_worker else f"{request.record.path}: {request.failure}"
+        reason = request.failure if not request.lost_worker else f"{request.record.location}: {request.failure}"
         batch.failures[request.row].append((request.record.video_id, reason))
         self._request_next(batch, request.row, candidates)
 

@@ -23,7 +23,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
     args = parser.parse_args(arguments)
     with sigint_deferred():
         from videofib.data.lists.classes_file import SPLITS
-        from videofib.data.lists.manifest import load_split, split_class_names
+        from videofib.data.lists.layout import recognised
+        from videofib.data.lists.rows import have_several_classes
+        from videofib.data.lists.splits import load_split, split_class_names
         from videofib.data.lists.text_list import has_several_classes
         from videofib.prep.shards import write_class_names, write_shards
 
@@ -32,7 +34,9 @@ def main(arguments: Sequence[str] | None = None, prog: str | None = None) -> Non
         if not splits:
             raise ManifestError(f"{args.folder} has none of {', '.join(f'{split}.csv' for split in SPLITS)}")
         for split in splits:
-            several = has_several_classes(args.folder / f"{split}.csv")
+            file = args.folder / f"{split}.csv"
+            layout = recognised(file, " ")
+            several = have_several_classes(file, layout) if layout else has_several_classes(file)
             records = load_split(args.folder, split, multi_label=several)
             count = write_shards(records, args.out, split, args.shard_bytes)
             print(f"{printable(args.out)}: {len(records)} {split} videos in {count} shard(s)")
