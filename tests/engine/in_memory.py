@@ -43,7 +43,7 @@ class Loader:
         self.views, self.labels, self.indices, self.batch_size = views, labels, list(indices), batch_size
         self.failures, self.shuffle, self.order, self.step = failures or {}, shuffle, list(indices), 0
         names = [f"v{i}.mp4" for i in range(len(labels))]
-        records = [SimpleNamespace(video_id=name, path=name) for name in names]
+        records = [SimpleNamespace(video_id=name, path=name, location=name) for name in names]
         self.dataset = SimpleNamespace(records=records)
         self.sampler = self
 

@@ -228,6 +228,15 @@ def test_shards_refuse_segments(films, tmp_path):
     assert "is a segment, and shards hold full videos; cut it first with videofib prep list" in err
 
 
+def test_shards_have_no_rows_to_be_segments(experiment, tmp_path, capsys):
+    assert command(shards, str(experiment), "--out", str(tmp_path))[0] == 0
+    with pytest.raises(SystemExit):
+        run(
+            experiment, tmp_path / "run", "DATA.PATH_TO_DATA_DIR", tmp_path, "DATA.SEGMENTS", "frames", stages=["train"]
+        )
+    assert "has the train split in shards, and DATA.SEGMENTS frames is about the rows" in capsys.readouterr().err
+
+
 def test_samplers_count_the_frames_of_segments(films, tmp_path):
     for name in ("classes.txt", "train film.mp4", "val, film.mp4"):
         if (films / name).exists():

@@ -113,7 +113,7 @@ def test_a_model_says_nothing_of_its_accuracy(trained, unlabelled, tmp_path):
         (["test 0.mp4 0", "test 1.mp4", "test 2.mp4 2"], "test.csv:2: 'test 1.mp4' has no label, but line 1 has one"),
         (["test 0.mp4", "", "test 1.mp4 red"], "test.csv:1: 'test 0.mp4' has no label, but line 3 has one"),
         (["test 0.mp4", "test 1.mp4", "test 0.mp4"], "test.csv:3: 'test 0.mp4' is already listed on line 1"),
-        (["test 0.mp4 red", "test 1.mp4 blue"], "test.csv:1: label 'red' is not a class index"),
+        (["test 0.mp4 0", "test 1.mp4 blue"], "test.csv:2: label 'blue' is not a class index"),
     ],
 )
 def test_lists_that_are_neither(experiment, trained, tmp_path, capsys, lines, message):

@@ -200,6 +200,11 @@ def read_records(cfg: CfgNode, split: str, class_names: Sequence[str] | None = N
     """
     options = list_options(cfg)
     if has_shards(cfg.DATA.PATH_TO_DATA_DIR, split):
+        if options["segments"]:
+            raise ManifestError(
+                f"{cfg.DATA.PATH_TO_DATA_DIR} has the {split} split in shards, and DATA.SEGMENTS {options['segments']} "
+                "is about the rows of lists; set it to none"
+            )
         return read_shards(cfg.DATA.PATH_TO_DATA_DIR, split, multi_label=options["multi_label"])
     return load_split(
         cfg.DATA.PATH_TO_DATA_DIR,

@@ -4,9 +4,9 @@ import os
 import signal
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 from videofib.data.errors import DecodeError
+from videofib.data.lists.record import VideoRecord
 
 
 class Misbehave:
@@ -50,7 +50,7 @@ class Videos:
 
     def __init__(self, *actions):
         self.records = [
-            SimpleNamespace(path=f"{action} {i}" if " " not in action else action, video_id=f"v{i}", label=i)
+            VideoRecord(f"{action} {i}" if " " not in action else action, i, f"v{i}")
             for i, action in enumerate(actions)
         ]
         self.read = Misbehave()

@@ -29,6 +29,7 @@ _MOMENT_WORDS = {
 }
 KNOWN_WORDS = f"{', '.join(_PATH_WORDS)}; label, class, target, category; {', '.join(_MOMENT_WORDS)}"
 _DELIMITERS = (",", "\t", ";", "|", " ")
+_MOST_ENDS = 16  # of paths in a line that are tried, from the last
 _PEEKED = 1 << 16  # bytes in which the first two lines are looked for
 _NUMBER = re.compile(r"[+-]?[\d.,;|]+(e[+-]?\d+)?", re.IGNORECASE)
 _EXTENSIONS = "|".join(re.escape(extension) for extension in VIDEO_EXTENSIONS)
@@ -87,7 +88,8 @@ class Layout:
         """The cells of a line that begins with a path, which may have the delimiter in it."""
         others = len(self.columns) - 1
         if self.names:
-            for found in reversed([*re.finditer(f"(?:{_EXTENSIONS})\\s*(?={re.escape(self.delimiter)})", text, re.I)]):
+            found_ends = [*re.finditer(f"(?:{_EXTENSIONS})\\s*(?={re.escape(self.delimiter)})", text, re.I)]
+            for found in reversed(found_ends[-_MOST_ENDS:]):
                 rest = text[found.end() + len(self.delimiter) :].strip()
                 most = others - 1 if self.columns[-1] == "label" else -1
                 cells = rest.split(None if self.delimiter == " " else self.delimiter, most)
