@@ -230,6 +230,10 @@ _C.REPORT.ENABLE = switch(True, about="write OUTPUT_DIR/report.html after traini
 _C.REPORT.NUM_VIDEOS = integer(
     6, above=0, unit="videos", off="no pictures", about="most confident mistakes whose frames the report shows"
 )
+_C.REPORT.EXPLAIN = switch(
+    False,
+    about="after a test, also draw what the model looked at in these: attention rollout, or Grad-CAM of baselines",
+)
 
 _C.TENSORBOARD = Section("TensorBoard.")
 _C.TENSORBOARD.ENABLE = switch(False, about="also write all figures to OUTPUT_DIR/tensorboard")

@@ -215,6 +215,12 @@ READERS = (
     # testing, and what is written
     Reader(("TEST.SAVE_SECONDS",), ("TEST.RESUME",), lambda c: c.TEST.RESUME, "TEST.RESUME True"),
     Reader(("REPORT.NUM_VIDEOS",), ("REPORT.ENABLE",), lambda c: c.REPORT.ENABLE, "REPORT.ENABLE True"),
+    Reader(
+        ("REPORT.EXPLAIN",),
+        ("REPORT.ENABLE", "REPORT.NUM_VIDEOS"),
+        lambda c: c.REPORT.ENABLE and c.REPORT.NUM_VIDEOS > 0,
+        "REPORT.ENABLE True and REPORT.NUM_VIDEOS above 0",
+    ),
     Reader(("WANDB.PROJECT",), ("WANDB.ENABLE",), lambda c: c.WANDB.ENABLE, "WANDB.ENABLE True"),
     Reader(
         ("MLFLOW.TRACKING_URI", "MLFLOW.EXPERIMENT"),

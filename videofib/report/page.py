@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from videofib.data.source import FrameFiles
@@ -10,6 +10,7 @@ from videofib.files import replacing
 from videofib.report.classes import classes_html
 from videofib.report.figures import accuracy_table, cost_rows, curves, tiles, views_chart
 from videofib.report.markup.html import document, setting, table, text
+from videofib.report.mistake_heat import MistakeHeat, read_heat
 from videofib.report.mistakes import mistakes_html
 from videofib.report.read import Run, changed_settings, read_run
 from videofib.report.scored_videos import ScoredVideos, read_scored_videos
@@ -53,10 +54,11 @@ def write_report(
     run = read_run(folder)
     missing = list(run.missing)
     scored = read_scored_videos(folder, missing)
+    heat = read_heat(folder, missing)
     folders = VideoFolders(data, run.config.get("DATA.PATH_TO_DATA_DIR"), everything=own_test)
     file = Path(folder) / "report.html"
     with replacing(file) as partial:
-        partial.write_text(_report(run, scored, cost, videos, missing, folders), encoding="utf-8")
+        partial.write_text(_report(run, scored, cost, videos, missing, folders, heat), encoding="utf-8")
     return file
 
 
@@ -98,12 +100,13 @@ def _report(
     videos: int,
     missing: Sequence[str],
     folders: VideoFolders,
+    heat: Mapping[int, MistakeHeat],
 ) -> str:
     results = run.results or {}
     parts = [
         ("learning", "Learning", curves([run])),
         ("accuracy", "Accuracy", _accuracy(run)),
-        ("mistakes", "Most confident mistakes", _mistakes(run, scored, videos, folders)),
+        ("mistakes", "Most confident mistakes", _mistakes(run, scored, videos, folders, heat)),
         ("classes", "Classes", classes_html(results, scored)),
         ("unreadable", "Unreadable videos", _failures(results.get("skipped") or [])),
         ("cost", "Cost", _table("Cost of the model and the run", ["quantity", "value"], cost_rows(run, cost))),
@@ -146,12 +149,19 @@ def _failures(skipped: Sequence[dict]) -> str:
     return content + (f"<p>And {rest} more, which test_results.json lists.</p>" if rest > 0 else "")
 
 
-def _mistakes(run: Run, scored: ScoredVideos | None, videos: int, folders: VideoFolders) -> str:
+def _mistakes(
+    run: Run,
+    scored: ScoredVideos | None,
+    videos: int,
+    folders: VideoFolders,
+    heat: Mapping[int, MistakeHeat] | None,
+) -> str:
     if not scored:
         return ""
     rates = [run.config.get(key) for key in ("DATA.FRAME_RATE", "DATA.TARGET_FPS")]
     fps = next((float(rate) for rate in rates if isinstance(rate, int | float) and rate > 0), 0.0)
-    return mistakes_html(scored, videos, folders, FrameFiles(str(run.config.get("DATA.FRAME_PATTERN") or ""), fps))
+    files = FrameFiles(str(run.config.get("DATA.FRAME_PATTERN") or ""), fps)
+    return mistakes_html(scored, videos, folders, heat, files)
 
 
 def _config(run: Run) -> str:

@@ -21,6 +21,7 @@ from videofib.engine.shared_batches import shared
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.class_names import tested_class_names
 from videofib.run.loaders import build_eval_loader
+from videofib.run.mistake_heat import write_mistake_heat
 from videofib.run.parts import MODEL_SECTIONS, evaluate_from_config, load_into_model, model_from_config
 from videofib.run.preflight import check_split
 from videofib.tracking.log import log_stats
@@ -69,6 +70,7 @@ def evaluate_run(
     results = {**figures, "checkpoint": weights.name, "epoch": weights.epoch}
     if processes.is_main():
         write_results(cfg.OUTPUT_DIR, results, scores)
+        write_mistake_heat(cfg, model, records)
         if cache:
             cache.remove()
         log_stats({"_type": "test_final", **results})

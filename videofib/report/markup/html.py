@@ -32,6 +32,9 @@ def setting(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else str(value)
 
 
+JPEG_URI = "data:image/jpeg;base64,"  # what the data URI of a JPEG picture begins with
+
+
 def data_uri(kind: str, content: bytes) -> str:
     """A picture as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

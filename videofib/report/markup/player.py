@@ -11,7 +11,7 @@ from PIL import Image
 from videofib.report.markup.html import data_uri, text
 
 _JPEG_QUALITY = 72
-_MOST_PIXELS = 65_000  # a JPEG may be 65,535 wide
+MOST_PIXELS = 65_000  # a JPEG may be 65,535 wide
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Strip:
 def joined(pictures: Sequence[Image.Image], indices: Sequence[int]) -> Strip:
     """Frames of one size as a strip; all are scaled down where they are too wide for one picture."""
     width, height = pictures[0].size
-    if (most := _MOST_PIXELS // len(pictures)) < width:
+    if (most := MOST_PIXELS // len(pictures)) < width:
         width, height = max(1, most), max(1, height * most // width)
         pictures = [picture.resize((width, height)) for picture in pictures]
     sheet = Image.new("RGB", (width * len(pictures), height))
