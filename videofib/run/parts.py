@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from fvcore.common.config import CfgNode
@@ -142,7 +141,7 @@ def _other_pixels(cfg: CfgNode, preprocessor: Mapping[str, object]) -> list[tupl
         theirs = preprocessor.get(name)
         if not isinstance(theirs, list) or not all(type(number) in (int, float) for number in theirs):
             continue
-        ours: Any = value_of(cfg, key)
+        ours: list[float] = list(cfg.DATA[key.partition(".")[2]])
         if len(theirs) != len(ours) or any(abs(a - b) > _SAME_PIXELS for a, b in zip(theirs, ours, strict=True)):
             found.append((key, theirs))
     return found
