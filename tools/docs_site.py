@@ -95,8 +95,8 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
 
 
 def on_page_content(html: str, **_: object) -> str:
-    """Docstrings name functions as Sphinx does, :func:`name`, which Markdown does not know."""
-    return _ROLE.sub("<code>", html)
+    """Docstrings name functions as Sphinx does, :func:`name`, which Markdown does not know; empty headers are cells."""
+    return _ROLE.sub("<code>", html).replace("<th></th>", "<td></td>")
 
 
 def navigation(index: str) -> list[dict]:

@@ -85,6 +85,12 @@ def test_a_notebook_becomes_a_page():
     )
 
 
+def test_roles_and_empty_headers_do_not_reach_readers():
+    html = "see :func:<code>~videofib.load</code>, <code>x</code><table><tr><th></th><th>a</th></tr></table>"
+    shown = "see <code>videofib.load</code>, <code>x</code><table><tr><td></td><th>a</th></tr></table>"
+    assert docs_site.on_page_content(html) == shown
+
+
 class Loaded(HTMLParser):
     """What a browser loads for a page by itself: attributes of tags that are no links to follow."""
 
