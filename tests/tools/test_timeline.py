@@ -157,6 +157,15 @@ def test_a_long_video_has_fewer_frames_and_its_own_speed(trained, film, tmp_path
     assert (frames[0].argmax(), frames[1].argmax()) == (0, 2)  # red, and blue
 
 
+def test_frames_that_wait_compressed_look_the_same(trained, film, written, tmp_path, monkeypatch):
+    monkeypatch.setattr("videofib.run.timeline_video._MOST_PLAIN", 0)
+    main([str(film), "--model", str(trained), "--timeline", "--out", str(tmp_path)])
+    plain, packed = (
+        read_frames(str(folder / "timeline.mp4"), list(range(LENGTH))).astype(float) for folder in (written, tmp_path)
+    )
+    assert np.abs(plain[:, 36:].mean(axis=(1, 2)) - packed[:, 36:].mean(axis=(1, 2))).max() < 4
+
+
 def test_frames_beyond_the_memory_for_waiting_ones_are_black(trained, film, tmp_path, monkeypatch):
     monkeypatch.setattr("videofib.run.timeline_video._MOST_WAITING", 1)
     main([str(film), "--model", str(trained), "--timeline", "--out", str(tmp_path)])

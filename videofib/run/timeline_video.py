@@ -1,6 +1,7 @@
 """The frames of a video with what a model sees in them written over, while the video is decoded for the model.
 
-A frame's caption is known once the window whose middle is nearest has been scored, so frames wait for it, as JPEG::
+A frame's caption is known once the window whose middle is nearest has been scored, so frames wait for it; where they
+are many, as JPEG::
 
     frames     . . . . . . . . . . . .        decoded; every k-th waits
     windows    |--------|
@@ -27,7 +28,8 @@ from videofib.run.timeline import TimelineReader, Window
 _MOST_HEIGHT = 360  # pixels
 _MOST_FRAMES = 9000  # of the written video, five minutes at 30 a second; of a longer one every second, third, ... is
 _MOST_WAITING = 64 << 20  # bytes of frames that wait for captions; those beyond are black
-_QUALITY = 90  # of the JPEG in which they wait
+_MOST_PLAIN = 32 << 20  # bytes that wait as they are; beyond, frames are compressed
+_QUALITY = 90  # of their JPEG
 _LINES = 3  # classes
 _LETTERS = 40  # of a class's name
 _MARGIN = 4
@@ -52,7 +54,7 @@ class CaptionedFilm:
         self.fps = timeline.fps / self._every
         self._source_fps = timeline.fps
         self._next, self._bytes = 0, 0  # the number of the next frame; what waits
-        self._waiting: deque[tuple[float, bytes | None]] = deque()  # seconds, and the picture
+        self._waiting: deque[tuple[float, np.ndarray | bytes | None]] = deque()  # seconds, and the picture
         self._size: tuple[int, int] | None = None
         timeline.watch(self._keep)
         windows = iter(timeline)
@@ -81,28 +83,38 @@ class CaptionedFilm:
         if number == self._next:
             picture = None
             if self._bytes < _MOST_WAITING:
-                picture = _packed(reader.to_size(frame, *self._size))
-                self._bytes += len(picture)
+                image = reader.to_size(frame, *self._size)
+                picture = image if self._bytes < _MOST_PLAIN else _packed(image)
+                self._bytes += _bytes(picture)
             self._waiting.append((number / self._source_fps, picture))
             self._next += self._every
 
-    def _taken(self) -> tuple[float, bytes | None]:
+    def _taken(self) -> tuple[float, np.ndarray | bytes | None]:
         time, picture = self._waiting.popleft()
-        self._bytes -= len(picture or b"")
+        self._bytes -= _bytes(picture)
         return time, picture
 
-    def _captioned(self, packed: bytes | None, window: Window) -> np.ndarray:
+    def _captioned(self, waited: np.ndarray | bytes | None, window: Window) -> np.ndarray:
         height, width = self._size
-        if packed is None:
+        caption = _caption(window[2].top(_LINES))
+        if waited is None:
             picture, caption = Image.new("RGB", (width, height)), _GAP
+        elif isinstance(waited, bytes):
+            picture = Image.open(io.BytesIO(waited))
         else:
-            picture, caption = Image.open(io.BytesIO(packed)), _caption(window[2].top(_LINES))
+            picture = Image.fromarray(waited)
         _write(picture, caption)
         return np.asarray(picture)
 
 
 def _middle(window: Window) -> float:
     return (window[0] + window[1]) / 2
+
+
+def _bytes(picture: np.ndarray | bytes | None) -> int:
+    if picture is None:
+        return 0
+    return len(picture) if isinstance(picture, bytes) else picture.nbytes
 
 
 def _packed(image: np.ndarray) -> bytes:

@@ -68,7 +68,8 @@ class WindowReader:
         survey = surveyed(source, with_estimate=True)
         stored = survey.estimate
         self.fps = stored.fps or spec.target_fps
-        self.broken, self.watch = "", None
+        self.broken = ""
+        self.watch: Watch | None = None
         self.gaps: list[tuple[int, int]] = []
         length, span = stored.num_frames, spec.span(self.fps)
         step = span / 2 if stride is None else stride * self.fps
