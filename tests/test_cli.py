@@ -25,6 +25,7 @@ SCRIPTS = {  # in tools
     "submit": "submit",
     "ensemble": "ensemble",
 }
+BENCHMARK_SCRIPTS = {"benchmark_attention": "attention", "benchmark_model": "model"}  # in tools
 
 
 def printed_help(capsys, run, *words):
@@ -62,6 +63,15 @@ def test_a_script_is_the_command(script, name, capsys, monkeypatch):
     path = ROOT / f"tools/{script}.py"
     assert printed_help(capsys, lambda: runpy.run_path(str(path), run_name="__main__")) == command
     assert f"python tools/{script}.py" in path.read_text()
+
+
+@pytest.mark.parametrize(("script", "name"), BENCHMARK_SCRIPTS.items())
+def test_a_script_is_the_benchmark(script, name, capsys, monkeypatch):
+    command = printed_help(capsys, main, ["bench", name, "--help"])
+    assert command.startswith(f"usage: videofib bench {name} ")
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--help"])
+    path = ROOT / f"tools/{script}.py"
+    assert printed_help(capsys, lambda: runpy.run_path(str(path), run_name="__main__")) == command
 
 
 def test_a_command_that_needs_no_config_says_what_it_does(capsys):

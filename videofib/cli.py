@@ -24,6 +24,7 @@ COMMANDS = {
     "configs": "list the configs that come with videofib, or print one",
     "doctor": "examine this machine: packages, devices, readers, backends, caches",
     "browse": "show clips as a config reads, crops and augments them",
+    "bench": "measure the speed of sparse against dense attention on this machine",
     "profile": "count a model's parameters, multiply-adds and activations",
     "train": "train",
     "test": "measure multi-view accuracy",

@@ -98,13 +98,13 @@ def test_a_video_shorter_than_a_clip_is_one_window(trained, tmp_path):
     assert window["predictions"][0]["probability"] == pytest.approx(whole[0][1], abs=1e-6)
 
 
-def hurt(film, path, first):
-    """Copy a video whose packets from ``first`` on are zeros, which do not decode."""
+def hurt(film, path, first, end=LENGTH):
+    """Copy a video whose packets from ``first`` to ``end``, without it, are zeros, which do not decode."""
     with av.open(str(film)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
             copy = packet
-            if number >= first:
+            if first <= number < end:
                 copy = av.Packet(b"\0" * packet.size)
                 copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
             copy.stream = stream
@@ -120,6 +120,58 @@ def test_a_broken_end_is_named_and_the_rest_is_answered(trained, film, tmp_path,
     windows = windows_of(tmp_path / "out")
     assert len(windows) == count
     assert windows[-1]["end"] <= seconds
+
+
+def test_the_film_continues_behind_a_break(trained, film, tmp_path, capsys):
+    """Packets 28 to 31 are broken; the next keyframe is 36 (one every 12 frames), where decoding may start again."""
+    hurt(film, tmp_path / "cut.mkv", 28, 32)
+    out = tmp_path / "out"
+    main([str(tmp_path / "cut.mkv"), "--model", str(trained), "--timeline", "--top", "3", "--out", str(out)])
+    assert "cut.mkv: nothing decodes from 0.9 to 1.2 s (decoding stopped after 28 frames" in capsys.readouterr().err
+    found = json.loads((out / "timeline.json").read_text())
+    assert found["gaps"] == [{"start": pytest.approx(28 / 30), "end": pytest.approx(36 / 30)}]
+    spans = [tuple(round(30 * window[edge]) for edge in ("start", "end")) for window in found["windows"]]
+    whole = [(start, start + SPAN) for start in [*range(0, 67, 4), 67]]
+    needed = {start: {start, start + 7} for start, _ in whole}  # the first and the last frame: T is 2
+    assert spans == [span for span in whole if not needed[span[0]] & set(range(28, 36))]
+    saved = load(trained)
+    for (start, end), window in zip(spans, found["windows"], strict=True):
+        expected = dict(saved.predict(read_frames(str(film), list(range(start, end))), views=(1, 1), fps=30))
+        assert {row["class"]: row["probability"] for row in window["predictions"]} == pytest.approx(expected, abs=1e-6)
+    with (out / "timeline.csv").open(newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["error"]]
+    assert (row["start"], row["end"], row["class"], row["error"]) == ("0.933", "1.200", "", "does not decode")
+    drawing = ET.parse(out / "timeline.svg").getroot()
+    assert len(drawing.findall(".//{http://www.w3.org/2000/svg}rect[@class='gap']")) == 2  # with that of the legend
+    frames = read_frames(str(out / "timeline.mp4"), list(range(LENGTH)))
+    brightest = frames[:, 36:].max(axis=(1, 2, 3))  # below the caption
+    assert [index for index in range(LENGTH) if brightest[index] < 60] == list(range(28, 36))
+
+
+def test_a_long_video_has_fewer_frames_and_its_own_speed(trained, film, tmp_path, monkeypatch):
+    monkeypatch.setattr("videofib.run.timeline_video._MOST_FRAMES", 30)
+    main([str(film), "--model", str(trained), "--timeline", "--out", str(tmp_path)])
+    video = probe(str(tmp_path / "timeline.mp4"))
+    assert (video.num_frames, video.fps) == (25, 10)
+    frames = read_frames(str(tmp_path / "timeline.mp4"), [0, 24])[:, 40:].mean(axis=(1, 2))
+    assert (frames[0].argmax(), frames[1].argmax()) == (0, 2)  # red, and blue
+
+
+def test_frames_that_wait_compressed_look_the_same(trained, film, written, tmp_path, monkeypatch):
+    monkeypatch.setattr("videofib.run.timeline_video._MOST_PLAIN", 0)
+    main([str(film), "--model", str(trained), "--timeline", "--out", str(tmp_path)])
+    plain, packed = (
+        read_frames(str(folder / "timeline.mp4"), list(range(LENGTH))).astype(float) for folder in (written, tmp_path)
+    )
+    assert np.abs(plain[:, 36:].mean(axis=(1, 2)) - packed[:, 36:].mean(axis=(1, 2))).max() < 4
+
+
+def test_frames_beyond_the_memory_for_waiting_ones_are_black(trained, film, tmp_path, monkeypatch):
+    monkeypatch.setattr("videofib.run.timeline_video._MOST_WAITING", 1)
+    main([str(film), "--model", str(trained), "--timeline", "--out", str(tmp_path)])
+    frames = read_frames(str(tmp_path / "timeline.mp4"), list(range(LENGTH)))
+    assert frames[0].max() > 100
+    assert frames[1].min() < 60
 
 
 def test_the_last_frame_stands_for_one_that_the_container_counts_too_many(trained, film, tmp_path, capsys):

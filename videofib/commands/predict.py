@@ -1,6 +1,6 @@
 """Name what is in videos: the most probable classes of each, by a model that has been trained.
 
-videofib predict clip.mp4 --model runs/mine
+videofib predict clip.mp4 --model motion_xxs
 videofib predict videos/ more.mkv https://example.org/a.mp4 --model runs/mine --top 3 --out predictions.csv
 videofib predict --list videos.txt --model FOLDER --views 1 1
 videofib predict film.mp4 --model runs/mine --timeline --out DIR
@@ -9,12 +9,14 @@ videofib predict --list segments.txt --segments seconds --model runs/mine
 
 VIDEO is a file, a folder of them, a URL, or - for a video on standard input. In a folder without video files, each
 picture is a video for a model of one frame, and each folder of pictures is one, with these frames, for others.
-FROM is a run's folder, a checkpoint, a folder of save_pretrained, or owner/model on the Hugging Face Hub. Scores are
-averaged over the views of the model's tests, or --views, and equal those of a test with the same views.
+FROM is a run's folder, a checkpoint, a folder of save_pretrained, motion_xxs, which comes with videofib, or owner/model
+on the Hugging Face Hub. Scores are averaged over the views of the model's tests, or --views, and equal those of a test
+with the same views.
 
 With --timeline a window as long as a clip slides over one long video, and --out is a folder: timeline.json and .csv
 have the classes of each window, timeline.svg is a plot of the most probable ones, and timeline.mp4 is the video with
-them written over it. A window has one view, the crop at the centre; --views 1 3 takes three crops.
+them written over it, of which a long one has fewer frames a second. A window has one view, the crop at the centre;
+--views 1 3 takes three crops. Stretches that do not decode are marked in each file, and the film continues after them.
 
 A video that cannot be read is one line, and the others are answered. The exit status is 1 if none could be read.
 """
@@ -27,6 +29,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -103,14 +106,21 @@ def _timeline(saved: SavedModel, videos: Sequence[str | NamedVideo], args: argpa
     if not isinstance(video := videos[0], str):
         raise ValueError(f"--timeline takes a full video, and {video} is a segment of one")
     with sigint_deferred():
+        from videofib.data.lists.remote import fetched
         from videofib.prep.encode import write_video
-        from videofib.run.timeline import read_timeline, write_timeline
-        from videofib.run.timeline_video import captioned_frames
+        from videofib.run.timeline import TimelineReader, write_timeline
+        from videofib.run.timeline_video import CaptionedFilm
 
-    timeline = read_timeline(saved, video, stride=args.stride, crops=args.views[1] if args.views else 1)
+    crops = args.views[1] if args.views else 1
+    with fetched(video) as source:
+        reader = TimelineReader(saved, source, video, stride=args.stride, crops=crops)
+        if args.no_video:
+            deque(reader, maxlen=0)
+        else:
+            film = CaptionedFilm(reader)
+            write_video(Path(args.out) / "timeline.mp4", film, film.fps)
+    timeline = reader.timeline()
     write_timeline(args.out, timeline, args.top)
-    if not args.no_video:
-        write_video(Path(args.out) / "timeline.mp4", captioned_frames(timeline), timeline.fps)
     if timeline.broken:
         print(printable(timeline.broken), file=sys.stderr)
     print(f"wrote {len(timeline.windows)} windows to {printable(args.out)}")

@@ -2,6 +2,8 @@
 
 A name is a size, what attention joins, and how: ``timesformer_<size>_<type>[_fibottention]``; without the last part
 attention is dense. ``timesformer_base_divided`` is the published TimeSformer.
+
+Beside these there are a few small models with weights (``list_models(pretrained=True)``), for ``videofib.load``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import fnmatch
 from itertools import product
 from typing import Any
 
+from videofib.models.pretrained.packaged import packaged_models
 from videofib.models.timesformer import SIZES, TimeSformer
 
 _TYPES = {  # in names -> attention_type, and the arguments that choose its mixers
@@ -21,9 +24,15 @@ _TYPES = {  # in names -> attention_type, and the arguments that choose its mixe
 _SPARSE = "fibottention"
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that :func:`create_model` knows and that match a pattern, such as ``*joint*``."""
-    names = [f"timesformer_{size}_{kind}{sparse}" for size, kind, sparse in product(SIZES, _TYPES, ("", f"_{_SPARSE}"))]
+def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
+    """The names of models that match a pattern, such as ``*joint*``.
+
+    Args:
+        pretrained: True: only those that have weights, which :func:`videofib.load` loads with their classes and their
+            input; False: only those that :func:`create_model` makes; None: both.
+    """
+    made = [f"timesformer_{size}_{kind}{sparse}" for size, kind, sparse in product(SIZES, _TYPES, ("", f"_{_SPARSE}"))]
+    names = ([] if pretrained else made) + ([] if pretrained is False else list(packaged_models()))
     return fnmatch.filter(names, pattern)
 
 
@@ -31,7 +40,7 @@ def create_model(name: str, **options: Any) -> TimeSformer:
     """A model with random weights.
 
     Args:
-        name: one of :func:`list_models`.
+        name: one of ``list_models(pretrained=False)``.
         options: arguments of :class:`TimeSformer`, over those that the name stands for; ``num_classes``,
             ``num_frames``, ``img_size`` and so on.
 
@@ -39,8 +48,10 @@ def create_model(name: str, **options: Any) -> TimeSformer:
         ValueError: an unknown name, with the nearest known one; sizes that do not fit.
         TypeError: an argument that TimeSformer does not have.
     """
-    if name not in list_models():
-        near = difflib.get_close_matches(name, list_models(), n=1)
+    if name in packaged_models():
+        raise ValueError(f"{name!r} is a trained model; load it with videofib.load({name!r})")
+    if name not in (known := list_models(pretrained=False)):
+        near = difflib.get_close_matches(name, known, n=1)
         raise ValueError(f"unknown model {name!r}; {f'did you mean {near[0]!r}?' if near else 'see list_models()'}")
     size, _, rest = name.removeprefix("timesformer_").partition("_")
     kind = rest.removesuffix(f"_{_SPARSE}")

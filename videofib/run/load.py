@@ -44,8 +44,8 @@ def load(
 
     Args:
         source: the folder of a run; a checkpoint of ours; a folder that ``save_pretrained`` wrote; a TimeSformer of
-            Hugging Face; with ``config`` any weights that :func:`load_pretrained` reads; or ``owner/model`` on the
-            Hugging Face Hub.
+            Hugging Face; with ``config`` any weights that :func:`load_pretrained` reads; the name of a model that comes
+            with videofib (``list_models(pretrained=True)``); or ``owner/model`` on the Hugging Face Hub.
         checkpoint: of a run's folder: ``newest``, which is what a test takes, or ``best``.
         part: of a file that holds several models, which one.
         config: a config file or the name of one of videofib's, in place of the one that is saved.

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videofib.data.clips.windows import WindowReader
+from videofib.data.clips.windows import Watch, WindowReader
 from videofib.data.errors import DecodeError
 from videofib.data.lists.records import Records
-from videofib.data.lists.remote import fetched
-from videofib.data.source import ALL_PICTURES, FrameFiles
+from videofib.data.source import Source
 from videofib.engine.evaluate import score_batches
 from videofib.files import replacing, spreadsheet_text, to_utf8
 from videofib.report.markup.charts import Series, svg_file
 from videofib.run.loaders import view_dataset
 from videofib.run.saved_model import PRECISIONS, Prediction, SavedModel
 
+Window = tuple[float, float, Prediction]  # start and end in seconds
+
 _DRAWN = 5  # classes that the plot shows
+_MOST_WINDOWS = 16  # of a forward pass; what waits for its scores is in memory
+_UNREADABLE = "does not decode"
 
 
 @dataclass(frozen=True)
@@ -33,47 +37,71 @@ class Timeline:
         video: its path.
         fps: frames a second.
         windows: (start, end, prediction) of each window that could be read; seconds.
-        broken: why others could not, in one line, or "".
-        frame_files: which files of ``video`` are its frames, where it is a folder.
+        gaps: (start, end) of each stretch that does not decode, in seconds; windows that need frames of it are missing.
+        broken: why others could not be read, in one line, or "".
     """
 
     video: str
     fps: float
-    windows: Sequence[tuple[float, float, Prediction]]
+    windows: Sequence[Window]
+    gaps: Sequence[tuple[float, float]] = ()
     broken: str = ""
-    frame_files: FrameFiles = ALL_PICTURES
 
 
-def read_timeline(saved: SavedModel, video: str, *, stride: float | None = None, crops: int = 1) -> Timeline:
-    """The classes of each window of a video, which is as long as a clip of the model.
+class TimelineReader:
+    """Predicts the classes of each window of a video, which is as long as a clip of the model; iterate over it once.
 
     The video is decoded once, in order, and what is kept of it does not grow with its length. A window's scores are
     those that ``SavedModel.predict`` gives for its frames with views (1, ``crops``).
 
     Args:
+        source: of the video; ``name`` is what it is called.
         stride: seconds from one window to the next; by default half a clip.
         crops: spatial crops of each window, 1 or 3.
+
+    Attributes:
+        fps, length: frames a second, and frames stored.
 
     Raises:
         DecodeError: the video cannot be read.
         ValueError: windows have no length (DATA.SAMPLING uniform), ``stride`` leaves frames out, or scores that are not
             finite.
     """
-    read = view_dataset(saved.cfg, Records.unlabelled([]), 1, crops).read
-    found = []
-    with fetched(video) as source:
-        reader = WindowReader(source, read.spec, read.transform, stride)
-        batches = ({"views": views[None], "window": number} for number, views in reader)
-        size, dtype = saved.cfg.TEST.BATCH_SIZE, PRECISIONS[saved.precision]
-        total = len(reader.spans)
-        for batch, logits in score_batches(saved.model, batches, size, dtype, "predict", fill_last=False, total=total):
+
+    def __init__(self, saved: SavedModel, source: Source, name: str, *, stride: float | None = None, crops: int = 1):
+        read = view_dataset(saved.cfg, Records.unlabelled([]), 1, crops).read
+        self._saved, self._name = saved, name
+        self._reader = WindowReader(source, read.spec, read.transform, stride)
+        self._found: list[Window] = []
+        self.fps, self.length = self._reader.fps, self._reader.length
+
+    def __iter__(self) -> Iterator[Window]:
+        """The windows that can be read, in order."""
+        saved, spans = self._saved, self._reader.spans
+        batches = ({"views": views[None], "window": number} for number, views in self._reader)
+        size, dtype = min(saved.cfg.TEST.BATCH_SIZE, _MOST_WINDOWS), PRECISIONS[saved.precision]
+        scored = score_batches(saved.model, batches, size, dtype, "timeline", fill_last=False, total=len(spans))
+        for batch, logits in scored:
             scores = saved.probabilities(logits)[0]
             if not scores.isfinite().all():
-                raise ValueError(f"{video}: the model's scores are not finite")
-            found.append((*reader.spans[batch["window"]], Prediction(video, scores, saved.classes)))
-    if not found:
-        raise DecodeError(reader.broken)
-    return Timeline(video, reader.fps, found, reader.broken, read.spec.frame_files)
+                raise ValueError(f"{self._name}: the model's scores are not finite")
+            self._found.append((*spans[batch["window"]], Prediction(self._name, scores, saved.classes)))
+            yield self._found[-1]
+
+    def watch(self, call: Watch) -> None:
+        """Call ``call`` with the number of each frame that decodes, the frame and its reader, before its windows."""
+        self._reader.watch = call
+
+    def timeline(self) -> Timeline:
+        """All that has been read, once the windows have been.
+
+        Raises:
+            DecodeError: not one window could be read.
+        """
+        if not self._found:
+            raise DecodeError(self._reader.broken)
+        gaps = [(first / self.fps, end / self.fps) for first, end in self._reader.gaps]
+        return Timeline(self._name, self.fps, self._found, gaps, self._reader.broken)
 
 
 def write_timeline(folder: str | Path, timeline: Timeline, top: int) -> None:
@@ -87,17 +115,31 @@ def write_timeline(folder: str | Path, timeline: Timeline, top: int) -> None:
         }
         for start, end, prediction in timeline.windows
     ]
-    about = {"video": to_utf8(timeline.video), "fps": timeline.fps, "error": timeline.broken or None}
+    gaps = [{"start": start, "end": end} for start, end in timeline.gaps]
+    about = {"video": to_utf8(timeline.video), "fps": timeline.fps, "error": timeline.broken or None, "gaps": gaps}
     with replacing(folder / "timeline.json") as partial:
         partial.write_text(json.dumps({**about, "windows": windows}, indent=1) + "\n", encoding="utf-8")
     with replacing(folder / "timeline.csv") as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["start", "end", "rank", "class", "probability"])
-        for start, end, prediction in timeline.windows:
-            for rank, (name, value) in enumerate(prediction.top(top), start=1):
-                writer.writerow([f"{start:.3f}", f"{end:.3f}", rank, spreadsheet_text(to_utf8(name)), f"{value:.6g}"])
+        writer.writerow(["start", "end", "rank", "class", "probability", "error"])
+        writer.writerows(_rows(timeline, top))
     with replacing(folder / "timeline.svg") as partial:
         partial.write_text(_plot(timeline), encoding="utf-8")
+
+
+def _rows(timeline: Timeline, top: int) -> Iterator[list[object]]:
+    """Of the csv file, in order of time: one for each class of a window, and one for each gap, which has an error."""
+    gaps = deque(timeline.gaps)
+    for start, end, prediction in timeline.windows:
+        while gaps and gaps[0][0] <= start:
+            yield _gap_row(*gaps.popleft())
+        for rank, (name, value) in enumerate(prediction.top(top), start=1):
+            yield [f"{start:.3f}", f"{end:.3f}", rank, spreadsheet_text(to_utf8(name)), f"{value:.6g}", ""]
+    yield from (_gap_row(*gap) for gap in gaps)
+
+
+def _gap_row(start: float, end: float) -> list[object]:
+    return [f"{start:.3f}", f"{end:.3f}", "", "", "", _UNREADABLE]
 
 
 def _plot(timeline: Timeline) -> str:
@@ -118,4 +160,7 @@ def _plot(timeline: Timeline) -> str:
         )
         for name in drawn
     ]
-    return svg_file("Probability of the most probable classes", series, x="time, seconds", y="%", lowest=0, highest=100)
+    title = "Probability of the most probable classes"
+    return svg_file(
+        title, series, x="time, seconds", y="%", lowest=0, highest=100, gaps=timeline.gaps, gaps_name=_UNREADABLE
+    )

@@ -5,12 +5,17 @@ Frames are written into the views of the windows that are open, so memory does n
     frames   . . . . . . . * . . .          decoded one by one
     open         |--------*----|            views in which this frame is written
                      |----*--------|
+
+Frames that do not decode leave a gap: windows that need one of them are left out, and those behind it are read::
+
+    frames   . . . . . . x x x . . . . . .
+    left out     |--------|     |------|    read
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,10 +28,16 @@ from videofib.data.clips.transforms import CHANNELS, ViewTransform
 from videofib.data.sampling import clip_indices, frames_shown_at
 from videofib.data.source import Source
 from videofib.data.video.decode import estimate
-from videofib.data.video.stills import Frames, open_any
+from videofib.data.video.numbered import numbered_frames
+from videofib.data.video.pyav_reader import OrderedReader
+from videofib.data.video.stills import Frames, open_any, stills
+from videofib.data.video.survey_cache import surveyed
 from videofib.data.windows import window_starts
 
+Watch = Callable[[int, Any, Frames], None]
+
 _OFF = 2  # frames by which the number of frames may be less than a container states
+_MOST_NAMED = 3  # gaps in a message
 
 
 @dataclass
@@ -42,7 +53,10 @@ class WindowReader:
 
     Attributes:
         fps: frames a second.
+        length: frames stored.
         spans: (start, end) of each window in seconds; the end is that of the video at most.
+        watch: called with the number of each frame that decodes, the frame and its reader; None: nothing is.
+        gaps: once read, (first, end) of each stretch of frames that do not decode, ``end`` without; ascending.
         broken: once read, why some windows could not be, in one line; "" where all were.
 
     Raises:
@@ -57,46 +71,69 @@ class WindowReader:
         stored = estimate(source)
         self.fps = stored.fps or spec.target_fps
         self.broken = ""
+        self.watch: Watch | None = None
+        self.gaps: list[tuple[int, int]] = []
         length, span = stored.num_frames, spec.span(self.fps)
         step = span / 2 if stride is None else stride * self.fps
         starts = window_starts(length, span, step)
         self.spans = [(start / self.fps, min(start + span, length) / self.fps) for start in starts]
+        self.length = length
         self._source, self._spec, self._transform = source, spec, transform
-        self._starts, self._span, self._length, self._times = starts, span, length, stored.times
+        self._starts, self._span, self._times = starts, span, stored.times
+        self._index = None if stills(source) else surveyed(source, with_estimate=True).index
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
-        """(number of the window, its views (S, C, T, H, W), S = crops), in order."""
+        """(number of the window, its views (S, C, T, H, W), S = crops), in order; those that can be read."""
         waiting = deque(enumerate(self._starts))
         opened: deque[_Open] = deque()
         count = 0
         with open_any(self._source) as reader:
-            for index, frame in enumerate(reader.frames()):
+            for index, frame in self._numbered(reader):
+                if index > count:
+                    self.gaps.append((count, index))
+                    opened = deque(window for window in opened if window.clip[window.filled] >= index)
+                    while waiting and self._clip(waiting[0][1])[0] < index:
+                        waiting.popleft()
                 while waiting and (clip := self._clip(waiting[0][1]))[0] <= index:
                     opened.append(_Open(waiting.popleft()[0], clip, self._empty()))
                 count = index + 1
+                if self.watch:
+                    self.watch(index, frame, reader)
                 if any(window.clip[window.filled] == index for window in opened):
                     image = self._views(reader, frame)
                     _write(opened, index, image)
                 while opened and opened[0].filled == self._spec.num_frames:
                     window = opened.popleft()
                     yield window.number, window.views
-                if not waiting and not opened:
-                    return
+                if not (waiting or opened or self.watch):
+                    break
                 last = frame
-            if count >= self._length - _OFF and not waiting:  # as clips beyond the end repeat the last frame
+            if opened and count >= self.length - _OFF and not waiting:  # as clips beyond the end repeat the last
                 image = self._views(reader, last)
                 while opened:
-                    _write(opened, self._length, image)
+                    _write(opened, self.length, image)
                     window = opened.popleft()
                     yield window.number, window.views
             elif opened or waiting:
-                why = f" ({reader.damaged})" if reader.damaged else ""
-                end, all_of = count / self.fps, self._length / self.fps
-                self.broken = f"{reader.path}: nothing decodes after {end:.1f} s of {all_of:.1f} s{why}"
+                self.gaps.append((count, self.length))
+            if self.gaps:
+                self.broken = self._why(reader)
+
+    def _numbered(self, reader: Frames) -> Iterator[tuple[int, Any]]:
+        return numbered_frames(reader, self._index) if isinstance(reader, OrderedReader) else enumerate(reader.frames())
+
+    def _why(self, reader: Frames) -> str:
+        """Which stretches do not decode, and what the decoder says of the first."""
+        stretches = [f"from {first / self.fps:.1f} to {end / self.fps:.1f} s" for first, end in self.gaps[:_MOST_NAMED]]
+        if len(self.gaps) <= _MOST_NAMED and self.gaps[-1][1] == self.length:
+            stretches[-1] = f"after {self.gaps[-1][0] / self.fps:.1f} s of {self.length / self.fps:.1f} s"
+        more = f" and in {len(self.gaps) - _MOST_NAMED} more stretches" if len(self.gaps) > _MOST_NAMED else ""
+        said = f" ({reader.damaged})" if reader.damaged else ""
+        return f"{reader.path}: nothing decodes {', '.join(stretches)}{more}{said}"
 
     def _clip(self, start: float) -> list[int]:
-        clip = clip_indices(start, self._span, self._spec.num_frames, self._length)
-        return frames_shown_at(clip, self._times) if len(self._times) >= self._length else clip
+        clip = clip_indices(start, self._span, self._spec.num_frames, self.length)
+        return frames_shown_at(clip, self._times) if len(self._times) >= self.length else clip
 
     def _views(self, reader: Frames, frame: Any) -> Tensor:
         """(S, C, 1, H, W) of a frame."""

@@ -81,7 +81,7 @@ class OrderedReader:
                 yield frame
                 count += 1
         except FFMPEG_ERRORS as error:
-            self.damaged = f"decoding stopped after {count} frames: {_reason(error)}"
+            self.damaged = f"decoding stopped after {count} frames: {reason_of(error)}"
         if count == 0:
             raise DecodeError(f"{self.path}: no frame decodes ({self.damaged or 'the video stream is empty'})")
 
@@ -117,7 +117,7 @@ class OrderedReader:
         try:
             image = self._convert(frame, *self.display.turned(height, width))
         except (*FFMPEG_ERRORS, MemoryError) as error:
-            raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {_reason(error)}") from error
+            raise DecodeError(f"{self.path}: {frame.format.name} frames do not convert: {reason_of(error)}") from error
         return self.display.upright(image)
 
     def collect(self, frames: Iterable[av.VideoFrame], count: int, short_side: int, most_bytes: int) -> np.ndarray:
@@ -150,7 +150,7 @@ class OrderedReader:
                 if packet.size:
                     yield packet
         except FFMPEG_ERRORS as error:
-            self.damaged = f"reading stopped early: {_reason(error)}"
+            self.damaged = f"reading stopped early: {reason_of(error)}"
 
     def stored(self) -> list[Stored]:
         """The facts that the packets state, in file order."""
@@ -199,7 +199,7 @@ def open_in_order(source: Source) -> Iterator[OrderedReader]:
         # Metadata of old data sets is not always UTF-8.
         container = av.open(url, metadata_errors="replace", options=_within_the_file())
     except (*FFMPEG_ERRORS, OSError) as error:
-        raise DecodeError(f"{source}: cannot be opened as video: {_reason(error)}") from error
+        raise DecodeError(f"{source}: cannot be opened as video: {reason_of(error)}") from error
     with container:
         name = container.format.name
         if name in _NOT_VIDEO or name.endswith("_pipe"):
@@ -223,5 +223,6 @@ def _within_the_file() -> dict[str, str]:
     return {"protocol_whitelist": PROTOCOLS, "format_whitelist": allowed}
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What FFmpeg says went wrong."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

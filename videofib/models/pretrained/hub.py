@@ -1,4 +1,4 @@
-"""Where a saved model lies, a path or a repository of the Hugging Face Hub, and how one is put there."""
+"""Where a saved model lies: a path, one of videofib's own, or a repository of the Hugging Face Hub; and uploads to it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from videofib.checkpoint.file import CheckpointError
+from videofib.models.pretrained.packaged import nearest_packaged, packaged_models
 from videofib.printable import printable
 
 _REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
@@ -29,26 +30,32 @@ def locate(name: str | Path, revision: str | None = None, token: str | None = No
     """The file or folder of a saved model; a repository is downloaded once, into the Hub's own cache.
 
     Args:
-        name: a path, which comes first, or ``owner/model`` on the Hub. A path may be the folder of a repository in the
-            Hub's cache (``models--owner--model``).
+        name: a path, which comes first; the name of a model that comes with videofib (``packaged``), which comes
+            second; or ``owner/model`` on the Hub. A path may be the folder of a repository in the Hub's cache
+            (``models--owner--model``).
         revision: a branch, tag or commit of a repository.
         token: for repositories that are not public; by default the one that ``hf auth login`` has stored.
 
     Raises:
-        CheckpointError: there is no such model, or it cannot be downloaded.
+        CheckpointError: there is no such model, with the nearest names, or it cannot be downloaded.
     """
-    path = Path(name).expanduser()
+    path = Path(name)
     try:
+        path = path.expanduser()
         is_there = path.exists()
-    except OSError:  # as for a name that is too long
+    except (OSError, RuntimeError):  # as for a name that is too long, or ~name of an unknown user
         is_there = False
     if is_there:
         return _snapshot(path) if path.is_dir() and path.name.startswith(_CACHED) else path
+    if found := packaged_models().get(str(name)):
+        return found
     if _REPOSITORY.fullmatch(str(name)) and ".." not in str(name):
         return _download(str(name), revision, token)
+    near = nearest_packaged(str(name)[:_SHOWN])
+    meant = f" (did you mean {' or '.join(near)}?)" if near else ""
     raise CheckpointError(
-        f"no model at {printable(name)[:_SHOWN]}; name a checkpoint, a run's folder, a saved folder, or owner/model on "
-        "the Hugging Face Hub"
+        f"no model at {printable(name)[:_SHOWN]}{meant}; name a checkpoint, a run's folder, a saved folder, one of "
+        f"videofib's own ({', '.join(packaged_models())}), or owner/model on the Hugging Face Hub"
     )
 
 

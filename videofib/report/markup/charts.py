@@ -20,12 +20,13 @@ _STYLES = 6  # colours, and patterns of dashes
 _FILE_RIGHT = 14  # pixels more on the right of a file of its own, where nothing else leaves room for the last mark
 _LEGEND_ROW = 15  # pixels, in a file of its own
 _LEGEND_LETTERS = 44
+_NARROWEST = 0.5  # pixels of a band
 _COLOURS = ("#1d4ed8", "#c2410c", "#15803d", "#7e22ce", "#a16207", "#0e7490")
 _DASHES = ("none", "6 2", "2 2", "8 2 2 2", "10 3", "1 3")
 _FILE_STYLE = (
     "text{font-family:sans-serif;font-size:11px;fill:#444}.end{text-anchor:end}.middle{text-anchor:middle}"
     ".grid{stroke:#ddd}.axis{stroke:#444}.line path{fill:none;stroke:currentColor;stroke-width:1.5}"
-    ".line circle{fill:currentColor}"
+    ".line circle{fill:currentColor}.gap{fill:#d4d4d4}"
     + "".join(f".s{i}{{color:{colour}}}" for i, colour in enumerate(_COLOURS))
     + "".join(f".d{i} path{{stroke-dasharray:{dashes}}}" for i, dashes in enumerate(_DASHES))
 )
@@ -72,9 +73,19 @@ def line_chart(
 
 
 def svg_file(
-    title: str, series: Sequence[Series], *, x: str, y: str, lowest: float | None = None, highest: float | None = None
+    title: str,
+    series: Sequence[Series],
+    *,
+    x: str,
+    y: str,
+    lowest: float | None = None,
+    highest: float | None = None,
+    gaps: Sequence[tuple[float, float]] = (),
+    gaps_name: str = "",
 ) -> str:
     """The same chart as an SVG file of its own, which needs no page; the legend is below the axis.
+
+    ``gaps`` are ranges of x, of which nothing is known: grey bands over the lines, called ``gaps_name`` in the legend.
 
     Raises:
         ValueError: there is no point.
@@ -84,9 +95,10 @@ def svg_file(
     values = [value for line in lines for _, value in line.points if value is not None]
     if not values:
         raise ValueError(f"{title}: there is nothing to draw")
-    positions = [at for line in lines for at, _ in line.points]
+    positions = [at for line in lines for at, _ in line.points] + [at for gap in gaps for at in gap]
     axis = _axes(positions, [*values, *_given(lowest), *_given(highest)], percent=y == "%")
     drawn = "".join(_line(line, order, axis) for order, line in enumerate(lines))
+    drawn += "".join(_band(gap, axis) for gap in gaps)
     rows = []
     for order, line in enumerate(lines):
         at = _HEIGHT + 12 + _LEGEND_ROW * order
@@ -95,7 +107,13 @@ def svg_file(
             f'<g class="line {_style(order)}"><path d="M{axis.left:.1f} {at}h32"/></g>'
             f'<text class="name" x="{axis.left + 38:.1f}" y="{at + 4}">{text(name)}</text>'
         )
-    wide, height = _WIDTH + _FILE_RIGHT, _HEIGHT + _LEGEND_ROW * len(lines) + 8
+    if gaps:
+        at = _HEIGHT + 12 + _LEGEND_ROW * len(lines)
+        rows.append(
+            f'<rect class="gap" x="{axis.left:.1f}" y="{at - 5}" width="32" height="10"/>'
+            f'<text class="name" x="{axis.left + 38:.1f}" y="{at + 4}">{text(gaps_name)}</text>'
+        )
+    wide, height = _WIDTH + _FILE_RIGHT, _HEIGHT + _LEGEND_ROW * len(rows) + 8
     shown = f"{title} (means of {size} neighbouring points)" if size > 1 else title
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 -20 {wide} {height + 20}" width="{3 * wide}">
 <title>{text(title)}</title><style>{_FILE_STYLE}</style><rect x="0" y="-20" width="{wide}" height="{height + 20}" \
@@ -195,6 +213,13 @@ def _line(line: Series, order: int, axis: _Axes) -> str:
     dots = known if _has_dots(line) else ()
     circles = "".join(f'<circle cx="{axis.x(at):.1f}" cy="{axis.y(value):.1f}" r="2.5"/>' for at, value in dots)
     return f'<g class="line {_style(order)}"><path d="{"".join(words)}"/>{circles}</g>'
+
+
+def _band(gap: tuple[float, float], axis: _Axes) -> str:
+    """The part of a chart of which nothing is known."""
+    left, right = axis.x(gap[0]), axis.x(gap[1])
+    width, height = max(right - left, _NARROWEST), _HEIGHT - _TOP - _BOTTOM
+    return f'<rect class="gap" x="{left:.1f}" y="{_TOP}" width="{width:.1f}" height="{height}"/>'
 
 
 def _thinned(points: Sequence[tuple[float, float | None]], size: int) -> list[tuple[float, float | None]]:

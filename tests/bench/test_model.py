@@ -4,18 +4,19 @@ import json
 
 import pytest
 
-from tools import benchmark_model
+from videofib.bench import model, model_speed
+from videofib.cli import main
+from videofib.models.recompute import RECOMPUTE
 
 SMALL = ["--size", "32", "--width", "24", "--depth", "1", "--heads", "3", "--repeats", "1"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", [[], ["--train", "--checkpointing"]], ids=["inference", "training"])
-def test_command_writes_a_table_a_file_and_a_picture(train, tmp_path, capsys, monkeypatch):
+def test_command_writes_a_table_a_file_and_a_picture(train, tmp_path, capsys):
     options = [*SMALL, *train, "--frames", "2", "3", "--attention", "joint", "joint_fibottention"]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
-    monkeypatch.setattr("sys.argv", ["benchmark_model.py", *options, *map(str, files)])
-    benchmark_model.main()
+    main(["bench", "model", *options, *map(str, files)])
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert [(row["frames"], row["tokens"]) for row in rows] == [(2, 8), (2, 8), (3, 12), (3, 12)]
     assert [row["ratio"] for row in rows[::2]] == [1, 1]
@@ -24,10 +25,14 @@ def test_command_writes_a_table_a_file_and_a_picture(train, tmp_path, capsys, mo
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_process_that_dies_is_named(capfd, monkeypatch):
+def test_a_process_that_dies_is_named(capfd):
     options = [*SMALL, "--frames", "2", "--attention", "joint", "--width", "25"]  # a width that heads do not divide
-    monkeypatch.setattr("sys.argv", ["benchmark_model.py", *options])
     with pytest.raises(SystemExit, match="joint, 2 frames: its process died"):
-        benchmark_model.main()
+        main(["bench", "model", *options])
     said = capfd.readouterr().err
     assert "embed_dim" in said or "dim=25" in said
+
+
+def test_the_choices_are_those_of_the_code():
+    assert set(model._ATTENTIONS) == set(model_speed.ATTENTIONS)
+    assert model._RECOMPUTE == RECOMPUTE

@@ -6,8 +6,9 @@ import json
 import pytest
 import torch
 
-from tools import benchmark_attention as benchmark
 from videofib.attention import Support, sparse_attention
+from videofib.bench import attention_speed as benchmark
+from videofib.cli import main
 
 
 def settings(**changes):
@@ -39,15 +40,30 @@ def test_peak_memory_sees_what_a_call_allocates():
     assert output <= found["cpu"] < 20 * output
 
 
-def test_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys, monkeypatch):
+def test_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys):
     options = ["--tokens", "20", "33", "--heads", "2", "--head-dim", "8", "--repeats", "1", "--turn-ms", "1"]
     options += ["--backward", "--no-memory"]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
-    monkeypatch.setattr("sys.argv", ["benchmark_attention.py", *options, *map(str, files)])
-    benchmark.main()
+    main(["bench", "attention", *options, *map(str, files)])
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert [row["tokens"] for row in figures["rows"]] == [20] * 5 + [33] * 5
     assert {row["contender"] for row in figures["rows"]} == {"sdpa", "sdpa, mask", "index gather", "gather", "cpu"}
     assert all(row["ms"] > 0 and row["ratio_to_sdpa"] > 0 for row in figures["rows"])
     assert len(capsys.readouterr().out.splitlines()) == 2 + len(figures["rows"])
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tokens", "0"], "must be at least 1"),
+        (["--backends", "cpuu"], "invalid choice: 'cpuu'"),
+        (["--device", "cuda"], "torch finds no GPU on this machine"),
+    ],
+)
+def test_mistakes_are_one_line(words, message, capsys):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", "attention", *words])
+    assert message in str(stopped.value) + capsys.readouterr().err

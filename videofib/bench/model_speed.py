@@ -1,0 +1,116 @@
+"""How long a step of complete models takes, each in a process of its own, in one run."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from videofib.models import TimeSformer
+
+CLASSES = 400
+ATTENTIONS: dict[str, dict[str, Any]] = {
+    "space_only": dict(attention_type="space_only"),
+    "divided": dict(attention_type="divided_space_time"),
+    "divided_fibottention": dict(
+        attention_type="divided_space_time", space_attention="fibottention", time_attention="fibottention"
+    ),
+    "joint": dict(attention_type="joint_space_time"),
+    "joint_fibottention": dict(attention_type="joint_space_time", joint_attention="fibottention"),
+}
+
+
+def step(args: argparse.Namespace, attention: str, frames: int) -> Callable[[], None]:
+    """One step of a model with random weights, on random clips."""
+    torch.manual_seed(0)
+    model = TimeSformer(
+        img_size=args.size,
+        num_classes=CLASSES,
+        num_frames=frames,
+        embed_dim=args.width,
+        depth=args.depth,
+        num_heads=args.heads,
+        gradient_checkpointing=args.checkpointing is not None,
+        recompute=args.checkpointing or "block",
+        **ATTENTIONS[attention],
+    ).to(args.device)
+    clips = torch.randn(args.batch, 3, frames, args.size, args.size, device=args.device)
+    labels = torch.zeros(args.batch, dtype=torch.long, device=args.device)
+    autocast = torch.autocast(args.device, torch.bfloat16, enabled=args.bfloat16)
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def train() -> None:
+        with autocast:
+            loss = F.cross_entropy(model(clips), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def infer() -> None:
+        with torch.inference_mode(), autocast:
+            model(clips)
+
+    model.train(args.train)
+    return train if args.train else infer
+
+
+def work(connection, args: argparse.Namespace, attention: str, frames: int) -> None:
+    """Answer each True with the seconds of a step, and anything else with the peak memory in bytes."""
+    run = step(args, attention, frames)
+    while connection.recv() is True:
+        start = time.perf_counter()
+        run()
+        if args.device == "cuda":
+            torch.cuda.synchronize()
+        connection.send(time.perf_counter() - start)
+    if args.device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    connection.send(peak)
+
+
+def measure(args: argparse.Namespace, frames: int) -> list[dict]:
+    """One row for each attention type."""
+    context = multiprocessing.get_context("spawn")
+    workers = {}
+    for attention in args.attention:
+        ours, theirs = context.Pipe()
+        context.Process(target=work, args=(theirs, args, attention, frames), daemon=True).start()
+        theirs.close()  # so that reading fails when the worker dies
+        workers[attention] = ours
+
+    def ask(attention: str, message: object) -> float:
+        try:
+            workers[attention].send(message)
+            return workers[attention].recv()
+        except (EOFError, OSError):
+            raise SystemExit(f"{attention}, {frames} frames: its process died, possibly out of memory") from None
+
+    times: dict[str, list[float]] = {attention: [] for attention in args.attention}
+    for turn in range(args.warmup + args.repeats):
+        for attention, taken in times.items():
+            seconds = ask(attention, True)
+            if turn >= args.warmup:
+                taken.append(seconds)
+    first = statistics.median(times[args.attention[0]])
+    return [
+        {
+            "frames": frames,
+            "tokens": frames * (args.size // 16) ** 2,
+            "attention": attention,
+            "seconds": (median := statistics.median(taken)),
+            "clips_per_second": args.batch / median,
+            "ratio": first / median,
+            "peak_gib": ask(attention, None) / 2**30,
+        }
+        for attention, taken in times.items()
+    ]
