@@ -4,7 +4,6 @@ videofib predict clip.mp4 --model motion_xxs
 videofib predict videos/ more.mkv https://example.org/a.mp4 --model runs/mine --top 3 --out predictions.csv
 videofib predict --list videos.txt --model FOLDER --views 1 1
 videofib predict film.mp4 --model runs/mine --timeline --out DIR
-
 videofib predict --list segments.txt --segments seconds --model runs/mine
 
 VIDEO is a file, a folder of them, a URL, or - for a video on standard input. In a folder without video files, each

@@ -1,4 +1,4 @@
-"""Where a saved model lies: a path, one of videofib's own, or a repository of the Hugging Face Hub; and uploads to it."""
+"""Where a saved model lies: a path, one of videofib's own by its name, or a repository of the Hub; uploads to the Hub."""
 
 from __future__ import annotations
 
