@@ -202,3 +202,4 @@ def test_frames_of_folders_are_shown_by_the_pattern_and_no_link_leads_out(data, 
     page = page_of(folder)
     assert colours(page) == ["green"]
     assert page.count("lies outside of the run") == 2
+    assert 'data-indices="0 1 2"' in page  # each frame once

@@ -58,6 +58,7 @@ def test_folders_of_classes(prepare, classes, tmp_path):
     )
     assert "cat/notes.txt" in report["ignored"]
     assert "seeking" not in done.stdout
+    assert report["read_in_order_only"] == []
     assert report["encoding"] == {"codec": "png", "short_side": 0}
     assert (out / "classes.txt").read_text() == "cat\ndog big\n"
     lists = {split: records(out, split) for split in ("train", "val", "test")}
