@@ -29,7 +29,7 @@ _C.TRAIN.ENABLE = switch(True, about="whether videofib run trains")
 _C.TRAIN.BATCH_SIZE = integer(
     8, above=0, unit="videos", about="videos in a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips"
 )
-_C.TRAIN.EVAL_PERIOD = integer(1, above=0, unit="epochs", about="epochs between two validations")
+_C.TRAIN.EVAL_PERIOD = integer(1, above=0, unit="epochs", off="no validation", about="epochs between two validations")
 _C.TRAIN.CHECKPOINT_PERIOD = integer(1, above=0, unit="epochs", about="epochs between two checkpoints")
 _C.TRAIN.CHECKPOINT_STEPS = integer(
     0, above=0, unit="batches", off="none within an epoch", about="batches between two checkpoints within an epoch"

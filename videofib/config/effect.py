@@ -158,6 +158,12 @@ READERS = (
     ),
     # training
     Reader(
+        ("CHECKPOINT.METRIC",),
+        ("TRAIN.EVAL_PERIOD",),
+        lambda c: c.TRAIN.EVAL_PERIOD > 0,
+        "TRAIN.EVAL_PERIOD above 0",
+    ),
+    Reader(
         ("TRAIN.MIXED_PRECISION_DTYPE",),
         ("TRAIN.MIXED_PRECISION",),
         lambda c: c.TRAIN.MIXED_PRECISION,

@@ -45,7 +45,7 @@ class Schedule:
         epochs: of the run.
         seed: all randomness of an epoch follows from (seed, epoch, data rank).
         log_period: steps between lines of figures.
-        eval_period: epochs between validations; the last epoch is validated in any case.
+        eval_period: epochs between validations; the last epoch is validated in any case. 0: no validation.
         checkpoint_period: epochs between checkpoints; the last epoch is saved in any case.
         checkpoint_steps: batches between checkpoints within an epoch, as far as the accumulation of gradients allows;
             0: none.
@@ -59,7 +59,7 @@ class Schedule:
     checkpoint_steps: int = 0
 
     def validates_after(self, epochs_done: int) -> bool:
-        return epochs_done % self.eval_period == 0 or epochs_done == self.epochs
+        return self.eval_period > 0 and (epochs_done % self.eval_period == 0 or epochs_done == self.epochs)
 
     def saves_after(self, epochs_done: int) -> bool:
         return epochs_done % self.checkpoint_period == 0 or epochs_done == self.epochs

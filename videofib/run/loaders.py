@@ -17,9 +17,10 @@ from videofib.config import ConfigError
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
 from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.errors import ManifestError
-from videofib.data.lists.manifest import load_split
+from videofib.data.lists.manifest import has_split, load_split
 from videofib.data.lists.record import UNLABELLED, VideoRecord
 from videofib.data.lists.records import InShards, Records
+from videofib.data.lists.remote import exists, is_remote
 from videofib.data.lists.shard_index import has_shards, read_shards
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import MultigridLoader, MultigridStage, long_cycle
@@ -199,6 +200,23 @@ def read_records(cfg: CfgNode, split: str) -> Records:
         multi_label=multi_label,
         needs_labels=split != "test",
     )
+
+
+def validates(cfg: CfgNode) -> bool:
+    """Whether training validates: TRAIN.EVAL_PERIOD asks for it, and the data has a val split.
+
+    Raises:
+        ManifestError: a server does not say whether it has one.
+    """
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    if not cfg.TRAIN.EVAL_PERIOD:
+        return False
+    if not is_remote(folder):
+        return has_shards(folder, "val") or has_split(folder, "val")
+    try:
+        return exists(f"{folder}/val.parquet")
+    except OSError as error:
+        raise ManifestError(f"no index of shards: {error}") from error
 
 
 def _is_multi_label(cfg: CfgNode) -> bool:

@@ -27,7 +27,7 @@ from videofib.distributed import processes
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.class_names import data_class_names, read_class_names, tested_class_names
-from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages, read_records
+from videofib.run.loaders import build_eval_loader, build_train_loader, multigrid_stages, read_records, validates
 from videofib.run.models import build_model
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def check_run(cfg: CfgNode, stages: Sequence[str]) -> None:
     """
     checks: list[Callable[[], None]] = [lambda: check_model(cfg, stages)]
     if "train" in stages:
-        checks += [lambda: _check_train_list(cfg), lambda: _check_eval_list(cfg, "val", read_class_names(cfg, "train"))]
+        checks += [lambda: _check_train_list(cfg), lambda: _check_validation(cfg)]
         if "test" in stages:
             checks.append(lambda: _check_test_inputs(cfg))
     faults: list[str] = []
@@ -125,6 +125,17 @@ def _check_train_list(cfg: CfgNode) -> None:
     checked_loader(cfg, "train").close()
 
 
+def _check_validation(cfg: CfgNode) -> None:
+    """Check the val list; where there is none, that no key asks for what validation finds."""
+    if validates(cfg):
+        _check_eval_list(cfg, "val", read_class_names(cfg, "train"))
+    elif cfg.TRAIN.EVAL_PERIOD and cfg.CHECKPOINT.METRIC not in ("auto", "none"):
+        raise ConfigError(
+            f"CHECKPOINT.METRIC {cfg.CHECKPOINT.METRIC} needs validation, and {cfg.DATA.PATH_TO_DATA_DIR} has no val "
+            "split; add val.csv or a folder val, or set CHECKPOINT.METRIC auto to train without a best checkpoint"
+        )
+
+
 def _check_eval_list(cfg: CfgNode, split: str, class_names: Sequence[str] | None) -> None:
     if data_class_names(cfg, split) is None:  # nothing to compare, of which the stage itself warns
         class_names = None
@@ -138,6 +149,11 @@ def _check_test_inputs(cfg: CfgNode) -> None:
         raise ConfigError(
             "TEST.CHECKPOINT_FILE_PATH best needs a best checkpoint, and CHECKPOINT.METRIC none keeps none; set "
             "CHECKPOINT.METRIC auto"
+        )
+    if path == "best" and not validates(cfg):
+        raise ConfigError(
+            "TEST.CHECKPOINT_FILE_PATH best needs a best checkpoint, which validation chooses, and this run does not "
+            "validate: TRAIN.EVAL_PERIOD is 0 or there is no val split; add one, or test the newest checkpoint"
         )
     faults, names = [], None
     if path in ("", "best") or Path(path).resolve().parent == Path(cfg.OUTPUT_DIR, "checkpoints").resolve():
