@@ -67,6 +67,8 @@ class Scores:
             mean of runs of both.
         hits: whether the true class is the best, and among the best five, by each of the P view subsets of
             ``accuracy.view_subsets``: bool (N, P, 2); None where that was not counted. Files do not hold these.
+        losses: the loss of each video, float32 (N,), of no meaning where it could not be read; None where that was not
+            asked for. Files do not hold these.
     """
 
     ids: list[str]
@@ -82,6 +84,7 @@ class Scores:
     class_names: Sequence[str] | None = None
     view_starts: str = "spread"
     hits: Tensor | None = None
+    losses: Tensor | None = None
 
     @property
     def multi_label(self) -> bool:

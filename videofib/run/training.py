@@ -26,6 +26,7 @@ from videofib.distributed.fsdp import shard, unsharded_copy
 from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
+from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy
 from videofib.engine.optim import build_optimizer, lr_at, parameter_groups, warmup_end
 from videofib.engine.randomness import seed_everything
 from videofib.engine.shared_batches import BatchLoader, shared
@@ -94,12 +95,14 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
             return False
         accepted()
 
+        loss = _LOSSES[cfg.MODEL.LOSS_FUNC](0.0)["criterion"]
+
         def validate() -> dict:
             evaluated = unsharded_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
             assert val_loader is not None  # else the schedule has no validation
             with val_loader:  # its workers end with the validation, and do not wait for the next one
                 figures, _ = evaluate_from_config(
-                    cfg, evaluated, val_loader, class_names, amp_dtype, "validate", mesh=mesh, stop=stop
+                    cfg, evaluated, val_loader, class_names, amp_dtype, "validate", loss=loss, mesh=mesh, stop=stop
                 )
             return figures
 
@@ -315,6 +318,6 @@ def lr_scale(cfg: CfgNode) -> float:
 
 # MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given the label smoothing
 _LOSSES = {
-    "cross_entropy": lambda smoothing: {"criterion": nn.CrossEntropyLoss(label_smoothing=smoothing)},
-    "bce_logit": lambda smoothing: {"criterion": nn.BCEWithLogitsLoss(), "judge": None},
+    "cross_entropy": lambda smoothing: {"criterion": CrossEntropy(smoothing)},
+    "bce_logit": lambda smoothing: {"criterion": BinaryCrossEntropy(), "judge": None},
 }
