@@ -64,13 +64,13 @@ def test_what_needs_validation_is_refused_before_training(experiment, no_list, t
         "TEST.CHECKPOINT_FILE_PATH best needs a best checkpoint"
     )
     assert refused(*off("no list", no_list), *best).startswith("TEST.CHECKPOINT_FILE_PATH best needs a best checkpoint")
-    metric = ["CHECKPOINT.METRIC", "top5_acc"]
-    assert refused(*off("no list", no_list), *metric) == (
-        f"CHECKPOINT.METRIC top5_acc needs validation, and {no_list} has no val split; add val.csv or a folder val, or "
-        "set CHECKPOINT.METRIC auto to train without a best checkpoint"
-    )
-    with pytest.raises(ConfigError, match=r"CHECKPOINT\.METRIC top5_acc has no effect: it is only read with"):
-        load_config(None, ["TRAIN.EVAL_PERIOD", 0, *metric])
+    for key, value, instead in (("CHECKPOINT.METRIC", "top5_acc", "auto"), ("TRAIN.PATIENCE", 3, 0)):
+        assert refused(*off("no list", no_list), key, value) == (
+            f"{key} {value} needs validation, and {no_list} has no val split; add val.csv or a folder val, or set "
+            f"{key} {instead} to train without it"
+        )
+        with pytest.raises(ConfigError, match=rf"{key} {value} has no effect: it is only read with"):
+            load_config(None, ["TRAIN.EVAL_PERIOD", 0, key, value])
 
 
 def test_a_val_list_that_is_there_and_wrong_is_still_refused(experiment, no_list, tmp_path, capfd):

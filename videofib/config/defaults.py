@@ -30,6 +30,13 @@ _C.TRAIN.BATCH_SIZE = integer(
     8, above=0, unit="videos", about="videos in a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips"
 )
 _C.TRAIN.EVAL_PERIOD = integer(1, above=0, unit="epochs", off="no validation", about="epochs between two validations")
+_C.TRAIN.PATIENCE = integer(
+    0,
+    above=0,
+    unit="validations",
+    off="train all epochs",
+    about="training ends after so many validations in a row without a better CHECKPOINT.METRIC",
+)
 _C.TRAIN.CHECKPOINT_PERIOD = integer(1, above=0, unit="epochs", about="epochs between two checkpoints")
 _C.TRAIN.CHECKPOINT_STEPS = integer(
     0, above=0, unit="batches", off="none within an epoch", about="batches between two checkpoints within an epoch"

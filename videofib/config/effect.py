@@ -164,6 +164,12 @@ READERS = (
         "TRAIN.EVAL_PERIOD above 0",
     ),
     Reader(
+        ("TRAIN.PATIENCE",),
+        ("TRAIN.EVAL_PERIOD", "CHECKPOINT.METRIC"),
+        lambda c: c.TRAIN.EVAL_PERIOD > 0 and c.CHECKPOINT.METRIC != "none",
+        "TRAIN.EVAL_PERIOD above 0 and a CHECKPOINT.METRIC",
+    ),
+    Reader(
         ("TRAIN.MIXED_PRECISION_DTYPE",),
         ("TRAIN.MIXED_PRECISION",),
         lambda c: c.TRAIN.MIXED_PRECISION,

@@ -49,6 +49,7 @@ class Schedule:
         checkpoint_period: epochs between checkpoints; the last epoch is saved in any case.
         checkpoint_steps: batches between checkpoints within an epoch, as far as the accumulation of gradients allows;
             0: none.
+        patience: validations in a row without a better figure, after which training ends; 0: all epochs are trained.
     """
 
     epochs: int
@@ -57,6 +58,7 @@ class Schedule:
     eval_period: int = 1
     checkpoint_period: int = 1
     checkpoint_steps: int = 0
+    patience: int = 0
 
     def validates_after(self, epochs_done: int) -> bool:
         return self.eval_period > 0 and (epochs_done % self.eval_period == 0 or epochs_done == self.epochs)
@@ -74,6 +76,8 @@ class Checkpoints(Protocol):
 
     def validated(self, epoch: int, figures: dict) -> None: ...
 
+    def validations_since_best(self) -> int: ...
+
 
 def train(
     model: nn.Module,
@@ -88,7 +92,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     mesh: DeviceMesh | None = None,
 ) -> None:
-    """Train ``model`` in place, from ``start`` up to ``schedule.epochs``.
+    """Train ``model`` in place, from ``start`` up to ``schedule.epochs``, or until ``schedule.patience`` is exhausted.
 
     A run resumed from any position that was saved reaches the weights that it would have reached undisturbed.
 
@@ -113,6 +117,9 @@ def train(
     meter = None
     if _awaits_validation(start, schedule, checkpoints):
         _validate(start.epoch, schedule, validate, checkpoints)
+    if ends_early(start, schedule, checkpoints):
+        _log_early_end(start.epoch, schedule)
+        return
     for epoch in range(start.epoch, schedule.epochs):
         position = start if epoch == start.epoch else Position(epoch)
         loader.sampler.set_epoch(epoch, position.step)  # first, since epochs may differ in length
@@ -132,6 +139,11 @@ def train(
         if schedule.validates_after(epoch + 1):
             saved = schedule.saves_after(epoch + 1)
             _validate(epoch + 1, schedule, validate, checkpoints, saved=saved)
+            if ends_early(Position(epoch + 1), schedule, checkpoints):
+                if not saved:
+                    checkpoints.save(Position(epoch + 1))
+                _log_early_end(epoch + 1, schedule)
+                return
 
 
 def has_work(loader: BatchLoader, schedule: Schedule, checkpoints: Checkpoints, start: Position) -> bool:
@@ -143,8 +155,24 @@ def has_work(loader: BatchLoader, schedule: Schedule, checkpoints: Checkpoints, 
     if start.epoch < schedule.epochs:
         loader.sampler.set_epoch(start.epoch, start.step)
         _check_step(start, len(loader))
-        return True
+        return _awaits_validation(start, schedule, checkpoints) or not ends_early(start, schedule, checkpoints)
     return _awaits_validation(start, schedule, checkpoints)
+
+
+def ends_early(position: Position, schedule: Schedule, checkpoints: Checkpoints) -> bool:
+    """Whether the run ends at this position before its last epoch, since its patience is exhausted; all call it."""
+    if not schedule.patience or position.step or position.epoch == schedule.epochs:
+        return False
+    return checkpoints.validations_since_best() >= schedule.patience
+
+
+def _log_early_end(epochs_done: int, schedule: Schedule) -> None:
+    if processes.is_main():
+        logger.info(
+            "training ends early, after %d of %d epochs: the last %d validation(s) found nothing better "
+            "(TRAIN.PATIENCE)",
+            *(epochs_done, schedule.epochs, schedule.patience),
+        )
 
 
 def _awaits_validation(start: Position, schedule: Schedule, checkpoints: Checkpoints) -> bool:

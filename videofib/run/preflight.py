@@ -129,11 +129,20 @@ def _check_validation(cfg: CfgNode) -> None:
     """Check the val list; where there is none, that no key asks for what validation finds."""
     if validates(cfg):
         _check_eval_list(cfg, "val", read_class_names(cfg, "train"))
-    elif cfg.TRAIN.EVAL_PERIOD and cfg.CHECKPOINT.METRIC not in ("auto", "none"):
-        raise ConfigError(
-            f"CHECKPOINT.METRIC {cfg.CHECKPOINT.METRIC} needs validation, and {cfg.DATA.PATH_TO_DATA_DIR} has no val "
-            "split; add val.csv or a folder val, or set CHECKPOINT.METRIC auto to train without a best checkpoint"
-        )
+        return
+    best = cfg.CHECKPOINT.METRIC not in ("auto", "none")
+    asked = {
+        f"CHECKPOINT.METRIC {cfg.CHECKPOINT.METRIC}": ("CHECKPOINT.METRIC auto", best),
+        f"TRAIN.PATIENCE {cfg.TRAIN.PATIENCE}": ("TRAIN.PATIENCE 0", cfg.TRAIN.PATIENCE > 0),
+    }
+    faults = [
+        f"{key} needs validation, and {cfg.DATA.PATH_TO_DATA_DIR} has no val split; add val.csv or a folder val, or "
+        f"set {off} to train without it"
+        for key, (off, is_set) in asked.items()
+        if is_set and cfg.TRAIN.EVAL_PERIOD  # at 0, these keys have no effect, which config/effect.py reports
+    ]
+    if faults:
+        raise Faults(faults)
 
 
 def _check_eval_list(cfg: CfgNode, split: str, class_names: Sequence[str] | None) -> None:

@@ -91,7 +91,9 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         start = _resume(cfg, checkpoints)
         schedule = _schedule(cfg, validated=val_loader is not None)
         if not has_work(train_loader, schedule, checkpoints, start):
-            logger.info("all %d epochs are done, so there is nothing to train", schedule.epochs)
+            early = start.epoch < schedule.epochs
+            done = "training ended early (TRAIN.PATIENCE), %d" if early else "all %d"
+            logger.info(f"{done} epochs are done, so there is nothing to train", start.epoch)
             return False
         accepted()
 
@@ -236,6 +238,7 @@ def _schedule(cfg: CfgNode, *, validated: bool) -> Schedule:
         eval_period=cfg.TRAIN.EVAL_PERIOD if validated else 0,
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
         checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
+        patience=cfg.TRAIN.PATIENCE if validated else 0,
     )
 
 
