@@ -57,6 +57,15 @@ _C.TRAIN.SHARDED_CHECKPOINTS = switch(
 )
 _C.TRAIN.MIXED_PRECISION = switch(False, about="compute in 16 bits where that is safe")
 _C.TRAIN.MIXED_PRECISION_DTYPE = one_of("bf16", "fp16", about="16-bit type; fp16 is for GPUs without bf16")
+_C.TRAIN.CLASS_WEIGHTS = one_of(
+    *("none", "balanced", "listed"),
+    off="all count the same",
+    about="what a class counts in the loss: the inverse of its training videos, or LISTED_WEIGHTS; with bce_logit, its "
+    "positive labels",
+)
+_C.TRAIN.LISTED_WEIGHTS = list_of(
+    number(least=0), [], off="none", about="weight of each class, in the order of labels, with CLASS_WEIGHTS listed"
+)
 _C.TRAIN.FREEZE = list_of(
     text(), [], off="all parameters learn", about="name patterns of frozen parameters, such as ['blocks.[0-5].*']"
 )

@@ -170,6 +170,12 @@ READERS = (
         "TRAIN.EVAL_PERIOD above 0 and a CHECKPOINT.METRIC",
     ),
     Reader(
+        ("TRAIN.LISTED_WEIGHTS",),
+        ("TRAIN.CLASS_WEIGHTS",),
+        lambda c: c.TRAIN.CLASS_WEIGHTS == "listed",
+        "TRAIN.CLASS_WEIGHTS listed",
+    ),
+    Reader(
         ("TRAIN.MIXED_PRECISION_DTYPE",),
         ("TRAIN.MIXED_PRECISION",),
         lambda c: c.TRAIN.MIXED_PRECISION,

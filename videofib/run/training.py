@@ -12,7 +12,7 @@ import torch
 from fvcore.common.config import CfgNode
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.checkpoint.file import ModelDescription, Position, TrainingState
@@ -37,6 +37,7 @@ from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.report.markup.numbers import amount
 from videofib.run.class_names import trained_class_names, warn_of_absent_classes
+from videofib.run.class_weights import class_weights
 from videofib.run.loaders import (
     build_eval_loader,
     build_train_loader,
@@ -81,7 +82,9 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
 
         model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
         optimizer = _build_optimizer(cfg, model)
-        recipe = recipe_from_config(cfg, amp_dtype, ema, _distillation(cfg, device, class_names))
+        weights = class_weights(cfg, train_loader.dataset.records, class_names)
+        recipe = recipe_from_config(cfg, amp_dtype, ema, _distillation(cfg, device, class_names), weights)
+        recipe.criterion.to(device)
         _log_sizes(cfg, model, train_loader, val_loader)
 
         state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
@@ -97,7 +100,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
             return False
         accepted()
 
-        loss = _LOSSES[cfg.MODEL.LOSS_FUNC](0.0)["criterion"]
+        loss = _LOSSES[cfg.MODEL.LOSS_FUNC](0.0, weights)["criterion"]
 
         def validate() -> dict:
             evaluated = unsharded_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
@@ -247,6 +250,7 @@ def recipe_from_config(
     amp_dtype: torch.dtype | None = None,
     ema: ModelEmaV3 | None = None,
     distillation: Distillation | None = None,
+    weights: Tensor | None = None,
 ) -> Recipe:
     """How the config's SOLVER, MIXUP and batch sizes make an optimizer step."""
     smoothing = cfg.MIXUP.LABEL_SMOOTH_VALUE
@@ -263,7 +267,7 @@ def recipe_from_config(
     policy = lr_policy(cfg)
     return Recipe(
         lr_at=partial(_lr_of_stage, policy, multigrid_stages(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
-        **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
+        **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing, weights),  # mix smooths the labels it mixes
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
         max_skipped=cfg.SOLVER.MAX_SKIPPED_STEPS,
@@ -319,8 +323,8 @@ def lr_scale(cfg: CfgNode) -> float:
     return actual / meant
 
 
-# MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given the label smoothing
+# MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given label smoothing and weights of classes
 _LOSSES = {
-    "cross_entropy": lambda smoothing: {"criterion": CrossEntropy(smoothing)},
-    "bce_logit": lambda smoothing: {"criterion": BinaryCrossEntropy(), "judge": None},
+    "cross_entropy": lambda smoothing, weights: {"criterion": CrossEntropy(smoothing, weights)},
+    "bce_logit": lambda smoothing, weights: {"criterion": BinaryCrossEntropy(weights), "judge": None},
 }
