@@ -125,8 +125,8 @@ BROKEN = [  # overrides and the message, in the order of the rules
     ),
     (
         "TRAIN.CLASS_WEIGHTS listed TRAIN.LISTED_WEIGHTS [1,2,3]",
-        "TRAIN.CLASS_WEIGHTS listed needs a weight for each class: TRAIN.LISTED_WEIGHTS has 3, and MODEL.NUM_CLASSES is "
-        "400",
+        "TRAIN.CLASS_WEIGHTS listed needs a weight for each class: TRAIN.LISTED_WEIGHTS has 3, and "
+        "MODEL.NUM_CLASSES is 400",
     ),
     (
         "TRAIN.CLASS_WEIGHTS balanced DATA_LOADER.SAMPLER class_balanced",

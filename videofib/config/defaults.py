@@ -105,6 +105,9 @@ _C.TEST.CHECKPOINT_FILE_PATH = text(
 _C.TEST.CHECKPOINT_PART = text(
     off="the average, or the only one", about="which model of the checkpoint, such as model_state, if it holds several"
 )
+_C.TEST.MIXED_PRECISION = switch(False, about="compute in 16 bits where that is safe; validation does as TRAIN does")
+_C.TEST.MIXED_PRECISION_DTYPE = one_of("bf16", "fp16", about="16-bit type; fp16 is for GPUs without bf16")
+_C.TEST.COMPILE = switch(False, about="compile the model (torch.compile); the first views then take minutes")
 _C.TEST.ENSEMBLE_LOGITS = switch(False, about="average raw logits, as TimeSformer's own tool does, not softmax scores")
 _C.TEST.RESUME = switch(True, about="resume a killed test if weights, settings and videos are the same")
 _C.TEST.SAVE_SECONDS = number(

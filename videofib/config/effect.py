@@ -230,6 +230,12 @@ READERS = (
         "SOLVER.WEIGHT_DECAY above 0",
     ),
     # testing, and what is written
+    Reader(
+        ("TEST.MIXED_PRECISION_DTYPE",),
+        ("TEST.MIXED_PRECISION",),
+        lambda c: c.TEST.MIXED_PRECISION,
+        "TEST.MIXED_PRECISION True",
+    ),
     Reader(("TEST.SAVE_SECONDS",), ("TEST.RESUME",), lambda c: c.TEST.RESUME, "TEST.RESUME True"),
     Reader(("REPORT.NUM_VIDEOS",), ("REPORT.ENABLE",), lambda c: c.REPORT.ENABLE, "REPORT.ENABLE True"),
     Reader(("WANDB.PROJECT",), ("WANDB.ENABLE",), lambda c: c.WANDB.ENABLE, "WANDB.ENABLE True"),
@@ -254,6 +260,7 @@ OF_STAGE = {
         *("TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "TEST.VIEW_STARTS"),
         *("TEST.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_PART"),
         *("TEST.RESUME", "TEST.SAVE_SECONDS"),
+        *("TEST.MIXED_PRECISION", "TEST.MIXED_PRECISION_DTYPE", "TEST.COMPILE"),
     ),
 }
 

@@ -30,6 +30,9 @@ from videofib.metrics.scores import SCORES_NAME, Scores, write_scores
 from videofib.metrics.tasks import SINGLE_LABEL, EvaluationError, Task
 from videofib.tracking.progress import with_progress
 
+# of operations -> its name in files
+_PRECISION = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -125,6 +128,7 @@ def evaluate(
             if stopped and done < len(loader.dataset.records):
                 raise InterruptedRun(_stopped_after(done, len(loader.dataset.records), title, saved=cache is not None))
             scores = assemble(parts, loader.dataset.records, scoring)
+            scores.precision = _PRECISION[amp_dtype]
             figures = scoring.task.summarize(scores, unreadable=scoring.unreadable, details=scoring.details)
         except (EvaluationError, InterruptedRun) as error:  # raised below, in every process: none waits for figures
             problem = error

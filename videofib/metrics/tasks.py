@@ -78,7 +78,8 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
         With ``details`` also ``accuracy_by_views``: [number of views, top-1, top-5] for growing subsets of a video's
         views (see ``view_subsets``), the last of all views; ``most_confused``: [true class, predicted class, videos],
         the 50 most frequent mistakes among readable videos, classes as indices; and what was tested (see
-        ``_tested``): ``num_crops``, ``view_starts``, ``videos_sha256`` and ``per_class_videos``, how many are counted.
+        ``_tested``): ``num_crops``, ``view_starts``, ``precision``, ``videos_sha256`` and ``per_class_videos``, how
+        many are counted.
     """
     readable, counted = _readable(scores, unreadable)
     labels, num_classes = scores.labels[counted], scores.scores.shape[1]
@@ -185,6 +186,7 @@ def _how_tested(scores: Scores) -> dict:
     return {
         "num_crops": scores.num_crops,
         "view_starts": scores.view_starts,
+        "precision": scores.precision,
         "videos_sha256": scores.videos_sha256(),
     }
 

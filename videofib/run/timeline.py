@@ -15,11 +15,10 @@ from videofib.data.clips.windows import WindowReader
 from videofib.data.errors import DecodeError
 from videofib.data.lists.records import Records
 from videofib.data.lists.remote import fetched
-from videofib.engine.evaluate import score_batches
 from videofib.files import replacing, spreadsheet_text, to_utf8
 from videofib.report.markup.charts import Series, svg_file
 from videofib.run.loaders import view_dataset
-from videofib.run.saved_model import PRECISIONS, Prediction, SavedModel
+from videofib.run.saved_model import Prediction, SavedModel
 
 _DRAWN = 5  # classes that the plot shows
 
@@ -61,9 +60,7 @@ def read_timeline(saved: SavedModel, video: str, *, stride: float | None = None,
     with fetched(video) as source:
         reader = WindowReader(source, read.spec, read.transform, stride)
         batches = ({"views": views[None], "window": number} for number, views in reader)
-        size, dtype = saved.cfg.TEST.BATCH_SIZE, PRECISIONS[saved.precision]
-        total = len(reader.spans)
-        for batch, logits in score_batches(saved.model, batches, size, dtype, "predict", fill_last=False, total=total):
+        for batch, logits in saved.computed(batches, len(reader.spans)):
             scores = saved.probabilities(logits)[0]
             if not scores.isfinite().all():
                 raise ValueError(f"{video}: the model's scores are not finite")
