@@ -14,8 +14,9 @@ from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy, balanced_positive_weights, balanced_weights
 from videofib.engine.optim import build_optimizer
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, train
+from videofib.engine.train import train
 
 WEIGHTS = torch.tensor([0.5, 3.0, 0.0, 1.25, 2.0])
 LOGITS = torch.randn(7, 5, generator=torch.Generator().manual_seed(2))

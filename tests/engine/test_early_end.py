@@ -14,7 +14,8 @@ from videofib.checkpoint.manager import CheckpointManager, find_checkpoints, lat
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.interrupt import InterruptedRun
-from videofib.engine.train import Schedule, has_work
+from videofib.engine.schedule import Schedule
+from videofib.engine.train import has_work
 from videofib.tracking.log import close_logging, setup_logging
 
 # what validation finds after each epoch; equal is not better, and nan is no figure

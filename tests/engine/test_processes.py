@@ -25,8 +25,9 @@ from videofib.engine.evaluate import Scoring, evaluate
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.losses import CrossEntropy
 from videofib.engine.optim import build_optimizer, parameter_groups
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe, optimizer_step
-from videofib.engine.train import Position, Schedule, train
+from videofib.engine.train import Position, train
 from videofib.models import TimeSformer
 
 GROUPS = (2, 4, 1)  # the first one leaves checkpoints for the others

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import torch
 from einops import rearrange
@@ -26,6 +25,7 @@ from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter
 from videofib.engine.optim import start_momentum
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
+from videofib.engine.schedule import Checkpoints, Schedule, awaits_validation, ends_early
 from videofib.engine.shared_batches import BatchLoader
 from videofib.engine.step import Recipe, mix_clips, optimizer_step, set_lr
 from videofib.tracking.log import log_stats
@@ -35,48 +35,6 @@ logger = logging.getLogger(__name__)
 
 class TrainingError(RuntimeError):
     """Training cannot continue; the message says at which epoch and step, and why."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long a run lasts, and what happens when.
-
-    Attributes:
-        epochs: of the run.
-        seed: all randomness of an epoch follows from (seed, epoch, data rank).
-        log_period: steps between lines of figures.
-        eval_period: epochs between validations; the last epoch is validated in any case. 0: no validation.
-        checkpoint_period: epochs between checkpoints; the last epoch is saved in any case.
-        checkpoint_steps: batches between checkpoints within an epoch, as far as the accumulation of gradients allows;
-            0: none.
-        patience: validations in a row without a better figure, after which training ends; 0: all epochs are trained.
-    """
-
-    epochs: int
-    seed: int = 0
-    log_period: int = 10
-    eval_period: int = 1
-    checkpoint_period: int = 1
-    checkpoint_steps: int = 0
-    patience: int = 0
-
-    def validates_after(self, epochs_done: int) -> bool:
-        return self.eval_period > 0 and (epochs_done % self.eval_period == 0 or epochs_done == self.epochs)
-
-    def saves_after(self, epochs_done: int) -> bool:
-        return epochs_done % self.checkpoint_period == 0 or epochs_done == self.epochs
-
-
-class Checkpoints(Protocol):
-    """What training asks of ``checkpoint.manager``; all processes call it."""
-
-    def save(self, position: Position) -> object: ...
-
-    def awaits_validation(self, epoch: int) -> bool: ...
-
-    def validated(self, epoch: int, figures: dict) -> None: ...
-
-    def validations_since_best(self) -> int: ...
 
 
 def train(
@@ -115,7 +73,7 @@ def train(
     replica = processes.replicate(model)
     start_momentum(optimizer)
     meter = None
-    if _awaits_validation(start, schedule, checkpoints):
+    if awaits_validation(start, schedule, checkpoints):
         _validate(start.epoch, schedule, validate, checkpoints)
     if ends_early(start, schedule, checkpoints):
         _log_early_end(start.epoch, schedule)
@@ -155,15 +113,8 @@ def has_work(loader: BatchLoader, schedule: Schedule, checkpoints: Checkpoints, 
     if start.epoch < schedule.epochs:
         loader.sampler.set_epoch(start.epoch, start.step)
         _check_step(start, len(loader))
-        return _awaits_validation(start, schedule, checkpoints) or not ends_early(start, schedule, checkpoints)
-    return _awaits_validation(start, schedule, checkpoints)
-
-
-def ends_early(position: Position, schedule: Schedule, checkpoints: Checkpoints) -> bool:
-    """Whether the run ends at this position before its last epoch, since its patience is exhausted; all call it."""
-    if not schedule.patience or position.step or position.epoch == schedule.epochs:
-        return False
-    return checkpoints.validations_since_best() >= schedule.patience
+        return awaits_validation(start, schedule, checkpoints) or not ends_early(start, schedule, checkpoints)
+    return awaits_validation(start, schedule, checkpoints)
 
 
 def _log_early_end(epochs_done: int, schedule: Schedule) -> None:
@@ -173,12 +124,6 @@ def _log_early_end(epochs_done: int, schedule: Schedule) -> None:
             "(TRAIN.PATIENCE)",
             *(epochs_done, schedule.epochs, schedule.patience),
         )
-
-
-def _awaits_validation(start: Position, schedule: Schedule, checkpoints: Checkpoints) -> bool:
-    """Whether the run ended after it saved an epoch and before it validated that."""
-    at_epoch_end = start.epoch > 0 and not start.step and schedule.validates_after(start.epoch)
-    return at_epoch_end and checkpoints.awaits_validation(start.epoch)
 
 
 def train_epoch(

@@ -29,9 +29,10 @@ from videofib.engine.freezing import freeze, freeze_all_but
 from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy
 from videofib.engine.optim import build_optimizer, lr_at, parameter_groups, warmup_end
 from videofib.engine.randomness import seed_everything
+from videofib.engine.schedule import Schedule
 from videofib.engine.shared_batches import BatchLoader, shared
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, has_work, train
+from videofib.engine.train import has_work, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
