@@ -35,7 +35,8 @@ from videofib.data.loading.loader import VideoLoader
 from videofib.data.sampling import short_side_size, view_crop
 from videofib.engine.evaluate import evaluate
 from videofib.engine.optim import build_optimizer, parameter_groups
-from videofib.engine.train import Schedule, train
+from videofib.engine.schedule import Schedule
+from videofib.engine.train import train
 from videofib.run.loaders import build_eval_loader, build_train_loader
 from videofib.run.models import build_model
 from videofib.run.training import recipe_from_config

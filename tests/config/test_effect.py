@@ -16,6 +16,7 @@ from videofib.config.effect import OF_STAGE, READERS, idle_in, reads
 from videofib.data.lists.records import Facts, InShards, Records
 from videofib.data.lists.texts import Texts
 from videofib.mixers.fibottention import Fibottention
+from videofib.run.class_weights import class_weights
 from videofib.run.loaders import _clip_spec, _order, _train_transform, multigrid_stages
 from videofib.run.models import MODELS, build_model
 from videofib.run.preflight import choose_amp_dtype
@@ -147,7 +148,6 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
 def observed_training(cfg):
     """What is seen of training beside the model: learning rates, optimizer, mixing, augmentation, clips, order."""
     torch.manual_seed(0)
-    recipe = recipe_from_config(cfg)
     model = torch.nn.Linear(2, 2)
     optimizer = _build_optimizer(cfg, model)
     options = {id(p): {**group, "params": None} for group in optimizer.param_groups for p in group["params"]}
@@ -161,6 +161,8 @@ def observed_training(cfg):
         where=InShards("", [f"{i}.tar" for i in range(4)], shards=each % 4, starts=each, sizes=each),
         facts=Facts(each + 1, fps=none, random_access=none > 0, variable_rate=none > 0, size=each),
     )
+    weights = class_weights(cfg, records)
+    recipe = recipe_from_config(cfg, weights=weights)
     try:
         amp = choose_amp_dtype(cfg, torch.device("cpu"))
     except ConfigError as error:
@@ -175,6 +177,7 @@ def observed_training(cfg):
         _clip_spec(cfg).view_clips(300, 25, 2),
         multigrid_stages(cfg) if cfg.MULTIGRID.LONG_CYCLE else None,
         amp,
+        weights,
     )
 
 
@@ -186,6 +189,8 @@ FEATURES = [  # what turns a feature on, what turns it off, and another value of
      {"AUG.RE_MODE": "const", "AUG.RE_COUNT": 5}),
     ({"MIXUP__ENABLE": True}, {"MIXUP__ENABLE": False},
      {"MIXUP.ALPHA": 0.3, "MIXUP.CUTMIX_ALPHA": 0.3, "MIXUP.PROB": 0.3, "MIXUP.SWITCH_PROB": 0.1}),
+    ({"TRAIN__CLASS_WEIGHTS": "listed", "TRAIN__LISTED_WEIGHTS": [1.0] * 400}, {"TRAIN__CLASS_WEIGHTS": "balanced"},
+     {"TRAIN.LISTED_WEIGHTS": [3.0] + [1.0] * 399}),
     ({"MULTIGRID__LONG_CYCLE": True}, {"MULTIGRID__LONG_CYCLE": False}, {"MULTIGRID.LONG_CYCLE_FACTORS": [[1, 1]]}),
     ({"SOLVER__LR_POLICY": "steps_with_relative_lrs"}, {"SOLVER__LR_POLICY": "cosine"},
      {"SOLVER.STEPS": [0, 2, 3], "SOLVER.LRS": [1, 0.5, 0.2]}),

@@ -124,6 +124,16 @@ BROKEN = [  # overrides and the message, in the order of the rules
         "SOLVER.MAX_EPOCH 11; now the learning rate is 0 throughout",
     ),
     (
+        "TRAIN.CLASS_WEIGHTS listed TRAIN.LISTED_WEIGHTS [1,2,3]",
+        "TRAIN.CLASS_WEIGHTS listed needs a weight for each class: TRAIN.LISTED_WEIGHTS has 3, and "
+        "MODEL.NUM_CLASSES is 400",
+    ),
+    (
+        "TRAIN.CLASS_WEIGHTS balanced DATA_LOADER.SAMPLER class_balanced",
+        "DATA_LOADER.SAMPLER class_balanced draws each class equally often already, and TRAIN.CLASS_WEIGHTS balanced "
+        "would correct that once more; set the first to shuffle, or the other to none",
+    ),
+    (
         "DATA.TRAIN_CROP_SIZE 300",
         "DATA.TRAIN_JITTER_SCALES [256, 320] must not be below DATA.TRAIN_CROP_SIZE 300",
     ),

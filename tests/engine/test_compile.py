@@ -13,8 +13,9 @@ from videofib.checkpoint.manager import NoCheckpoints
 from videofib.config import ConfigError, load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, train
+from videofib.engine.train import train
 from videofib.models import TimeSformer
 from videofib.run.preflight import check_compiler
 

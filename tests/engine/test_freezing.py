@@ -12,8 +12,9 @@ from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.freezing import freeze, freeze_all_but, set_train_mode
 from videofib.engine.optim import parameter_groups
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, train
+from videofib.engine.train import train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.run.models import build_model

@@ -22,8 +22,9 @@ from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.distill import Distillation
 from videofib.engine.optim import build_optimizer, parameter_groups
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, train
+from videofib.engine.train import train
 from videofib.models import TimeSformer
 
 STEPS, LOG_PERIOD, BATCH = 50, 25, 2  # videos a batch, over all processes

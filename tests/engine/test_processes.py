@@ -21,11 +21,13 @@ from videofib.checkpoint.manager import CheckpointManager, NoCheckpoints, find_c
 from videofib.distributed import processes
 from videofib.distributed.fsdp import full_tensor, gradients_averaged, is_sharded, shard, unsharded_copy
 from videofib.distributed.launch import launch
-from videofib.engine.evaluate import evaluate
+from videofib.engine.evaluate import Scoring, evaluate
 from videofib.engine.interrupt import InterruptedRun
+from videofib.engine.losses import CrossEntropy
 from videofib.engine.optim import build_optimizer, parameter_groups
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe, optimizer_step
-from videofib.engine.train import Position, Schedule, train
+from videofib.engine.train import Position, train
 from videofib.models import TimeSformer
 
 GROUPS = (2, 4, 1)  # the first one leaves checkpoints for the others
@@ -215,7 +217,7 @@ def check_evaluation(strategy):
     views, labels = make_videos(EVALUATED, num_views=2)
     rank, world = processes.rank(), processes.world_size()
     loader = Loader(views.double(), labels, range(rank, EVALUATED, world), 2, failures={"v7.mp4": "truncated"})
-    figures, scores = evaluate(model, loader, view_batch_size=3)
+    figures, scores = evaluate(model, loader, view_batch_size=3, scoring=Scoring(loss=CrossEntropy()))
     every_rank = processes.all_gather(figures)
     assert (scores is None) == (rank > 0)
     gathered = {"scores": scores.scores, "ids": scores.ids} if scores else {}
@@ -284,7 +286,8 @@ def test_evaluation_is_that_of_one_process_and_counts_each_video_once(found, pro
     one, many = found[1, "ddp", "evaluation"], found[processes, strategy, "evaluation"]
     assert many["agree"]
     assert many["ids"] == one["ids"] == [f"v{i}.mp4" for i in range(EVALUATED)]
-    assert many["figures"] == one["figures"]
+    loss = pytest.approx(one["figures"]["loss"], abs=1e-12)
+    assert many["figures"] == {**one["figures"], "loss": loss}
     assert many["figures"]["num_videos"] == EVALUATED
     torch.testing.assert_close(many["scores"], one["scores"], rtol=0, atol=1e-12, equal_nan=True)
 

@@ -22,8 +22,9 @@ from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.optim import build_optimizer, lr_at
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe, mix_clips
-from videofib.engine.train import Schedule, TrainingError, train
+from videofib.engine.train import TrainingError, train
 from videofib.tracking.log import close_logging, setup_logging
 
 

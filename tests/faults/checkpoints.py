@@ -29,8 +29,9 @@ from videofib.checkpoint.manager import CheckpointManager, find_checkpoints, lat
 from videofib.config import load_config
 from videofib.data.lists.manifest import write_list
 from videofib.data.lists.splits import load_split
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, TrainingError, train
+from videofib.engine.train import TrainingError, train
 from videofib.run.loaders import build_train_loader
 from videofib.tracking.log import close_logging, setup_logging
 

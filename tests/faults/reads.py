@@ -33,8 +33,9 @@ from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.video.decode import probe
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, train
+from videofib.engine.train import train
 from videofib.prep.encode import write_video
 from videofib.tracking.log import close_logging, setup_logging
 

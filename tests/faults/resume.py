@@ -28,8 +28,9 @@ from videofib.checkpoint.manager import CheckpointManager
 from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
+from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, train
+from videofib.engine.train import train
 from videofib.run.loaders import build_train_loader
 
 EPOCHS, STEPS_TO_SAVE = 2, 3

@@ -31,6 +31,7 @@ def made(**changes):
         num_crops=3,
         class_names=["run", "jümp", "swim"],
         view_starts="published",
+        precision="bf16",
     )
     return replace(scores, **changes)
 
@@ -44,7 +45,17 @@ def test_scores_survive_writing_and_reading(tmp_path, several):
     file = tmp_path / os.fsdecode(b"caf\xe9") / "s.parquet"
     write_scores(file, scores)
     found = read_scores(file)
-    for name in ("ids", "paths", "num_views", "num_crops", "kind", "ensemble", "class_names", "view_starts"):
+    for name in (
+        "ids",
+        "paths",
+        "num_views",
+        "num_crops",
+        "kind",
+        "ensemble",
+        "class_names",
+        "view_starts",
+        "precision",
+    ):
         assert getattr(found, name) == getattr(scores, name)
     assert found.failures == {AWKWARD[2]: "no video stream \\udfff"}
     torch.testing.assert_close(found.scores, scores.scores, rtol=0, atol=0, equal_nan=True)
@@ -78,6 +89,7 @@ def test_columns_and_metadata_are_as_documented(tmp_path):
         "scores": "softmax",
         "ensemble": "sum",
         "view_starts": "published",
+        "precision": "bf16",
     }
 
 
@@ -131,7 +143,7 @@ def test_no_flipped_bit_is_read_as_other_scores(tmp_path):
         torch.testing.assert_close(found.scores, expected.scores, rtol=0, atol=0, equal_nan=True)
         torch.testing.assert_close(found.view_correct, expected.view_correct, rtol=0, atol=0, equal_nan=True)
         assert found.failures == expected.failures
-        for name in ("paths", "num_views", "num_crops", "kind", "ensemble", "class_names", "view_starts"):
+        for name in ("paths", "num_views", "num_crops", "kind", "ensemble", "class_names", "view_starts", "precision"):
             assert getattr(found, name) == getattr(expected, name)
     assert refused > 1000
 
@@ -215,6 +227,7 @@ def test_a_foreign_or_damaged_file_is_reported_in_one_line(tmp_path, damage, mes
         {"scores": "sigmoid"},
         {"ensemble": "max"},
         {"view_starts": "spread"},
+        {"precision": "fp16"},
         {"class_names": None},
         {"class_names": ["run", "swim", "jümp"]},
     ],

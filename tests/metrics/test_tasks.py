@@ -80,7 +80,7 @@ def test_videos_without_labels_are_counted_and_nothing_is_measured():
     task = task_of(scores)
     counts = {"labels": "none", "num_videos": 3, "num_views": 6, "skipped": [{"video": "1.mp4", "reason": "gone"}]}
     assert task.summarize(scores, unreadable="exclude") == counts
-    details = {"num_crops": 3, "view_starts": "spread", "videos_sha256": scores.videos_sha256()}
+    details = {"num_crops": 3, "view_starts": "spread", "precision": "fp32", "videos_sha256": scores.videos_sha256()}
     assert task.summarize(scores, unreadable="exclude", details=True) == counts | details
     assert task.summarize(scores, unreadable="wrong")["num_videos"] == 4
 

@@ -117,7 +117,7 @@ def test_weights_without_a_config_ask_for_it(trained, experiment, tmp_path):
 def test_options_and_precision(trained):
     found = load(trained, options={"TEST.NUM_ENSEMBLE_VIEWS": 5}, precision="bf16")
     assert found.views == (5, 3)
-    with pytest.raises(ConfigError, match="unknown precision 'fp8'; it must be one of fp32, bf16"):
+    with pytest.raises(ConfigError, match="unknown precision 'fp8'; it must be one of fp32, bf16, fp16"):
         load(trained, precision="fp8")
     with pytest.raises(ConfigError, match=r"TEST\.NUM_ENSEMBEL_VIEWS"):
         load(trained, options={"TEST.NUM_ENSEMBEL_VIEWS": 5})

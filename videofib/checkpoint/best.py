@@ -61,6 +61,13 @@ class BestRecord:
         best = self.best(epochs)
         return self._figure(figures) > (-math.inf if best is None else self._figures[best])
 
+    def since_best(self) -> int:
+        """How many validations came after the best one, whether or not its checkpoint is still there."""
+        since, best = 0, -math.inf
+        for _, figure in sorted(self._figures.items()):
+            since, best = (0, figure) if figure > best else (since + 1, best)
+        return since
+
     def read(self, epoch: int) -> None:
         """Read the file up to so many epochs; a resumed run validates later ones again.
 

@@ -166,6 +166,10 @@ class CheckpointManager:
                 remove_checkpoint(ends[before])
             self._remove_old()
 
+    def validations_since_best(self) -> int:
+        """How many validations in a row have found nothing better; the same in every process."""
+        return processes.broadcast(self._record.since_best() if self._record else 0)
+
     def _remove_old(self) -> None:
         """Remove what need not stay of what was saved up to here.
 
@@ -208,6 +212,10 @@ class NoCheckpoints:
 
     def validated(self, epoch: int, figures: Mapping[str, Any]) -> None:
         """Do nothing."""
+
+    def validations_since_best(self) -> int:
+        """Nothing is validated."""
+        return 0
 
 
 def find_checkpoints(directory: str | Path) -> list[Path]:

@@ -29,7 +29,14 @@ _C.TRAIN.ENABLE = switch(True, about="whether videofib run trains")
 _C.TRAIN.BATCH_SIZE = integer(
     8, above=0, unit="videos", about="videos in a forward pass, over all processes; each gives AUG.NUM_SAMPLE clips"
 )
-_C.TRAIN.EVAL_PERIOD = integer(1, above=0, unit="epochs", about="epochs between two validations")
+_C.TRAIN.EVAL_PERIOD = integer(1, above=0, unit="epochs", off="no validation", about="epochs between two validations")
+_C.TRAIN.PATIENCE = integer(
+    0,
+    above=0,
+    unit="validations",
+    off="train all epochs",
+    about="training ends after so many validations in a row without a better CHECKPOINT.METRIC",
+)
 _C.TRAIN.CHECKPOINT_PERIOD = integer(1, above=0, unit="epochs", about="epochs between two checkpoints")
 _C.TRAIN.CHECKPOINT_STEPS = integer(
     0, above=0, unit="batches", off="none within an epoch", about="batches between two checkpoints within an epoch"
@@ -50,6 +57,15 @@ _C.TRAIN.SHARDED_CHECKPOINTS = switch(
 )
 _C.TRAIN.MIXED_PRECISION = switch(False, about="compute in 16 bits where that is safe")
 _C.TRAIN.MIXED_PRECISION_DTYPE = one_of("bf16", "fp16", about="16-bit type; fp16 is for GPUs without bf16")
+_C.TRAIN.CLASS_WEIGHTS = one_of(
+    *("none", "balanced", "listed"),
+    off="all count the same",
+    about="what a class counts in the loss: the inverse of its training videos, or LISTED_WEIGHTS; with bce_logit, its "
+    "positive labels",
+)
+_C.TRAIN.LISTED_WEIGHTS = list_of(
+    number(least=0), [], off="none", about="weight of each class, in the order of labels, with CLASS_WEIGHTS listed"
+)
 _C.TRAIN.FREEZE = list_of(
     text(), [], off="all parameters learn", about="name patterns of frozen parameters, such as ['blocks.[0-5].*']"
 )
@@ -89,6 +105,9 @@ _C.TEST.CHECKPOINT_FILE_PATH = text(
 _C.TEST.CHECKPOINT_PART = text(
     off="the average, or the only one", about="which model of the checkpoint, such as model_state, if it holds several"
 )
+_C.TEST.MIXED_PRECISION = switch(False, about="compute in 16 bits where that is safe; validation does as TRAIN does")
+_C.TEST.MIXED_PRECISION_DTYPE = one_of("bf16", "fp16", about="16-bit type; fp16 is for GPUs without bf16")
+_C.TEST.COMPILE = switch(False, about="compile the model (torch.compile); the first views then take minutes")
 _C.TEST.ENSEMBLE_LOGITS = switch(False, about="average raw logits, as TimeSformer's own tool does, not softmax scores")
 _C.TEST.RESUME = switch(True, about="resume a killed test if weights, settings and videos are the same")
 _C.TEST.SAVE_SECONDS = number(

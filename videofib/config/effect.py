@@ -159,6 +159,24 @@ READERS = (
     ),
     # training
     Reader(
+        ("CHECKPOINT.METRIC",),
+        ("TRAIN.EVAL_PERIOD",),
+        lambda c: c.TRAIN.EVAL_PERIOD > 0,
+        "TRAIN.EVAL_PERIOD above 0",
+    ),
+    Reader(
+        ("TRAIN.PATIENCE",),
+        ("TRAIN.EVAL_PERIOD", "CHECKPOINT.METRIC"),
+        lambda c: c.TRAIN.EVAL_PERIOD > 0 and c.CHECKPOINT.METRIC != "none",
+        "TRAIN.EVAL_PERIOD above 0 and a CHECKPOINT.METRIC",
+    ),
+    Reader(
+        ("TRAIN.LISTED_WEIGHTS",),
+        ("TRAIN.CLASS_WEIGHTS",),
+        lambda c: c.TRAIN.CLASS_WEIGHTS == "listed",
+        "TRAIN.CLASS_WEIGHTS listed",
+    ),
+    Reader(
         ("TRAIN.MIXED_PRECISION_DTYPE",),
         ("TRAIN.MIXED_PRECISION",),
         lambda c: c.TRAIN.MIXED_PRECISION,
@@ -213,6 +231,12 @@ READERS = (
         "SOLVER.WEIGHT_DECAY above 0",
     ),
     # testing, and what is written
+    Reader(
+        ("TEST.MIXED_PRECISION_DTYPE",),
+        ("TEST.MIXED_PRECISION",),
+        lambda c: c.TEST.MIXED_PRECISION,
+        "TEST.MIXED_PRECISION True",
+    ),
     Reader(("TEST.SAVE_SECONDS",), ("TEST.RESUME",), lambda c: c.TEST.RESUME, "TEST.RESUME True"),
     Reader(("REPORT.NUM_VIDEOS",), ("REPORT.ENABLE",), lambda c: c.REPORT.ENABLE, "REPORT.ENABLE True"),
     Reader(
@@ -243,6 +267,7 @@ OF_STAGE = {
         *("TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "TEST.VIEW_STARTS"),
         *("TEST.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_PART"),
         *("TEST.RESUME", "TEST.SAVE_SECONDS"),
+        *("TEST.MIXED_PRECISION", "TEST.MIXED_PRECISION_DTYPE", "TEST.COMPILE"),
     ),
 }
 

@@ -26,6 +26,7 @@ def check_rules(cfg: CfgNode) -> None:
     for rule in RULES:
         if rule.broken(cfg):
             totals = {"processes": processes(cfg), "groups": groups(cfg), "clips": clips(cfg), "batch": _batch(cfg)}
+            totals["listed"] = len(cfg.TRAIN.LISTED_WEIGHTS)
             raise ConfigError(printable(rule.message.format(c=cfg, **totals)))
 
 
@@ -116,6 +117,16 @@ RULES = (
         "CHECKPOINT.METRIC auto",
     ),
     # what learns, and from what
+    Rule(
+        lambda c: c.TRAIN.CLASS_WEIGHTS == "listed" and len(c.TRAIN.LISTED_WEIGHTS) != c.MODEL.NUM_CLASSES,
+        "TRAIN.CLASS_WEIGHTS listed needs a weight for each class: TRAIN.LISTED_WEIGHTS has {listed}, and "
+        "MODEL.NUM_CLASSES is {c.MODEL.NUM_CLASSES}",
+    ),
+    Rule(
+        lambda c: c.TRAIN.CLASS_WEIGHTS == "balanced" and c.DATA_LOADER.SAMPLER == "class_balanced",
+        "DATA_LOADER.SAMPLER class_balanced draws each class equally often already, and TRAIN.CLASS_WEIGHTS balanced "
+        "would correct that once more; set the first to shuffle, or the other to none",
+    ),
     Rule(
         lambda c: (c.DISTILL.CONFIG == "") != (c.DISTILL.CHECKPOINT == ""),
         "DISTILL.CONFIG and DISTILL.CHECKPOINT, a teacher and its weights, go together; set both",

@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from videofib.distributed import processes
 from videofib.distributed.mesh import any_that_shares, one_per_data_rank, reads_clips
 from videofib.engine.interrupt import InterruptedRun
+from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy, view_losses
 from videofib.engine.packing import logits_by_batch
 from videofib.engine.resume_cache import Columns, ResumeCache, concatenate
 from videofib.engine.shared_batches import BatchLoader
@@ -28,6 +29,9 @@ from videofib.metrics.predictions import PREDICTIONS_NAME, write_predictions
 from videofib.metrics.scores import SCORES_NAME, Scores, write_scores
 from videofib.metrics.tasks import SINGLE_LABEL, EvaluationError, Task
 from videofib.tracking.progress import with_progress
+
+# of operations -> its name in files
+_PRECISION = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Scoring:
         unreadable: a video that cannot be read counts as ``wrong``, or is left out (``exclude``).
         class_names: keys of the figures by class; by default the class indices.
         details: add the figures of ``task.summarize`` that are of interest only at the end.
+        loss: add the mean of this loss over the videos that can be read; None: no loss.
     """
 
     task: Task = SINGLE_LABEL
@@ -53,6 +58,7 @@ class Scoring:
     unreadable: str = "wrong"
     class_names: Sequence[str] | None = None
     details: bool = False
+    loss: CrossEntropy | BinaryCrossEntropy | None = None
 
 
 def evaluate(
@@ -122,6 +128,7 @@ def evaluate(
             if stopped and done < len(loader.dataset.records):
                 raise InterruptedRun(_stopped_after(done, len(loader.dataset.records), title, saved=cache is not None))
             scores = assemble(parts, loader.dataset.records, scoring)
+            scores.precision = _PRECISION[amp_dtype]
             figures = scoring.task.summarize(scores, unreadable=scoring.unreadable, details=scoring.details)
         except (EvaluationError, InterruptedRun) as error:  # raised below, in every process: none waits for figures
             problem = error
@@ -168,8 +175,8 @@ def score_videos(batch: dict, logits: Tensor, scoring: Scoring) -> Columns:
     """What is kept of the videos of a batch, whose views have the logits (B, V, K): scores, and whether they are right.
 
     Returns:
-        ``indices``, ``labels``, ``scores`` (B, K), ``view_correct``, ``num_views`` and, for videos of one class,
-        ``hits`` (see ``Scores``).
+        ``indices``, ``labels``, ``scores`` (B, K), ``view_correct``, ``num_views``, for videos of one class ``hits``
+        and, where a loss is asked for, ``losses`` (see ``Scores``).
     """
     task, num_views = scoring.task, logits.shape[1]
     view_scores = logits if scoring.ensemble_logits else task.score(logits)
@@ -180,6 +187,8 @@ def score_videos(batch: dict, logits: Tensor, scoring: Scoring) -> Columns:
         "view_correct": task.view_correct(logits, batch["labels"]),
         "num_views": torch.full((len(logits),), num_views),
     }
+    if scoring.loss:  # behind view_correct, which refuses labels that the model does not know
+        videos["losses"] = view_losses(scoring.loss, logits, batch["labels"])
     if task.hits:
         subsets = view_subsets(num_views, scoring.num_crops)
         by_subset = [ensemble_views(view_scores[:, views], scoring.ensemble) for views in subsets]
@@ -221,6 +230,7 @@ def assemble(parts: Sequence[tuple[Columns | None, dict[str, str]]], records: Se
         ensemble=scoring.ensemble,
         class_names=scoring.class_names,
         hits=videos.get("hits"),
+        losses=videos.get("losses"),
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import torch
 from einops import rearrange
@@ -26,6 +25,7 @@ from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.meter import Meter
 from videofib.engine.optim import start_momentum
 from videofib.engine.randomness import generator_states, restore_generators, seed_everything
+from videofib.engine.schedule import Checkpoints, Schedule, awaits_validation, ends_early
 from videofib.engine.shared_batches import BatchLoader
 from videofib.engine.step import Recipe, mix_clips, optimizer_step, set_lr
 from videofib.tracking.log import log_stats
@@ -35,44 +35,6 @@ logger = logging.getLogger(__name__)
 
 class TrainingError(RuntimeError):
     """Training cannot continue; the message says at which epoch and step, and why."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long a run lasts, and what happens when.
-
-    Attributes:
-        epochs: of the run.
-        seed: all randomness of an epoch follows from (seed, epoch, data rank).
-        log_period: steps between lines of figures.
-        eval_period: epochs between validations; the last epoch is validated in any case.
-        checkpoint_period: epochs between checkpoints; the last epoch is saved in any case.
-        checkpoint_steps: batches between checkpoints within an epoch, as far as the accumulation of gradients allows;
-            0: none.
-    """
-
-    epochs: int
-    seed: int = 0
-    log_period: int = 10
-    eval_period: int = 1
-    checkpoint_period: int = 1
-    checkpoint_steps: int = 0
-
-    def validates_after(self, epochs_done: int) -> bool:
-        return epochs_done % self.eval_period == 0 or epochs_done == self.epochs
-
-    def saves_after(self, epochs_done: int) -> bool:
-        return epochs_done % self.checkpoint_period == 0 or epochs_done == self.epochs
-
-
-class Checkpoints(Protocol):
-    """What training asks of ``checkpoint.manager``; all processes call it."""
-
-    def save(self, position: Position) -> object: ...
-
-    def awaits_validation(self, epoch: int) -> bool: ...
-
-    def validated(self, epoch: int, figures: dict) -> None: ...
 
 
 def train(
@@ -88,7 +50,7 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     mesh: DeviceMesh | None = None,
 ) -> None:
-    """Train ``model`` in place, from ``start`` up to ``schedule.epochs``.
+    """Train ``model`` in place, from ``start`` up to ``schedule.epochs``, or until ``schedule.patience`` is exhausted.
 
     A run resumed from any position that was saved reaches the weights that it would have reached undisturbed.
 
@@ -111,8 +73,11 @@ def train(
     replica = processes.replicate(model)
     start_momentum(optimizer)
     meter = None
-    if _awaits_validation(start, schedule, checkpoints):
+    if awaits_validation(start, schedule, checkpoints):
         _validate(start.epoch, schedule, validate, checkpoints)
+    if ends_early(start, schedule, checkpoints):
+        _log_early_end(start.epoch, schedule)
+        return
     for epoch in range(start.epoch, schedule.epochs):
         position = start if epoch == start.epoch else Position(epoch)
         loader.sampler.set_epoch(epoch, position.step)  # first, since epochs may differ in length
@@ -132,6 +97,11 @@ def train(
         if schedule.validates_after(epoch + 1):
             saved = schedule.saves_after(epoch + 1)
             _validate(epoch + 1, schedule, validate, checkpoints, saved=saved)
+            if ends_early(Position(epoch + 1), schedule, checkpoints):
+                if not saved:
+                    checkpoints.save(Position(epoch + 1))
+                _log_early_end(epoch + 1, schedule)
+                return
 
 
 def has_work(loader: BatchLoader, schedule: Schedule, checkpoints: Checkpoints, start: Position) -> bool:
@@ -143,14 +113,17 @@ def has_work(loader: BatchLoader, schedule: Schedule, checkpoints: Checkpoints, 
     if start.epoch < schedule.epochs:
         loader.sampler.set_epoch(start.epoch, start.step)
         _check_step(start, len(loader))
-        return True
-    return _awaits_validation(start, schedule, checkpoints)
+        return awaits_validation(start, schedule, checkpoints) or not ends_early(start, schedule, checkpoints)
+    return awaits_validation(start, schedule, checkpoints)
 
 
-def _awaits_validation(start: Position, schedule: Schedule, checkpoints: Checkpoints) -> bool:
-    """Whether the run ended after it saved an epoch and before it validated that."""
-    at_epoch_end = start.epoch > 0 and not start.step and schedule.validates_after(start.epoch)
-    return at_epoch_end and checkpoints.awaits_validation(start.epoch)
+def _log_early_end(epochs_done: int, schedule: Schedule) -> None:
+    if processes.is_main():
+        logger.info(
+            "training ends early, after %d of %d epochs: the last %d validation(s) found nothing better "
+            "(TRAIN.PATIENCE)",
+            *(epochs_done, schedule.epochs, schedule.patience),
+        )
 
 
 def train_epoch(

@@ -27,7 +27,9 @@ def average(runs: Sequence[Scores], weights: Sequence[float]) -> Scores:
     values = torch.stack([run.scores.nan_to_num() for run in aligned], dim=1).double()  # (N, M, K)
     views = readable * torch.tensor([run.num_views for run in aligned])
     right = torch.stack([run.view_correct.masked_fill(~readable[:, i], 0) for i, run in enumerate(aligned)], 1)
-    crops, starts = ({getattr(run, name) for run in aligned} for name in ("num_crops", "view_starts"))
+    crops, starts, precisions = (
+        {getattr(run, name) for run in aligned} for name in ("num_crops", "view_starts", "precision")
+    )
     return replace(
         first,
         scores=(share[:, :, None] * values).sum(dim=1).float(),
@@ -36,6 +38,7 @@ def average(runs: Sequence[Scores], weights: Sequence[float]) -> Scores:
         num_views=sum(run.num_views for run in aligned),
         num_crops=crops.pop() if len(crops) == 1 else 1,
         view_starts=starts.pop() if len(starts) == 1 else "mixed",
+        precision=precisions.pop() if len(precisions) == 1 else "mixed",
     )
 
 

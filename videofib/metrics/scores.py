@@ -12,9 +12,9 @@ One row a video, in the split's order::
 
 The file's metadata has, under ``videofib``, JSON with num_views, num_temporal_views, num_spatial_crops, num_classes,
 class_names (or null), scores (softmax | logit | sigmoid), ensemble (sum | max), view_starts (spread | published |
-mixed), version, and sha256: the digest of all that (``_digest``). Parquet has checksums of its pages, none of its
-footer, which says where and of what type they are: so only the digest shows that a bit of it has flipped. Names
-that are not UTF-8 are written as by ``videofib.files.to_utf8``. N videos, K classes.
+mixed), precision (fp32 | bf16 | fp16 | mixed), version, and sha256: the digest of all that (``_digest``). Parquet has
+checksums of its pages, none of its footer, which says where and of what type they are: so only the digest shows that a
+bit of it has flipped. Names that are not UTF-8 are written as by ``videofib.files.to_utf8``. N videos, K classes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from videofib.metrics.table import KEY, UNLABELLED, TableError, read_table
 
 SCORES_NAME = "test_scores.parquet"
 KINDS = ("softmax", "logit", "sigmoid")
+PRECISIONS = ("fp32", "bf16", "fp16", "mixed")
 # A small hostile file may announce more than memory holds.
 _MOST_VALUES = 2**31 - 1
 _MOST_CLASSES = 1_000_000
@@ -65,8 +66,11 @@ class Scores:
         class_names: K names, or None.
         view_starts: where temporal views start: ``spread`` or ``published`` (see ``data.sampling``); ``mixed`` in a
             mean of runs of both.
+        precision: in which the model computed: ``fp32``, ``bf16`` or ``fp16``; ``mixed`` in a mean of runs of several.
         hits: whether the true class is the best, and among the best five, by each of the P view subsets of
             ``accuracy.view_subsets``: bool (N, P, 2); None where that was not counted. Files do not hold these.
+        losses: the loss of each video, float32 (N,), of no meaning where it could not be read; None where that was not
+            asked for. Files do not hold these.
     """
 
     ids: list[str]
@@ -81,7 +85,9 @@ class Scores:
     ensemble: str = "sum"
     class_names: Sequence[str] | None = None
     view_starts: str = "spread"
+    precision: str = "fp32"
     hits: Tensor | None = None
+    losses: Tensor | None = None
 
     @property
     def multi_label(self) -> bool:
@@ -128,6 +134,7 @@ def write_scores(file: str | Path, scores: Scores) -> None:
         "scores": scores.kind,
         "ensemble": scores.ensemble,
         "view_starts": scores.view_starts,
+        "precision": scores.precision,
         "version": videofib.__version__,
         "sha256": _digest(scores),
     }
@@ -200,6 +207,8 @@ def _digest(scores: Scores) -> str:
         "failures": {to_utf8(name): _printable(reason) for name, reason in scores.failures.items()},
         "class_names": None if scores.class_names is None else list(scores.class_names),
         "about": [scores.num_views, scores.num_crops, scores.kind, scores.ensemble, scores.view_starts],
+        # files of earlier versions, all of them of full precision, do not have it
+        **({} if scores.precision == "fp32" else {"precision": scores.precision}),
         "shapes": [list(scores.labels.shape), list(scores.scores.shape)],
     }
     failed = np.array([name in scores.failures for name in scores.ids], dtype=bool)
@@ -253,6 +262,7 @@ def _scores(table, about: Mapping) -> Scores:
         ensemble=about["ensemble"],
         class_names=about["class_names"],
         view_starts=str(about.get("view_starts", "spread")),  # files of earlier versions lack it
+        precision=about.get("precision", "fp32"),  # likewise
     )
 
 
@@ -267,6 +277,8 @@ def _check(columns: Mapping, about: Mapping) -> None:
             raise ValueError(f"has {name} {repr(about[name])[:20]}")
     if about["ensemble"] not in ("sum", "max"):
         raise ValueError(f"has an ensemble {repr(about['ensemble'])[:20]}; expected sum or max")
+    if (precision := about.get("precision", "fp32")) not in PRECISIONS:
+        raise ValueError(f"has a precision {repr(precision)[:20]}; expected one of {', '.join(PRECISIONS)}")
     if kind not in KINDS:
         raise ValueError(f"has scores of kind {repr(kind)[:20]}; expected one of {', '.join(KINDS)}")
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)

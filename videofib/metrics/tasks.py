@@ -72,12 +72,14 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
         ``mean_class_acc``: mean of the accuracies of classes; ``calibration_error``: expected calibration error in
         percent, None where scores are not probabilities; ``num_videos`` counted, ``num_views`` of each;
         ``per_class_acc``: percent by class, None for a class without videos; ``skipped``: [{video, reason}] of
-        unreadable videos.
+        unreadable videos; ``loss``: where scores have losses, their mean over the videos that can be read, None where
+        there are none.
 
         With ``details`` also ``accuracy_by_views``: [number of views, top-1, top-5] for growing subsets of a video's
         views (see ``view_subsets``), the last of all views; ``most_confused``: [true class, predicted class, videos],
         the 50 most frequent mistakes among readable videos, classes as indices; and what was tested (see
-        ``_tested``): ``num_crops``, ``view_starts``, ``videos_sha256`` and ``per_class_videos``, how many are counted.
+        ``_tested``): ``num_crops``, ``view_starts``, ``precision``, ``videos_sha256`` and ``per_class_videos``, how
+        many are counted.
     """
     readable, counted = _readable(scores, unreadable)
     labels, num_classes = scores.labels[counted], scores.scores.shape[1]
@@ -97,6 +99,7 @@ def _accuracies(scores: Scores, *, unreadable: str, details: bool = False) -> di
         "num_views": scores.num_views,
         "per_class_acc": _by_name(by_class, scores.class_names),
         "skipped": _skipped(scores),
+        **_loss(scores, readable),
     }
     if details and scores.hits is not None:
         figures["accuracy_by_views"] = _by_views(scores, readable, counted)
@@ -146,8 +149,8 @@ def _precisions(scores: Scores, *, unreadable: str, details: bool = False) -> di
     Returns:
         ``mAP``: mean over classes of the average precision over videos, in percent; ``per_class_ap``: that of each
         class, None for a class without videos, which the mean leaves out; ``num_classes_counted`` in the mean;
-        ``num_videos``, ``num_views`` and ``skipped`` as in ``_accuracies``. An unreadable video that counts as wrong
-        ranks below all others in all its classes. ``details`` adds what was tested, as there.
+        ``num_videos``, ``num_views``, ``skipped`` and ``loss`` as in ``_accuracies``. An unreadable video that counts
+        as wrong ranks below all others in all its classes. ``details`` adds what was tested, as there.
     """
     readable, counted = _readable(scores, unreadable)
     ranked = scores.scores.masked_fill(~readable[:, None], -torch.inf)[counted]
@@ -161,10 +164,17 @@ def _precisions(scores: Scores, *, unreadable: str, details: bool = False) -> di
         "num_views": scores.num_views,
         "per_class_ap": _by_name(by_class, scores.class_names),
         "skipped": _skipped(scores),
+        **_loss(scores, readable),
     }
     if details:
         figures |= _tested(scores, positive.sum(dim=0))
     return figures
+
+
+def _loss(scores: Scores, readable: Tensor) -> dict:
+    if scores.losses is None:
+        return {}
+    return {"loss": scores.losses[readable].double().mean().item() if readable.any() else None}
 
 
 def _tested(scores: Scores, by_class: Tensor) -> dict:
@@ -176,6 +186,7 @@ def _how_tested(scores: Scores) -> dict:
     return {
         "num_crops": scores.num_crops,
         "view_starts": scores.view_starts,
+        "precision": scores.precision,
         "videos_sha256": scores.videos_sha256(),
     }
 

@@ -142,8 +142,16 @@ def _described_views(test: _Test) -> str:
     return f"{_counted(views // crops, 'clip')} × {_counted(crops, 'crop')}{rest}"
 
 
+def _precisions(one: _Test, other: _Test) -> Iterator[str]:
+    first, second = (test.results.get("precision", "fp32") for test in (one, other))  # earlier versions lack it
+    if first != second:
+        yield f"other precisions: {first} in {one.name}, {second} in {other.name}"
+
+
 def _counted(count: int, noun: str) -> str:
     return f"{number(count)} {noun}{'s' * (count != 1)}"
 
 
-_RULES: tuple[Callable[[_Test, _Test], Iterator[str]], ...] = (_task, _videos, _counts, _classes, _views)
+_RULES: tuple[Callable[[_Test, _Test], Iterator[str]], ...] = (
+    *(_task, _videos, _counts, _classes, _views, _precisions),
+)

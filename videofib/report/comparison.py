@@ -65,6 +65,10 @@ class Comparison:
                 "Final training loss",
                 *(number(run.epochs[-1].get("loss")) if run.epochs else "–" for run in self.runs),
             ],
+            [
+                "Final validation loss",
+                *(number(run.validations[-1].get("loss")) if run.validations else "–" for run in self.runs),
+            ],
             ["Epochs", *(number(end.get("epoch")) for end in ends)],
             ["Training time", *(duration(train_seconds(run.epochs)) for run in self.runs)],
             ["Training speed, clips per second", *(number(clips_per_second(run.epochs)) for run in self.runs)],

@@ -58,6 +58,8 @@ def accuracy_table(results: dict) -> str:
     counted = f"{number(results.get('num_videos'))} test videos, {number(results.get('num_views'))} views of each"
     if (starts := results.get("view_starts", "spread")) != "spread":
         counted += f", TEST.VIEW_STARTS {starts}"
+    if (precision := results.get("precision", "fp32")) != "fp32":
+        counted += f", computed in {precision}"
     if is_unlabelled(results):
         return f"<p>No labels: {text(counted)}; test_predictions.csv has the predictions.</p>"
     return table(counted, ["metric", "value", "95 % interval"], rows, numeric=True)

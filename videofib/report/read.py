@@ -38,7 +38,7 @@ _ACCURACIES = ("top1_acc", "top5_acc", "mAP", "mean_class_acc", "clip_top1_acc",
 _RESULTS: dict[str, Reader] = {
     **dict.fromkeys(_ACCURACIES, percentage),
     **dict.fromkeys(("num_videos", "num_views", "num_crops"), count),
-    **dict.fromkeys(("view_starts", "videos_sha256", "checkpoint", "labels"), word),
+    **dict.fromkeys(("view_starts", "precision", "videos_sha256", "checkpoint", "labels"), word),
     **dict.fromkeys(("per_class_acc", "per_class_ap"), of_names(percentage)),
     "per_class_videos": of_names(count),
     "accuracy_by_views": list_of(row_of(count, percentage, percentage, fewest=2)),

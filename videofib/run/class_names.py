@@ -165,9 +165,10 @@ def warn_of_absent_classes(cfg: CfgNode, class_names: Sequence[str] | None, spli
     present = set(np.unique(np.concatenate([records.classes for records in splits])).tolist())
     if missing := sorted(set(range(cfg.MODEL.NUM_CLASSES)) - present):
         logger.warning(
-            "MODEL.NUM_CLASSES is %d, but the train and val lists have videos of %d classes, labels %d to %d: none of "
+            "MODEL.NUM_CLASSES is %d, but %s videos of %d classes, labels %d to %d: none of "
             "label %d%s; set it to the number of classes, or name all of them in %s",
             cfg.MODEL.NUM_CLASSES,
+            "the train and val lists have" if len(splits) > 1 else "the train list has",
             len(present),
             min(present),
             max(present),

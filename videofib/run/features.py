@@ -58,6 +58,8 @@ def extract(
     """
     views = saved.views if views is None else views
     settings = {"kind": kind, "block": block, "views": views, "input": saved.input, "precision": saved.precision}
+    if saved.compiled:  # which changes the last bits
+        settings["compiled"] = True
     about = describe(saved.model, list(zip(videos, labels, strict=True)), settings)
     parts = Parts(file, about)
     done = parts.finished(report).count

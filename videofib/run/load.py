@@ -19,7 +19,7 @@ from videofib.printable import printable
 from videofib.report.run_files import Unusable, read_object
 from videofib.run.parts import check_size, model_from_config
 from videofib.run.published import settings_of
-from videofib.run.saved_model import PRECISIONS, SavedModel
+from videofib.run.saved_model import PRECISIONS, SavedModel, missing_compiler, unsupported
 
 _CHECKPOINTS = "checkpoints"  # the folder of a run that has them
 _RESULTS = ("top1_acc", "top5_acc", "mAP", "num_videos", "num_views")
@@ -37,6 +37,7 @@ def load(
     options: Mapping[str, object] | None = None,
     device: str | torch.device | None = None,
     precision: str = "fp32",
+    compiled: bool = False,
     revision: str | None = None,
     token: str | None = None,
 ) -> SavedModel:
@@ -52,7 +53,8 @@ def load(
         classes: the names of the classes, where the weights do not have them.
         options: keys of the config and their values, over those of the saved one.
         device: by default a GPU where there is one.
-        precision: ``fp32`` or ``bf16``, in which the model computes.
+        precision: in which the model computes: ``fp32``, ``bf16`` or, on a GPU, ``fp16``.
+        compiled: compile the model (``torch.compile``); its first views then take minutes.
         revision: of a repository: branch, tag or commit.
         token: of the Hub, for repositories that are not public; by default the stored one.
 
@@ -62,6 +64,11 @@ def load(
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"unknown precision {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    target = _device(device)
+    if lacking := unsupported(precision, target):
+        raise ConfigError(f"precision {precision} {lacking}; take another one")
+    if compiled and (compiler := missing_compiler(target)):
+        raise ConfigError(f"compiling the model needs a C++ compiler, and {compiler} is not installed")
     path = locate(source, revision, token)
     weights = _weights(path, checkpoint, part)
     cfg = _config(weights, config, options or {})
@@ -81,10 +88,19 @@ def load(
             f"{printable(', '.join(report.untrained[:8]))}"
         )
     try:
-        model = model.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = model.eval().to(target)
+        if compiled:
+            model.compile(dynamic=False)  # in place: weights keep their names
     except (RuntimeError, AssertionError, ImportError) as error:  # how torch refuses depends on the device
         raise ConfigError(f"the device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    return SavedModel(model, names, cfg, weights.name, weights.epoch, _results(path, weights), precision)
+    return SavedModel(model, names, cfg, weights.name, weights.epoch, _results(path, weights), precision, compiled)
+
+
+def _device(name: str | torch.device | None) -> torch.device:
+    try:
+        return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"the device {name} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _weights(path: Path, checkpoint: str, part: str | None) -> Weights:

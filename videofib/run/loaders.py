@@ -20,8 +20,9 @@ from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.errors import ManifestError
 from videofib.data.lists.record import UNLABELLED, NamedVideo, VideoRecord
 from videofib.data.lists.records import InShards, Records
+from videofib.data.lists.remote import exists, is_remote
 from videofib.data.lists.shard_index import has_shards, read_shards
-from videofib.data.lists.splits import load_split
+from videofib.data.lists.splits import has_split, load_split
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.loading.multigrid import MultigridLoader, MultigridStage, long_cycle
 from videofib.data.samplers import (
@@ -214,6 +215,23 @@ def read_records(cfg: CfgNode, split: str, class_names: Sequence[str] | None = N
         classes=class_names or (),
         repeats=split == "train",
     )
+
+
+def validates(cfg: CfgNode) -> bool:
+    """Whether training validates: TRAIN.EVAL_PERIOD asks for it, and the data has a val split.
+
+    Raises:
+        ManifestError: a server does not say whether it has one.
+    """
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    if not cfg.TRAIN.EVAL_PERIOD:
+        return False
+    if not is_remote(folder):
+        return has_shards(folder, "val") or has_split(folder, "val")
+    try:
+        return exists(f"{folder}/val.parquet")
+    except OSError as error:
+        raise ManifestError(f"no index of shards: {error}") from error
 
 
 def _is_multi_label(cfg: CfgNode) -> bool:

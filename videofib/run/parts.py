@@ -17,6 +17,7 @@ from videofib.config import ConfigError, differences, load_config, value_of
 from videofib.distributed import processes
 from videofib.distributed.mesh import context_size, data_size
 from videofib.engine.evaluate import Scoring, evaluate
+from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy
 from videofib.engine.resume_cache import ResumeCache
 from videofib.engine.shared_batches import BatchLoader
 from videofib.metrics.scores import Scores
@@ -24,7 +25,7 @@ from videofib.metrics.tasks import MULTI_LABEL, SINGLE_LABEL, without_labels
 from videofib.models.pretrained.load import LoadReport, classifier_names, load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.printable import printable
-from videofib.report.markup.numbers import counted, fixed, percent
+from videofib.report.markup.numbers import counted, fixed, number, percent
 from videofib.run.models import build_model, share_tokens
 from videofib.tracking.log import log_unreadable
 
@@ -158,6 +159,7 @@ def evaluate_from_config(
     num_crops: int = 1,
     view_starts: str = "spread",
     details: bool = False,
+    loss: CrossEntropy | BinaryCrossEntropy | None = None,
     cache: ResumeCache | None = None,
     mesh: DeviceMesh | None = None,
     stop: Callable[[], bool] = lambda: False,
@@ -173,6 +175,7 @@ def evaluate_from_config(
         unreadable=cfg.TEST.UNREADABLE,
         class_names=class_names,
         details=details,
+        loss=loss,
     )
     figures, scores = evaluate(
         model,
@@ -196,7 +199,7 @@ def evaluate_from_config(
 
 
 def in_words(figures: dict) -> str:
-    """Figures of an evaluation as a sentence: ``top-1 93.8 % (90.1–96.6), top-5 ... of 192 videos, 12 views each``."""
+    """Figures of an evaluation as a sentence: ``top-1 93.8 % (90.1–96.6), loss 0.21 of 192 videos, 1 view each``."""
     parts = []
     for key, name in (("top1_acc", "top-1"), ("top5_acc", "top-5"), ("mAP", "mAP")):
         if key in figures:
@@ -204,6 +207,8 @@ def in_words(figures: dict) -> str:
             parts.append(f"{name} {percent(figures[key])}" + (f" ({'–'.join(map(fixed, bounds))})" if bounds else ""))
     if "num_classes_counted" in figures:
         parts[-1] += f" over {counted(figures['num_classes_counted'], 'class', 'classes')}"
+    if figures.get("loss") is not None:
+        parts.append(f"loss {number(figures['loss'])}")
     of = counted(figures["num_videos"], "video", "videos")
     return (
         f"{', '.join(parts) or 'no labels, predictions'} of {of}, {counted(figures['num_views'], 'view', 'views')} each"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -33,8 +31,16 @@ from videofib.distributed import processes
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.class_names import data_class_names, read_class_names, tested_class_names
-from videofib.run.loaders import build_eval_loader, build_train_loader, frame_files, multigrid_stages, read_records
+from videofib.run.loaders import (
+    build_eval_loader,
+    build_train_loader,
+    frame_files,
+    multigrid_stages,
+    read_records,
+    validates,
+)
 from videofib.run.models import build_model
+from videofib.run.saved_model import PRECISIONS, missing_compiler, unsupported
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +67,10 @@ def check_run(cfg: CfgNode, stages: Sequence[str]) -> None:
         Faults: with all that was found.
     """
     checks: list[Callable[[], None]] = [lambda: check_model(cfg, stages)]
+    if "test" in stages:
+        checks.append(lambda: _check_testing(cfg))
     if "train" in stages:
-        checks += [lambda: _check_train_list(cfg), lambda: _check_eval_list(cfg, "val", read_class_names(cfg, "train"))]
+        checks += [lambda: _check_train_list(cfg), lambda: _check_validation(cfg)]
         if "test" in stages:
             checks.append(lambda: _check_test_inputs(cfg))
     faults: list[str] = []
@@ -132,6 +140,26 @@ def _check_train_list(cfg: CfgNode) -> None:
     checked_loader(cfg, "train").close()
 
 
+def _check_validation(cfg: CfgNode) -> None:
+    """Check the val list; where there is none, that no key asks for what validation finds."""
+    if validates(cfg):
+        _check_eval_list(cfg, "val", read_class_names(cfg, "train"))
+        return
+    best = cfg.CHECKPOINT.METRIC not in ("auto", "none")
+    asked = {
+        f"CHECKPOINT.METRIC {cfg.CHECKPOINT.METRIC}": ("CHECKPOINT.METRIC auto", best),
+        f"TRAIN.PATIENCE {cfg.TRAIN.PATIENCE}": ("TRAIN.PATIENCE 0", cfg.TRAIN.PATIENCE > 0),
+    }
+    faults = [
+        f"{key} needs validation, and {cfg.DATA.PATH_TO_DATA_DIR} has no val split; add val.csv or a folder val, or "
+        f"set {off} to train without it"
+        for key, (off, is_set) in asked.items()
+        if is_set and cfg.TRAIN.EVAL_PERIOD  # at 0, these keys have no effect, which config/effect.py reports
+    ]
+    if faults:
+        raise Faults(faults)
+
+
 def _check_eval_list(cfg: CfgNode, split: str, class_names: Sequence[str] | None) -> None:
     if data_class_names(cfg, split) is None:  # nothing to compare, of which the stage itself warns
         class_names = None
@@ -145,6 +173,11 @@ def _check_test_inputs(cfg: CfgNode) -> None:
         raise ConfigError(
             "TEST.CHECKPOINT_FILE_PATH best needs a best checkpoint, and CHECKPOINT.METRIC none keeps none; set "
             "CHECKPOINT.METRIC auto"
+        )
+    if path == "best" and not validates(cfg):
+        raise ConfigError(
+            "TEST.CHECKPOINT_FILE_PATH best needs a best checkpoint, which validation chooses, and this run does not "
+            "validate: TRAIN.EVAL_PERIOD is 0 or there is no val split; add one, or test the newest checkpoint"
         )
     faults, names = [], None
     if path in ("", "best") or Path(path).resolve().parent == Path(cfg.OUTPUT_DIR, "checkpoints").resolve():
@@ -168,29 +201,39 @@ def _check_test_inputs(cfg: CfgNode) -> None:
         raise Faults(faults)
 
 
-def choose_amp_dtype(cfg: CfgNode, device: torch.device) -> torch.dtype | None:
-    """The 16-bit type of mixed precision, None for full precision.
+def choose_amp_dtype(cfg: CfgNode, device: torch.device, stage: str = "TRAIN") -> torch.dtype | None:
+    """The 16-bit type of mixed precision in a stage (TRAIN, TEST), None for full precision.
 
     Raises:
         ConfigError: the device does not support the type.
     """
-    if not cfg.TRAIN.MIXED_PRECISION:
+    is_on, name = {
+        "TRAIN": (cfg.TRAIN.MIXED_PRECISION, cfg.TRAIN.MIXED_PRECISION_DTYPE),
+        "TEST": (cfg.TEST.MIXED_PRECISION, cfg.TEST.MIXED_PRECISION_DTYPE),
+    }[stage]
+    if not is_on:
         return None
-    name = cfg.TRAIN.MIXED_PRECISION_DTYPE
-    if name == "fp16" and device.type == "cpu":
+    if lacking := unsupported(name, device):
+        other = {"fp16": "bf16", "bf16": "fp16"}[name]
         raise ConfigError(
-            "TRAIN.MIXED_PRECISION_DTYPE fp16 needs a GPU; set it to bf16, or TRAIN.MIXED_PRECISION False"
+            f"{stage}.MIXED_PRECISION_DTYPE {name} {lacking}; set it to {other}, or {stage}.MIXED_PRECISION False"
         )
-    if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ConfigError("this GPU does not support bf16; set TRAIN.MIXED_PRECISION_DTYPE fp16")
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return PRECISIONS[name]
 
 
-def check_compiler(cfg: CfgNode, device: torch.device) -> None:
-    """Raise ConfigError where TRAIN.COMPILE lacks a C++ compiler, which it needs on a CPU only."""
-    compiler = os.environ.get("CXX", "g++")
-    if cfg.TRAIN.COMPILE and device.type == "cpu" and shutil.which(compiler) is None:
-        raise ConfigError(f"TRAIN.COMPILE True needs a C++ compiler, and {compiler} is not installed; set it to False")
+def check_compiler(cfg: CfgNode, device: torch.device, stage: str = "TRAIN") -> None:
+    """Raise ConfigError where COMPILE of a stage lacks a C++ compiler, which it needs on a CPU only."""
+    is_on = {"TRAIN": cfg.TRAIN.COMPILE, "TEST": cfg.TEST.COMPILE}[stage]
+    if is_on and (compiler := missing_compiler(device)):
+        raise ConfigError(
+            f"{stage}.COMPILE True needs a C++ compiler, and {compiler} is not installed; set it to False"
+        )
+
+
+def _check_testing(cfg: CfgNode) -> None:
+    """Check what the test computes with, also before hours of training."""
+    choose_amp_dtype(cfg, processes.device(), "TEST")
+    check_compiler(cfg, processes.device(), "TEST")
 
 
 def check_sharded_checkpoints(cfg: CfgNode) -> None:

@@ -5,7 +5,10 @@ V views of a video, C T H W channels, frames, height, width; K classes, D featur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +20,7 @@ import torch
 from fvcore.common.config import CfgNode
 from torch import Tensor, nn
 
+from videofib.config import ConfigError
 from videofib.data.errors import DecodeError
 from videofib.data.lists.record import NamedVideo
 from videofib.data.lists.records import Records
@@ -31,7 +35,24 @@ from videofib.run.parts import TASKS
 from videofib.run.precisions import PRECISION_TYPES
 from videofib.run.save import save
 
-PRECISIONS = {name: None if dtype is None else getattr(torch, dtype) for name, dtype in PRECISION_TYPES.items()}
+PRECISIONS: dict[str, torch.dtype | None] = {
+    name: None if dtype is None else getattr(torch, dtype) for name, dtype in PRECISION_TYPES.items()
+}
+
+
+def unsupported(precision: str, device: torch.device) -> str:
+    """Why a device cannot compute in a precision, in words that follow its name; "" where it can."""
+    if precision == "fp16" and device.type == "cpu":
+        return "needs a GPU"
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "is not supported by this GPU"
+    return ""
+
+
+def missing_compiler(device: torch.device) -> str:
+    """The C++ compiler that compiling for a device needs and that is not installed; "" where nothing is missing."""
+    compiler = os.environ.get("CXX", "g++")
+    return compiler if device.type == "cpu" and shutil.which(compiler) is None else ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +109,7 @@ class SavedModel:
         results: what a test of these weights measured: ``top1_acc`` and ``top5_acc`` or ``mAP``, in percent, of
             ``num_videos`` with ``num_views`` each; {} where nothing is known.
         precision: of ``PRECISIONS``: in which the model computes; its weights stay as they are.
+        compiled: ``model`` is compiled (``torch.compile``), as what computes features then is, too.
     """
 
     model: nn.Module
@@ -97,6 +119,7 @@ class SavedModel:
     epoch: int | None = None
     results: Mapping[str, float] = field(default_factory=dict)
     precision: str = "fp32"
+    compiled: bool = False
 
     @property
     def views(self) -> tuple[int, int]:
@@ -297,7 +320,13 @@ class SavedModel:
         return load(source, **options)
 
     def to(self, device: str | torch.device) -> SavedModel:
-        """The same with its model moved to a device."""
+        """The same with its model moved to a device.
+
+        Raises:
+            ConfigError: the device does not compute in its precision.
+        """
+        if lacking := unsupported(self.precision, torch.device(device)):
+            raise ConfigError(f"precision {self.precision} {lacking}; load the model in another one")
         return replace(self, model=self.model.to(device))
 
     def _features(
@@ -325,11 +354,7 @@ class SavedModel:
         cfg = _with(self.cfg, num_workers)
         with ExitStack() as stack:
             loader = stack.enter_context(build_video_loader(cfg, videos, *self._checked(views)))
-            batches = score_batches(
-                model, loader, cfg.TEST.BATCH_SIZE, PRECISIONS[self.precision], "predict", fill_last=False,
-                total=len(loader),
-            )  # fmt: skip
-            for batch, outputs in batches:
+            for batch, outputs in self.computed(loader, len(loader), model):
                 failed = dict(batch["failures"])
                 for index, rows in zip(batch["indices"].tolist(), outputs, strict=True):
                     error = failed.get(names[index], "")
@@ -343,9 +368,31 @@ class SavedModel:
             self.cfg, Records.unlabelled([]), *self._checked(views), view_starts=self.cfg.TEST.VIEW_STARTS
         ).read
         batch = {"views": read.of_frames(frames, fps or self.cfg.DATA.TARGET_FPS)[None]}
-        size, dtype = self.cfg.TEST.BATCH_SIZE, PRECISIONS[self.precision]
-        ((_, outputs),) = score_batches(model or self.model, [batch], size, dtype, "predict", fill_last=False, total=1)
+        ((_, outputs),) = self.computed([batch], 1, model)
         return outputs
+
+    def computed(
+        self,
+        batches: Iterable[dict],
+        total: int,
+        model: nn.Module | None = None,
+        *,
+        most: int | None = None,
+        title: str = "predict",
+    ) -> Iterator[tuple[dict, Tensor]]:
+        """The batches without their views, each with the logits (B, V, K) of these, or what else ``model`` gives.
+
+        A model that is compiled is given passes of one size, since it is compiled for each.
+
+        Args:
+            total: how many batches there are.
+            most: views of a forward pass, where TEST.BATCH_SIZE is larger.
+            title: of the progress that is reported.
+        """
+        if self.compiled and model is not None:  # self.model is compiled already
+            model.compile(dynamic=False)
+        size, dtype = min(self.cfg.TEST.BATCH_SIZE, most or sys.maxsize), PRECISIONS[self.precision]
+        return score_batches(model or self.model, batches, size, dtype, title, fill_last=self.compiled, total=total)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits of views (B, V, K) -> probabilities of videos (B, K), as a test makes them."""

@@ -23,13 +23,16 @@ from videofib.run.class_names import tested_class_names
 from videofib.run.loaders import build_eval_loader
 from videofib.run.mistake_heat import write_mistake_heat
 from videofib.run.parts import MODEL_SECTIONS, evaluate_from_config, load_into_model, model_from_config
-from videofib.run.preflight import check_split
+from videofib.run.preflight import check_compiler, check_split, choose_amp_dtype
 from videofib.tracking.log import log_stats
 
 logger = logging.getLogger(__name__)
 
 # keys of TEST on which the scores of a video depend
-_SCORING = ("NUM_ENSEMBLE_VIEWS", "NUM_SPATIAL_CROPS", "VIEW_STARTS", "ENSEMBLE_LOGITS")
+_SCORING = (
+    *("NUM_ENSEMBLE_VIEWS", "NUM_SPATIAL_CROPS", "VIEW_STARTS", "ENSEMBLE_LOGITS"),
+    *("MIXED_PRECISION", "MIXED_PRECISION_DTYPE", "COMPILE"),
+)
 
 
 def evaluate_run(
@@ -41,13 +44,18 @@ def evaluate_run(
     kept, with TEST.RESUME, and ``InterruptedRun`` is raised.
     """
     weights = _checkpoint(cfg)
-    mesh = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL)
+    mesh, device = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL), processes.device()
+    amp_dtype = choose_amp_dtype(cfg, device, "TEST")
+    check_compiler(cfg, device, "TEST")
     class_names = tested_class_names(cfg, weights)
     with build_eval_loader(cfg, "test", data_rank(mesh), data_size(mesh), class_names=class_names) as loader:
         records = loader.dataset.records
         check_split(cfg, records, "test")
         model = model_from_config(cfg, mesh)
         _load_all(cfg, model, weights)
+        model.to(device)
+        if cfg.TEST.COMPILE:
+            model.compile(dynamic=False)  # in place: weights keep their names
         accepted()
         logger.info("testing %s (epoch %s) on %d videos", weights.name, weights.epoch, len(records))
         cache = _resume_cache(cfg, model, records) if cfg.TEST.RESUME else None
@@ -56,9 +64,10 @@ def evaluate_run(
             logger.info("resuming: an earlier start has finished %d of them", len(cache.indices))
         figures, scores = evaluate_from_config(
             cfg,
-            model.to(processes.device()),
+            model,
             shared(loader, mesh),
             class_names,
+            amp_dtype,
             title="test",
             num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
             view_starts=cfg.TEST.VIEW_STARTS,

@@ -16,11 +16,10 @@ from videofib.data.clips.windows import Watch, WindowReader
 from videofib.data.errors import DecodeError
 from videofib.data.lists.records import Records
 from videofib.data.source import Source
-from videofib.engine.evaluate import score_batches
 from videofib.files import replacing, spreadsheet_text, to_utf8
 from videofib.report.markup.charts import Series, svg_file
 from videofib.run.loaders import view_dataset
-from videofib.run.saved_model import PRECISIONS, Prediction, SavedModel
+from videofib.run.saved_model import Prediction, SavedModel
 
 Window = tuple[float, float, Prediction]  # start and end in seconds
 
@@ -79,9 +78,7 @@ class TimelineReader:
         """The windows that can be read, in order."""
         saved, spans = self._saved, self._reader.spans
         batches = ({"views": views[None], "window": number} for number, views in self._reader)
-        size, dtype = min(saved.cfg.TEST.BATCH_SIZE, _MOST_WINDOWS), PRECISIONS[saved.precision]
-        scored = score_batches(saved.model, batches, size, dtype, "timeline", fill_last=False, total=len(spans))
-        for batch, logits in scored:
+        for batch, logits in saved.computed(batches, len(spans), most=_MOST_WINDOWS, title="timeline"):
             scores = saved.probabilities(logits)[0]
             if not scores.isfinite().all():
                 raise ValueError(f"{self._name}: the model's scores are not finite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -11,30 +12,41 @@ import torch
 from fvcore.common.config import CfgNode
 from timm.data import Mixup
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from videofib.checkpoint.file import ModelDescription, Position, TrainingState
 from videofib.checkpoint.lock import run_lock
 from videofib.checkpoint.manager import CheckpointManager, find_checkpoints
 from videofib.config import ConfigError, differences
+from videofib.data.lists.records import Records
 from videofib.data.loading.multigrid import MultigridStage, stage_at
 from videofib.distributed import processes
 from videofib.distributed.fsdp import shard, unsharded_copy
 from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
+from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy
 from videofib.engine.optim import build_optimizer, lr_at, parameter_groups, warmup_end
 from videofib.engine.randomness import seed_everything
+from videofib.engine.schedule import Schedule
 from videofib.engine.shared_batches import BatchLoader, shared
 from videofib.engine.step import Recipe
-from videofib.engine.train import Schedule, has_work, train
+from videofib.engine.train import has_work, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.report.markup.numbers import amount
 from videofib.run.class_names import trained_class_names, warn_of_absent_classes
-from videofib.run.loaders import build_eval_loader, build_train_loader, describe_input, multigrid_stages
+from videofib.run.class_weights import class_weights
+from videofib.run.loaders import (
+    build_eval_loader,
+    build_train_loader,
+    describe_input,
+    multigrid_stages,
+    validates,
+    view_dataset,
+)
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
 from videofib.run.preflight import (
     check_compiler,
@@ -58,34 +70,45 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
     check_sharded_checkpoints(cfg)
     part = (data_rank(mesh), data_size(mesh))
     class_names = trained_class_names(cfg)
-    with (
-        run_lock(cfg.OUTPUT_DIR),
-        shared(build_train_loader(cfg, *part), mesh) as train_loader,
-        shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh) as val_loader,
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(run_lock(cfg.OUTPUT_DIR))
+        train_loader = stack.enter_context(shared(build_train_loader(cfg, *part), mesh))
+        val_loader = None
+        if validates(cfg):
+            val_loader = shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh)
+            stack.enter_context(val_loader)
         warn_of_flips(cfg, class_names)
-        warn_of_absent_classes(cfg, class_names, [train_loader.dataset.records, val_loader.dataset.records])
+        splits = [loader.dataset.records for loader in (train_loader, val_loader) if loader]
+        warn_of_absent_classes(cfg, class_names, splits)
 
         model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
         optimizer = _build_optimizer(cfg, model)
-        recipe = recipe_from_config(cfg, amp_dtype, ema, _distillation(cfg, device, class_names))
+        weights = class_weights(cfg, train_loader.dataset.records, class_names)
+        recipe = recipe_from_config(cfg, amp_dtype, ema, _distillation(cfg, device, class_names), weights)
+        recipe.criterion.to(device)
         _log_sizes(cfg, model, train_loader, val_loader)
 
         state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
-        description = ModelDescription(cfg.dump(), class_names, describe_input(val_loader.dataset))
-        checkpoints = _checkpoint_manager(cfg, state, description)
+        views = view_dataset(cfg, Records.unlabelled([]), 1, 1)
+        description = ModelDescription(cfg.dump(), class_names, describe_input(views))
+        checkpoints = _checkpoint_manager(cfg, state, description, validated=val_loader is not None)
         start = _resume(cfg, checkpoints)
-        schedule = _schedule(cfg)
+        schedule = _schedule(cfg, validated=val_loader is not None)
         if not has_work(train_loader, schedule, checkpoints, start):
-            logger.info("all %d epochs are done, so there is nothing to train", schedule.epochs)
+            early = start.epoch < schedule.epochs
+            done = "training ended early (TRAIN.PATIENCE), %d" if early else "all %d"
+            logger.info(f"{done} epochs are done, so there is nothing to train", start.epoch)
             return False
         accepted()
 
+        loss = _LOSSES[cfg.MODEL.LOSS_FUNC](0.0, weights)["criterion"]
+
         def validate() -> dict:
             evaluated = unsharded_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
+            assert val_loader is not None  # else the schedule has no validation
             with val_loader:  # its workers end with the validation, and do not wait for the next one
                 figures, _ = evaluate_from_config(
-                    cfg, evaluated, val_loader, class_names, amp_dtype, "validate", mesh=mesh, stop=stop
+                    cfg, evaluated, val_loader, class_names, amp_dtype, "validate", loss=loss, mesh=mesh, stop=stop
                 )
             return figures
 
@@ -108,12 +131,14 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
     return True
 
 
-def _checkpoint_manager(cfg: CfgNode, state: TrainingState, description: ModelDescription) -> CheckpointManager:
+def _checkpoint_manager(
+    cfg: CfgNode, state: TrainingState, description: ModelDescription, *, validated: bool
+) -> CheckpointManager:
     return CheckpointManager(
         Path(cfg.OUTPUT_DIR) / "checkpoints",
         state,
         description,
-        metric=_best_metric(cfg),
+        metric=_best_metric(cfg) if validated else None,
         keep=cfg.CHECKPOINT.KEEP,
         sharded=cfg.TRAIN.SHARDED_CHECKPOINTS,
     )
@@ -165,14 +190,14 @@ def _distillation(cfg: CfgNode, device: torch.device, class_names: Sequence[str]
     return Distillation(teacher.to(device), cfg.DISTILL.ALPHA, cfg.DISTILL.TEMPERATURE) if teacher else None
 
 
-def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_loader: BatchLoader) -> None:
+def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_loader: BatchLoader | None) -> None:
     logger.info(
         "%s with %s parameters, of which %s are trained; %d train and %d val videos; %d process(es) on %s",
         cfg.MODEL.MODEL_NAME,
         amount(sum(parameter.numel() for parameter in model.parameters())),
         amount(sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)),
         len(train_loader.dataset.records),
-        len(val_loader.dataset.records),
+        len(val_loader.dataset.records) if val_loader else 0,
         processes.world_size(),
         processes.device().type,
     )
@@ -183,6 +208,9 @@ def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_lo
             repeated,
             videos,
         )
+    if val_loader is None and processes.is_main():
+        why = f"{cfg.DATA.PATH_TO_DATA_DIR} has no val split" if cfg.TRAIN.EVAL_PERIOD else "TRAIN.EVAL_PERIOD is 0"
+        logger.warning("no validation, since %s: no figures of it, and no best checkpoint, only the newest", why)
 
 
 def _best_metric(cfg: CfgNode) -> str | None:
@@ -213,14 +241,15 @@ def _resume(cfg: CfgNode, checkpoints: CheckpointManager) -> Position:
     return position
 
 
-def _schedule(cfg: CfgNode) -> Schedule:
+def _schedule(cfg: CfgNode, *, validated: bool) -> Schedule:
     return Schedule(
         epochs=cfg.SOLVER.MAX_EPOCH,
         seed=cfg.RNG_SEED,
         log_period=cfg.LOG_PERIOD,
-        eval_period=cfg.TRAIN.EVAL_PERIOD,
+        eval_period=cfg.TRAIN.EVAL_PERIOD if validated else 0,
         checkpoint_period=cfg.TRAIN.CHECKPOINT_PERIOD,
         checkpoint_steps=cfg.TRAIN.CHECKPOINT_STEPS,
+        patience=cfg.TRAIN.PATIENCE if validated else 0,
     )
 
 
@@ -229,6 +258,7 @@ def recipe_from_config(
     amp_dtype: torch.dtype | None = None,
     ema: ModelEmaV3 | None = None,
     distillation: Distillation | None = None,
+    weights: Tensor | None = None,
 ) -> Recipe:
     """How the config's SOLVER, MIXUP and batch sizes make an optimizer step."""
     smoothing = cfg.MIXUP.LABEL_SMOOTH_VALUE
@@ -245,7 +275,7 @@ def recipe_from_config(
     policy = lr_policy(cfg)
     return Recipe(
         lr_at=partial(_lr_of_stage, policy, multigrid_stages(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
-        **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing),  # mix smooths the labels it mixes
+        **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing, weights),  # mix smooths the labels it mixes
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
         max_skipped=cfg.SOLVER.MAX_SKIPPED_STEPS,
@@ -301,8 +331,8 @@ def lr_scale(cfg: CfgNode) -> float:
     return actual / meant
 
 
-# MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given the label smoothing
+# MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given label smoothing and weights of classes
 _LOSSES = {
-    "cross_entropy": lambda smoothing: {"criterion": nn.CrossEntropyLoss(label_smoothing=smoothing)},
-    "bce_logit": lambda smoothing: {"criterion": nn.BCEWithLogitsLoss(), "judge": None},
+    "cross_entropy": lambda smoothing, weights: {"criterion": CrossEntropy(smoothing, weights)},
+    "bce_logit": lambda smoothing, weights: {"criterion": BinaryCrossEntropy(weights), "judge": None},
 }

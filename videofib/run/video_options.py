@@ -50,7 +50,13 @@ def add_options(parser: Parser, *, many: bool = True) -> None:
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
     if many:
         parser.add_argument(
-            "--precision", choices=tuple(PRECISION_TYPES), default="fp32", help="in which the model computes"
+            "--precision",
+            choices=tuple(PRECISION_TYPES),
+            default="fp32",
+            help="in which the model computes; fp16 on a GPU alone",
+        )
+        parser.add_argument(
+            "--compile", action="store_true", help="compile the model (torch.compile), which takes a minute or more"
         )
         parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")
     add_model_options(parser)
@@ -121,6 +127,7 @@ def load_model(args: argparse.Namespace) -> SavedModel:
         options=dict(zip(args.opts[::2], args.opts[1::2], strict=True)),
         device=getattr(args, "device", "cpu"),
         precision=getattr(args, "precision", "fp32"),
+        compiled=getattr(args, "compile", False),
     )
 
 

@@ -66,6 +66,11 @@ def load_split(
     )
 
 
+def has_split(data_dir: str | Path, split: str) -> bool:
+    """Whether there is a list or a folder of this split, which ``load_split`` would read."""
+    return (Path(data_dir) / f"{split}.csv").is_file() or split_folder(Path(data_dir), split) is not None
+
+
 def split_class_names(
     data_dir: str | Path,
     split: str,

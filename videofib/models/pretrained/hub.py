@@ -1,4 +1,4 @@
-"""Where a saved model lies: a path, one of videofib's own by its name, or a repository of the Hub; uploads to the Hub."""
+"""Where a saved model lies: a path, one of videofib's own, or a repository of the Hub; and how to upload one."""
 
 from __future__ import annotations
 
