@@ -169,10 +169,8 @@ def unknown_class(name: str, known: ClassNames) -> str:
     """What is wrong with a name that is none of the classes, and which is nearest."""
     if not name:
         return "has no label"
-    near = get_close_matches(name, known.names, 1, 0.5) or get_close_matches(
-        name.lower(), [other.lower() for other in known.names], 1, 0.5
-    )
-    spelled = next((other for other in known.names if near and other.lower() == near[0].lower()), "")
+    near = get_close_matches(name.lower(), [other.lower() for other in known.names], 1, 0.5)
+    spelled = next((other for other in known.names if near and other.lower() == near[0]), "")
     hint = f"the nearest is {spelled!r}" if spelled else f"they are {shown(known.names)}"
     return printable(
         f"the class {name!r} is not among the {len(known.names)} classes of {known.origin or 'the model'}; {hint}"
