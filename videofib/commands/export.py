@@ -5,12 +5,12 @@ videofib export --model runs/mine --to pt2 --out model.pt2
 videofib export --model owner/model --to aoti --out model.pt2
 videofib export --model FOLDER --to huggingface --out FOLDER
 
-FROM is a run's folder, a checkpoint, a folder of save_pretrained, or owner/model on the Hugging Face Hub. onnx, pt2 and
-aoti take clips (batch, 3, T, H, W) of the size of the model's tests, in any batch, and give logits (batch, classes);
-sparse attention stays sparse. onnx runs in onnxruntime; pt2 in torch.export.load; aoti, compiled for the CPU of this
-machine, in torch._inductor.aoti_load_package. Each holds the classes, how a video becomes the input and how logits
-become scores, as JSON. huggingface is a folder for transformers, whose pipeline("video-classification") reads videos as
-videofib does.
+FROM is a run's folder, a checkpoint, a folder of save_pretrained, motion_xxs, which comes with videofib, or owner/model
+on the Hugging Face Hub. onnx, pt2 and aoti take clips (batch, 3, T, H, W) of the size of the model's tests, in any
+batch, and give logits (batch, classes); sparse attention stays sparse. onnx runs in onnxruntime; pt2 in
+torch.export.load; aoti, compiled for the CPU of this machine, in torch._inductor.aoti_load_package. Each holds the
+classes, how a video becomes the input and how logits become scores, as JSON. huggingface is a folder for transformers,
+whose pipeline("video-classification") then reads videos in the same way as videofib.
 
 What was written is loaded and compared with the model on random clips, and the largest difference printed; a file that
 differs is not kept. An existing file is replaced, a folder that holds anything is not.
