@@ -293,3 +293,13 @@ def test_segments_in_another_unit_are_noticed_before_the_run(unit, rows, said, f
     assert "none of the first 20 segments of the train split can be read, such as" in error
     assert f"of {tmp_path}/train.csv:1 is not within the video" in error
     assert said in error
+
+
+def test_a_test_list_of_some_classes_is_read_with_those_of_the_model(films, finished, tmp_path):
+    lines = [line for line in (films / "test.csv").read_text().splitlines() if not line.endswith(("green", "blue"))]
+    (tmp_path / "test.csv").write_text("\n".join(lines) + "\n")
+    where = ["DATA.PATH_TO_DATA_DIR", tmp_path, "DATA.PATH_PREFIX", films]
+    run(films, tmp_path / "run", *where, "TEST.CHECKPOINT_FILE_PATH", newest(finished, 3), stages=["test"])
+    scores = read_scores(tmp_path / "run/test_scores.parquet")
+    assert scores.labels.tolist() == [2, 2]  # not 0, which is the only one of the list
+    assert results(tmp_path / "run")["top1_acc"] == 100
