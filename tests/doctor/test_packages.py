@@ -22,7 +22,8 @@ def test_versions_of_all_that_computes_and_reads():
 def test_every_extra_for_users_has_a_line():
     declared = ConfigParser()
     declared.read(ROOT / "setup.cfg")
-    extras = {name: text for name, text in declared["options.extras_require"].items() if name not in ("test", "dev")}
+    for_developers = ("test", "dev", "docs")
+    extras = {name: text for name, text in declared["options.extras_require"].items() if name not in for_developers}
     names = {re.match(r"[\w-]+", line)[0] for text in extras.values() for line in text.split("\n") if line}
     assert names <= set(OPTIONAL)
 

@@ -125,7 +125,7 @@ def test_options_and_precision(trained):
 
 @pytest.mark.parametrize("name", ["no/such/file", "nothing", "x" * 5000, "a\x1b[2Jb"])
 def test_no_such_model(name):
-    with pytest.raises(CheckpointError, match="name a checkpoint, a run's folder, a saved folder, or owner") as caught:
+    with pytest.raises(CheckpointError, match="name a checkpoint, a run's folder, a saved folder, one of") as caught:
         load(name)
     assert "\x1b" not in str(caught.value)
     assert len(str(caught.value)) < 400

@@ -22,6 +22,9 @@ OPTIONAL = {  # name of the distribution -> what it is for
     "wandb": "figures in Weights & Biases",
     "mlflow-skinny": "figures in MLflow",
     "transformers": "models of Hugging Face",
+    "onnx": "videofib export --to onnx",
+    "onnxscript": "videofib export --to onnx",
+    "onnxruntime": "videofib export --to onnx, and running what it writes",
 }
 
 

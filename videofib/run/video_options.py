@@ -77,7 +77,7 @@ def check_options(parser: Parser, args: argparse.Namespace) -> None:
     """Exit with one line where no video is named, or an option cannot be."""
     if not args.videos and not args.list:
         parser.error("name a video, or a list of them with --list")
-    if args.segments and not args.list:
+    if getattr(args, "segments", "") and not args.list:
         parser.error("--segments is about the lines of --list")
     workers = getattr(args, "workers", None)
     if workers is not None and workers < 0:
