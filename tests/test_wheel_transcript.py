@@ -35,7 +35,7 @@ STEPS = [
     ("features --list data/test.csv --model motion_xxs --views 1 1 --out test.npz", ["test.npz"]),
     ("probe --train train.npz --test test.npz", []),
     (f"explain {CLIP} --model motion_xxs --out explained", ["explained"]),
-    ("export --model motion_xxs --out exported.onnx", ["exported.onnx"]),
+    ("export --model motion_xxs --to onnx --out exported.onnx", ["exported.onnx"]),
 ]
 LOAD = """
 import videofib

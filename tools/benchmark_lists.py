@@ -161,9 +161,9 @@ def preparation(folder: Path, files: int) -> dict:
     facts = {name: value for name, value in facts.items() if name in transcoded.__dataclass_fields__}
 
     def copying(function: Callable, calls: Sequence, jobs: int) -> Iterator:
-        for index, (source, target, *_) in enumerate(calls):
+        for index, (what, target, *_) in enumerate(calls):
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
+            shutil.copy(getattr(what, "source", what), target)  # earlier versions name the source itself
             # hashes far from each other, so that no leaks are found
             yield index, transcoded(size=10, dhash=f"{index * 0x9E3779B97F4A7C15 % 2**64:016x}", **facts)
 
