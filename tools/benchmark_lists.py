@@ -120,10 +120,10 @@ def _write_list(folder: Path, rows: int) -> Path:
 def _read(folder: Path) -> dict:
     from videofib.data.samplers import EpochSampler, shuffled
 
-    lists = _lists()
+    load_split = _load_split()
     before = _resident()
     read, processor = time.perf_counter(), time.process_time()
-    records = lists.load_split(folder, "train")
+    records = load_split(folder, "train")
     records_read, memory = time.perf_counter(), _resident()
     processor, highest = time.process_time() - processor, _highest()
     for _ in zip(range(64), EpochSampler(shuffled(len(records), 0), 64), strict=False):
@@ -205,6 +205,14 @@ def _timed(module) -> Iterator[dict[str, float]]:
         yield spent
     finally:
         module.Journal, module._write_lists = journal, write_lists
+
+
+def _load_split() -> Callable:
+    try:
+        from videofib.data.lists.splits import load_split
+    except ImportError:  # versions before that module
+        return _lists().load_split
+    return load_split
 
 
 def _lists():

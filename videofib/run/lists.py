@@ -8,7 +8,7 @@ from fvcore.common.config import CfgNode
 
 
 def list_options(cfg: CfgNode) -> dict[str, Any]:
-    """The arguments of ``manifest.load_split`` and ``split_class_names`` that the config gives."""
+    """The arguments of ``splits.load_split`` and ``split_class_names`` that the config gives."""
     return {
         "prefix": cfg.DATA.PATH_PREFIX,
         "separator": cfg.DATA.PATH_LABEL_SEPARATOR.replace(r"\t", "\t"),  # as a shell passes on what it does not expand
