@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from videofib.attention.kernels import dense
 from videofib.attention.support import Segment, Support
 
 _NO_SEGMENT = Segment(0, 0, 0)
@@ -22,8 +23,11 @@ _NO_SEGMENT = Segment(0, 0, 0)
 def attend(q: Tensor, k: Tensor, v: Tensor, support: Support, masking: str, scale: float, dropout_p: float) -> Tensor:
     """See :func:`videofib.attention.sparse_attention`; 16-bit inputs are computed in 32 bits.
 
-    No dropout under ``zero_logit``. Autocast is not switched off here, since that would be a part of the graph.
+    No dropout under ``zero_logit``. Autocast is not switched off here, since that would be a part of the graph. A dense
+    support has 2 N - 1 diagonals, and is one operation of torch's own instead.
     """
+    if support.is_dense:
+        return dense.attend(q, k, v, support, masking, scale, dropout_p)
     dtype, work = q.dtype, torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
     q, k, v = q.to(work) * scale, k.to(work), v.to(work)
     p = support.num_prefix_tokens

@@ -112,6 +112,11 @@ def listed_names(file: Path, layout: Layout, *, multi_label: bool = False) -> li
                     f"{file}:{row.line}: label {name!r} is a number, and that of line {first.line} is a name, "
                     f"{printable(repr(first.label))}; give all rows names or all numbers, or write classes.txt"
                 )
+            if not name.isprintable():
+                raise ManifestError(
+                    f"{printable(file)}:{row.line}: label {printable(repr(name[:200]))} has characters that cannot be "
+                    "shown; give the class a number, and its name in classes.txt"
+                )
             if name:  # an empty one is reported when it is read
                 names.setdefault(same_name(name), name)
     try:
