@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,10 +39,17 @@ def read(path, count=8, short_side=0, backend="auto"):
 
 
 def encode(path, width, height, count):
-    source = ["-f", "lavfi", "-i", f"color=red:size={width}x{height}:rate=25", "-frames:v", str(count)]
-    subprocess.run(
-        ["ffmpeg", "-v", "error", "-y", *source, "-c:v", "libx264", "-preset", "ultrafast", path], check=True
-    )
+    """A video of one grey."""
+    frame = av.VideoFrame(width, height, "yuv420p")
+    for plane in frame.planes:
+        plane.update(bytes([128]) * plane.buffer_size)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for index in range(count):
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
     return path
 
 

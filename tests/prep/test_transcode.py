@@ -1,6 +1,7 @@
 """Prepared, resampled and copied files show the picture that a marked source shows."""
 
 import os
+import shutil
 import subprocess
 from collections import Counter
 
@@ -75,6 +76,7 @@ def planes(path):
         return np.stack([frame.to_ndarray() for frame in container.decode(video=0)])
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the program ffmpeg is not installed")
 def test_plain_pixels_are_encoded_as_they_are_and_marked_ones_are_converted(plain, tmp_path):
     lossless = Encoding(short_side=0, crf=0)
     transcode(plain, tmp_path / "o.mp4", lossless)

@@ -42,6 +42,8 @@ SETTLED = 1_600_000_000  # a time of change long ago
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """300 frames of 96 x 64 that all differ, a keyframe every 25."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("the program ffmpeg is not installed")
     folder = tmp_path_factory.mktemp("films")
     picture = "testsrc2=size=96x64:rate=25,noise=c0s=20:c0f=t"
     command = ["ffmpeg", "-v", "error", "-f", "lavfi", "-i", picture, "-frames:v", "300"]
