@@ -1,5 +1,6 @@
 """Small files of huge frames do not fill the memory: a real process reads each, and its peak is measured."""
 
+import json
 import subprocess
 import sys
 
@@ -26,6 +27,13 @@ try:
 except DecodeError as error:
     print(error)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+LOOK_OVER = """
+import resource, sys
+from videofib.cli import main
+main(["predict", sys.argv[1], "--model", "motion_xxs", "--timeline", "--no-video", "--out", sys.argv[2]])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
 
 
@@ -122,3 +130,20 @@ def test_preparation_refuses_huge_frames_and_leaves_nothing(tmp_path):
     with pytest.raises(DecodeError, match="8448x8192 are refused"):
         transcode(encode(tmp_path / "huge.mkv", SIDE + 256, SIDE, 1), tmp_path / "out.mp4", Encoding())
     assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.slow
+def test_the_timeline_of_a_long_film_takes_little_more_than_that_of_a_short_one(tmp_path):
+    """25 fps; the views of the 2,500 windows that the long film has more than the short one are 0.5 GiB."""
+    peaks = {}
+    for count in (500, 25_500):
+        film = encode(tmp_path / f"{count}.mp4", 64, 48, count)
+        run = subprocess.run(
+            [sys.executable, "-c", LOOK_OVER, film, tmp_path / str(count)], capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+        windows = len(json.loads((tmp_path / str(count) / "timeline.json").read_bytes())["windows"])
+        peaks[windows] = float(run.stdout.splitlines()[-1])
+    (few, small), (many, large) = peaks.items()
+    assert many - few > 2000
+    assert large - small < 0.15

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from videofib.data.clips.windows import Watch, WindowReader
 from videofib.data.errors import DecodeError
 from videofib.data.lists.records import Records
@@ -71,7 +73,9 @@ class TimelineReader:
         read = view_dataset(saved.cfg, Records.unlabelled([]), 1, crops).read
         self._saved, self._name = saved, name
         self._reader = WindowReader(source, read.spec, read.transform, stride)
-        self._found: list[Window] = []
+        # in one tensor: small ones between the large views of the windows would keep the memory of these in pieces
+        self._scores = torch.empty(len(self._reader.spans), 0)
+        self._found: list[int] = []  # numbers of the windows that have scores
         self.fps, self.length = self._reader.fps, self._reader.length
 
     def __iter__(self) -> Iterator[Window]:
@@ -82,8 +86,14 @@ class TimelineReader:
             scores = saved.probabilities(logits)[0]
             if not scores.isfinite().all():
                 raise ValueError(f"{self._name}: the model's scores are not finite")
-            self._found.append((*spans[batch["window"]], Prediction(self._name, scores, saved.classes)))
-            yield self._found[-1]
+            if not self._found:
+                self._scores = scores.new_empty(len(spans), len(scores))
+            self._found.append(batch["window"])
+            self._scores[self._found[-1]] = scores
+            yield self._window(self._found[-1])
+
+    def _window(self, number: int) -> Window:
+        return (*self._reader.spans[number], Prediction(self._name, self._scores[number], self._saved.classes))
 
     def watch(self, call: Watch) -> None:
         """Call ``call`` with the number of each frame that decodes, the frame and its reader, before its windows."""
@@ -98,7 +108,7 @@ class TimelineReader:
         if not self._found:
             raise DecodeError(self._reader.broken)
         gaps = [(first / self.fps, end / self.fps) for first, end in self._reader.gaps]
-        return Timeline(self._name, self.fps, self._found, gaps, self._reader.broken)
+        return Timeline(self._name, self.fps, [*map(self._window, self._found)], gaps, self._reader.broken)
 
 
 def write_timeline(folder: str | Path, timeline: Timeline, top: int) -> None:
