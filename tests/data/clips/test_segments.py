@@ -1,9 +1,12 @@
 """Clips of segments are those of a file that was cut, without loss, to the same frames: by seconds and by frames."""
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.clocks import TICK, constant, jumping, numbers, phone, write
 from videofib.data.clips.dataset import ClipDataset, ClipSpec, ViewDataset
@@ -11,6 +14,7 @@ from videofib.data.clips.transforms import TrainTransform, ViewTransform
 from videofib.data.errors import DecodeError
 from videofib.data.lists.record import VideoRecord
 from videofib.data.segment import Segment, named_segment, read_segment
+from videofib.data.source import FrameFiles
 from videofib.data.video.decode import estimate
 from videofib.data.video.extent import segment_extent
 
@@ -245,3 +249,35 @@ def test_frames_of_a_clip_never_leave_the_segment(folder):
             for view in item["views"]:
                 found = numbers(view.permute(1, 2, 3, 0).numpy())
                 assert first <= min(found) <= max(found) < last
+
+
+def picture_folder(folder, count, first=0):
+    """A folder of ``count`` pictures, each of a grey of its own, and those from ``first`` on of a longer one."""
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (40, 36), (7 * (first + number),) * 3).save(folder / f"img_{number + 1:05d}.png")
+    return folder
+
+
+def item_of_frames(path, spec, rate, segment=None):
+    spec = replace(spec, frame_files=FrameFiles(fps=rate))
+    views = ViewTransform(32, 32, 1, **PIXELS)
+    return ViewDataset([VideoRecord(str(path), 0, "a", segment=segment)], spec, views, num_clips=2)[0]
+
+
+@pytest.mark.parametrize("rate", [0.0, 10.0])
+@pytest.mark.parametrize("spec", SPECS)
+def test_segments_of_folders_of_frames(spec, rate, tmp_path):
+    """In frames, and in seconds where the rate of folders is known."""
+    video, own = picture_folder(tmp_path / "all", 30), picture_folder(tmp_path / "own", 12, first=5)
+    expected = item_of_frames(own, spec, rate)
+    for segment in [Segment(5, 17, "frames")] + [Segment(0.5, 1.7, "seconds")] * bool(rate):
+        found = item_of_frames(video, spec, rate, segment)
+        assert found["failures"] == expected["failures"] == []
+        assert torch.equal(found["views"], expected["views"])
+
+
+def test_a_segment_behind_a_folder_of_frames_is_named(tmp_path):
+    video = picture_folder(tmp_path / "all", 30)
+    (_, reason), *_ = item_of_frames(video, SPECS[0], 10.0, Segment(25, 40, "frames"))["failures"]
+    assert "frames=25,40 is not within the video, which has 30 frames" in reason
