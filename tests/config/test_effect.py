@@ -86,6 +86,8 @@ def other(cfg, key):
     if key in OTHER:
         return OTHER[key]
     before = value_of(cfg, key)
+    if key in ("ATTENTION.SPACE", "ATTENTION.TIME", "ATTENTION.JOINT"):
+        return "fibottention" if before == "dense" else "dense"
     return (
         not before
         if isinstance(before, bool)
@@ -130,8 +132,8 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
     cfg = config(**SMALL, TIMESFORMER__ATTENTION_TYPE=attention_type, **mixers, **more)
     before, has_effect, expected = observed_model(cfg), set(), set()
     for key in OF_MODELS:
-        if key in ON_LOADING | {"TIMESFORMER.ATTENTION_TYPE", "TIMESFORMER.CLASS_TOKEN"}:
-            continue  # the last needs another POOLING
+        if key in ON_LOADING | {"TIMESFORMER.ATTENTION_TYPE", "TIMESFORMER.CLASS_TOKEN", "ATTENTION.OPTIONS"}:
+            continue  # CLASS_TOKEN needs another POOLING; of OPTIONS, see below
         section, name = key.split(".")
         changed = cfg.clone()
         changed[section][name] = other(cfg, key)
@@ -140,6 +142,21 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
         if reads(cfg, key):
             expected.add(key)
     assert has_effect == expected
+
+
+def test_options_of_a_mixer_without_effect_are_refused_or_dropped(tmp_path):
+    assert refusal("ATTENTION.OPTIONS.fibottention.w_min 3") == (
+        "ATTENTION.OPTIONS {fibottention: {'w_min': 3}} has no effect: it is only read with fibottention as the "
+        "ATTENTION.SPACE, TIME or JOINT that TIMESFORMER.ATTENTION_TYPE reads"
+    )
+    file, notes = tmp_path / "a.yaml", []
+    file.write_text("ATTENTION: {TIME: fibottention, OPTIONS: {fibottention: {w_min: 3}}}")
+    cfg = load_config(file, ["ATTENTION.TIME", "dense"], notes=notes)
+    assert cfg.ATTENTION.OPTIONS == {}
+    assert notes[0].startswith(
+        "no effect here: ATTENTION.OPTIONS {fibottention: {'w_min': 3}}, which is only read with"
+    )
+    assert load_config(file).ATTENTION.OPTIONS == {"fibottention": {"w_min": 3}}
 
 
 # ---- features: what is off, what turns it on, and another value of the key

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from videofib.config.declare import Key, Section, integer, list_of, number, one_of, switch, text
+from videofib.config.mixing import Options, mixers_of, options_of_mixers
 
 _C = Section("Output, random seed, processes and machines.")
 _C.OUTPUT_DIR = text("runs/default", about="folder of the run: checkpoints, logs, results and report")
@@ -330,9 +331,12 @@ _C.TIMESFORMER.RECOMPUTE = one_of(
 _C.TIMESFORMER.RECOMPUTE_EVERY = integer(1, above=0, unit="blocks", about="recompute every n-th block only")
 
 _C.ATTENTION = Section("Token mixing of TimeSformer.")
-_C.ATTENTION.SPACE = one_of("dense", "fibottention", about="within a frame (divided_space_time, space_only)")
-_C.ATTENTION.TIME = one_of("dense", "fibottention", about="over time (divided_space_time)")
-_C.ATTENTION.JOINT = one_of("dense", "fibottention", about="over all tokens (joint_space_time)")
+_C.ATTENTION.SPACE = mixers_of("dense", about="within a frame (divided_space_time, space_only)")
+_C.ATTENTION.TIME = mixers_of("dense", about="over time (divided_space_time)")
+_C.ATTENTION.JOINT = mixers_of("dense", about="over all tokens (joint_space_time)")
+_C.ATTENTION.OPTIONS = options_of_mixers(
+    about="options of mixers, as in videofib/mixers/README.md; those of fibottention are the keys of FIBOTTENTION, too"
+)
 _C.ATTENTION.BACKEND = one_of(
     *("auto", "reference", "gather", "cpu", "triton", "dense"),
     about="implementation of sparse attention; results are equal, and dense is for dense attention alone",
@@ -408,3 +412,4 @@ KEYS: Mapping[str, Key] = MappingProxyType(dict(_flat(_C)))  # by full name, suc
 SECTIONS: Mapping[str, str] = MappingProxyType(  # name -> a sentence; "" for keys in none
     {"": _C.about} | {name: value.about for name, value in _C.items().items() if isinstance(value, Section)}
 )
+MAPPINGS = frozenset(name for name, key in KEYS.items() if isinstance(key, Options))  # keys whose values are mappings

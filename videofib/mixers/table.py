@@ -1,9 +1,12 @@
 """``MIXERS``: every mixer under the name that models and configs use."""
 
-from videofib.mixers import dense_attention, fibottention
+from videofib.mixers import dense_attention, fibottention, none
 from videofib.mixers.mixer import Mixer
 
+NONE = "none"  # of blocks that have no mixer
+
 MIXERS: dict[str, Mixer] = {
+    NONE: none.MIXER,
     "dense": dense_attention.MIXER,
     "fibottention": fibottention.MIXER,
 }

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from videofib.attention import ContextGroup
 from videofib.mixers import LayerSpec, MixerChoice, check_name
-from videofib.models.blocks import ACTIVATIONS, Block, BlockSpec, DividedBlock
+from videofib.models.blocks import ACTIVATIONS, Block, BlockSpec, DividedBlock, TokenwiseBlock
 from videofib.models.embed import POSITIONS, ClipEmbedding
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
 from videofib.models.recompute import RECOMPUTE
@@ -71,9 +71,9 @@ class TimeSformer(ClipEmbedding):
             as in CLIP's.
         attention_type: ``divided_space_time``, ``joint_space_time`` or ``space_only`` (each frame separately, features
             averaged over frames).
-        space_attention, time_attention, joint_attention: names in :data:`videofib.mixers.MIXERS`; the first two are
-            used by divided attention (the first also by space-only), the third by joint attention, over all t·h·w
-            tokens.
+        space_attention, time_attention, joint_attention: names in :data:`videofib.mixers.MIXERS`, one for all blocks or
+            a list of one for each; the first two are used by divided attention (the first also by space-only), the
+            third by joint attention, over all t·h·w tokens. A block whose name is ``none`` has an MLP alone.
         mixer_options: for the name of a mixer its options, such as ``{"fibottention": {"w_min": 5}}``; those of mixers
             that the model does not use have no effect.
         token_order: how joint tokens are laid out, and so along Fibottention's diagonals: ``hwt`` puts the frames of a
@@ -117,9 +117,9 @@ class TimeSformer(ClipEmbedding):
         position: str = "learned",
         activation: str = "gelu",
         attention_type: str = "divided_space_time",
-        space_attention: str = "dense",
-        time_attention: str = "dense",
-        joint_attention: str = "dense",
+        space_attention: str | Sequence[str] = "dense",
+        time_attention: str | Sequence[str] = "dense",
+        joint_attention: str | Sequence[str] = "dense",
         mixer_options: Mapping[str, Mapping[str, object]] | None = None,
         token_order: str = "hwt",
         position_init_std: float | None = None,
@@ -162,7 +162,7 @@ class TimeSformer(ClipEmbedding):
             "joint_space_time": {"joint": joint_attention},
             "space_only": {"space": space_attention},
         }[attention_type]
-        self.mixers = MixerChoice(names, mixer_options or {})
+        self.mixers = MixerChoice(names, depth, mixer_options or {})
         self.tokens: AllTokens | SlicedTokens = AllTokens(self.num_prefix_tokens, pooling)
         self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if pre_norm else nn.Identity()
         layer = LayerSpec(
@@ -187,7 +187,9 @@ class TimeSformer(ClipEmbedding):
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self._initialise()
 
-    def _block(self, layer: LayerSpec, spec: BlockSpec, drop_path: float) -> Block:
+    def _block(self, layer: LayerSpec, spec: BlockSpec, drop_path: float) -> TokenwiseBlock:
+        if not self.mixers.mixes(layer.index):
+            return TokenwiseBlock(spec, drop_path)
         if self.attention_type == "joint_space_time":
             return Block(self.mixers.build("joint", layer), spec, drop_path)
         length, height, width = layer.grid

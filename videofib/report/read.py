@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videofib.config import KEYS, SECTIONS, default_config
+from videofib.config import KEYS, MAPPINGS, SECTIONS, default_config
 from videofib.config.declare import Refused
 from videofib.config.yaml_reader import BadYaml, read_entries
 from videofib.printable import printable
@@ -251,7 +251,7 @@ def _config(folder: Path, name: str, missing: list[str]) -> dict[str, object]:
     """The values by full key; a key of another version, and a value that its key does not accept, as written."""
     try:
         text = read_text(folder, name, _MOST_RECORD_BYTES)
-        entries = [] if text is None else read_entries(text)
+        entries = [] if text is None else read_entries(text, MAPPINGS)
     except (Unusable, BadYaml, RecursionError) as error:
         missing.append(f"{name}: {printable(error)}")
         return {}

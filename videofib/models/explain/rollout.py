@@ -68,10 +68,10 @@ def attention_rollout(model: nn.Module, video: Tensor) -> Rollout:
     like = logits.new_empty(0, dtype=torch.promote_types(logits.dtype, torch.float32))
     vector = _start(model, own, grid[0] if model.single_frames else 1, video.shape[0], like)
     heads = None
-    for block in reversed(cast("list[Block]", list(model.blocks))):
+    for block in reversed([block for block in model.blocks if isinstance(block, Block)]):  # others mix nothing
         vector, rows = _through(block, vector, own, inputs)
         heads = rows if heads is None else heads
-    assert heads is not None  # a model has blocks
+    assert heads is not None  # a model has blocks that mix
     heat, prefix = layout.split(vector[..., None], "NCTHW")
     return Rollout(heat[:, 0], prefix.sum(dim=(1, 2)), layout.split(heads.mT, "NCTHW")[0], logits)
 

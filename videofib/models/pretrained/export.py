@@ -166,18 +166,23 @@ def _beyond_dense(model: TimeSformer) -> list[str]:
         "positions of all tokens": model.joint_positions,
         f"activation {model.activation}": model.activation != "gelu",
         "pooling by the mean": model.pooling == "mean",
-        "qk-norm": isinstance(model.blocks[0].attn.q_norm, nn.LayerNorm),
-        "layer scale": not isinstance(model.blocks[0].ls1, nn.Identity),
+        "qk-norm": _qk_norm(model),
+        "layer scale": not isinstance(model.blocks[0].ls2, nn.Identity),
         "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
         _sparse(model): bool(model.attention_settings()),
     }
     return [what for what, is_there in parts.items() if is_there]
 
 
+def _qk_norm(model: TimeSformer) -> bool:
+    return any(isinstance(getattr(mixer, "q_norm", None), nn.LayerNorm) for mixer in model.blocks.mixers().values())
+
+
 def _sparse(model: TimeSformer) -> str:
-    """Its attention, for a message: ``sparse attention (joint fibottention)``."""
-    mixers = ", ".join(f"{kind} {name}" for kind, name in model.mixers.names.items() if name != "dense")
-    return f"sparse attention ({mixers})"
+    """Its attention, for a message: ``attention (joint fibottention)``."""
+    named = {kind: dict.fromkeys(names) for kind, names in model.mixers.names.items()}
+    found = ", ".join(f"{kind} {name}" for kind, names in named.items() for name in names if name != "dense")
+    return f"attention ({found})"
 
 
 def _named(model: TimeSformer, class_names: Sequence[str] | None) -> Sequence[str]:
@@ -230,11 +235,13 @@ def _remote_state(model: nn.Module) -> layouts.State:
     if not isinstance(model, TimeSformer) or not isinstance(model.head, nn.Linear):
         what = "without a classifier" if isinstance(model, TimeSformer) else f"of type {type(model).__name__}"
         raise CheckpointError(f"Hugging Face's layout with remote code cannot hold a model {what}")
-    if unknown := sorted(set(model.mixers.names.values()) - set(_REMOTE_MIXERS)):
+    if unknown := sorted(set(model.mixers.used()) - set(_REMOTE_MIXERS)):
         raise CheckpointError(
             f"the remote code computes {' and '.join(_REMOTE_MIXERS)} attention only, and this model has "
             f"{', '.join(unknown)}"
         )
+    if mixed := [f"{kind}_attention" for kind, names in model.mixers.names.items() if len(set(names)) > 1]:
+        raise CheckpointError(f"the remote code computes the same attention in all blocks, and {mixed[0]} is a list")
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
@@ -246,7 +253,7 @@ def _remote_config(model: TimeSformer, class_names: Sequence[str] | None) -> dic
         "model_type": OWN_MODEL_TYPE,
         "auto_map": _AUTO_MAP,
         "attention_type": layouts.SPARSE + model.attention_type,
-        "attentions": {kind: {"name": name, **options[name]} for kind, name in model.mixers.names.items()},
+        "attentions": {kind: {"name": names[0], **options[names[0]]} for kind, names in model.mixers.names.items()},
         "token_order": model.token_order,
         "image_size": [side * patch.patch_size for side in patch.grid_size],
         "patch_size": patch.patch_size,
@@ -260,8 +267,8 @@ def _remote_config(model: TimeSformer, class_names: Sequence[str] | None) -> dic
         "hidden_act": _HIDDEN_ACT[model.activation],
         "layer_norm_eps": model.norm.eps,
         "qkv_bias": block.attn.qkv.bias is not None,
-        "qk_norm": isinstance(block.attn.q_norm, nn.LayerNorm),
-        "layer_scale": not isinstance(block.ls1, nn.Identity),
+        "qk_norm": _qk_norm(model),
+        "layer_scale": not isinstance(block.ls2, nn.Identity),
         "pre_norm": isinstance(model.norm_pre, nn.LayerNorm),
         "class_token": model.cls_token is not None,
         "num_registers": 0 if model.reg_token is None else model.reg_token.shape[1],
