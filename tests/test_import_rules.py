@@ -27,7 +27,7 @@ ALLOWED = {
         *("attention", "checkpoint", "classes", "config", "data", "distributed", "engine", "files", "metrics"),
         *("mixers", "models", "parser", "printable", "report", "signals", "starting", "tracking"),
     },
-    "bench": {"attention", "files", "models", "parser", "printable", "signals"},
+    "bench": {"attention", "files", "mixers", "models", "parser", "printable", "signals"},
     "doctor": {"attention", "data", "prep", "printable", "tracking"},
     "files": set(),
     "classes": {"printable"},
