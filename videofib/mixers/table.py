@@ -1,6 +1,7 @@
 """``MIXERS``: every mixer under the name that models and configs use."""
 
 from videofib.mixers import dense_attention, fibottention, none
+from videofib.mixers import dense_attention, fibottention, topk
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -9,4 +10,5 @@ MIXERS: dict[str, Mixer] = {
     NONE: none.MIXER,
     "dense": dense_attention.MIXER,
     "fibottention": fibottention.MIXER,
+    "topk": topk.MIXER,
 }
