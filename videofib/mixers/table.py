@@ -4,6 +4,7 @@ from videofib.mixers import dense_attention, fibottention, none
 from videofib.mixers import dense_attention, fibottention, topk
 from videofib.mixers import dense_attention, fibottention, rsa, topk
 from videofib.mixers import dense_attention, fibottention, lisa, rsa, topk
+from videofib.mixers import dape, dense_attention, fibottention, lisa, rsa, topk
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -11,6 +12,7 @@ NONE = "none"  # of blocks that have no mixer
 MIXERS: dict[str, Mixer] = {
     NONE: none.MIXER,
     "dense": dense_attention.MIXER,
+    "dape": dape.MIXER,
     "fibottention": fibottention.MIXER,
     "lisa": lisa.MIXER,  # a reconstruction
     "rsa": rsa.MIXER,
