@@ -74,8 +74,9 @@ class FireConvolution(ScoreConvolution):
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
-        self.mlp[0].reset_parameters()
-        self.mlp[2].reset_parameters()
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()
         length = max(self.layer_grid) if self.over_grid else math.prod(self.layer_grid)
         nn.init.constant_(self.c, FIRE_SCALE)
         nn.init.constant_(self.init_L, length // 2)
@@ -88,7 +89,7 @@ class FireConvolution(ScoreConvolution):
         distances, scale = self.distances(scores, first, grid), self.c.abs()
         longest = torch.maximum(distances.amax(-1, keepdim=True), (self.L_multiplier * self.init_L).abs())
         shares = torch.log1p(scale * distances) / (torch.log1p(scale * longest) + FIRE_EPSILON)
-        biases = self.mlp(shares[..., None].to(self.mlp[0].weight.dtype))
+        biases = self.mlp(shares[..., None].to(self.c.dtype))
         return rearrange(biases.sum(0), "n keys heads -> heads n keys")
 
     def multiply_adds(self, grid: Grid) -> int:

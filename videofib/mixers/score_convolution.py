@@ -7,6 +7,9 @@ channels in front of them (H without a bias), A axes along which distances are m
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from videofib.mixers.mixer import Grid, LayerSpec
+
+Convolution: TypeAlias = nn.Conv2d | nn.Conv3d
 
 
 class ScoreConvolution(nn.Module):
@@ -55,28 +60,22 @@ class ScoreConvolution(nn.Module):
         super().__init__()
         if width < 1:
             raise ValueError(f"there must be channels between the convolutions, got width={width}; set it to 1 or more")
+        if grid_kernel is not None and len(grid_kernel) != 3:
+            raise ValueError(f"a grid_kernel has three extents (t, h, w), got grid_kernel={grid_kernel}; set three")
+        if any(size < 1 or size % 2 == 0 for size in grid_kernel or (kernel,)):
+            raise ValueError(f"extents must be odd, got kernel={kernel}, grid_kernel={grid_kernel}; set odd numbers")
         self.num_heads, self.order, self.layer_grid = layer.num_heads, layer.order, layer.grid
         self.width, self.over_grid, self.causal, self.zero_init = width, grid_kernel is not None, causal, zero_init
-        convolution: type[nn.Conv2d] | type[nn.Conv3d]
-        window: tuple[int, ...]
+        convolution: Callable[[int, int], Convolution]
         if grid_kernel is None:
-            convolution, window = nn.Conv2d, (1, kernel)
+            convolution = partial(nn.Conv2d, kernel_size=(1, kernel), padding=(0, kernel // 2))
         else:
-            if len(grid_kernel) != 3:
-                raise ValueError(f"a grid_kernel has three extents (t, h, w), got grid_kernel={grid_kernel}")
-            convolution = nn.Conv3d
-            window = tuple(size if length > 1 else 1 for size, length in zip(grid_kernel, layer.grid, strict=True))
-        for size in grid_kernel or (kernel,):
-            if size < 1 or size % 2 == 0:
-                raise ValueError(
-                    f"extents must be odd, got kernel={kernel}, grid_kernel={grid_kernel}; set odd numbers"
-                )
-        padding = tuple(size // 2 for size in window)
-        channels, heads = self.channels_per_head * layer.num_heads, layer.num_heads
+            t, h, w = (size if length > 1 else 1 for size, length in zip(grid_kernel, layer.grid, strict=True))
+            convolution = partial(nn.Conv3d, kernel_size=(t, h, w), padding=(t // 2, h // 2, w // 2))
         self.mlp2 = nn.Sequential(
-            convolution(channels, width, window, padding=padding),
+            convolution(self.channels_per_head * layer.num_heads, width),
             nn.LeakyReLU(),
-            convolution(width, heads, window, padding=padding),
+            convolution(width, layer.num_heads),
         )
         self.build_bias()
         self.reset_parameters()
@@ -84,20 +83,26 @@ class ScoreConvolution(nn.Module):
     def build_bias(self) -> None:
         """Create the parameters and buffers of the bias; ``reset_parameters`` gives them values."""
 
+    @property
+    def convolutions(self) -> tuple[Convolution, Convolution]:
+        """The first and the last of ``mlp2``."""
+        return cast("tuple[Convolution, Convolution]", (self.mlp2[0], self.mlp2[2]))
+
     def reset_parameters(self) -> None:
         """Convolutions as torch initialises them, or the last with zeros."""
-        self.mlp2[0].reset_parameters()
-        self.mlp2[2].reset_parameters()
+        first, last = self.convolutions
+        first.reset_parameters()
+        last.reset_parameters()
         if self.zero_init:
-            nn.init.zeros_(self.mlp2[2].weight)
-            nn.init.zeros_(self.mlp2[2].bias)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters of the position bias."""
         return set()
 
     def forward(self, scores: Tensor, first: int, grid: Grid) -> Tensor:
-        """(B, H, n, N) of the n queries from ``first`` on -> the same; where causal, later keys are yet to be masked."""
+        """(B, H, n, N) of the n queries from ``first`` on -> the same; a causal softmax must still mask later keys."""
         maps, bias = scores, self.position_bias(scores, first, grid)
         if bias is not None:
             bias = bias.to(scores.dtype)
@@ -127,19 +132,19 @@ class ScoreConvolution(nn.Module):
         rows, (t, h, w) = maps.shape[2], grid
         if self.over_grid:
             maps = rearrange(maps, f"b c n ({self.order}) -> (b n) c t h w", t=t, h=h, w=w)
-        for layer in self.mlp2:
-            maps = layer(maps) if isinstance(layer, nn.LeakyReLU) else convolved(maps, layer)
+        first, last = self.convolutions
+        maps = convolved(self.mlp2[1](convolved(maps, first)), last)
         if self.over_grid:
             maps = rearrange(maps, f"(b n) c t h w -> b c n ({self.order})", n=rows)
         return maps
 
     def multiply_adds(self, grid: Grid) -> int:
         """Of all N queries of one sequence: the convolutions, and the products within the bias."""
-        return math.prod(grid) ** 2 * (self.mlp2[0].weight.numel() + self.mlp2[2].weight.numel())
+        return math.prod(grid) ** 2 * sum(layer.weight.numel() for layer in self.convolutions)
 
 
-def convolved(maps: Tensor, convolution: nn.Conv2d | nn.Conv3d) -> Tensor:
+def convolved(maps: Tensor, convolution: Convolution) -> Tensor:
     """Convolved in the type of the maps, which is wider than the weights' where these have 16 bits."""
     operation = F.conv2d if isinstance(convolution, nn.Conv2d) else F.conv3d
-    weight, bias = convolution.weight.to(maps.dtype), convolution.bias.to(maps.dtype)
+    weight, bias = (parameter.to(maps.dtype) for parameter in convolution.parameters())
     return operation(maps, weight, bias, padding=convolution.padding)
