@@ -123,7 +123,7 @@ class ScoreConvolution(nn.Module):
         positions = torch.stack(torch.meshgrid(*numbers, indexing="ij"))
         if self.over_grid:
             axes = [axis for axis, length in enumerate(grid) if length > 1] or [0]
-            positions = rearrange(positions[axes], f"axis t h w -> axis ({self.order})")
+            positions = rearrange(positions[axes], f"a t h w -> a ({self.order})")
         distances = (positions[:, first : first + scores.shape[2], None] - positions[:, None]).abs()
         return distances.tril(first) if self.causal else distances
 
