@@ -24,6 +24,7 @@ def built(prefix=0, grid=LAYER.grid, order=LAYER.order, **options):
             torch.nn.init.normal_(parameter, std=0.5)
     if hasattr(module.dape, "L_multiplier"):  # so that no distance equals L, where the gradient would be ambiguous
         torch.nn.init.constant_(module.dape.L_multiplier, 1.1)
+        torch.nn.init.constant_(module.dape.c, -0.2)
     return module
 
 

@@ -63,8 +63,8 @@ class DapeAttention(ScoredAttention):
         return {f"dape.{name}" for name in self.dape.no_weight_decay()}
 
     def numbers_per_score(self) -> float:
-        """Scores and logits, the channels in front of the convolutions, and twice those between them."""
-        return 4 + self.dape.channels_per_head + 2 * self.dape.width / self.num_heads
+        """Scores and logits, each with a copy, and what lies between them."""
+        return 4 + self.dape.numbers_per_score()
 
     def logits(self, scores: Tensor, first: int, grid: Grid) -> Tensor:
         """(B, H, n, S) -> the same: patches' rows and columns convolved, and masked where causal."""

@@ -92,9 +92,16 @@ class FireConvolution(ScoreConvolution):
         biases = self.mlp(shares[..., None].to(self.c.dtype))
         return rearrange(biases.sum(0), "n keys heads -> heads n keys")
 
+    def numbers_per_score(self) -> float:
+        return super().numbers_per_score() + 2 * self.axes(self.layer_grid) * self.width / self.num_heads
+
     def multiply_adds(self, grid: Grid) -> int:
-        axes = max(1, sum(length > 1 for length in grid)) if self.over_grid else 1
-        return super().multiply_adds(grid) + axes * math.prod(grid) ** 2 * self.width * (1 + self.num_heads)
+        pairs = self.axes(grid) * math.prod(grid) ** 2
+        return super().multiply_adds(grid) + pairs * self.width * (1 + self.num_heads)
+
+    def axes(self, grid: Grid) -> int:
+        """A."""
+        return max(1, sum(length > 1 for length in grid)) if self.over_grid else 1
 
 
 BIASES: dict[str, type[ScoreConvolution]] = {

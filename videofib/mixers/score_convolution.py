@@ -138,6 +138,10 @@ class ScoreConvolution(nn.Module):
             maps = rearrange(maps, f"(b n) c t h w -> b c n ({self.order})", n=rows)
         return maps
 
+    def numbers_per_score(self) -> float:
+        """Held for every score, about: channels in front of the convolutions, and twice those between them."""
+        return self.channels_per_head + 2 * self.width / self.num_heads
+
     def multiply_adds(self, grid: Grid) -> int:
         """Of all N queries of one sequence: the convolutions, and the products within the bias."""
         return math.prod(grid) ** 2 * sum(layer.weight.numel() for layer in self.convolutions)

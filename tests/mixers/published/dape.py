@@ -33,4 +33,4 @@ def compute(case: Case) -> Result:
 
 def is_causal(config) -> bool:
     """The published modules are; those derived from them say of scores in their note that they are not."""
-    return config.get("causal", not config["note"].startswith("DERIVED"))
+    return config.get("causal", "DERIVED" not in config["note"])
