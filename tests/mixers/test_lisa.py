@@ -73,13 +73,17 @@ def test_outputs_do_not_grow_with_tokens_and_patterns():
     assert 0.2 < sizes[0] / sizes[1] < 5
 
 
-def test_transforms_have_32_bits_under_autocast():
+def test_transforms_have_32_bits_under_autocast_and_with_weights_of_16():
     module, x = built().float(), torch.randn(1, 25, 6)
+    exact = module(x, (2, 3, 4), None)[0]
     with torch.autocast("cpu", torch.bfloat16):
         y, _ = module(x, (2, 3, 4), None)
-        z = torch.zeros(1, 2, 3, 2, 3, 4, dtype=torch.bfloat16)
-        assert module.mix(z, z, z).dtype == torch.float32
-    assert y.dtype == torch.bfloat16
+    z, _ = module.bfloat16()(x.bfloat16(), (2, 3, 4), None)
+    for found in (y, z):
+        assert found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), exact, atol=0.05, rtol=0.05)
+    maps = torch.zeros(1, 2, 3, 2, 3, 4, dtype=torch.bfloat16)
+    assert module.mix(maps, maps, maps).dtype == torch.float32
 
 
 def test_what_it_cannot_do_is_refused():

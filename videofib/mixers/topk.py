@@ -39,7 +39,7 @@ class TopKAttention(ScoredAttention):
         chosen = scores.detach().topk(min(self.k, columns), dim=-1).indices
         is_prefix = torch.arange(columns, device=scores.device) < self.num_prefix_tokens
         kept = is_prefix | is_prefix[first : first + rows, None]
-        kept = kept.expand(scores.shape).scatter(-1, chosen, True)
+        kept = kept.expand(scores.shape).scatter(-1, chosen, 1)
         return scores.masked_fill(~kept, float("-inf"))
 
     def extra_repr(self) -> str:
