@@ -13,7 +13,7 @@ import videofib.mixers
 from videofib.mixers import MIXERS, LayerSpec, Mixer
 from videofib.mixers.mixer import NEEDS, SERVES
 
-LAYER = LayerSpec(dim=24, num_heads=3, num_prefix_tokens=2, grid=(3, 4, 5), backend="cpu")
+LAYER = LayerSpec(dim=24, num_heads=4, num_prefix_tokens=2, grid=(3, 4, 5), backend="cpu")
 
 
 @pytest.mark.parametrize("name", MIXERS)
