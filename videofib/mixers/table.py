@@ -6,6 +6,7 @@ from videofib.mixers import dense_attention, fibottention, rsa, topk
 from videofib.mixers import dense_attention, fibottention, lisa, rsa, topk
 from videofib.mixers import dape, dense_attention, fibottention, lisa, rsa, topk
 from videofib.mixers import dense_attention, fibottention, shunted
+from videofib.mixers import dense_attention, fibottention, lit, shunted
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -18,5 +19,6 @@ MIXERS: dict[str, Mixer] = {
     "lisa": lisa.MIXER,  # a reconstruction
     "rsa": rsa.MIXER,
     "topk": topk.MIXER,
+    "lit": lit.MIXER,
     "shunted": shunted.MIXER,
 }
