@@ -41,12 +41,9 @@ class BiasedAttention(nn.Module):
             bias: (b or 1, H or 1, n, n), added to the logits q·k/√d; or boolean, True where query (row) sees key.
         """
         q, k, v = rearrange(self.qkv(x), "b n (three H d) -> three b H n d", three=3, H=self.num_heads)
-        # under autocast layer norms and the bias may have 32 bits, and v has 16
-        q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        if bias is not None and bias.is_floating_point():
-            bias = bias.to(v.dtype)
-        dropout_p = self.attn_drop if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p)
+        out = F.scaled_dot_product_attention(
+            self.q_norm(q), self.k_norm(k), v, attn_mask=bias, dropout_p=self.attn_drop if self.training else 0.0
+        )
         return self.proj_drop(self.proj(rearrange(out, "b H n d -> b n (H d)")))
 
     def multiply_adds(self, grid: Grid) -> int:

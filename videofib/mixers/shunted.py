@@ -139,9 +139,8 @@ class ShuntedAttention(nn.Module):
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention of some heads: (b, H, p+N, d), (b, p+n, H·d), (b, p+n, H·d) -> (b, p+N, H·d)."""
         k, v = (rearrange(y, "b n (H d) -> b H n d", H=q.shape[1]) for y in (k, v))
-        # under CUDA's autocast layer norms return 32 bits, and v has 16
-        q, k = q.to(v.dtype), self.k_norm(k).to(v.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        dropout_p = self.attn_drop if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, self.k_norm(k), v, dropout_p=dropout_p)
         return rearrange(out, "b H n d -> b n (H d)")
 
     def multiply_adds(self, grid: Grid) -> int:

@@ -7,6 +7,7 @@ from videofib.mixers import dense_attention, fibottention, lisa, rsa, topk
 from videofib.mixers import dape, dense_attention, fibottention, lisa, rsa, topk
 from videofib.mixers import dense_attention, fibottention, shunted
 from videofib.mixers import dense_attention, fibottention, lit, shunted
+from videofib.mixers import dense_attention, fibottention, lit, semanir, shunted
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -20,5 +21,6 @@ MIXERS: dict[str, Mixer] = {
     "rsa": rsa.MIXER,
     "topk": topk.MIXER,
     "lit": lit.MIXER,
+    "semanir": semanir.MIXER,
     "shunted": shunted.MIXER,
 }
