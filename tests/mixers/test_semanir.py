@@ -79,7 +79,17 @@ def test_half_precision_does_not_choose():
     with torch.autocast("cpu", torch.bfloat16):
         keys = module.key_sets(patches)
     assert (keys == 23).all()
-    assert module.key_sets(patches.bfloat16()).shape == (1, 24, 1)
+    patches = torch.ones(1, 24, 6, dtype=torch.bfloat16)
+    patches[0, 5, 0] += 2**-7  # a sum of six of 6.0078, which is 6 in this precision
+    assert (module.key_sets(patches) == 5).all()
+
+
+def test_only_a_block_that_makes_key_sets_pays_for_them():
+    later = dataclasses.replace(LAYER, index=1)
+    dense, *others = (
+        built(layer, k=k).multiply_adds(LAYER.grid) for layer, k in [(later, 24), (LAYER, 24), (later, 5), (LAYER, 5)]
+    )
+    assert others == [dense, dense, dense + 24 * 24 * 6]
 
 
 def test_all_patches_as_keys_are_dense_attention():
