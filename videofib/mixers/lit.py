@@ -20,7 +20,7 @@ TABLE_STD = 0.02  # of the initial biases
 
 
 class RelativePositionAttention(BiasedAttention):
-    """Self-attention whose logits are q·k/√d plus a bias b[head, offset of the query from the key] (section 3.3).
+    """Self-attention whose logits are q·k/√d plus a bias b[head, offset of the query from the key].
 
     ``relative_position_bias_table`` has a row for each of (2t-1)(2h-1)(2w-1) offsets, and a column for each head; with
     one frame it is the published table, so published weights load (``relative_position_index``, which is computed

@@ -23,7 +23,7 @@ SIMILARITIES = ("dot", "cosine")
 class KeySemantics(BiasedAttention):
     """Self-attention of each patch over its key set: the k patches most similar to it where the stage begins.
 
-    The first block of every ``stage`` blocks compares its inputs (section 3.2, the key-semantic dictionary), and hands
+    The first block of every ``stage`` blocks compares its inputs (the paper's key-semantic dictionary), and hands
     the key sets on in the state; in all blocks of the stage, queries, keys and values are those of the block. The
     choice is not learned. Prefix tokens see all tokens and are seen by all, and take no part in the comparison.
 
@@ -63,7 +63,7 @@ class KeySemantics(BiasedAttention):
     def visible(self, keys: Tensor) -> Tensor:
         """(b, N, k) -> (b, 1, p+N, p+N), True where a query (row) sees a key: its key set, and all that is prefix."""
         batch, patches, _ = keys.shape
-        visible = keys.new_zeros(batch, patches, patches, dtype=torch.bool).scatter_(-1, keys, True)
+        visible = keys.new_zeros(batch, patches, patches, dtype=torch.bool).scatter_(-1, keys, 1)
         prefix = self.num_prefix_tokens
         return F.pad(visible, (prefix, 0, prefix, 0), value=True).unsqueeze(1)
 

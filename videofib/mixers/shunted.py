@@ -20,12 +20,12 @@ LOCAL_SIZE = 3  # side of the depth-wise kernels
 
 
 class ShuntedAttention(nn.Module):
-    """Attention of all tokens to keys that strided convolutions aggregate, at two scales (section 3.1).
+    """Attention of all tokens to keys that strided convolutions aggregate, at two scales.
 
     With a reduction of r, heads 0 to H/2 - 1 attend to n1 = ⌊h/r⌋·⌊w/r⌋ coarse keys of each frame, the others to n2 =
     ⌊2h/r⌋·⌊2w/r⌋ fine ones; rows and columns that fill no kernel are dropped, as in the published code. A depth-wise
-    convolution over the reduced grid is added to the values (equation 4). With r = 1 attention is dense, and the
-    convolution of the values is added to its output, as published.
+    convolution over the reduced grid is added to the values. With r = 1 attention is dense, and the convolution of the
+    values is added to its output, as published.
 
     Prefix tokens, which the published model does not have, are queries of all heads and are appended to the keys and
     values of both scales as they are. Frames are convolved one by one; ``time_reduction`` consecutive ones are

@@ -16,7 +16,7 @@ NORM_EPS = 1e-5
 
 
 class DetailMlp(Mlp):
-    """fc2(GELU(h + DW3x3(h))) with h = fc1(x): the MLP of the published block (section 3.2)."""
+    """fc2(GELU(h + DW3x3(h))) with h = fc1(x): the MLP of the published block."""
 
     def __init__(self, dim: int, hidden: int, grid: tuple[int, int]):
         super().__init__(dim, hidden)
