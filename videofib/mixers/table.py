@@ -8,6 +8,7 @@ from videofib.mixers import dape, dense_attention, fibottention, lisa, rsa, topk
 from videofib.mixers import dense_attention, fibottention, shunted
 from videofib.mixers import dense_attention, fibottention, lit, shunted
 from videofib.mixers import dense_attention, fibottention, lit, semanir, shunted
+from videofib.mixers import afno, dense_attention, fibottention
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -23,4 +24,5 @@ MIXERS: dict[str, Mixer] = {
     "lit": lit.MIXER,
     "semanir": semanir.MIXER,
     "shunted": shunted.MIXER,
+    "afno": afno.MIXER,
 }
