@@ -9,6 +9,7 @@ from videofib.mixers import dense_attention, fibottention, shunted
 from videofib.mixers import dense_attention, fibottention, lit, shunted
 from videofib.mixers import dense_attention, fibottention, lit, semanir, shunted
 from videofib.mixers import afno, dense_attention, fibottention
+from videofib.mixers import afno, dense_attention, fcvit, fibottention
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -25,4 +26,5 @@ MIXERS: dict[str, Mixer] = {
     "semanir": semanir.MIXER,
     "shunted": shunted.MIXER,
     "afno": afno.MIXER,
+    "fcvit": fcvit.MIXER,
 }
