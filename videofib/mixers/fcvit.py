@@ -77,7 +77,7 @@ class FCViT(nn.Module):
         def parts(side: int) -> tuple[GlobalContext | None, nn.Conv2d | nn.Conv3d, nn.Sequential]:
             return (
                 GlobalContext(dim, groups, reduction, compete=compete, weighted=weighted) if context else None,
-                depthwise(dim, kernel_for(layer.grid, time_kernel, side)),
+                depthwise(dim, *kernel_for(layer.grid, time_kernel, side)),
                 nn.Sequential(nn.Conv2d(dim, width, 1), nn.GELU(), nn.Conv2d(width, dim, 1)),
             )
 
@@ -146,7 +146,7 @@ class SpatialAttention(nn.Module):
         hidden = dim // reduction
         if not hidden:
             raise ValueError(f"spatial attention needs embed_dim >= {reduction}, got embed_dim={dim}")
-        layers = [depthwise(dim, (1, kernel, kernel)), nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.Conv2d(hidden, dim, 1)]
+        layers = [depthwise(dim, 1, kernel), nn.Conv2d(dim, hidden, 1), nn.GELU(), nn.Conv2d(hidden, dim, 1)]
         self.spatial_att = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -154,24 +154,24 @@ class SpatialAttention(nn.Module):
         return x * self.spatial_att(x).sigmoid()
 
 
-def kernel_for(grid: Grid, time_kernel: int, kernel: int) -> tuple[int, int, int]:
-    """The sides of the kernel, 1 along axes without neighbours.
+def kernel_for(grid: Grid, time_kernel: int, kernel: int) -> tuple[int, int]:
+    """The sides of the kernel along t, and along h and w: 1 along axes without neighbours.
 
     Raises:
         ValueError: even sides, whose output would be shifted by half a token.
     """
     if min(time_kernel, kernel) < 1 or time_kernel % 2 == 0 or kernel % 2 == 0:
-        raise ValueError(f"kernels must be odd, got kernel={kernel}, time_kernel={time_kernel}")
-    side = 1 if grid[0] > 1 and grid[1] == grid[2] == 1 else kernel
-    return (time_kernel if grid[0] > 1 else 1, side, side)
+        raise ValueError(f"kernels must be odd and positive, got kernel={kernel}, time_kernel={time_kernel}")
+    is_line = grid[0] > 1 and grid[1] == grid[2] == 1
+    return time_kernel if grid[0] > 1 else 1, 1 if is_line else kernel
 
 
-def depthwise(dim: int, kernel: tuple[int, int, int]) -> nn.Conv2d | nn.Conv3d:
+def depthwise(dim: int, time_side: int, side: int) -> nn.Conv2d | nn.Conv3d:
     """A convolution of each channel that keeps the grid; 2-D, with the published shape, where it sees one frame."""
-    padding = tuple(side // 2 for side in kernel)
-    if kernel[0] == 1:
-        return nn.Conv2d(dim, dim, kernel[1:], padding=padding[1:], groups=dim)
-    return nn.Conv3d(dim, dim, kernel, padding=padding, groups=dim)
+    if time_side == 1:
+        return nn.Conv2d(dim, dim, side, padding=side // 2, groups=dim)
+    padding = (time_side // 2, side // 2, side // 2)
+    return nn.Conv3d(dim, dim, (time_side, side, side), padding=padding, groups=dim)
 
 
 MIXER = Mixer(
