@@ -173,6 +173,11 @@ def test_kernels_are_flat_where_the_layer_has_no_neighbours():
     }
 
 
+@pytest.mark.parametrize(("options", "width"), [(dict(bottleneck=2), 4), (dict(bottleneck=8), 3)])
+def test_bottlenecks_have_a_least_width(options, width):
+    assert build(**options).fc1[0].out_channels == width
+
+
 def test_prefix_tokens_are_left_out():
     grid, x = (2, 3, 4), torch.randn(2, 3 + 24, DIM, dtype=torch.float64)
     y, _ = build(grid, prefix=3)(x, grid, None)

@@ -30,6 +30,7 @@ def compute(case):
         factor=args.get("hidden_size_factor", 1),
         threshold=args.get("sparsity_threshold", 0.01),
         kept_modes=kept_modes(grid, args.get("hard_thresholding_fraction", 1)),
+        residual=args.get("residual", True),
         bias="b1" in case.state,
     )
     filter.load_state_dict(case.state)
