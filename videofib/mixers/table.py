@@ -10,12 +10,14 @@ from videofib.mixers import dense_attention, fibottention, lit, shunted
 from videofib.mixers import dense_attention, fibottention, lit, semanir, shunted
 from videofib.mixers import afno, dense_attention, fibottention
 from videofib.mixers import afno, dense_attention, fcvit, fibottention
+from videofib.mixers import bixt, dense_attention, fibottention
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
 
 MIXERS: dict[str, Mixer] = {
     NONE: none.MIXER,
+    "bixt": bixt.MIXER,
     "dense": dense_attention.MIXER,
     "dape": dape.MIXER,
     "fibottention": fibottention.MIXER,
