@@ -11,6 +11,7 @@ from videofib.mixers import dense_attention, fibottention, lit, semanir, shunted
 from videofib.mixers import afno, dense_attention, fibottention
 from videofib.mixers import afno, dense_attention, fcvit, fibottention
 from videofib.mixers import bixt, dense_attention, fibottention
+from videofib.mixers import bixt, dense_attention, diffuser, fibottention
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -20,6 +21,7 @@ MIXERS: dict[str, Mixer] = {
     "bixt": bixt.MIXER,
     "dense": dense_attention.MIXER,
     "dape": dape.MIXER,
+    "diffuser": diffuser.MIXER,
     "fibottention": fibottention.MIXER,
     "lisa": lisa.MIXER,  # a reconstruction
     "rsa": rsa.MIXER,
