@@ -12,6 +12,7 @@ from videofib.mixers import afno, dense_attention, fibottention
 from videofib.mixers import afno, dense_attention, fcvit, fibottention
 from videofib.mixers import bixt, dense_attention, fibottention
 from videofib.mixers import bixt, dense_attention, diffuser, fibottention
+from videofib.mixers import dense_attention, fibottention, tost, xcit
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -31,4 +32,6 @@ MIXERS: dict[str, Mixer] = {
     "shunted": shunted.MIXER,
     "afno": afno.MIXER,
     "fcvit": fcvit.MIXER,
+    "tost": tost.MIXER,
+    "xcit": xcit.MIXER,
 }
