@@ -19,7 +19,7 @@ MASS_EPSILON = 1e-8  # added to the mass of a group
 
 
 class TokenStatistics(TokenSums):
-    """TSSA (section 3, equations 12 to 14): each head is a group, and each token belongs to the groups in shares.
+    """TSSA (section 3): each head is a group, and each token belongs to the groups in shares.
 
     The shares are a softmax over the heads of how long the token is in the head's channels, relative to all tokens. A
     head then scales its channels by 1 / (1 + second moment of its group), times the token's share::

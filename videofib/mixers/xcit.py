@@ -17,11 +17,11 @@ EPSILON = 1e-12  # the least length of a channel
 
 
 class CrossCovarianceAttention(TokenSums):
-    """XCA (section 3.2, equation 2): softmax(temperature · q̂ᵀk̂) mixes the d channels of each head.
+    """XCA (section 3.2): softmax(temperature · q̂k̂ᵀ) mixes the d channels of each head.
 
-    q̂ and k̂ are queries and keys whose channels are unit vectors over the tokens, so that the d x d products are cosines;
-    a learned temperature for each head takes the place of 1/√d. A token sees the others in these cosines only. The cost
-    is linear in the number of tokens, of which there may be any. Their order has no effect.
+    The rows of q̂ and k̂ are the channels of queries and keys as unit vectors over the tokens, so the d x d products are
+    cosines; a learned temperature for each head takes the place of 1/√d. Tokens learn of one another through these
+    cosines only. The cost is linear in the number of tokens, of which there may be any. Their order has no effect.
 
     Parameters are named as published (qkv, temperature, proj); qkv and proj are those of a ViT, too.
 
