@@ -118,7 +118,8 @@ def test_statistics_are_computed_in_32_bits_under_autocast(causal):
     with torch.autocast("cpu", torch.bfloat16):
         y, _ = mixer(x, LAYER.grid, None)
         zeros, _ = mixer(torch.zeros_like(x), LAYER.grid, None)
-    assert y.dtype == torch.bfloat16 and dtypes == [torch.float32] * 2
+    assert y.dtype == torch.bfloat16
+    assert dtypes == [torch.float32] * 2
     torch.testing.assert_close(y.float(), expected, atol=0.05 * float(expected.detach().abs().max()), rtol=0)
     assert torch.isfinite(zeros).all()
 
@@ -126,7 +127,8 @@ def test_statistics_are_computed_in_32_bits_under_autocast(causal):
 def test_initial_values_and_what_does_not_decay():
     mixer = built(causal=True)
     mixer.reset_parameters()
-    assert mixer.temp.eq(1).all() and mixer.denom_bias.eq(0).all()
+    assert mixer.temp.eq(1).all()
+    assert mixer.denom_bias.eq(0).all()
     assert mixer.no_weight_decay() == {"temp", "denom_bias"}
     assert built().no_weight_decay() == {"temp"}
 
