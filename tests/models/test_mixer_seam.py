@@ -153,9 +153,9 @@ def test_settings_name_the_mixers_and_their_options():
 
 def test_a_class_token_that_sees_nothing_is_refused(table):
     table.setitem(MIXERS, "echo", row())
-    with pytest.raises(ValueError, match=r"joint_attention='echo' .* set pooling='mean'$"):
+    with pytest.raises(ValueError, match=r"joint_attention='echo' .* set pooling='mean' or 'class_attention'$"):
         TimeSformer(**TINY, joint_attention="echo", attention_type="joint_space_time")
-    with pytest.raises(ValueError, match=r"space_attention='echo' .* set pooling='mean'$"):
+    with pytest.raises(ValueError, match=r"space_attention='echo' .* set pooling='mean' or 'class_attention'$"):
         TimeSformer(**TINY, space_attention="echo")
     TimeSformer(**TINY, time_attention="echo")  # where no class token takes part
     TimeSformer(**TINY, **ECHO, pooling="mean")

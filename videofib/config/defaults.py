@@ -301,7 +301,10 @@ _C.TIMESFORMER.NORM_EPS = number(1e-6, above=0, about="epsilon of the layer norm
 _C.TIMESFORMER.PRE_NORM = switch(False, about="layer norm before the blocks, as CLIP's weights have")
 _C.TIMESFORMER.CLASS_TOKEN = switch(True, about="class token before the patches; VideoMAE's weights have none")
 _C.TIMESFORMER.NUM_REGISTERS = integer(0, least=0, about="register tokens after the class token (arXiv 2309.16588)")
-_C.TIMESFORMER.POOLING = one_of("class_token", "mean", about="features: the class token, or the mean of the patches")
+_C.TIMESFORMER.POOLING = one_of(
+    *("class_token", "mean", "class_attention"),
+    about="features: the class token, the mean of the patches, or a class token that reads them after the blocks",
+)
 _C.TIMESFORMER.POSITION = one_of(
     *("learned", "learned_joint", "sinusoid"),
     about="position embeddings; learned_joint: one a token of the clip, as ViViT's; sinusoid: fixed, as VideoMAE's",

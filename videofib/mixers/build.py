@@ -71,7 +71,7 @@ class MixerChoice:
         if layer.pooling == "class_token" and layer.num_prefix_tokens and "class_token" not in mixer.serves:
             raise ValueError(
                 f"{setting}={name!r} does not show the patches to a class token, and pooling is 'class_token'; set "
-                "pooling='mean'"
+                "pooling='mean' or 'class_attention'"
             )
         return mixer.build(layer, **self.options.get(name, {}))
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from videofib.attention import ContextGroup
 from videofib.mixers import LayerSpec, MixerChoice, check_name
 from videofib.models.blocks import ACTIVATIONS, Block, BlockSpec, DividedBlock, TokenwiseBlock
+from videofib.models.class_attention import ClassAttentionPooling
 from videofib.models.embed import POSITIONS, ClipEmbedding
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
 from videofib.models.recompute import RECOMPUTE
@@ -25,7 +26,7 @@ from videofib.models.stack import Stack
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 TOKEN_ORDERS = {"hwt": "h w t", "thw": "t h w"}
-POOLINGS = ("class_token", "mean")
+POOLINGS = ("class_token", "mean", "class_attention")
 CHOICES = {
     "attention_type": ATTENTION_TYPES,
     "token_order": TOKEN_ORDERS,
@@ -61,10 +62,12 @@ class TimeSformer(ClipEmbedding):
         pre_norm: a layer norm in front of the blocks, as in CLIP.
         drop_rate, attn_drop_rate, drop_path_rate: dropout of tokens and MLPs, of attention weights, and stochastic
             depth, growing linearly to this rate in the last block.
-        class_token: whether there is a class token in front of the patches.
+        class_token: whether there is a class token, in front of the patches unless ``pooling="class_attention"``.
         num_registers: tokens without a position, behind the class token (arXiv 2309.16588); like it they see all
             tokens and are seen by all.
-        pooling: the features are the ``class_token``, or the ``mean`` of the patches; the last norm comes after.
+        pooling: the features are the ``class_token``, or the ``mean`` of the patches, or by ``class_attention`` a class
+            token that is not in the blocks: it joins after them and reads the patches through two blocks of its own, as
+            in CaiT (arXiv 2103.17239, section 3). The last norm comes after.
         position: ``learned`` position and time embeddings, ``learned_joint``, one embedding for each token of the clip,
             as in ViViT (arXiv 2103.15691, section 3), or the fixed ``sinusoid`` table of VideoMAE.
         activation: of the MLPs: ``gelu``, ``gelu_tanh`` (its approximation, as in ViViT's weights), or ``quick_gelu``,
@@ -137,8 +140,8 @@ class TimeSformer(ClipEmbedding):
             recompute=recompute,
         )
         _check_numbers(num_registers, recompute_every, position_init_std)
-        if pooling == "class_token" and not class_token:
-            raise ValueError("pooling='class_token' needs class_token=True; without one set pooling='mean'")
+        if pooling != "mean" and not class_token:
+            raise ValueError(f"pooling={pooling!r} needs class_token=True; without one set pooling='mean'")
         super().__init__(
             img_size,
             patch_size,
@@ -148,7 +151,7 @@ class TimeSformer(ClipEmbedding):
             embed_dim,
             order=TOKEN_ORDERS[token_order],
             single_frames=attention_type == "space_only",
-            class_token=class_token,
+            class_token=class_token and pooling != "class_attention",
             num_registers=num_registers,
             position=position,
             drop_rate=drop_rate,
@@ -183,6 +186,7 @@ class TimeSformer(ClipEmbedding):
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         blocks = [self._block(replace(layer, index=index), spec, rate) for index, rate in enumerate(rates)]
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
+        self.class_attention = ClassAttentionPooling(layer, spec) if pooling == "class_attention" else None
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self._initialise()
@@ -220,6 +224,8 @@ class TimeSformer(ClipEmbedding):
         """
         std = 0.02 * (768 / self.norm.normalized_shape[0]) ** 0.5
         self.reset_embeddings(std, self.position_init_std)
+        if self.class_attention is not None:
+            nn.init.trunc_normal_(self.class_attention.cls_token, std=std)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=std)
@@ -242,6 +248,8 @@ class TimeSformer(ClipEmbedding):
     def no_weight_decay(self) -> set[str]:
         """Parameters an optimizer should not decay, besides the one-dimensional ones."""
         names = {"cls_token", "reg_token", "pos_embed", "time_embed"}
+        if self.class_attention is not None:
+            names.add("class_attention.cls_token")
         for prefix, mixer in self.blocks.mixers().items():
             if hasattr(mixer, "no_weight_decay"):
                 names |= {f"blocks.{prefix}.{name}" for name in mixer.no_weight_decay()}
@@ -249,7 +257,7 @@ class TimeSformer(ClipEmbedding):
 
     @property
     def num_layers(self) -> int:
-        """The number of the last layer, which ``layer_of`` gives for the final norm and the classifier."""
+        """The number of the last layer, which ``layer_of`` gives for what comes after the blocks."""
         return len(self.blocks) + 1
 
     def layer_of(self, name: str) -> int:
@@ -257,7 +265,7 @@ class TimeSformer(ClipEmbedding):
         part, _, rest = name.partition(".")
         if part == "blocks":
             return 1 + int(rest.partition(".")[0])
-        return self.num_layers if part in ("norm", "head") else 0
+        return self.num_layers if part in ("class_attention", "norm", "head") else 0
 
     def share_tokens(self, context: ContextGroup) -> None:
         """From now on each process of ``context`` computes its slice of the tokens of every clip (context parallelism).
@@ -266,10 +274,10 @@ class TimeSformer(ClipEmbedding):
         Gradients are to be averaged over processes, as in data parallel training; see :meth:`ContextGroup.sum`.
 
         Raises:
-            ValueError: attention that is not joint, a mixer that needs all tokens, dropout, or fewer heads than
-                processes.
+            ValueError: attention that is not joint, a mixer or pooling that needs all tokens, dropout, or fewer heads
+                than processes.
         """
-        check_slicing(self.attention_type, self.mixers, self.drop_rates)
+        check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling)
         for mixer in self.blocks.mixers().values():
             mixer.share_tokens(context)
         self.tokens = SlicedTokens(context, self.num_prefix_tokens, self.pooling)
@@ -330,6 +338,8 @@ class TimeSformer(ClipEmbedding):
         x, kept = self.blocks.outputs(x, (1, *grid[1:]) if self.single_frames else grid, wanted, stop=stop)
         if self.single_frames:
             x = reduce(x, "(b t) n d -> b n d", "mean", t=grid[0])
+        if self.class_attention is not None:
+            return self.norm(self.class_attention(x[:, self.num_prefix_tokens :])), kept
         return self.norm(self.tokens.pool(x, math.prod(grid))), kept
 
 

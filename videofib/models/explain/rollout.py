@@ -149,6 +149,10 @@ def checked(model: nn.Module) -> TimeSformer:
     if not isinstance(model, TimeSformer):
         raise ValueError(f"attention rollout needs a TimeSformer, got {type(model).__name__}; Grad-CAM serves it")
     model.tokens.check_all()
+    if model.class_attention is not None:
+        raise ValueError(
+            "attention rollout does not pass through pooling='class_attention'; Grad-CAM serves this model"
+        )
     for name, mixer in model.blocks.mixers().items():
         if not isinstance(mixer, SelfAttention):
             raise ValueError(

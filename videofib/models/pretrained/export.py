@@ -166,6 +166,7 @@ def _beyond_dense(model: TimeSformer) -> list[str]:
         "positions of all tokens": model.joint_positions,
         f"activation {model.activation}": model.activation != "gelu",
         "pooling by the mean": model.pooling == "mean",
+        "pooling by class attention": model.class_attention is not None,
         "qk-norm": _qk_norm(model),
         "layer scale": not isinstance(model.blocks[0].ls2, nn.Identity),
         "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
@@ -242,6 +243,8 @@ def _remote_state(model: nn.Module) -> layouts.State:
         )
     if mixed := [f"{kind}_attention" for kind, names in model.mixers.names.items() if len(set(names)) > 1]:
         raise CheckpointError(f"the remote code computes the same attention in all blocks, and {mixed[0]} is a list")
+    if model.class_attention is not None:
+        raise CheckpointError("the remote code cannot compute a model with pooling by class attention")
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 

@@ -35,7 +35,11 @@ _ACTIVATIONS = {  # transformers' names
     },
 }
 _CLASS_TOKEN, _MEAN = "the class token", "the mean, then the last norm"
-_POOLINGS = {"class_token": _CLASS_TOKEN, "mean": _MEAN}  # of our own models
+_POOLINGS = {  # of our own models
+    "class_token": _CLASS_TOKEN,
+    "mean": _MEAN,
+    "class_attention": "class attention",
+}
 _PRE_NORM, _SIDE_BY_SIDE, _NEAREST = "pre-norm", "side by side", "nearest positions"
 _IMAGE_MODELS = ("vit", "deit", "clip_vision_model")
 _OTHER_POOLINGS = {  # by the classes of transformers
