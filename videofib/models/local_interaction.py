@@ -92,7 +92,7 @@ def inflate_kernel(weight: Tensor, length: int) -> Tensor:
 
 
 def _depthwise(dim: int, kernel: tuple[int, int, int]) -> nn.Conv2d | nn.Conv3d:
-    length, *frame = kernel
+    (length, height, width), (before, above, left) = kernel, (size // 2 for size in kernel)
     if length == 1:
-        return nn.Conv2d(dim, dim, tuple(frame), padding=tuple(size // 2 for size in frame), groups=dim)
-    return nn.Conv3d(dim, dim, kernel, padding=tuple(size // 2 for size in kernel), groups=dim)
+        return nn.Conv2d(dim, dim, (height, width), padding=(above, left), groups=dim)
+    return nn.Conv3d(dim, dim, kernel, padding=(before, above, left), groups=dim)
