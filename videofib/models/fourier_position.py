@@ -10,8 +10,6 @@ import math
 import torch
 from torch import Tensor, nn
 
-from videofib.attention import autocast
-
 NUM_FEATURES = 32  # of each axis
 TEMPERATURE = 1e4  # the longest wavelength, in units of the shortest
 EPSILON = 1e-6  # of the division by the height or the width
@@ -41,14 +39,13 @@ class FourierPosition(nn.Module):
 
     def forward(self, height: int, width: int) -> Tensor:
         weight = self.token_projection.weight
-        with autocast.disabled(weight.device.type):
-            rows, columns = (self._features(size, weight.device) for size in (height, width))
+        rows, columns = (self._features(size, weight.device) for size in (height, width))
         rows = rows.T[:, :, None].expand(-1, -1, width)
         columns = columns.T[:, None].expand(-1, height, -1)
         return self.token_projection(torch.cat((rows, columns))[None].to(weight.dtype))
 
     def _features(self, size: int, device: torch.device) -> Tensor:
-        """Sines and cosines of each position of an axis: (size, F)."""
+        """Sines and cosines of each position of an axis, in 32 bits: (size, F)."""
         position = torch.arange(1, size + 1, device=device, dtype=torch.float32) / (size + EPSILON) * 2 * math.pi
         exponents = torch.arange(0, self.num_features, 2, device=device, dtype=torch.float32) / self.num_features
         angles = position[:, None] / TEMPERATURE**exponents
