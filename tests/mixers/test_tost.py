@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -113,13 +114,14 @@ def test_prefix_tokens_have_no_effect_on_patches_unless_they_are_mixed():
 def test_statistics_are_computed_in_32_bits_under_autocast(causal):
     mixer, x = built(replace(LAYER, qkv_bias=False), torch.float32, causal=causal), torch.randn(2, 32, 12)
     expected, _ = mixer(x, LAYER.grid, None)
-    dtypes = []
-    mixer.attn_drop.register_forward_pre_hook(lambda module, inputs: dtypes.append(inputs[0].dtype))
+    w = torch.randn(2, 3, 30, 4).bfloat16()
+    gated = partial(mixer._causal, bias=mixer.denom_bias) if causal else partial(mixer._gated, total=30)
     with torch.autocast("cpu", torch.bfloat16):
         y, _ = mixer(x, LAYER.grid, None)
         zeros, _ = mixer(torch.zeros_like(x), LAYER.grid, None)
+        found = gated(w)
     assert y.dtype == torch.bfloat16
-    assert dtypes == [torch.float32] * 2
+    assert torch.equal(found, gated(w.float()))
     torch.testing.assert_close(y.float(), expected, atol=0.05 * float(expected.detach().abs().max()), rtol=0)
     assert torch.isfinite(zeros).all()
 
