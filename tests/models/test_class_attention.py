@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from einops import reduce
+from timm.models.vision_transformer import VisionTransformer
 
 from videofib.checkpoint.file import CheckpointError
 from videofib.mixers import LayerSpec
@@ -13,6 +14,7 @@ from videofib.models.blocks import BlockSpec
 from videofib.models.class_attention import ClassAttention, ClassAttentionBlock
 from videofib.models.explain import attention_rollout
 from videofib.models.pretrained import export
+from videofib.models.pretrained.load import load_pretrained
 from videofib.models.timesformer import TimeSformer
 
 LAYER = LayerSpec(dim=15, num_heads=3, num_prefix_tokens=0, grid=(1, 2, 3))
@@ -135,3 +137,15 @@ def test_what_cannot_work_is_refused(tmp_path):
         export.save_hugging_face(model, tmp_path)
     with pytest.raises(CheckpointError, match="cannot compute a model with pooling by class attention"):
         export.save_hugging_face(model, tmp_path, remote_code=True)
+
+
+def test_weights_of_an_image_model_start_the_blocks_of_cross_covariance_attention(randomize):
+    theirs = randomize(VisionTransformer(img_size=(16, 24), patch_size=8, embed_dim=24, depth=3, num_heads=3))
+    ours = TimeSformer(
+        **TINY, attention_type="joint_space_time", joint_attention="xcit", pooling="class_attention", norm_eps=1e-6
+    )
+    report = load_pretrained(ours, theirs)
+    torch.testing.assert_close(ours.blocks[1].attn.qkv.weight, theirs.blocks[1].attn.qkv.weight)
+    fresh = {name for name, _ in ours.named_parameters() if name.startswith("class_attention") or "temperature" in name}
+    assert fresh <= report.initialised.keys()
+    assert "cls_token" in report.unused

@@ -33,7 +33,8 @@ from videofib.printable import printable
 
 # What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
-    r"(head|norm_pre)\..*|(cls|reg)_token|(pos|time)_embed|.*\.(temporal_.*|ls[12]\.gamma|[qk]_norm\.(weight|bias))"
+    r"(head|norm_pre|class_attention)\..*|(cls|reg)_token|(pos|time)_embed|"
+    r".*\.(temporal_.*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
 )
 _POSITION_RESIZE = ("bicubic", "nearest")
 _TIME_RESIZE = ("nearest", "linear")
