@@ -13,6 +13,7 @@ from videofib.mixers import afno, dense_attention, fcvit, fibottention
 from videofib.mixers import bixt, dense_attention, fibottention
 from videofib.mixers import bixt, dense_attention, diffuser, fibottention
 from videofib.mixers import dense_attention, fibottention, tost, xcit
+from videofib.mixers import dense_attention, fibottention, linformer
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -34,4 +35,5 @@ MIXERS: dict[str, Mixer] = {
     "fcvit": fcvit.MIXER,
     "tost": tost.MIXER,
     "xcit": xcit.MIXER,
+    "linformer": linformer.MIXER,
 }
