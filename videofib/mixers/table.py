@@ -14,6 +14,7 @@ from videofib.mixers import bixt, dense_attention, fibottention
 from videofib.mixers import bixt, dense_attention, diffuser, fibottention
 from videofib.mixers import dense_attention, fibottention, tost, xcit
 from videofib.mixers import dense_attention, fibottention, linformer
+from videofib.mixers import dense_attention, efficient, fibottention, linformer
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -35,5 +36,6 @@ MIXERS: dict[str, Mixer] = {
     "fcvit": fcvit.MIXER,
     "tost": tost.MIXER,
     "xcit": xcit.MIXER,
+    "efficient": efficient.MIXER,
     "linformer": linformer.MIXER,
 }
