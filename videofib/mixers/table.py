@@ -15,6 +15,7 @@ from videofib.mixers import bixt, dense_attention, diffuser, fibottention
 from videofib.mixers import dense_attention, fibottention, tost, xcit
 from videofib.mixers import dense_attention, fibottention, linformer
 from videofib.mixers import dense_attention, efficient, fibottention, linformer
+from videofib.mixers import dense_attention, efficient, fibottention, linformer, nystrom
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -38,4 +39,5 @@ MIXERS: dict[str, Mixer] = {
     "xcit": xcit.MIXER,
     "efficient": efficient.MIXER,
     "linformer": linformer.MIXER,
+    "nystrom": nystrom.MIXER,
 }
