@@ -16,6 +16,7 @@ from videofib.mixers import dense_attention, fibottention, tost, xcit
 from videofib.mixers import dense_attention, fibottention, linformer
 from videofib.mixers import dense_attention, efficient, fibottention, linformer
 from videofib.mixers import dense_attention, efficient, fibottention, linformer, nystrom
+from videofib.mixers import dense_attention, efficient, fibottention, linformer, nystrom, performer
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -40,4 +41,5 @@ MIXERS: dict[str, Mixer] = {
     "efficient": efficient.MIXER,
     "linformer": linformer.MIXER,
     "nystrom": nystrom.MIXER,
+    "performer": performer.MIXER,
 }
