@@ -127,12 +127,13 @@ def test_multiply_adds_are_those_that_torch_counts(options):
     assert mixer.multiply_adds(LAYER.grid) == counter.get_total_flops() // 2
 
 
-def test_autocast_leaves_the_inverse_in_32_bits():
-    mixer, x = built().float(), tokens().float()
+def test_autocast_rounds_only_the_output():
+    mixer = built().float()
+    q, k, v = (3 * torch.randn(3, 2, 3, 17, 2)).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        rounded, _ = mixer(x, LAYER.grid, None)
-    assert rounded.dtype == torch.bfloat16
-    torch.testing.assert_close(rounded.float(), mixer(x, LAYER.grid, None)[0], rtol=0, atol=0.02)
+        found = mixer.attend(q, k, v)
+    assert found.dtype == torch.bfloat16
+    assert found.equal(mixer.attend(q.float(), k.float(), v.float()).bfloat16())
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from videofib.attention.autocast import disabled
 from videofib.mixers.linear_attention import LinearAttention, working_dtype
 from videofib.mixers.mixer import Grid, LayerSpec, Mixer, check_name
 
+KERNELS = ("softmax", "relu")
 SOFTMAX_EPSILON, RELU_EPSILON = 1e-4, 1e-3  # added to features, so that no denominator is zero; as published
 LARGEST_SEED = 2**62
 
@@ -60,7 +61,10 @@ def orthogonal_rows(num_features: int, width: int, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     num_bases = -(-num_features // width)
-    bases, _ = torch.linalg.qr(torch.randn(num_bases, width, width, generator=generator, device="cpu"))
+    bases, r = torch.linalg.qr(torch.randn(num_bases, width, width, generator=generator, device="cpu"))
+    bases = bases * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(
+        1
+    )  # the signs that LAPACK chooses favour some directions
     lengths = torch.randn(num_features, width, generator=generator, device="cpu").norm(dim=1, keepdim=True)
     return bases.transpose(1, 2).reshape(-1, width)[:num_features] * lengths
 
@@ -75,7 +79,8 @@ def redrawn(projection: Tensor, seed: Tensor, interval: int) -> Tensor:
     number = int(seed)
     if number % interval:
         return projection.clone()
-    return orthogonal_rows(*projection.shape, number).to(projection)
+    num_features, width = projection.shape
+    return orthogonal_rows(num_features, width, number).to(projection)
 
 
 @redrawn.register_fake
@@ -110,19 +115,22 @@ class Performer(LinearAttention):
         redraw_interval: int | None = 1000,
     ):
         super().__init__(layer)
-        check_name("kernel", kernel, ("softmax", "relu"))
+        check_name("kernel", kernel, KERNELS)
         width = layer.dim // layer.num_heads
         features = features or max(1, int(width * math.log(width)))
-        for name, value in {"features": features, "redraw_interval": redraw_interval or 1}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {name}={value}; None is the default or never")
+        if features < 1 or (redraw_interval or 1) < 1:
+            raise ValueError(
+                "features and redraw_interval must be at least 1, or None, got "
+                f"features={features}, redraw_interval={redraw_interval}"
+            )
         self.kernel, self.redraw_interval = kernel, redraw_interval
         self.register_buffer("projection_matrix", torch.empty(features, width))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the projection."""
-        self.projection_matrix.copy_(orthogonal_rows(*self.projection_matrix.shape, int(new_seed())))
+        num_features, width = self.projection_matrix.shape
+        self.projection_matrix.copy_(orthogonal_rows(num_features, width, int(new_seed())))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """(B, H, S, D) -> (B, H, S, D); in 32 bits also under autocast, for the exponentials' sake."""
