@@ -62,9 +62,8 @@ def orthogonal_rows(num_features: int, width: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     num_bases = -(-num_features // width)
     bases, r = torch.linalg.qr(torch.randn(num_bases, width, width, generator=generator, device="cpu"))
-    bases = bases * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(
-        1
-    )  # the signs that LAPACK chooses favour some directions
+    # the signs that LAPACK chooses favour some directions
+    bases = bases * r.diagonal(dim1=1, dim2=2).sign().unsqueeze(1)
     lengths = torch.randn(num_features, width, generator=generator, device="cpu").norm(dim=1, keepdim=True)
     return bases.transpose(1, 2).reshape(-1, width)[:num_features] * lengths
 

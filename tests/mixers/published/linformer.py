@@ -2,6 +2,7 @@
 
 import torch
 from einops import repeat
+from torch import nn
 
 from tests.mixers.published.case import Result
 from videofib.mixers import LayerSpec
@@ -17,10 +18,11 @@ def compute(case):
 def port(case):
     """Its keys may equal its values and be the same in all heads: rows of our qkv that repeat."""
     config, state, (x,) = case.config, case.state, case.inputs.values()
-    heads, tokens = config.get("heads", 8), x.shape[1]
-    sharing = "heads" if "proj_v" in state else "kv"
-    layer = LayerSpec(config["dim"], heads, 0, (1, 1, tokens), qkv_bias=False)
-    mixer = Linformer(layer, rank=config.get("k", 256), sharing=sharing)
+    inner, tokens = len(state["to_q.weight"]), x.shape[1]
+    layer = LayerSpec(inner, config.get("heads", 8), 0, (1, 1, tokens), qkv_bias=False)
+    mixer = Linformer(layer, rank=config.get("k", 256), sharing="heads" if "proj_v" in state else "kv")
+    # all heads together may be wider than tokens
+    mixer.qkv, mixer.proj = nn.Linear(config["dim"], 3 * inner, bias=False), nn.Linear(inner, config["dim"])
     keys, values = (all_heads(state.get(name, state["to_k.weight"]), config) for name in ("to_k.weight", "to_v.weight"))
     ours = {"qkv.weight": torch.cat([state["to_q.weight"], keys, values])}
     ours |= {f"proj.{name}": state[f"to_out.{name}"] for name in ("weight", "bias")}
