@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from videofib.models.conv_stem import ConvStem
+from videofib.models.patch_embed import ConvStem
 from videofib.models.fourier_position import FourierPosition
 
 
@@ -47,7 +47,7 @@ def test_an_odd_number_of_features_is_refused():
 @pytest.mark.parametrize(("patch_size", "widths"), [(16, (3, 6, 12, 24)), (8, (6, 12, 24)), (2, (24,))])
 def test_the_stem_halves_frames_and_doubles_the_width(patch_size, widths):
     torch.manual_seed(0)
-    stem = ConvStem(patch_size, 3, 24).train()
+    stem = ConvStem((32, 48), patch_size, 3, 24, 1).train()
     video = torch.randn(2, 3, 2, 2 * patch_size, 3 * patch_size)
     found = stem(video)
     x = video.transpose(1, 2).flatten(0, 1)
@@ -61,8 +61,8 @@ def test_the_stem_halves_frames_and_doubles_the_width(patch_size, widths):
 
 def test_sizes_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"power of two.* got 12"):
-        ConvStem(12, 3, 24)
+        ConvStem((24, 24), 12, 3, 24, 1)
     with pytest.raises(ValueError, match="embed_dim / 8, got embed_dim=20"):
-        ConvStem(16, 3, 20)
+        ConvStem((32, 32), 16, 3, 20, 1)
     with pytest.raises(ValueError, match="20x16 pixels"):
-        ConvStem(16, 3, 24)(torch.zeros(1, 3, 1, 20, 16))
+        ConvStem((32, 32), 16, 3, 24, 1)(torch.zeros(1, 3, 1, 20, 16))

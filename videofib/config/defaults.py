@@ -305,10 +305,18 @@ _C.TIMESFORMER.POOLING = one_of(
     *("class_token", "mean", "class_attention"),
     about="features: the class token, the mean of the patches, or a class token that reads them after the blocks",
 )
+_C.TIMESFORMER.STEM = one_of("linear", "conv", about="from pixels to tokens: a projection, or XCiT's convolutions")
 _C.TIMESFORMER.POSITION = one_of(
-    *("learned", "learned_joint", "sinusoid"),
-    about="position embeddings; learned_joint: one a token of the clip, as ViViT's; sinusoid: fixed, as VideoMAE's",
+    *("learned", "learned_joint", "sinusoid", "fourier"),
+    about="position embeddings; learned_joint: one a token of the clip, as ViViT's; sinusoid: fixed, as VideoMAE's; "
+    "fourier: a learned map of sines and cosines, as XCiT's",
 )
+_C.TIMESFORMER.LOCAL_INTERACTION = one_of(
+    *("none", "space", "time", "space_time"),
+    off="no such branch",
+    about="over which neighbouring patches convolutions mix in each block, in front of its MLP, as in XCiT",
+)
+_C.TIMESFORMER.LOCAL_NORM = one_of("batch", "layer", "none", about="norm between these convolutions")
 _C.TIMESFORMER.ACTIVATION = one_of(
     "gelu", "gelu_tanh", "quick_gelu", about="of the MLPs; gelu_tanh: of ViViT's weights; quick_gelu: of CLIP's"
 )

@@ -46,6 +46,11 @@ def _is_timesformer(c: CfgNode) -> bool:
     return c.MODEL.MODEL_NAME == "TimeSformer"
 
 
+def _has_times(c: CfgNode) -> bool:
+    """Whether learned embeddings say which frame a token is of."""
+    return c.TIMESFORMER.POSITION != "sinusoid" and c.TIMESFORMER.ATTENTION_TYPE != "space_only"
+
+
 def _uses(c: CfgNode, mixers: Collection[str]) -> bool:
     """Whether one of the mixers of the model is one of these."""
     return not set(mixers).isdisjoint(mixers_used(c))
@@ -114,17 +119,29 @@ READERS = (
         "TIMESFORMER.GRADIENT_CHECKPOINTING True",
     ),
     Reader(
-        ("TIMESFORMER.POSITION_INIT_STD", "TIMESFORMER.POSITION_RESIZE"),
+        ("TIMESFORMER.POSITION_RESIZE",),
         ("TIMESFORMER.POSITION",),
-        lambda c: c.TIMESFORMER.POSITION != "sinusoid",
+        lambda c: c.TIMESFORMER.POSITION.startswith("learned"),
         "TIMESFORMER.POSITION learned and learned_joint",
+    ),
+    Reader(
+        ("TIMESFORMER.POSITION_INIT_STD",),
+        ("TIMESFORMER.POSITION", *_TYPE),
+        lambda c: c.TIMESFORMER.POSITION.startswith("learned") or _has_times(c),
+        "TIMESFORMER.POSITION learned, learned_joint and fourier (this not with space_only attention)",
     ),
     Reader(
         ("TIMESFORMER.TIME_RESIZE",),
         ("TIMESFORMER.POSITION", *_TYPE),
-        lambda c: c.TIMESFORMER.POSITION != "sinusoid" and c.TIMESFORMER.ATTENTION_TYPE != "space_only",
-        "TIMESFORMER.POSITION learned and learned_joint, and TIMESFORMER.ATTENTION_TYPE divided_space_time and "
+        _has_times,
+        "TIMESFORMER.POSITION learned, learned_joint and fourier, and TIMESFORMER.ATTENTION_TYPE divided_space_time and "
         "joint_space_time",
+    ),
+    Reader(
+        ("TIMESFORMER.LOCAL_NORM",),
+        ("TIMESFORMER.LOCAL_INTERACTION",),
+        lambda c: c.TIMESFORMER.LOCAL_INTERACTION != "none",
+        "a TIMESFORMER.LOCAL_INTERACTION",
     ),
     # clips
     Reader(

@@ -7,6 +7,7 @@ or "t h w" (frame after frame).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +39,8 @@ class BlockSpec:
         activation: of the MLP, of ``ACTIVATIONS``.
         layer_scale: initial value of the learned scales of the residual branches (CaiT, arXiv 2103.17239, section 2);
             None: no scales.
+        local: makes the branch of each block that mixes neighbouring patches, in front of the MLP; None: no such
+            branch.
     """
 
     dim: int
@@ -46,12 +49,20 @@ class BlockSpec:
     norm_eps: float
     layer_scale: float | None
     activation: str = "gelu"
+    local: Callable[[BlockSpec], nn.Module] | None = None
 
     def norm(self) -> nn.Module:
         return nn.LayerNorm(self.dim, eps=self.norm_eps)
 
     def scale(self) -> nn.Module:
         return nn.Identity() if self.layer_scale is None else LayerScale(self.dim, self.layer_scale)
+
+
+class NoBranch(nn.Module):
+    """Adds nothing."""
+
+    def forward(self, x: Tensor, grid: Grid, drop_path: nn.Module) -> Tensor:
+        return x
 
 
 class TokenwiseBlock(nn.Module):
@@ -68,6 +79,7 @@ class TokenwiseBlock(nn.Module):
 
     def _add_mlp(self, spec: BlockSpec, drop_path: float) -> None:
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.local = NoBranch() if spec.local is None else spec.local(spec)
         self.norm2 = spec.norm()
         self.mlp = Mlp(spec.dim, int(spec.dim * spec.mlp_ratio), act_layer=ACTIVATIONS[spec.activation], drop=spec.drop)
         self.ls2 = spec.scale()
@@ -81,10 +93,11 @@ class TokenwiseBlock(nn.Module):
 
         With context parallelism x holds the local tokens only.
         """
-        return self.token_wise(x), state
+        return self.without_mixer(x, grid), state
 
-    def token_wise(self, x: Tensor) -> Tensor:
-        """x and what the MLP adds to it."""
+    def without_mixer(self, x: Tensor, grid: Grid) -> Tensor:
+        """x and what all other branches add to it."""
+        x = self.local(x, grid, self.drop_path)
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 
@@ -108,7 +121,7 @@ class Block(TokenwiseBlock):
 
     def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
         y, state = self.attn(self.norm1(x), grid, state)
-        return self.token_wise(x + self.drop_path(self.ls1(y))), state
+        return self.without_mixer(x + self.drop_path(self.ls1(y)), grid), state
 
 
 class DividedBlock(Block):
@@ -161,4 +174,4 @@ class DividedBlock(Block):
         prefix = prefix + reduce(frames[:, :num_prefix], "(b t) p d -> b p d", "mean", t=axes["t"])
         patches = patches + rearrange(frames[:, num_prefix:], f"(b t) (h w) d -> b ({self.order}) d", **axes)
 
-        return self.token_wise(join_prefix(prefix, patches)), (temporal_state, spatial_state)
+        return self.without_mixer(join_prefix(prefix, patches), grid), (temporal_state, spatial_state)

@@ -10,8 +10,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from videofib.mixers import Grid, check_name
+from videofib.models.blocks import BlockSpec
 
 NORMS = ("batch", "layer", "none")
+KERNELS = {"space": (1, 3, 3), "time": (3, 1, 1), "space_time": (3, 3, 3)}  # over (t, h, w)
 
 
 class LocalPatchInteraction(nn.Module):
@@ -66,6 +68,28 @@ class LocalPatchInteraction(nn.Module):
         patches = self.conv2(self.bn(self.act(self.conv1(patches))))
         patches = rearrange(patches, f"{layout} -> b ({self.order}) d", **axes)
         return torch.cat((patches.new_zeros(x[:, : self.num_prefix_tokens].shape), patches), dim=1)
+
+
+class LocalBranch(nn.Module):
+    """The residual branch of a block: x + scale(interaction(norm(x))) (XCiT, arXiv 2106.09681, figure 2).
+
+    Args:
+        spec: of the block.
+        order, num_prefix_tokens: the layout of the tokens.
+        axes: over which patches are neighbours, one of ``KERNELS``.
+        norm: as for :class:`LocalPatchInteraction`.
+    """
+
+    def __init__(self, spec: BlockSpec, *, order: str, num_prefix_tokens: int, axes: str, norm: str):
+        super().__init__()
+        self.norm, self.scale = spec.norm(), spec.scale()
+        self.interaction = LocalPatchInteraction(
+            spec.dim, order=order, num_prefix_tokens=num_prefix_tokens, kernel=KERNELS[axes], norm=norm
+        )
+
+    def forward(self, x: Tensor, grid: Grid, drop_path: nn.Module) -> Tensor:
+        """(B, P+N, D) -> (B, P+N, D)."""
+        return x + drop_path(self.scale(self.interaction(self.norm(x), grid)))
 
 
 class ChannelNorm(nn.LayerNorm):

@@ -69,7 +69,9 @@ class SlicedTokens:
         raise ValueError("the tokens of a clip are shared by several processes, and none has all that were asked for")
 
 
-def check_slicing(attention_type: str, mixers: MixerChoice, drop_rates: tuple[float, float], pooling: str) -> None:
+def check_slicing(
+    attention_type: str, mixers: MixerChoice, drop_rates: tuple[float, float], pooling: str, local_interaction: str
+) -> None:
     """Raise ValueError where processes cannot share the tokens of a clip.
 
     Dropout of tokens and of attention weights would draw more random numbers in a larger slice, after which the
@@ -78,7 +80,7 @@ def check_slicing(attention_type: str, mixers: MixerChoice, drop_rates: tuple[fl
     Args:
         attention_type, mixers: of the model.
         drop_rates: of tokens and of attention weights.
-        pooling: of the model.
+        pooling, local_interaction: of the model.
     """
     if attention_type != "joint_space_time":
         raise ValueError(
@@ -90,6 +92,11 @@ def check_slicing(attention_type: str, mixers: MixerChoice, drop_rates: tuple[fl
         raise ValueError(
             "processes that share tokens cannot pool by class attention, which reads all patches of a clip, got "
             "pooling='class_attention'; set pooling='mean'"
+        )
+    if local_interaction != "none":
+        raise ValueError(
+            "processes that share tokens cannot mix neighbours, of which other processes have some, got "
+            f"local_interaction={local_interaction!r}; set 'none'"
         )
     if any(drop_rates):
         raise ValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from einops import reduce
@@ -20,6 +21,8 @@ from videofib.models.blocks import ACTIVATIONS, Block, BlockSpec, DividedBlock, 
 from videofib.models.class_attention import ClassAttentionPooling
 from videofib.models.embed import POSITIONS, ClipEmbedding
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
+from videofib.models.local_interaction import KERNELS, NORMS, LocalBranch
+from videofib.models.patch_embed import STEMS
 from videofib.models.recompute import RECOMPUTE
 from videofib.models.slicing import AllTokens, SlicedTokens, check_slicing
 from videofib.models.stack import Stack
@@ -31,7 +34,10 @@ CHOICES = {
     "attention_type": ATTENTION_TYPES,
     "token_order": TOKEN_ORDERS,
     "pooling": POOLINGS,
+    "stem": STEMS,
     "position": POSITIONS,
+    "local_interaction": ("none", *KERNELS),
+    "local_norm": NORMS,
     "activation": ACTIVATIONS,
     "recompute": RECOMPUTE,
 }
@@ -68,8 +74,13 @@ class TimeSformer(ClipEmbedding):
         pooling: the features are the ``class_token``, or the ``mean`` of the patches, or by ``class_attention`` a class
             token that is not in the blocks: it joins after them and reads the patches through two blocks of its own, as
             in CaiT (arXiv 2103.17239, section 3). The last norm comes after.
+        stem: ``linear``, one projection of each patch, or ``conv``, XCiT's strided convolutions.
         position: ``learned`` position and time embeddings, ``learned_joint``, one embedding for each token of the clip,
-            as in ViViT (arXiv 2103.15691, section 3), or the fixed ``sinusoid`` table of VideoMAE.
+            as in ViViT (arXiv 2103.15691, section 3), the fixed ``sinusoid`` table of VideoMAE, or ``fourier``, XCiT's
+            learned map of sines and cosines, beside learned time embeddings.
+        local_interaction: XCiT's convolutions over neighbouring patches, a branch of every block in front of its MLP:
+            ``none``, in ``space``, in ``time``, or in ``space_time``.
+        local_norm: between these convolutions: ``batch``, as published, ``layer`` or ``none``.
         activation: of the MLPs: ``gelu``, ``gelu_tanh`` (its approximation, as in ViViT's weights), or ``quick_gelu``,
             as in CLIP's.
         attention_type: ``divided_space_time``, ``joint_space_time`` or ``space_only`` (each frame separately, features
@@ -117,7 +128,10 @@ class TimeSformer(ClipEmbedding):
         class_token: bool = True,
         num_registers: int = 0,
         pooling: str = "class_token",
+        stem: str = "linear",
         position: str = "learned",
+        local_interaction: str = "none",
+        local_norm: str = "batch",
         activation: str = "gelu",
         attention_type: str = "divided_space_time",
         space_attention: str | Sequence[str] = "dense",
@@ -135,7 +149,10 @@ class TimeSformer(ClipEmbedding):
             attention_type=attention_type,
             token_order=token_order,
             pooling=pooling,
+            stem=stem,
             position=position,
+            local_interaction=local_interaction,
+            local_norm=local_norm,
             activation=activation,
             recompute=recompute,
         )
@@ -153,12 +170,13 @@ class TimeSformer(ClipEmbedding):
             single_frames=attention_type == "space_only",
             class_token=class_token and pooling != "class_attention",
             num_registers=num_registers,
+            stem=stem,
             position=position,
             drop_rate=drop_rate,
         )
         self.attention_type, self.pooling, self.num_frames = attention_type, pooling, num_frames
         self.token_order, self.position_init_std = token_order, position_init_std
-        self.position, self.activation = position, activation
+        self.position, self.activation, self.local_interaction = position, activation, local_interaction
         self.num_heads, self.drop_rates = num_heads, (drop_rate, attn_drop_rate)
         names = {
             "divided_space_time": {"space": space_attention, "time": time_attention},
@@ -182,7 +200,15 @@ class TimeSformer(ClipEmbedding):
             proj_drop=drop_rate,
             backend=attention_backend,
         )
-        spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation)
+        local = partial(
+            LocalBranch,
+            order=self.order,
+            num_prefix_tokens=self.num_prefix_tokens,
+            axes=local_interaction,
+            norm=local_norm,
+        )
+        branch = None if local_interaction == "none" else local
+        spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation, branch)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         blocks = [self._block(replace(layer, index=index), spec, rate) for index, rate in enumerate(rates)]
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
@@ -277,7 +303,7 @@ class TimeSformer(ClipEmbedding):
             ValueError: attention that is not joint, a mixer or pooling that needs all tokens, dropout, or fewer heads
                 than processes.
         """
-        check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling)
+        check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling, self.local_interaction)
         for mixer in self.blocks.mixers().values():
             mixer.share_tokens(context)
         self.tokens = SlicedTokens(context, self.num_prefix_tokens, self.pooling)

@@ -9,7 +9,7 @@ from tests.mixers.published.case import Result
 from videofib.mixers import LayerSpec
 from videofib.mixers.afno import AFNO
 from videofib.models.blocks import Block, BlockSpec
-from videofib.models.embed import PatchEmbed
+from videofib.models.patch_embed import PatchEmbed
 
 SYSTEMS = ["afno", "afno1d", "afno2d", "afno3d"]
 NORM_EPS = 1e-6

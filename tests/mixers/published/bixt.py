@@ -14,7 +14,7 @@ from videofib.mixers import LayerSpec
 from videofib.mixers.bixt import CrossAttention
 from videofib.mixers.dense_attention import DenseAttention
 from videofib.models.blocks import Block, BlockSpec
-from videofib.models.embed import PatchEmbed
+from videofib.models.patch_embed import PatchEmbed
 from videofib.models.latent_block import CrossBlock, LatentBlock
 
 SYSTEMS = ("bixt",)

@@ -11,7 +11,7 @@ from videofib.mixers import LayerSpec
 from videofib.mixers.xcit import CrossCovarianceAttention
 from videofib.models.blocks import Block, BlockSpec
 from videofib.models.class_attention import ClassAttentionBlock, ClassAttentionPooling
-from videofib.models.conv_stem import ConvStem
+from videofib.models.patch_embed import ConvStem
 from videofib.models.fourier_position import FourierPosition
 from videofib.models.local_interaction import LocalPatchInteraction
 
@@ -44,7 +44,7 @@ class Network(nn.Module):
         super().__init__()
         args = case.config["args"]
         layer, spec = sizes_of(case, args["embed_dim"], 1)
-        self.patch_embed = ConvStem(args.get("patch_size", 16), args.get("in_chans", 3), layer.dim)
+        self.patch_embed = ConvStem((64, 64), args.get("patch_size", 16), args.get("in_chans", 3), layer.dim, 1)
         self.pos_embeder = FourierPosition(layer.dim) if args.get("use_pos", True) else None
         self.blocks = nn.ModuleList(block(layer, spec) for _ in range(args.get("depth", 12)))
         self.class_attention = ClassAttentionPooling(

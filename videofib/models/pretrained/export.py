@@ -23,6 +23,7 @@ from videofib.files import replacing
 from videofib.mixers import MIXERS
 from videofib.models.pretrained import layouts
 from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE
+from videofib.models.patch_embed import ConvStem
 from videofib.models.timesformer import TimeSformer
 from videofib.models.wrappers import unwrapped
 
@@ -162,7 +163,9 @@ def _beyond_dense(model: TimeSformer) -> list[str]:
         f"tubelets of {model.patch_embed.tubelet_size} frames": model.patch_embed.tubelet_size > 1,
         "no class token": model.cls_token is None,
         "registers": model.reg_token is not None,
-        "sinusoid positions": model.pos_embed is None,
+        f"{model.position} positions": model.pos_embed is None,
+        "a convolutional stem": isinstance(model.patch_embed, ConvStem),
+        "local interaction": model.local_interaction != "none",
         "positions of all tokens": model.joint_positions,
         f"activation {model.activation}": model.activation != "gelu",
         "pooling by the mean": model.pooling == "mean",
@@ -243,8 +246,14 @@ def _remote_state(model: nn.Module) -> layouts.State:
         )
     if mixed := [f"{kind}_attention" for kind, names in model.mixers.names.items() if len(set(names)) > 1]:
         raise CheckpointError(f"the remote code computes the same attention in all blocks, and {mixed[0]} is a list")
-    if model.class_attention is not None:
-        raise CheckpointError("the remote code cannot compute a model with pooling by class attention")
+    beyond = {
+        "pooling by class attention": model.class_attention is not None,
+        "a convolutional stem": isinstance(model.patch_embed, ConvStem),
+        "fourier positions": model.fourier is not None,
+        "local interaction": model.local_interaction != "none",
+    }
+    if found := [what for what, is_there in beyond.items() if is_there]:
+        raise CheckpointError(f"the remote code cannot compute a model with {', '.join(found)}")
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
