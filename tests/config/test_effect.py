@@ -13,9 +13,9 @@ from fvcore.common.config import CfgNode
 
 from videofib.config import KEYS, ConfigError, default_config, known_keys, load_config, value_of
 from videofib.config.effect import OF_STAGE, READERS, idle_in, reads
+from videofib.config.mixing import MIXERS, READ_BY
 from videofib.data.lists.records import Facts, InShards, Records
 from videofib.data.lists.texts import Texts
-from videofib.mixers.fibottention import Fibottention
 from videofib.run.class_weights import class_weights
 from videofib.run.loaders import _clip_spec, _order, _train_transform, multigrid_stages
 from videofib.run.models import MODELS, build_model
@@ -110,7 +110,7 @@ def observed_model(cfg):
     return (
         {name: tuple(value.shape) for name, value in model.state_dict().items()},
         model(torch.randn(2, 3, frames, size, size)).detach(),
-        [module.backend for module in model.modules() if isinstance(module, Fibottention)],
+        [module.backend for module in model.modules() if hasattr(module, "backend")],
         [blocks.recompute, blocks.recompute_every] if blocks.recompute else None,
     )
 
@@ -142,6 +142,25 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
         if reads(cfg, key):
             expected.add(key)
     assert has_effect == expected
+
+
+@pytest.mark.parametrize("mixer", [name for name in MIXERS if name != "none"])
+def test_mixers_read_the_keys_that_the_table_says(mixer):
+    mean = {"TIMESFORMER__POOLING": "mean"}  # which every mixer serves
+    cfg = config(**SMALL, **mean, TIMESFORMER__ATTENTION_TYPE="joint_space_time", ATTENTION__JOINT=mixer)
+    cfg.TIMESFORMER.NUM_HEADS = 4
+    before, has_effect = observed_model(cfg), set()
+    for key in READ_BY:
+        section, name = key.split(".")
+        changed = cfg.clone()
+        changed[section][name] = other(cfg, key)
+        try:
+            is_same = same(before, observed_model(changed))
+        except ValueError:  # it is read, and refused
+            is_same = False
+        if not is_same:
+            has_effect.add(key)
+    assert has_effect == {key for key in READ_BY if reads(cfg, key)}
 
 
 def test_options_of_a_mixer_without_effect_are_refused_or_dropped(tmp_path):

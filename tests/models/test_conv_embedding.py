@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from videofib.models.patch_embed import ConvStem
 from videofib.models.fourier_position import FourierPosition
+from videofib.models.patch_embed import ConvStem
 
 
 @pytest.mark.parametrize("grid", [(3, 5), (1, 1), (7, 2)])

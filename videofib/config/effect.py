@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 
 from videofib.config.declare import ConfigError
 from videofib.config.defaults import KEYS
-from videofib.config.mixing import READ_BY, mixers_used
+from videofib.config.mixing import READ_BY, mixers_used, readers_of
 from videofib.printable import printable
 
 
@@ -59,7 +59,7 @@ def _uses(c: CfgNode, mixers: Collection[str]) -> bool:
 def _read_by_mixers(key: str) -> Reader:
     """Of a key that some mixers read."""
     names = READ_BY[key]
-    where = f"{' or '.join(names)} as the ATTENTION.SPACE, TIME or JOINT that TIMESFORMER.ATTENTION_TYPE reads"
+    where = f"{readers_of(key)} as the ATTENTION.SPACE, TIME or JOINT that TIMESFORMER.ATTENTION_TYPE reads"
     return Reader((key,), (*_MIXERS, *_TYPE), lambda c: _uses(c, names), where)
 
 
@@ -103,7 +103,7 @@ READERS = (
         ("TIMESFORMER.TOKEN_ORDER",),
         ("ATTENTION.JOINT", *_TYPE),
         lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time" and _uses(c, _ORDERED),
-        f"TIMESFORMER.ATTENTION_TYPE joint_space_time and {' or '.join(_ORDERED)} as ATTENTION.JOINT",
+        f"TIMESFORMER.ATTENTION_TYPE joint_space_time and {readers_of('TIMESFORMER.TOKEN_ORDER')} as ATTENTION.JOINT",
     ),
     # the rest of TimeSformer
     Reader(
@@ -134,7 +134,7 @@ READERS = (
         ("TIMESFORMER.TIME_RESIZE",),
         ("TIMESFORMER.POSITION", *_TYPE),
         _has_times,
-        "TIMESFORMER.POSITION learned, learned_joint and fourier, and TIMESFORMER.ATTENTION_TYPE divided_space_time and "
+        "TIMESFORMER.POSITION learned, learned_joint or fourier, and TIMESFORMER.ATTENTION_TYPE divided_space_time or "
         "joint_space_time",
     ),
     Reader(

@@ -16,14 +16,23 @@ from fvcore.common.config import CfgNode
 from videofib.config.declare import Key, Refused, as_number
 from videofib.config.yaml_reader import BadYaml, Quoted, read_list, read_mapping
 
-MIXERS = ("none", "dense", "fibottention")
+MIXERS = (
+    *("none", "dense", "fibottention", "afno", "bixt", "dape", "diffuser", "efficient", "fcvit", "linformer", "lisa"),
+    *("lit", "nystrom", "performer", "rsa", "semanir", "shunted", "topk", "tost", "xcit"),
+)
+
+
+def _all_but(*names: str) -> tuple[str, ...]:
+    return tuple(name for name in MIXERS if name not in ("none", *names))
+
+
 READ_BY = {  # keys that not every mixer reads -> those that do
-    "TIMESFORMER.TOKEN_ORDER": ("fibottention",),
-    "TIMESFORMER.NUM_HEADS": ("dense", "fibottention"),
-    "TIMESFORMER.QKV_BIAS": ("dense", "fibottention"),
-    "TIMESFORMER.QK_NORM": ("dense", "fibottention"),
-    "TIMESFORMER.ATTN_DROP_RATE": ("dense", "fibottention"),
-    "ATTENTION.BACKEND": ("fibottention",),
+    "TIMESFORMER.TOKEN_ORDER": ("fibottention", "dape", "diffuser", "linformer", "nystrom"),
+    "TIMESFORMER.NUM_HEADS": _all_but("afno", "fcvit"),
+    "TIMESFORMER.QKV_BIAS": _all_but("afno", "fcvit", "rsa"),
+    "TIMESFORMER.QK_NORM": _all_but("afno", "fcvit", "lisa", "rsa"),
+    "TIMESFORMER.ATTN_DROP_RATE": _all_but("afno", "fcvit", "lisa", "rsa"),
+    "ATTENTION.BACKEND": ("fibottention", "diffuser"),
 }
 KINDS = {  # of attention, that each TIMESFORMER.ATTENTION_TYPE has
     "divided_space_time": ("SPACE", "TIME"),
@@ -45,6 +54,13 @@ def mixers_used(cfg: CfgNode) -> list[str]:
     """The mixers of the model that a config describes, each once."""
     kinds = KINDS[cfg.TIMESFORMER.ATTENTION_TYPE]
     return list(dict.fromkeys(name for kind in kinds for name in mixers_in(cfg.ATTENTION[kind])))
+
+
+def readers_of(key: str) -> str:
+    """The mixers that read a key, in words."""
+    others = [name for name in MIXERS if name not in READ_BY[key]]
+    few = len(READ_BY[key]) <= len(others)
+    return " or ".join(READ_BY[key]) if few else f"a mixer other than {', '.join(others)}"
 
 
 def mixers_of_blocks(key: str, written: str, depth: int) -> str | list[str]:

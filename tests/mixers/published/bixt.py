@@ -14,8 +14,8 @@ from videofib.mixers import LayerSpec
 from videofib.mixers.bixt import CrossAttention
 from videofib.mixers.dense_attention import DenseAttention
 from videofib.models.blocks import Block, BlockSpec
-from videofib.models.patch_embed import PatchEmbed
 from videofib.models.latent_block import CrossBlock, LatentBlock
+from videofib.models.patch_embed import PatchEmbed
 
 SYSTEMS = ("bixt",)
 NORM_EPS = 1e-6

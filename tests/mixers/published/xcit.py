@@ -11,9 +11,9 @@ from videofib.mixers import LayerSpec
 from videofib.mixers.xcit import CrossCovarianceAttention
 from videofib.models.blocks import Block, BlockSpec
 from videofib.models.class_attention import ClassAttentionBlock, ClassAttentionPooling
-from videofib.models.patch_embed import ConvStem
 from videofib.models.fourier_position import FourierPosition
 from videofib.models.local_interaction import LocalPatchInteraction
+from videofib.models.patch_embed import ConvStem
 
 SYSTEMS = ("xcit",)
 RENAMED = {

@@ -21,9 +21,9 @@ from videofib.attention import wythoff
 from videofib.checkpoint.file import CheckpointError
 from videofib.files import replacing
 from videofib.mixers import MIXERS
+from videofib.models.patch_embed import ConvStem
 from videofib.models.pretrained import layouts
 from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE
-from videofib.models.patch_embed import ConvStem
 from videofib.models.timesformer import TimeSformer
 from videofib.models.wrappers import unwrapped
 
