@@ -43,6 +43,7 @@ READS_THE_CONFIG = {"report/read.py"}  # beside run and commands
 ATTENTION_ORDER = [
     "wythoff",
     "support",
+    "supports",
     "autocast",
     "kernels",
     "op",

@@ -22,6 +22,7 @@ from videofib.mixers import (
     tost,
     xcit,
 )
+from videofib.mixers import dense_attention, diagonals, fibottention
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -47,4 +48,8 @@ MIXERS: dict[str, Mixer] = {
     "topk": topk.MIXER,
     "tost": tost.MIXER,
     "xcit": xcit.MIXER,
+    "window": diagonals.WINDOW,
+    "dilated": diagonals.DILATED,
+    "strided": diagonals.STRIDED,
+    "shared": diagonals.SHARED,
 }
