@@ -1,0 +1,35 @@
+"""Attention over listed pairs in plain PyTorch: the rows of each pair are gathered by index.
+
+    queries, keys   (E,)   row of the pair's query and key among the H·S rows of q, k and v
+    logits          (B, E) one number a pair; softmax and sum go over the pairs of each query
+
+Time and memory are O(E · D), on any device, and every operation is one that autograd differentiates to any order.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from videofib.attention import autocast
+from videofib.attention.pattern import Pattern, flat_pairs
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float, dropout_p: float) -> Tensor:
+    """See :func:`videofib.attention.pattern_attention`; 16-bit inputs are computed in 32 bits."""
+    work = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
+    queries, keys = flat_pairs(pattern, q.device)
+    with autocast.disabled(q.device.type):
+        rows_q, rows_k, rows_v = (x.to(work).flatten(1, 2) for x in (q, k, v))  # (B, H·S, D)
+        logits = (rows_q[:, queries] * rows_k[:, keys]).sum(-1) * scale
+        weights = F.dropout(_softmax(logits, queries, rows_q.shape[1]), dropout_p)
+        out = torch.zeros_like(rows_q).index_add(1, queries, weights.unsqueeze(-1) * rows_v[:, keys])
+    return out.view(q.shape).to(q.dtype)
+
+
+def _softmax(logits: Tensor, queries: Tensor, num_rows: int) -> Tensor:
+    """Softmax of (B, E) over the pairs of each query."""
+    shape = len(logits), num_rows
+    largest = logits.new_full(shape, float("-inf"))
+    largest = largest.scatter_reduce(1, queries.expand_as(logits), logits.detach(), "amax")
+    weights = (logits - largest[:, queries]).exp()
+    return weights / logits.new_zeros(shape).index_add(1, queries, weights)[:, queries]
