@@ -46,13 +46,16 @@ class Pattern:
                 f"need at least one head, num_tokens >= 1 and num_prefix_tokens >= 0, got {len(pairs)} heads, "
                 f"num_tokens={num_tokens}, num_prefix_tokens={num_prefix_tokens}"
             )
-        for head, numbers in enumerate(pairs):
+        given = {id(numbers): numbers for numbers in pairs}  # heads often share one tensor
+        for numbers in given.values():
             if len(numbers) and not 0 <= int(numbers.min()) <= int(numbers.max()) < num_tokens**2:
-                raise ValueError(f"head {head} has pairs of other tokens than 0 .. {num_tokens - 1}")
+                raise ValueError(f"there are pairs of other tokens than 0 .. {num_tokens - 1}")
         self.num_tokens, self.num_prefix_tokens, self.num_heads = num_tokens, num_prefix_tokens, len(pairs)
-        distinct, heads = _distinct([_with_prefix(x.unique(), num_tokens, num_prefix_tokens) for x in pairs])
+        full = {i: _with_prefix(x.unique(), num_tokens, num_prefix_tokens) for i, x in given.items()}
+        distinct, heads = _distinct([full[id(x)] for x in pairs])
         self._build(distinct, heads, num_tokens + num_prefix_tokens)
-        self._hash = hash((num_tokens, num_prefix_tokens, *self.rowptr[:, -1].tolist(), int(self.cols.sum())))
+        self._num_pairs = int((self.rowptr[:, -1] - self.rowptr[:, 0]).sum())
+        self._hash = hash((num_tokens, num_prefix_tokens, len(pairs), self._num_pairs, int(self.cols.sum())))
 
     def _build(self, distinct: list[Tensor], heads: list[int], total: int) -> None:
         """The tables, from the sorted pairs of all S tokens, and for each head which of them it sees."""
@@ -93,8 +96,7 @@ class Pattern:
     def num_pairs(self, include_prefix: bool = True) -> int:
         """Allowed pairs, summed over heads."""
         p = self.num_prefix_tokens
-        pairs = int((self.rowptr[:, -1] - self.rowptr[:, 0]).sum())
-        return pairs if include_prefix else pairs - self.num_heads * p * (p + 2 * self.num_tokens)
+        return self._num_pairs - (0 if include_prefix else self.num_heads * p * (p + 2 * self.num_tokens))
 
     def density(self, include_prefix: bool = False) -> float:
         """Allowed pairs / all pairs, of patch tokens only or including prefix tokens."""
@@ -149,7 +151,7 @@ def _distinct(tensors: list[Tensor]) -> tuple[list[Tensor], list[int]]:
     distinct: list[Tensor] = []
     indices = []
     for x in tensors:
-        index = next((i for i, known in enumerate(distinct) if torch.equal(known, x)), len(distinct))
+        index = next((i for i, known in enumerate(distinct) if known is x or torch.equal(known, x)), len(distinct))
         if index == len(distinct):
             distinct.append(x)
         indices.append(index)

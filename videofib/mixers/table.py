@@ -23,6 +23,7 @@ from videofib.mixers import (
     xcit,
 )
 from videofib.mixers import dense_attention, diagonals, fibottention
+from videofib.mixers import dense_attention, diagonals, fibottention, grid_attention, scattered_attention
 from videofib.mixers.mixer import Mixer
 
 NONE = "none"  # of blocks that have no mixer
@@ -52,4 +53,11 @@ MIXERS: dict[str, Mixer] = {
     "dilated": diagonals.DILATED,
     "strided": diagonals.STRIDED,
     "shared": diagonals.SHARED,
+    "axial_time": grid_attention.AXIAL_TIME,
+    "grid_window": grid_attention.GRID_WINDOW,
+    "natten": grid_attention.NATTEN,
+    "random": scattered_attention.RANDOM,
+    "bigbird": scattered_attention.BIGBIRD,
+    "sparse_fixed": scattered_attention.SPARSE_FIXED,
+    "cross_diagonal": scattered_attention.CROSS_DIAGONAL,
 }
