@@ -147,7 +147,8 @@ def random(
         if keep == 1:
             return torch.arange(num_tokens**2, device="cpu")
         # the gaps between successes of independent trials have a geometric distribution
-        found, at = [], -1
+        found: list[int] = []
+        at = -1
         while True:
             at += 1 + int(math.log(1.0 - draw.random()) / math.log1p(-keep))
             if at >= num_tokens**2:

@@ -145,8 +145,9 @@ def _kernel_density(grid: Grid, steps: Grid, kernel: int) -> float:
 
 def _fitting(grid: Grid, kernel: Grid, steps: Grid) -> tuple[Grid, Grid]:
     """Kernel and dilation, where they are longer than an axis as long as the axis."""
-    fitting_steps = tuple(map(min, steps, grid))
-    return tuple(min(k, n // d) for k, n, d in zip(kernel, grid, fitting_steps, strict=True)), fitting_steps
+    pairs = [(min(k, n // min(d, n)), min(d, n)) for k, n, d in zip(kernel, grid, steps, strict=True)]
+    (kt, dt), (kh, dh), (kw, dw) = pairs
+    return (kt, kh, kw), (dt, dh, dw)
 
 
 def _mixer(build: type[PatternAttention], paper: str) -> Mixer:
