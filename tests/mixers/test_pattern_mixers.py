@@ -107,7 +107,7 @@ CHOICES = {  # what fixes the cost, with values to choose from
 
 
 @pytest.mark.parametrize("name", CHOICES)
-@pytest.mark.parametrize("grid", [(4, 8, 8), (1, 16, 16), (2, 3, 4)])
+@pytest.mark.parametrize("grid", [(4, 8, 8), (1, 16, 16), (2, 3, 4), (1, 1, 100)])
 def test_by_default_no_choice_is_nearer_to_fibottentions_density(name, grid):
     num_tokens = grid[0] * grid[1] * grid[2]
     layer, target = replace(LAYER, grid=grid), Support.fibottention(3, num_tokens).density()

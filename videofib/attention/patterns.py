@@ -92,8 +92,8 @@ def neighbourhood(
         place, residue = i // dilation, i % dilation
         size = (length - 1 - residue) // dilation + 1  # of the token's residue class
         start = place - kernel + 1 if causal else torch.minimum((place - kernel // 2).clamp_min(0), size - kernel)
-        stop = torch.minimum(start + kernel, place + 1) if causal else start + kernel
-        return (residue[:, None] == residue) & (place >= start[:, None]) & (place < stop[:, None])
+        steps = place - start[:, None]
+        return (residue[:, None] == residue) & (steps >= 0) & (steps < kernel)
 
     masks = [axis(*numbers) for numbers in zip(shape, kernel, dilation, causal, strict=True)]
     return Pattern([_pairs_of_grid(masks)] * num_heads, math.prod(shape), num_prefix_tokens)

@@ -20,9 +20,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float, drop
     queries, keys = flat_pairs(pattern, q.device)
     with autocast.disabled(q.device.type):
         rows_q, rows_k, rows_v = (x.to(work).flatten(1, 2) for x in (q, k, v))  # (B, H·S, D)
-        logits = (rows_q[:, queries] * rows_k[:, keys]).sum(-1) * scale
+        logits = (rows_q.index_select(1, queries) * rows_k.index_select(1, keys)).sum(-1) * scale
         weights = F.dropout(_softmax(logits, queries, rows_q.shape[1]), dropout_p)
-        out = torch.zeros_like(rows_q).index_add(1, queries, weights.unsqueeze(-1) * rows_v[:, keys])
+        out = torch.zeros_like(rows_q).index_add(1, queries, weights.unsqueeze(-1) * rows_v.index_select(1, keys))
     return out.view(q.shape).to(q.dtype)
 
 
@@ -31,5 +31,5 @@ def _softmax(logits: Tensor, queries: Tensor, num_rows: int) -> Tensor:
     shape = len(logits), num_rows
     largest = logits.new_full(shape, float("-inf"))
     largest = largest.scatter_reduce(1, queries.expand_as(logits), logits.detach(), "amax")
-    weights = (logits - largest[:, queries]).exp()
-    return weights / logits.new_zeros(shape).index_add(1, queries, weights)[:, queries]
+    weights = (logits - largest.index_select(1, queries)).exp()
+    return weights / logits.new_zeros(shape).index_add(1, queries, weights).index_select(1, queries)
