@@ -142,12 +142,13 @@ def test_the_operator_is_registered_completely():
     torch.library.opcheck(torch.ops.videofib.pattern_attention.default, (*inputs, *tables, pattern.num_pairs(), 0.5))
 
 
-def test_compiled_and_transformed():
+@pytest.mark.parametrize("backend", ["reference", "gather", "cpu"])
+def test_compiled_and_transformed(backend):
     pattern = PATTERNS["random"]
     inputs = qkv(pattern, torch.float64)
 
     def loss(q, k, v):
-        return pattern_attention(q, k, v, pattern).square().sum()
+        return pattern_attention(q, k, v, pattern, backend=backend).square().sum()
 
     expected = torch.autograd.grad(loss(*inputs), inputs)
     compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
@@ -175,6 +176,13 @@ def test_second_derivatives():
     assert torch.autograd.gradgradcheck(
         lambda q, k, v: pattern_attention(q, k, v, drawn(2, 3, 0.4, 1), backend="gather"), small
     )
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference", "gather", "cpu"])
+def test_tensors_without_values_have_the_shape(backend):
+    pattern = PATTERNS["random"]
+    q, k, v = (x.to("meta") for x in qkv(pattern, torch.float32))
+    assert pattern_attention(q, k, v, pattern, backend=backend).shape == q.shape
 
 
 def test_an_empty_batch():

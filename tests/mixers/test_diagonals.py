@@ -1,5 +1,7 @@
 """Mixers along diagonals, and that they cost what Fibottention costs."""
 
+import pickle
+
 import pytest
 import torch
 
@@ -45,3 +47,9 @@ def test_by_default_the_density_is_that_of_fibottention(name, grid):
 def test_one_dilation_for_each_head():
     with pytest.raises(ValueError, match="3 heads"):
         MIXERS["dilated"].build(LAYER, dilations=(1, 2))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_pickled_layers_are_the_same(name):
+    mixer = MIXERS[name].build(LAYER)
+    assert pickle.loads(pickle.dumps(mixer)).support_for(77) == mixer.support_for(77)

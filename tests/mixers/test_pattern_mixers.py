@@ -1,5 +1,7 @@
 """Mixers over patterns: the pairs on a grid in either order of tokens, frames and lines, the cost of Fibottention."""
 
+import copy
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -128,6 +130,33 @@ def test_pattern_of_another_clip_within_a_traced_pass_is_kept_with_numbers():
         mixer(torch.zeros(1, 2 + 24, 24, dtype=torch.float64), (2, 3, 4), None)
     assert type(mixer.pattern_for((2, 3, 4)).cols) is torch.Tensor
     assert mixer.pattern_for((2, 3, 4)).cols.sum() > 0
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_copies_share_the_pattern_and_pickles_hold_it(name):
+    mixer, x = build(name), torch.randn(1, 62, 24, dtype=torch.float64)
+    assert copy.deepcopy(mixer).pattern_for(LAYER.grid) is mixer.pattern_for(LAYER.grid)
+    again = pickle.loads(pickle.dumps(mixer))
+    assert again.pattern_for(LAYER.grid) == mixer.pattern_for(LAYER.grid)
+    assert again.pattern_for((2, 3, 4)) == mixer.pattern_for((2, 3, 4))
+    assert torch.equal(again(x, LAYER.grid, None)[0], mixer(x, LAYER.grid, None)[0])
+
+
+def test_exports_hold_the_operations_of_gather():
+    mixer, x = build("natten", replace(LAYER, backend="gather")), torch.randn(1, 62, 24, dtype=torch.float64)
+    batch = torch.export.Dim("batch", min=1)
+
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mixer = mixer
+
+        def forward(self, x):
+            return self.mixer(x, LAYER.grid, None)[0]
+
+    program = torch.export.export(Layer(), (torch.cat((x, x)),), dynamic_shapes=({0: batch},), strict=False)
+    assert "videofib" not in str(program.graph)
+    torch.testing.assert_close(program.module()(x), mixer(x, LAYER.grid, None)[0])
 
 
 @pytest.mark.parametrize("name", OPTIONS)

@@ -17,6 +17,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from videofib.attention.support import Support
 
@@ -93,6 +94,10 @@ class Pattern:
         queries = torch.arange(len(rowptr) - 1, device="cpu").repeat_interleave(rowptr.diff())
         return queries * (len(rowptr) - 1) + self.cols[rowptr[0] : rowptr[-1]]
 
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """``rowptr`` and ``cols`` on a device; copies are kept."""
+        return (self.rowptr, self.cols) if device.type == "cpu" else _copied(self, device)
+
     def num_pairs(self, include_prefix: bool = True) -> int:
         """Allowed pairs, summed over heads."""
         p = self.num_prefix_tokens
@@ -102,6 +107,9 @@ class Pattern:
         """Allowed pairs / all pairs, of patch tokens only or including prefix tokens."""
         side = self.num_tokens + (self.num_prefix_tokens if include_prefix else 0)
         return self.num_pairs(include_prefix) / (self.num_heads * side**2)
+
+    def __deepcopy__(self, memo: dict) -> Pattern:
+        return self  # never changed, and large
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Pattern):
@@ -123,13 +131,9 @@ class Pattern:
 
 
 @lru_cache(maxsize=64)
-def flat_pairs(pattern: Pattern, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The pairs of all heads as rows of (H·S, D), by head and query, and which row is the query's, which the key's."""
-    total = pattern.num_prefix_tokens + pattern.num_tokens
-    heads = [pattern.pair_numbers(head) for head in range(pattern.num_heads)]
-    queries = torch.cat([head * total + x // total for head, x in enumerate(heads)])
-    keys = torch.cat([head * total + x % total for head, x in enumerate(heads)])
-    return queries.to(device), keys.to(device)
+def _copied(pattern: Pattern, device: torch.device) -> tuple[Tensor, Tensor]:
+    with _disable_current_modes():  # a copy without numbers must not outlive the pass that is traced
+        return pattern.rowptr.to(device), pattern.cols.to(device)
 
 
 def _with_prefix(pairs: Tensor, n: int, p: int) -> Tensor:

@@ -28,17 +28,14 @@ class WindowAttention(SupportAttention):
     """
 
     def __init__(self, layer: LayerSpec, *, radius: int | None = None, dilation: int = 1, include_self: bool = True):
-        def make(num_tokens: int, radius: int) -> Support:
-            return supports.window(
-                layer.num_heads,
-                num_tokens,
-                radius=radius,
-                dilation=dilation,
-                include_self=include_self,
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
-
-        super().__init__(layer, _matched(layer.num_heads, make, radius, _radii), backend=layer.backend)
+        make = partial(
+            supports.window,
+            layer.num_heads,
+            dilation=dilation,
+            include_self=include_self,
+            num_prefix_tokens=layer.num_prefix_tokens,
+        )
+        super().__init__(layer, partial(_of_radius, make, layer.num_heads, radius), backend=layer.backend)
 
 
 class DilatedAttention(SupportAttention):
@@ -66,16 +63,13 @@ class DilatedAttention(SupportAttention):
         if len(dilations) != layer.num_heads:
             raise ValueError(f"need one dilation for each of {layer.num_heads} heads, got {dilations}")
 
-        def make(num_tokens: int, radius: int) -> Support:
-            return supports.dilated(
-                num_tokens,
-                radius=radius,
-                dilations=dilations,
-                include_self=include_self,
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
-
-        super().__init__(layer, _matched(layer.num_heads, make, radius, _radii), backend=layer.backend)
+        make = partial(
+            supports.dilated,
+            dilations=dilations,
+            include_self=include_self,
+            num_prefix_tokens=layer.num_prefix_tokens,
+        )
+        super().__init__(layer, partial(_of_radius, make, layer.num_heads, radius), backend=layer.backend)
 
 
 class StridedAttention(SupportAttention):
@@ -92,17 +86,14 @@ class StridedAttention(SupportAttention):
     """
 
     def __init__(self, layer: LayerSpec, *, stride: int | None = None, radius: int = 1, split_heads: bool = False):
-        def make(num_tokens: int, stride: int) -> Support:
-            return supports.strided(
-                layer.num_heads,
-                num_tokens,
-                stride=stride,
-                radius=radius,
-                split_heads=split_heads,
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
-
-        super().__init__(layer, _matched(layer.num_heads, make, stride, _strides), backend=layer.backend)
+        make = partial(
+            supports.strided,
+            layer.num_heads,
+            radius=radius,
+            split_heads=split_heads,
+            num_prefix_tokens=layer.num_prefix_tokens,
+        )
+        super().__init__(layer, partial(_of_stride, make, layer.num_heads, stride), backend=layer.backend)
 
 
 class SharedOffsets(SupportAttention):
@@ -136,30 +127,22 @@ class SharedOffsets(SupportAttention):
         super().__init__(layer, make, backend=layer.backend)
 
 
-def _matched(
-    num_heads: int,
-    make: Callable[[int, int], Support],
-    value: int | None,
-    values: Callable[[int], Sequence[int]],
-) -> Callable[[int], Support]:
-    """The support for N tokens with ``value``, or with that of ``values(N)`` nearest to Fibottention's density."""
-
-    def support(num_tokens: int) -> Support:
-        if value is not None:
-            return make(num_tokens, value)
+def _of_radius(make: Callable[..., Support], num_heads: int, radius: int | None, num_tokens: int) -> Support:
+    """The support for N tokens with a radius, by default at Fibottention's density."""
+    if radius is None:
         target = supports.fibottention_density(num_heads, num_tokens)
-        chosen = supports.nearest(values(num_tokens), lambda value: make(num_tokens, value).density(), target)
-        return make(num_tokens, chosen)
-
-    return support
-
-
-def _radii(num_tokens: int) -> Sequence[int]:
-    return range(1, max(num_tokens, 2))
+        radii = range(1, max(num_tokens, 2))
+        radius = supports.nearest(radii, lambda radius: make(num_tokens, radius=radius).density(), target)
+    return make(num_tokens, radius=radius)
 
 
-def _strides(num_tokens: int) -> Sequence[int]:
-    return range(max(num_tokens, 2), 1, -1)
+def _of_stride(make: Callable[..., Support], num_heads: int, stride: int | None, num_tokens: int) -> Support:
+    """The support for N tokens with a stride, by default at Fibottention's density."""
+    if stride is None:
+        target = supports.fibottention_density(num_heads, num_tokens)
+        strides = range(max(num_tokens, 2), 1, -1)
+        stride = supports.nearest(strides, lambda stride: make(num_tokens, stride=stride).density(), target)
+    return make(num_tokens, stride=stride)
 
 
 def _mixer(build: type[SupportAttention], paper: str) -> Mixer:

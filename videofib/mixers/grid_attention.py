@@ -37,35 +37,14 @@ class GridWindow(PatternAttention):
         self, layer: LayerSpec, *, radius: int | Sequence[int] | None = None, dilation: int | Sequence[int] = 1
     ):
         steps = _three("dilation", dilation)
-
-        def make(grid: Grid) -> Pattern:
-            given = radius
-            if given is None:
-                given = _nearest(layer, grid, range(1, max(*grid, 2)), partial(_window_density, grid, steps))
-            return patterns.grid_window(
-                layer.num_heads,
-                _ordered(layer, grid),
-                radius=_ordered(layer, _three("radius", given)),
-                dilation=_ordered(layer, steps),
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
-
-        super().__init__(layer, make)
+        super().__init__(layer, partial(_grid_window, layer, radius, steps))
 
 
 class AxialTime(PatternAttention):
     """Each token sees the tokens at its place in all frames; it has no options."""
 
     def __init__(self, layer: LayerSpec):
-        def make(grid: Grid) -> Pattern:
-            return patterns.grid_window(
-                layer.num_heads,
-                _ordered(layer, grid),
-                radius=_ordered(layer, (grid[0], 0, 0)),
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
-
-        super().__init__(layer, make)
+        super().__init__(layer, partial(_axial_time, layer))
 
 
 class NeighbourhoodAttention(PatternAttention):
@@ -90,22 +69,47 @@ class NeighbourhoodAttention(PatternAttention):
         causal: bool = False,
     ):
         steps = _three("dilation", dilation)
+        super().__init__(layer, partial(_neighbourhood, layer, kernel, steps, causal))
 
-        def make(grid: Grid) -> Pattern:
-            given = kernel
-            if given is None:
-                given = _nearest(layer, grid, range(3, max(*grid, 3) + 1, 2), partial(_kernel_density, grid, steps))
-            fitting, fitting_steps = _fitting(grid, _three("kernel", given), steps)
-            return patterns.neighbourhood(
-                layer.num_heads,
-                _ordered(layer, grid),
-                kernel=_ordered(layer, fitting),
-                dilation=_ordered(layer, fitting_steps),
-                causal=_ordered(layer, (causal, False, False)),
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
 
-        super().__init__(layer, make)
+# patterns for a grid
+
+
+def _grid_window(layer: LayerSpec, radius: int | Sequence[int] | None, steps: Grid, grid: Grid) -> Pattern:
+    if radius is None:
+        radius = _nearest(layer, grid, range(1, max(*grid, 2)), partial(_window_density, grid, steps))
+    return patterns.grid_window(
+        layer.num_heads,
+        _ordered(layer, grid),
+        radius=_ordered(layer, _three("radius", radius)),
+        dilation=_ordered(layer, steps),
+        num_prefix_tokens=layer.num_prefix_tokens,
+    )
+
+
+def _axial_time(layer: LayerSpec, grid: Grid) -> Pattern:
+    return patterns.grid_window(
+        layer.num_heads,
+        _ordered(layer, grid),
+        radius=_ordered(layer, (grid[0], 0, 0)),
+        num_prefix_tokens=layer.num_prefix_tokens,
+    )
+
+
+def _neighbourhood(
+    layer: LayerSpec, kernel: int | Sequence[int] | None, steps: Grid, causal: bool, grid: Grid
+) -> Pattern:
+    if kernel is None:
+        kernel = _nearest(layer, grid, range(3, max(*grid, 3) + 1, 2), partial(_kernel_density, grid, steps))
+    fitting, fitting_steps = _fitting(grid, _three("kernel", kernel), steps)
+    return patterns.neighbourhood(
+        layer.num_heads,
+        _ordered(layer, grid),
+        kernel=_ordered(layer, fitting),
+        dilation=_ordered(layer, fitting_steps),
+        causal=_ordered(layer, (causal, False, False)),
+        num_prefix_tokens=layer.num_prefix_tokens,
+    )
 
 
 def _three(name: str, value: int | Sequence[int]) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ many heads and tokens.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from videofib.attention import Pattern, patterns, supports
 from videofib.mixers.mixer import Grid, LayerSpec, Mixer
@@ -26,18 +27,7 @@ class RandomAttention(PatternAttention):
     """
 
     def __init__(self, layer: LayerSpec, *, keep: float | None = None, seed: int = 0):
-        def make(grid: Grid) -> Pattern:
-            num_tokens = math.prod(grid)
-            return patterns.random(
-                layer.num_heads,
-                num_tokens,
-                keep=supports.fibottention_density(layer.num_heads, num_tokens) if keep is None else keep,
-                seed=seed,
-                layer_index=layer.index,
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
-
-        super().__init__(layer, make)
+        super().__init__(layer, partial(_random, layer, keep, seed))
 
 
 class BigBird(PatternAttention):
@@ -63,24 +53,7 @@ class BigBird(PatternAttention):
         num_global: int = 0,
         seed: int = 0,
     ):
-        def make(grid: Grid) -> Pattern:
-            num_tokens = math.prod(grid)
-            number = num_random
-            if number is None:
-                spare = supports.fibottention_density(layer.num_heads, num_tokens) * num_tokens - (2 * radius + 1)
-                number = max(0, round(spare - 2 * num_global))
-            return patterns.bigbird(
-                layer.num_heads,
-                num_tokens,
-                radius=radius,
-                num_random=number,
-                num_global=num_global,
-                seed=seed,
-                layer_index=layer.index,
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
-
-        super().__init__(layer, make)
+        super().__init__(layer, partial(_bigbird, layer, radius, num_random, num_global, seed))
 
 
 class SparseFixed(PatternAttention):
@@ -105,30 +78,7 @@ class SparseFixed(PatternAttention):
         distinct_heads: bool = False,
         symmetric: bool = False,
     ):
-        def density(num_tokens: int, length: int) -> float:
-            blocks, rest = divmod(num_tokens, length)
-            seen = num_summary / (min(layer.num_heads, num_summary) if distinct_heads else 1) * (2 if symmetric else 1)
-            earlier = length * blocks * (blocks - 1) // 2 + rest * blocks
-            return (blocks * length**2 + rest**2 + seen * earlier) / num_tokens**2
-
-        def make(grid: Grid) -> Pattern:
-            num_tokens = math.prod(grid)
-            chosen = length
-            if chosen is None:
-                target = supports.fibottention_density(layer.num_heads, num_tokens)
-                lengths = range(num_summary, max(num_summary, num_tokens) + 1)
-                chosen = min(lengths, key=lambda length: abs(density(num_tokens, length) - target))
-            return patterns.sparse_fixed(
-                layer.num_heads,
-                num_tokens,
-                length=chosen,
-                num_summary=num_summary,
-                distinct_heads=distinct_heads,
-                symmetric=symmetric,
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
-
-        super().__init__(layer, make)
+        super().__init__(layer, partial(_sparse_fixed, layer, length, num_summary, distinct_heads, symmetric))
 
 
 class CrossDiagonal(PatternAttention):
@@ -143,17 +93,77 @@ class CrossDiagonal(PatternAttention):
     """
 
     def __init__(self, layer: LayerSpec, *, w_min: int = 5, w_max: int | None = None, variant: str = "wythoff"):
-        def make(grid: Grid) -> Pattern:
-            return patterns.cross_diagonal(
-                layer.num_heads,
-                math.prod(grid),
-                w_min=w_min,
-                w_max=w_max,
-                variant=variant,
-                num_prefix_tokens=layer.num_prefix_tokens,
-            )
+        super().__init__(layer, partial(_cross_diagonal, layer, w_min, w_max, variant))
 
-        super().__init__(layer, make)
+
+# patterns for a grid
+
+
+def _random(layer: LayerSpec, keep: float | None, seed: int, grid: Grid) -> Pattern:
+    num_tokens = math.prod(grid)
+    return patterns.random(
+        layer.num_heads,
+        num_tokens,
+        keep=supports.fibottention_density(layer.num_heads, num_tokens) if keep is None else keep,
+        seed=seed,
+        layer_index=layer.index,
+        num_prefix_tokens=layer.num_prefix_tokens,
+    )
+
+
+def _bigbird(layer: LayerSpec, radius: int, num_random: int | None, num_global: int, seed: int, grid: Grid) -> Pattern:
+    num_tokens = math.prod(grid)
+    if num_random is None:  # what band, and rows and columns of global patches, leave of Fibottention's keys a query
+        keys = supports.fibottention_density(layer.num_heads, num_tokens) * num_tokens
+        num_random = max(0, round(keys - (2 * radius + 1) - 2 * num_global))
+    return patterns.bigbird(
+        layer.num_heads,
+        num_tokens,
+        radius=radius,
+        num_random=num_random,
+        num_global=num_global,
+        seed=seed,
+        layer_index=layer.index,
+        num_prefix_tokens=layer.num_prefix_tokens,
+    )
+
+
+def _sparse_fixed(
+    layer: LayerSpec, length: int | None, num_summary: int, distinct_heads: bool, symmetric: bool, grid: Grid
+) -> Pattern:
+    num_tokens = math.prod(grid)
+    if length is None:
+        target = supports.fibottention_density(layer.num_heads, num_tokens)
+        seen = num_summary / (min(layer.num_heads, num_summary) if distinct_heads else 1) * (2 if symmetric else 1)
+        lengths = range(num_summary, max(num_summary, num_tokens) + 1)
+        length = min(lengths, key=lambda length: abs(_block_density(num_tokens, length, seen) - target))
+    return patterns.sparse_fixed(
+        layer.num_heads,
+        num_tokens,
+        length=length,
+        num_summary=num_summary,
+        distinct_heads=distinct_heads,
+        symmetric=symmetric,
+        num_prefix_tokens=layer.num_prefix_tokens,
+    )
+
+
+def _block_density(num_tokens: int, length: int, seen: float) -> float:
+    """Of blocks, the last one perhaps shorter, and ``seen`` pairs of a token with each earlier block."""
+    blocks, rest = divmod(num_tokens, length)
+    earlier = length * blocks * (blocks - 1) // 2 + rest * blocks
+    return (blocks * length**2 + rest**2 + seen * earlier) / num_tokens**2
+
+
+def _cross_diagonal(layer: LayerSpec, w_min: int, w_max: int | None, variant: str, grid: Grid) -> Pattern:
+    return patterns.cross_diagonal(
+        layer.num_heads,
+        math.prod(grid),
+        w_min=w_min,
+        w_max=w_max,
+        variant=variant,
+        num_prefix_tokens=layer.num_prefix_tokens,
+    )
 
 
 def _mixer(build: type[PatternAttention], paper: str) -> Mixer:
