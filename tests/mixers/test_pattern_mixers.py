@@ -194,3 +194,17 @@ def test_compiled_checkpointed_and_cast(name):
 def test_bad_options_and_layers_are_refused(name, layer, options, message):
     with pytest.raises(ValueError, match=message):
         MIXERS[name].build(layer, **options)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_pass_traced_by_torch_jit_takes_the_pattern_that_is_there():
+    mixer = build("natten").float().requires_grad_(False)
+
+    def attend(x, clip):
+        return mixer(x, clip.shape, None)[0]  # sizes are tensors in such a pass
+
+    graph = str(
+        torch.jit.trace(attend, (torch.randn(1, 62, 24), torch.zeros(3, 4, 5)), check_trace=False).inlined_graph
+    )
+    assert "pattern_attention" in graph
+    assert "searchsorted" not in graph

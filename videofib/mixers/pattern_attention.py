@@ -48,6 +48,7 @@ class PatternAttention(nn.Module):
 
     def pattern_for(self, grid: Grid) -> Pattern:
         """The pattern of clips of a grid (t, h, w)."""
+        grid = (int(grid[0]), int(grid[1]), int(grid[2]))  # torch.jit traces sizes as tensors
         if grid not in self._patterns:
             with _disable_current_modes():  # the tables are numbers, also where a pass is traced without any
                 self._patterns[grid] = self.pattern(grid)
