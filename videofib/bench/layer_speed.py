@@ -38,7 +38,7 @@ class Layer(nn.Module):
         super().__init__()
         self.grid = grid_of(num_tokens)
         spec = LayerSpec(args.heads * args.head_dim, args.heads, num_prefix_tokens=1, grid=self.grid)
-        self.mixer = MixerChoice({"joint": name}, 1, args.options).build("joint", spec)
+        self.mixer = MixerChoice({"joint": name}, args.options).build("joint", spec)
         if hasattr(self.mixer, "reset_parameters"):
             self.mixer.reset_parameters()
         self.to(args.device, getattr(torch, args.dtype)).train(args.backward)

@@ -17,8 +17,12 @@ from videofib.config.declare import Key, Refused, as_number
 from videofib.config.yaml_reader import BadYaml, Quoted, read_list, read_mapping
 
 MIXERS = (
-    *("none", "dense", "fibottention", "afno", "bixt", "dape", "diffuser", "efficient", "fcvit", "linformer", "lisa"),
-    *("lit", "nystrom", "performer", "rsa", "semanir", "shunted", "topk", "tost", "xcit"),
+    *("none", "dense", "fibottention", "afno", "axial_time", "bigbird", "bixt", "cross_diagonal", "dape", "diffuser"),
+    *("dilated", "efficient", "fcvit", "grid_window", "linformer", "lisa", "lit", "natten", "nystrom", "performer"),
+    *("random", "rsa", "semanir", "shared", "shunted", "sparse_fixed", "strided", "topk", "tost", "window", "xcit"),
+)
+_ON_LINES = (  # attention over pairs of a line of tokens
+    *("bigbird", "cross_diagonal", "diffuser", "dilated", "random", "shared", "sparse_fixed", "strided", "window"),
 )
 
 
@@ -27,12 +31,12 @@ def _all_but(*names: str) -> tuple[str, ...]:
 
 
 READ_BY = {  # keys that not every mixer reads -> those that do
-    "TIMESFORMER.TOKEN_ORDER": ("fibottention", "dape", "diffuser", "linformer", "nystrom"),
+    "TIMESFORMER.TOKEN_ORDER": ("fibottention", *_ON_LINES, "dape", "linformer", "nystrom"),
     "TIMESFORMER.NUM_HEADS": _all_but("afno", "fcvit"),
     "TIMESFORMER.QKV_BIAS": _all_but("afno", "fcvit", "rsa"),
     "TIMESFORMER.QK_NORM": _all_but("afno", "fcvit", "lisa", "rsa"),
     "TIMESFORMER.ATTN_DROP_RATE": _all_but("afno", "fcvit", "lisa", "rsa"),
-    "ATTENTION.BACKEND": ("fibottention", "diffuser"),
+    "ATTENTION.BACKEND": ("fibottention", *_ON_LINES, "axial_time", "grid_window", "natten"),
 }
 KINDS = {  # of attention, that each TIMESFORMER.ATTENTION_TYPE has
     "divided_space_time": ("SPACE", "TIME"),

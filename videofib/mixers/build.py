@@ -17,8 +17,8 @@ class MixerChoice:
     Args:
         names: for each kind of attention ("space", "time", "joint") the name of its mixer, or a name for each block.
             Messages call the setting of a kind ``space_attention`` and so on.
-        depth: the number of blocks.
         options: for the name of a mixer its options; the mixer need not be among those chosen.
+        depth: the number of blocks.
 
     Raises:
         ValueError: an unknown mixer or option (the message suggests the nearest), a value of another type, not one name
@@ -28,8 +28,8 @@ class MixerChoice:
     def __init__(
         self,
         names: Mapping[str, str | Sequence[str]],
-        depth: int,
         options: Mapping[str, Mapping[str, object]],
+        depth: int = 1,
     ):
         self.names = {kind: _of_blocks(f"{kind}_attention", given, depth) for kind, given in names.items()}
         self.options = {name: dict(values) for name, values in options.items()}

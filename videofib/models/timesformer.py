@@ -183,7 +183,7 @@ class TimeSformer(ClipEmbedding):
             "joint_space_time": {"joint": joint_attention},
             "space_only": {"space": space_attention},
         }[attention_type]
-        self.mixers = MixerChoice(names, depth, mixer_options or {})
+        self.mixers = MixerChoice(names, mixer_options or {}, depth)
         self.tokens: AllTokens | SlicedTokens = AllTokens(self.num_prefix_tokens, pooling)
         self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if pre_norm else nn.Identity()
         layer = LayerSpec(
