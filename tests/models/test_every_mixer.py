@@ -8,6 +8,7 @@ import torch
 from videofib.mixers import MIXERS
 from videofib.mixers.table import NONE
 from videofib.models import TimeSformer
+from videofib.models.exports.program import plain_copy, trace
 from videofib.models.profiling import cost, forward_multiply_adds
 
 SMALL = dict(img_size=(32, 48), patch_size=8, num_classes=5, num_frames=4, embed_dim=24, depth=3, num_heads=4,
@@ -141,6 +142,16 @@ def test_profiles_agree_with_the_formula(name, attention_type):
     assert forward_multiply_adds(model, CLIP[1:]) == rest + total
     counted = cost(model, CLIP[1:])
     assert 0.9 < counted.multiply_adds / (rest + total) < 1.15
+
+
+@pytest.mark.slow
+def test_exported_programs_compute_the_same(name, attention_type, randomize):
+    model = plain_copy(randomize(build(name, attention_type)))
+    exported = trace(model, CLIP[1:]).module()
+    with torch.no_grad():
+        for batch in (1, 3):
+            video = torch.randn(batch, *CLIP[1:])
+            torch.testing.assert_close(exported(video), model(video), atol=1e-4, rtol=1e-4)
 
 
 def build_without(model):

@@ -14,6 +14,8 @@ from videofib.attention.kernels import FIRST_DERIVATIVES_ONLY
 from videofib.attention.kernels.layout import rows_like
 from videofib.attention.pattern import Pattern
 
+NAME = "videofib::pattern_attention"
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float, dropout_p: float) -> Tensor:
     """See :func:`videofib.attention.pattern_attention`. ``dropout_p`` must be 0: the kernel has no dropout."""
@@ -29,7 +31,7 @@ def _kernel():
     return PatternKernel()
 
 
-@torch.library.custom_op("videofib::pattern_attention", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(NAME, mutates_args=(), device_types="cpu")
 def forward(
     q: Tensor,
     k: Tensor,
@@ -112,3 +114,14 @@ def _(q_shape, k_shape, v_shape, *tables_pairs_scale, out_shape=None, **kwargs) 
 @register_flop_formula(torch.ops.videofib.pattern_attention_backward)
 def _(d_out_shape, q_shape, *others, out_shape=None, **kwargs) -> int:
     return 2 * 5 * q_shape[0] * others[-2] * q_shape[3]
+
+
+def pairs_of(inputs: list) -> int:
+    """Pairs of query and key over all heads, from the inputs of the operator in a traced graph."""
+    return inputs[8].toIValue()
+
+
+def fvcore_flops(inputs: list, outputs: list) -> int:
+    """For ``FlopCountAnalysis(...).set_op_handle(NAME, fvcore_flops)``; a multiplication and an addition count once."""
+    batch, _, _, width = inputs[0].type().sizes()
+    return 2 * batch * pairs_of(inputs) * width

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import torch
+
 from videofib.attention import Support, supports
 from videofib.mixers.mixer import LayerSpec, Mixer
 from videofib.mixers.support_attention import SupportAttention
@@ -129,20 +131,26 @@ class SharedOffsets(SupportAttention):
 
 def _of_radius(make: Callable[..., Support], num_heads: int, radius: int | None, num_tokens: int) -> Support:
     """The support for N tokens with a radius, by default at Fibottention's density."""
-    if radius is None:
-        target = supports.fibottention_density(num_heads, num_tokens)
-        radii = range(1, max(num_tokens, 2))
-        radius = supports.nearest(radii, lambda radius: make(num_tokens, radius=radius).density(), target)
-    return make(num_tokens, radius=radius)
+    return make(num_tokens, radius=_matching_radius(make, num_heads, num_tokens) if radius is None else radius)
 
 
 def _of_stride(make: Callable[..., Support], num_heads: int, stride: int | None, num_tokens: int) -> Support:
     """The support for N tokens with a stride, by default at Fibottention's density."""
-    if stride is None:
-        target = supports.fibottention_density(num_heads, num_tokens)
-        strides = range(max(num_tokens, 2), 1, -1)
-        stride = supports.nearest(strides, lambda stride: make(num_tokens, stride=stride).density(), target)
-    return make(num_tokens, stride=stride)
+    return make(num_tokens, stride=_matching_stride(make, num_heads, num_tokens) if stride is None else stride)
+
+
+@torch.compiler.assume_constant_result  # no graph can hold the search
+def _matching_radius(make: Callable[..., Support], num_heads: int, num_tokens: int) -> int:
+    target = supports.fibottention_density(num_heads, num_tokens)
+    radii = range(1, max(num_tokens, 2))
+    return supports.nearest(radii, lambda radius: make(num_tokens, radius=radius).density(), target)
+
+
+@torch.compiler.assume_constant_result
+def _matching_stride(make: Callable[..., Support], num_heads: int, num_tokens: int) -> int:
+    target = supports.fibottention_density(num_heads, num_tokens)
+    strides = range(max(num_tokens, 2), 1, -1)
+    return supports.nearest(strides, lambda stride: make(num_tokens, stride=stride).density(), target)
 
 
 def _mixer(build: type[SupportAttention], paper: str) -> Mixer:

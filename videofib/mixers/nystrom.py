@@ -61,7 +61,7 @@ def landmark_means(x: Tensor, num_landmarks: int, num_prefix_tokens: int = 0) ->
     (B, H, S, D) -> (B, H, M, D).
     """
     prefix, patches = x[:, :, :num_prefix_tokens], x[:, :, num_prefix_tokens:]
-    length, num_longer = divmod(patches.shape[2], num_landmarks)
+    length, num_longer = divmod(int(patches.shape[2]), num_landmarks)
     num_shorter = num_landmarks - num_longer
     shorter, longer = patches.split([num_shorter * length, num_longer * (length + 1)], dim=2)
     means = [shorter.unflatten(2, (num_shorter, length)).mean(3)]

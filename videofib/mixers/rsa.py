@@ -112,8 +112,8 @@ class RelationalSelfAttention(nn.Module):
         keys = rearrange(self.H1(k), "b (c e) t h w -> b (t h w) c e", e=patterns)
         kernels = q @ (keys if self.P1 is None else keys + self.P1)  # (B, N, H, E)
         maps = rearrange(v, "b v t h w -> (b v) 1 t h w")
-        features = rearrange(self.H2(maps), "(b u) e t h w -> b (t h w) u e", b=len(x))
-        relations = rearrange(self.G(maps), "(b u) v t h w -> b (t h w) v u", b=len(x))
+        features = rearrange(self.H2(maps), "(b u) e t h w -> b (t h w) u e", u=self.value_dim)
+        relations = rearrange(self.G(maps), "(b u) v t h w -> b (t h w) v u", u=self.value_dim)
         if self.I is not None:
             relations = relations + self.I.transpose(1, 2)
         y = relations @ features @ kernels.transpose(2, 3)  # (B, N, V, H)

@@ -63,7 +63,8 @@ class ScoredAttention(nn.Module):
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         q, k = self.q_norm(q), self.k_norm(k)
         row = x.shape[0] * self.num_heads * x.shape[1] * self.numbers_per_score()  # numbers of one query
-        chunks = q.split(max(1, int(self.most_numbers // max(1, row))), dim=2)
+        whole = torch.compiler.is_exporting()  # a graph for every batch size cannot split by it
+        chunks = (q,) if whole else q.split(max(1, int(self.most_numbers // max(1, row))), dim=2)
         if len(chunks) == 1:
             out = self._attend(q, k, v, 0, grid)
         else:
