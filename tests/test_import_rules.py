@@ -42,8 +42,9 @@ EVERYTHING = set(ALLOWED)  # which commands may import
 READS_THE_CONFIG = {"report/read.py"}  # beside run and commands
 ATTENTION_ORDER = [
     "wythoff",
+    "matching",
+    "diagonals",
     "support",
-    "supports",
     "pattern",
     "patterns",
     "autocast",

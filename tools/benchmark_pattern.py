@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from videofib.attention import Pattern, Support, pattern_attention, patterns, sparse_attention, supports
+from videofib.attention import Pattern, Support, pattern_attention, patterns, sparse_attention
 from videofib.bench.attention_speed import call, machine, seconds
 
 FRAME = 14 * 14  # places of tokens
@@ -28,7 +28,7 @@ NEIGHBOURS = (3, 3, 3)
 
 def made(heads: int, tokens: int) -> dict[str, Pattern]:
     """The patterns by name."""
-    density = supports.fibottention_density(heads, tokens)
+    density = Support.fibottention(heads, tokens).density()
     return {
         "fibottention": Pattern.from_support(Support.fibottention(heads, tokens)),
         "random": patterns.random(heads, tokens, keep=density),

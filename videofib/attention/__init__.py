@@ -1,11 +1,11 @@
 """Fibottention: sparse attention whose heads look along Fibonacci-spaced diagonals (arXiv 2406.19391).
 
 Read in this order: ``wythoff`` (which offsets), ``support`` (which pairs), ``functional`` (the op), ``context`` (the op
-over a sequence split across processes), ``module``. ``rows`` is for looking at what a layer attends to; ``supports``
-are other patterns of diagonals. ``pattern``, ``patterns`` and ``pattern_functional`` are for any set of pairs.
+over a sequence split across processes), ``module``. ``rows`` is for looking at what a layer attends to;
+``diagonals`` are other patterns of offsets, ``pattern``, ``patterns`` and ``pattern_functional`` any set of pairs.
 """
 
-from videofib.attention import patterns, supports
+from videofib.attention import patterns
 from videofib.attention.context import ContextGroup, TokenSlice, check_heads, context_parallel_attention
 from videofib.attention.functional import sparse_attention
 from videofib.attention.module import SelfAttention
@@ -28,6 +28,5 @@ __all__ = [
     "pattern_attention",
     "patterns",
     "sparse_attention",
-    "supports",
     "weighted_rows",
 ]

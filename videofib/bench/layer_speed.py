@@ -39,8 +39,9 @@ class Layer(nn.Module):
         self.grid = grid_of(num_tokens)
         spec = LayerSpec(args.heads * args.head_dim, args.heads, num_prefix_tokens=1, grid=self.grid)
         self.mixer = MixerChoice({"joint": name}, args.options).build("joint", spec)
-        if hasattr(self.mixer, "reset_parameters"):
-            self.mixer.reset_parameters()
+        reset = getattr(self.mixer, "reset_parameters", None)
+        if reset is not None:
+            reset()
         self.to(args.device, getattr(torch, args.dtype)).train(args.backward)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,12 +6,10 @@ Fibottention with as many heads and tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
-import torch
-
-from videofib.attention import Support, supports
+from videofib.attention import Support
 from videofib.mixers.mixer import LayerSpec, Mixer
 from videofib.mixers.support_attention import SupportAttention
 
@@ -31,13 +29,15 @@ class WindowAttention(SupportAttention):
 
     def __init__(self, layer: LayerSpec, *, radius: int | None = None, dilation: int = 1, include_self: bool = True):
         make = partial(
-            supports.window,
+            Support.window,
             layer.num_heads,
+            radius=radius,
             dilation=dilation,
             include_self=include_self,
             num_prefix_tokens=layer.num_prefix_tokens,
+            matching="fibottention",
         )
-        super().__init__(layer, partial(_of_radius, make, layer.num_heads, radius), backend=layer.backend)
+        super().__init__(layer, make, backend=layer.backend)
 
 
 class DilatedAttention(SupportAttention):
@@ -66,12 +66,14 @@ class DilatedAttention(SupportAttention):
             raise ValueError(f"need one dilation for each of {layer.num_heads} heads, got {dilations}")
 
         make = partial(
-            supports.dilated,
+            Support.dilated,
+            radius=radius,
             dilations=dilations,
             include_self=include_self,
             num_prefix_tokens=layer.num_prefix_tokens,
+            matching="fibottention",
         )
-        super().__init__(layer, partial(_of_radius, make, layer.num_heads, radius), backend=layer.backend)
+        super().__init__(layer, make, backend=layer.backend)
 
 
 class StridedAttention(SupportAttention):
@@ -89,13 +91,15 @@ class StridedAttention(SupportAttention):
 
     def __init__(self, layer: LayerSpec, *, stride: int | None = None, radius: int = 1, split_heads: bool = False):
         make = partial(
-            supports.strided,
+            Support.strided,
             layer.num_heads,
+            stride=stride,
             radius=radius,
             split_heads=split_heads,
             num_prefix_tokens=layer.num_prefix_tokens,
+            matching="fibottention",
         )
-        super().__init__(layer, partial(_of_stride, make, layer.num_heads, stride), backend=layer.backend)
+        super().__init__(layer, make, backend=layer.backend)
 
 
 class SharedOffsets(SupportAttention):
@@ -119,7 +123,7 @@ class SharedOffsets(SupportAttention):
         variant: str = "wythoff",
     ):
         make = partial(
-            supports.shared,
+            Support.shared,
             layer.num_heads,
             offsets=offsets,
             w_min=w_min,
@@ -127,30 +131,6 @@ class SharedOffsets(SupportAttention):
             num_prefix_tokens=layer.num_prefix_tokens,
         )
         super().__init__(layer, make, backend=layer.backend)
-
-
-def _of_radius(make: Callable[..., Support], num_heads: int, radius: int | None, num_tokens: int) -> Support:
-    """The support for N tokens with a radius, by default at Fibottention's density."""
-    return make(num_tokens, radius=_matching_radius(make, num_heads, num_tokens) if radius is None else radius)
-
-
-def _of_stride(make: Callable[..., Support], num_heads: int, stride: int | None, num_tokens: int) -> Support:
-    """The support for N tokens with a stride, by default at Fibottention's density."""
-    return make(num_tokens, stride=_matching_stride(make, num_heads, num_tokens) if stride is None else stride)
-
-
-@torch.compiler.assume_constant_result  # no graph can hold the search
-def _matching_radius(make: Callable[..., Support], num_heads: int, num_tokens: int) -> int:
-    target = supports.fibottention_density(num_heads, num_tokens)
-    radii = range(1, max(num_tokens, 2))
-    return supports.nearest(radii, lambda radius: make(num_tokens, radius=radius).density(), target)
-
-
-@torch.compiler.assume_constant_result
-def _matching_stride(make: Callable[..., Support], num_heads: int, num_tokens: int) -> int:
-    target = supports.fibottention_density(num_heads, num_tokens)
-    strides = range(max(num_tokens, 2), 1, -1)
-    return supports.nearest(strides, lambda stride: make(num_tokens, stride=stride).density(), target)
 
 
 def _mixer(build: type[SupportAttention], paper: str) -> Mixer:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from videofib.attention import Pattern, patterns, supports
+from videofib.attention import Pattern, Support, patterns
+from videofib.attention.matching import nearest
 from videofib.mixers.mixer import Grid, LayerSpec, Mixer
 from videofib.mixers.pattern_attention import PatternAttention
 
@@ -131,7 +132,7 @@ def _ordered(layer: LayerSpec, values: Sequence[Value]) -> tuple[Value, ...]:
 
 def _nearest(layer: LayerSpec, grid: Grid, sizes: Iterable[int], density: Callable[[int], float]) -> int:
     """The size whose density is nearest to Fibottention's."""
-    return supports.nearest(sizes, density, supports.fibottention_density(layer.num_heads, math.prod(grid)))
+    return nearest(sizes, density, Support.fibottention(layer.num_heads, math.prod(grid)).density())
 
 
 def _window_density(grid: Grid, steps: Grid, radius: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from videofib.attention import Pattern, patterns, supports
+from videofib.attention import Pattern, Support, patterns
 from videofib.mixers.mixer import Grid, LayerSpec, Mixer
 from videofib.mixers.pattern_attention import PatternAttention
 
@@ -104,7 +104,7 @@ def _random(layer: LayerSpec, keep: float | None, seed: int, grid: Grid) -> Patt
     return patterns.random(
         layer.num_heads,
         num_tokens,
-        keep=supports.fibottention_density(layer.num_heads, num_tokens) if keep is None else keep,
+        keep=Support.fibottention(layer.num_heads, num_tokens).density() if keep is None else keep,
         seed=seed,
         layer_index=layer.index,
         num_prefix_tokens=layer.num_prefix_tokens,
@@ -114,7 +114,7 @@ def _random(layer: LayerSpec, keep: float | None, seed: int, grid: Grid) -> Patt
 def _bigbird(layer: LayerSpec, radius: int, num_random: int | None, num_global: int, seed: int, grid: Grid) -> Pattern:
     num_tokens = math.prod(grid)
     if num_random is None:  # what band, and rows and columns of global patches, leave of Fibottention's keys a query
-        keys = supports.fibottention_density(layer.num_heads, num_tokens) * num_tokens
+        keys = Support.fibottention(layer.num_heads, num_tokens).density() * num_tokens
         num_random = max(0, round(keys - (2 * radius + 1) - 2 * num_global))
     return patterns.bigbird(
         layer.num_heads,
@@ -133,7 +133,7 @@ def _sparse_fixed(
 ) -> Pattern:
     num_tokens = math.prod(grid)
     if length is None:
-        target = supports.fibottention_density(layer.num_heads, num_tokens)
+        target = Support.fibottention(layer.num_heads, num_tokens).density()
         seen = num_summary / (min(layer.num_heads, num_summary) if distinct_heads else 1) * (2 if symmetric else 1)
         lengths = range(num_summary, max(num_summary, num_tokens) + 1)
         length = min(lengths, key=lambda length: abs(_block_density(num_tokens, length, seen) - target))

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import torch
 
-from videofib.attention import Pattern, Support, patterns, supports
+from videofib.attention import Pattern, Support, patterns
 
 SYSTEMS = ("baseline_masks",)
 NUMBER = r"(\d+)"
@@ -44,7 +44,7 @@ class MakeFor:
 
 
 def longformer(mask, case, make, width, noself):
-    same(mask, make(supports.window, radius=int(width), include_self=not noself))
+    same(mask, make(Support.window, radius=int(width), include_self=not noself))
 
 
 def longformer_per_head_dilation(mask, case, make):
@@ -52,20 +52,20 @@ def longformer_per_head_dilation(mask, case, make):
     dilations = [row[1] for row in rows]
     same(
         mask,
-        supports.dilated(make.n, radius=len(rows[0]) - 1, dilations=dilations, num_prefix_tokens=make.p),
+        Support.dilated(make.n, radius=len(rows[0]) - 1, dilations=dilations, num_prefix_tokens=make.p),
     )
 
 
 def dna(mask, case, make, width, dilation):
-    same(mask, make(supports.window, radius=int(width), dilation=int(dilation), include_self=False))
+    same(mask, make(Support.window, radius=int(width), dilation=int(dilation), include_self=False))
 
 
 def sparse_local(mask, case, make, width):
-    same(mask, make(supports.window, radius=int(width)))
+    same(mask, make(Support.window, radius=int(width)))
 
 
 def sparse_strided(mask, case, make, stride):
-    same(mask, make(supports.strided, stride=int(stride)))
+    same(mask, make(Support.strided, stride=int(stride)))
 
 
 def sparse_fixed(mask, case, make, length, summary, distinct, symmetric):
