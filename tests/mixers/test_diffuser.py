@@ -162,7 +162,7 @@ def test_dropout_is_for_training(drop, options):
         (dict(hops=0), "hops=0"),
         (dict(alpha=1.0), "alpha=1.0"),
         (dict(hop_drop=-0.1), "hop_drop=-0.1"),
-        (dict(variant="modifed"), "modifed"),
+        (dict(variant="wythof"), "wythof"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -45,8 +45,8 @@ def by_loops(module, clips):
         if module.I is not None:
             relations = relations + module.I
         kernel = torch.einsum("bhc,bce->bhe", q[(..., *i)], kernel)
-        features = torch.einsum("buv,bue->bve", relations, features)
-        y[(..., *i)] = torch.einsum("bhe,bve->bvh", kernel, features)
+        features = torch.einsum("buw,bue->bwe", relations, features)
+        y[(..., *i)] = torch.einsum("bhe,bwe->bwh", kernel, features)
     return y.flatten(1, 2)
 
 
