@@ -7,8 +7,8 @@ import torch
 
 from videofib.mixers import MIXERS
 from videofib.models import TimeSformer
+from videofib.models.explain import attention_rollout, grad_cam, has_rollout
 from videofib.models.explain.reference import dense_rollout
-from videofib.models.explain.rollout import attention_rollout
 
 TINY = dict(
     img_size=(16, 24), patch_size=8, num_classes=5, num_frames=3, embed_dim=8, depth=4, num_heads=2, drop_path_rate=0.0
@@ -78,6 +78,31 @@ def test_recomputation_changes_nothing(attention_type, recompute, randomize):
 def test_rollout_passes_blocks_that_mix_nothing(attention_type, randomize):
     model, video = randomize(build(attention_type)).eval(), torch.randn(CLIP)
     torch.testing.assert_close(attention_rollout(model, video).heat, dense_rollout(model, video))
+
+
+@pytest.mark.parametrize("options", [
+    dict(joint_attention="xcit", pooling="mean"),
+    dict(joint_attention="fibottention", pooling="class_attention"),
+    dict(joint_attention="fibottention", local_interaction="time"),
+])  # fmt: skip
+def test_what_rollout_does_not_know_is_refused_and_explained_otherwise(options):
+    model = TimeSformer(**TINY, attention_type="joint_space_time", **options)
+    assert not has_rollout(model)
+    with pytest.raises(ValueError, match=r"^attention rollout .*; Grad-CAM serves this model$"):
+        attention_rollout(model, torch.randn(CLIP))
+    heat, _ = grad_cam(model.eval(), torch.randn(CLIP), torch.tensor([0, 1]))
+    assert heat.shape == (2, 3, 2, 3)
+
+
+def test_grad_cam_looks_at_the_last_block_that_shows_patches_to_the_class_token(randomize):
+    names = ["fibottention", "dense", "none", "none"]
+    model = randomize(TimeSformer(**TINY, attention_type="joint_space_time", joint_attention=names))
+    heat, _ = grad_cam(model, torch.randn(CLIP), torch.tensor([0, 1]))
+    by_number, _ = grad_cam(model, torch.randn(CLIP), torch.tensor([0, 1]), block=1)
+    assert heat.any()
+    assert by_number.any()
+    with pytest.raises(ValueError, match="no influence on the class token; name -4 to 1"):
+        grad_cam(model, torch.randn(CLIP), torch.tensor([0, 1]), block=2)
 
 
 def test_settings_list_the_mixers_of_all_blocks():

@@ -116,6 +116,9 @@ def _(d_out_shape, q_shape, *others, out_shape=None, **kwargs) -> int:
     return 2 * 5 * q_shape[0] * others[-2] * q_shape[3]
 
 
+OPERATOR = torch.ops.videofib.pattern_attention.default
+
+
 def pairs_of(inputs: list) -> int:
     """Pairs of query and key over all heads, from the inputs of the operator in a traced graph."""
     return inputs[8].toIValue()

@@ -146,17 +146,27 @@ def checked(model: nn.Module) -> TimeSformer:
     Raises:
         ValueError: as :func:`attention_rollout`.
     """
-    if not isinstance(model, TimeSformer):
-        raise ValueError(f"attention rollout needs a TimeSformer, got {type(model).__name__}; Grad-CAM serves it")
+    if obstacle := _obstacle(model):
+        raise ValueError(f"{obstacle}; Grad-CAM serves this model")
+    assert isinstance(model, TimeSformer)
     model.tokens.check_all()
+    return model
+
+
+def has_rollout(model: nn.Module) -> bool:
+    """Whether the attention of a model can be rolled out."""
+    return not _obstacle(model)
+
+
+def _obstacle(model: nn.Module) -> str:
+    """Why it cannot, or nothing."""
+    if not isinstance(model, TimeSformer):
+        return f"attention rollout needs a TimeSformer, got {type(model).__name__}"
     if model.class_attention is not None:
-        raise ValueError(
-            "attention rollout does not pass through pooling='class_attention'; Grad-CAM serves this model"
-        )
+        return "attention rollout does not pass through pooling='class_attention'"
+    if model.local_interaction != "none":
+        return f"attention rollout knows attention alone, and there is local_interaction={model.local_interaction!r}"
     for name, mixer in model.blocks.mixers().items():
         if not isinstance(mixer, SelfAttention):
-            raise ValueError(
-                f"attention rollout needs attention over a support, and blocks.{name} is {type(mixer).__name__}; "
-                "Grad-CAM serves this model"
-            )
-    return model
+            return f"attention rollout needs attention over a support, and blocks.{name} is {type(mixer).__name__}"
+    return ""
