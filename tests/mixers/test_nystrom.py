@@ -1,5 +1,7 @@
 """Nyströmformer equals its equations written out, on runs of unequal length and with prefix tokens."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -86,6 +88,16 @@ def test_no_more_patches_than_landmarks_are_softmax_attention(grid):
     q, k, v = (mixer.qkv(x)).unflatten(2, (3, 3, 2)).permute(2, 0, 3, 1, 4)
     expected = (q @ k.transpose(2, 3) / 2**0.5).softmax(-1) @ v
     torch.testing.assert_close(mixer(x, grid, None)[0], mixer.proj(expected.transpose(1, 2).flatten(2)))
+
+
+@pytest.mark.parametrize(("grid", "landmarks"), [((8, 1, 1), 4), ((1, 6, 7), 21), ((4, 6, 7), 64), ((1, 1, 1), 1)])
+def test_by_default_few_patches_have_half_as_many_landmarks(grid, landmarks):
+    layer = LayerSpec(6, 3, 0, grid)
+    found, given = Nystrom(layer).double(), Nystrom(layer, landmarks=landmarks).double()
+    given.load_state_dict(found.state_dict())
+    x = tokens(math.prod(grid))
+    assert torch.equal(found(x, grid, None)[0], given(x, grid, None)[0])
+    assert found.multiply_adds(grid) == given.multiply_adds(grid)
 
 
 def test_one_landmark_short_of_all_patches_is_close_to_softmax_attention():

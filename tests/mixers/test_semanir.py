@@ -92,6 +92,14 @@ def test_only_a_block_that_makes_key_sets_pays_for_them():
     assert others == [dense, dense, dense + 24 * 24 * 6]
 
 
+@pytest.mark.parametrize(("patches", "k"), [(8, 4), (36, 18), (196, 49), (1, 1)])
+def test_by_default_key_sets_have_half_of_few_patches(patches, k):
+    layer = dataclasses.replace(LAYER, grid=(patches, 1, 1), num_prefix_tokens=0)
+    default, given = built(layer), built(layer, k=k)
+    x = torch.randn(2, patches, 6, dtype=torch.double)
+    assert torch.equal(default(x, layer.grid, None)[0], given(x, layer.grid, None)[0])
+
+
 def test_all_patches_as_keys_are_dense_attention():
     x, state = tokens(), {"of another mixer": "kept"}
     everything = [[set(range(24))] * 24] * 2
@@ -162,7 +170,7 @@ def test_a_block_without_key_sets_is_refused(state):
     ("options", "message"),
     [
         (dict(k=0), "k=0, stage=6"),
-        (dict(stage=0), "k=49, stage=0"),
+        (dict(stage=0), "k=None, stage=0"),
         (dict(similarity="cosin"), "did you mean 'cosine'"),
     ],
 )

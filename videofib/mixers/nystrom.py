@@ -13,6 +13,7 @@ from videofib.attention.autocast import disabled
 from videofib.mixers.linear_attention import LinearAttention, working_dtype
 from videofib.mixers.mixer import Grid, LayerSpec, Mixer, check_name
 
+LANDMARKS = 64  # unless there are few patches
 INITIAL = ("matrix", "batch")
 PRODUCTS_PER_ITERATION = 4  # of M x M matrices
 
@@ -96,7 +97,8 @@ class Nystrom(LinearAttention):
 
     Args:
         layer: the layer it is built for.
-        landmarks: m; where a grid has no more patches, the layer computes softmax attention.
+        landmarks: m; where a grid has no more patches, the layer computes softmax attention. None: 64, or half the
+            patches where these are fewer.
         iterations, initial: see :func:`pseudo_inverse`.
         conv_kernel: None, or the odd size of a depthwise convolution along all tokens, whose output for values is added
             (the published code has 33 and 35 for long sequences).
@@ -109,14 +111,14 @@ class Nystrom(LinearAttention):
         self,
         layer: LayerSpec,
         *,
-        landmarks: int = 64,
+        landmarks: int | None = None,
         iterations: int = 6,
         initial: str = "matrix",
         conv_kernel: int | None = None,
     ):
         super().__init__(layer)
         check_name("initial", initial, INITIAL)
-        if landmarks < 1 or iterations < 1:
+        if (landmarks is not None and landmarks < 1) or iterations < 1:
             raise ValueError(
                 f"landmarks and iterations must be at least 1, got landmarks={landmarks}, iterations={iterations}"
             )
@@ -136,20 +138,26 @@ class Nystrom(LinearAttention):
                 q.to(work),
                 k.to(work),
                 v.to(work),
-                self.landmarks,
+                self.landmarks_of(v.shape[2] - self.num_prefix_tokens),
                 num_prefix_tokens=self.num_prefix_tokens,
                 iterations=self.iterations,
                 initial=self.initial,
             ).to(v.dtype)
         return out if self.conv is None else out + self.conv(v)
 
+    def landmarks_of(self, num_patches: int) -> int:
+        """m for N patches."""
+        return min(LANDMARKS, max(1, int(num_patches) // 2)) if self.landmarks is None else self.landmarks
+
     def multiply_adds(self, grid: Grid) -> int:
         """Of one sequence: projections, the products of both matrices with S rows, the inverse, and the convolution."""
         dim, tokens = self.proj.in_features, self.sequence(grid)
         conv = 0 if self.conv is None else tokens * dim * self.conv.kernel_size[0]
-        if tokens - self.num_prefix_tokens <= self.landmarks:
+        patches = tokens - self.num_prefix_tokens
+        landmarks = self.landmarks_of(patches)
+        if patches <= landmarks:
             return self.projections(grid) + 2 * tokens**2 * dim + conv
-        m = self.num_prefix_tokens + self.landmarks
+        m = self.num_prefix_tokens + landmarks
         inverse = PRODUCTS_PER_ITERATION * self.iterations * m**3 * self.num_heads
         return self.projections(grid) + 4 * tokens * m * dim + 2 * m**2 * dim + inverse + conv
 

@@ -17,6 +17,7 @@ from videofib.mixers.biased_attention import BiasedAttention
 from videofib.mixers.mixer import Grid, LayerSpec, Mixer, check_name
 
 STATE = "semanir"  # the entry of the state that holds the key sets of the stage
+KEYS = 49  # in a set, unless there are few patches
 SIMILARITIES = ("dot", "cosine")
 
 
@@ -32,7 +33,7 @@ class KeySemantics(BiasedAttention):
 
     Args:
         layer: the layer it is built for; its index says whether a stage begins.
-        k: patches in a key set.
+        k: patches in a key set; None: 49, or half the patches where these are fewer.
         stage: blocks that share key sets.
         similarity: ``dot``, the products of tokens as published, which favour long ones, or ``cosine``.
 
@@ -40,9 +41,9 @@ class KeySemantics(BiasedAttention):
         ValueError: k or stage below 1, an unknown similarity, a width that the heads do not divide.
     """
 
-    def __init__(self, layer: LayerSpec, *, k: int = 49, stage: int = 6, similarity: str = "dot"):
+    def __init__(self, layer: LayerSpec, *, k: int | None = None, stage: int = 6, similarity: str = "dot"):
         super().__init__(layer)
-        if k < 1 or stage < 1:
+        if (k is not None and k < 1) or stage < 1:
             raise ValueError(f"a key set has at least one patch and a stage one block, got k={k}, stage={stage}")
         check_name("similarity", similarity, SIMILARITIES)
         self.k, self.stage, self.similarity = k, stage, similarity
@@ -58,7 +59,11 @@ class KeySemantics(BiasedAttention):
             patches = patches.to(torch.promote_types(patches.dtype, torch.float32))
             if self.similarity == "cosine":
                 patches = F.normalize(patches, dim=-1)
-            return torch.topk(patches @ patches.mT, self.k, sorted=False).indices
+            return torch.topk(patches @ patches.mT, self.size_of(patches.shape[1]), sorted=False).indices
+
+    def size_of(self, num_patches: int) -> int:
+        """k for N patches."""
+        return min(KEYS, max(1, int(num_patches) // 2)) if self.k is None else self.k
 
     def visible(self, keys: Tensor) -> Tensor:
         """(b, N, k) -> (b, 1, p+N, p+N), True where a query (row) sees a key: its key set, and all that is prefix."""
@@ -74,7 +79,7 @@ class KeySemantics(BiasedAttention):
             ValueError: the state holds no key sets for these tokens.
         """
         patches = x[:, self.num_prefix_tokens :]
-        if self.k >= patches.shape[1]:
+        if self.size_of(patches.shape[1]) >= patches.shape[1]:
             return self.attend(x), state
         if self.begins_stage:
             state = {**(state or {}), STATE: self.key_sets(patches)}
@@ -90,7 +95,7 @@ class KeySemantics(BiasedAttention):
     def multiply_adds(self, grid: Grid) -> int:
         """Of one sequence: those of dense attention, as masked pairs are computed, and where a stage begins N²·D."""
         patches = math.prod(grid)
-        compared = patches**2 * self.proj.in_features if self.begins_stage and self.k < patches else 0
+        compared = patches**2 * self.proj.in_features if self.begins_stage and self.size_of(patches) < patches else 0
         return super().multiply_adds(grid) + compared
 
 
