@@ -13,15 +13,16 @@ from videofib.cli import main
 
 def settings(**changes):
     options = dict(device="cpu", batch=1, heads=2, head_dim=8, dtype="float32", layout="packed", backward=False)
+    options |= {"mixers": [], "options": {}}
     return argparse.Namespace(**(options | {"backends": ["cpu"]} | changes))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("name", ["sdpa, mask", "flex", "index gather", "gather", "cpu"])
 def test_contenders_compute_the_same(name):
-    support = Support.fibottention(3, 40)
-    qkv = torch.randn(3, 2, 3, 41, 8, generator=torch.Generator().manual_seed(0))
-    found = benchmark.contenders(settings(backends=["gather", "cpu"]), support)[name]()(*qkv)
+    support = Support.fibottention(2, 40)
+    qkv = torch.randn(3, 2, 2, 41, 8, generator=torch.Generator().manual_seed(0))
+    found = benchmark.contenders(settings(heads=2, backends=["gather", "cpu"]), 40)[name]()(*qkv)
     torch.testing.assert_close(found, sparse_attention(*qkv, support, backend="reference"), atol=1e-5, rtol=1e-5)
 
 
@@ -53,9 +54,34 @@ def test_command_writes_a_table_a_file_and_a_picture(tmp_path, capsys):
     assert (tmp_path / "figures.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_layers_of_any_mixer_stand_beside_dense_attention(tmp_path, capsys):
+    options = ["--tokens", "196", "392", "--heads", "2", "--head-dim", "8", "--repeats", "1", "--turn-ms", "1"]
+    options += ["--mixers", "fibottention", "--options", '{"fibottention": {"w_min": 2}}', "--backward"]
+    main(["bench", "attention", *options, "--json", str(tmp_path / "figures.json")])
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["contender"] for row in rows] == ["dense", "fibottention"] * 2
+    assert [row["ratio_to_sdpa"] for row in rows[::2]] == [1, 1]
+    assert "layers of 2 heads x 8" in capsys.readouterr().out
+
+
+def test_a_layers_backward_pass_computes_the_gradients_of_its_weights():
+    args = settings(mixers=["fibottention"], backward=True)
+    layer, (x,) = benchmark.contenders(args, 196)["fibottention"](), benchmark.inputs(args, 196)
+    asked = []
+    layer.mixer.proj.weight.register_hook(lambda gradient: asked.append(gradient.abs().sum() > 0))
+    benchmark.call(layer, [x], torch.ones_like(x), True)
+    assert asked == [True]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--mixers", "fibotention", "--tokens", "196"], "did you mean 'fibottention'?"),
+        (["--mixers", "dense", "--tokens", "200"], "--tokens must be multiples of 196"),
+        (["--mixers", "fibottention", "--tokens", "196", "--options", '{"fibottention": {"w_mim": 2}}'], "no option"),
+        (["--mixers", "dense", "--backends", "cpu"], "--mixers compares layers"),
+        (["--options", '{"dense": {}}'], "--options are of --mixers"),
+        (["--options", "3"], "invalid mixer_options value"),
         (["--tokens", "0"], "must be at least 1"),
         (["--backends", "cpuu"], "invalid choice: 'cpuu'"),
         (["--device", "cuda"], "torch finds no GPU on this machine"),

@@ -7,6 +7,7 @@ import pytest
 from videofib.bench import model, model_speed
 from videofib.cli import main
 from videofib.models.recompute import RECOMPUTE
+from videofib.models.timesformer import POOLINGS
 
 SMALL = ["--size", "32", "--width", "24", "--depth", "1", "--heads", "3", "--repeats", "1"]
 
@@ -33,6 +34,27 @@ def test_a_process_that_dies_is_named(capfd):
     assert "embed_dim" in said or "dim=25" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("joint", dict(attention_type="joint_space_time", joint_attention="dense")),
+        ("joint_fibottention", dict(attention_type="joint_space_time", joint_attention="fibottention")),
+        ("divided", dict(attention_type="divided_space_time", space_attention="dense", time_attention="dense")),
+        ("space_only_fibottention", dict(attention_type="space_only", space_attention="fibottention")),
+    ],
+)
+def test_a_name_is_a_type_and_a_mixer(name, expected):
+    assert model_speed.attention(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("joint_fibotention", "did you mean 'fib"), ("dense", "begins with none")]
+)
+def test_other_names_are_refused_in_a_line(name, message):
+    with pytest.raises(SystemExit, match=message):
+        main(["bench", "model", "--attention", name])
+
+
 def test_the_choices_are_those_of_the_code():
-    assert set(model._ATTENTIONS) == set(model_speed.ATTENTIONS)
     assert model._RECOMPUTE == RECOMPUTE
+    assert set(model._POOLINGS) <= set(POOLINGS)

@@ -10,7 +10,7 @@ import torch
 from videofib.attention.backends import BACKENDS, MASKINGS
 from videofib.attention.support import HEAD_ORDERS
 from videofib.attention.wythoff import VARIANTS
-from videofib.config import KEYS, SECTIONS, default_config, known_keys, load_config, value_of
+from videofib.config import KEYS, SECTIONS, default_config, known_keys, load_config, mixing, value_of
 from videofib.config.keys_page import keys_page
 from videofib.data.clips.augment import ERASE_MODES
 from videofib.data.clips.dataset import ClipSpec
@@ -48,12 +48,12 @@ OFFERED = {
     "TIMESFORMER.ATTENTION_TYPE": timesformer.ATTENTION_TYPES,
     "TIMESFORMER.SIZE": timesformer.SIZES,
     "TIMESFORMER.POOLING": timesformer.POOLINGS,
+    "TIMESFORMER.STEM": timesformer.STEMS,
     "TIMESFORMER.POSITION": timesformer.POSITIONS,
+    "TIMESFORMER.LOCAL_INTERACTION": timesformer.CHOICES["local_interaction"],
+    "TIMESFORMER.LOCAL_NORM": timesformer.NORMS,
     "TIMESFORMER.TOKEN_ORDER": timesformer.TOKEN_ORDERS,
     "TIMESFORMER.RECOMPUTE": RECOMPUTE,
-    "ATTENTION.SPACE": MIXERS,
-    "ATTENTION.TIME": MIXERS,
-    "ATTENTION.JOINT": MIXERS,
     "ATTENTION.BACKEND": ("auto", *BACKENDS),
     "FIBOTTENTION.VARIANT": VARIANTS,
     "FIBOTTENTION.HEAD_ORDER": HEAD_ORDERS,
@@ -65,6 +65,10 @@ OFFERED = {
 @pytest.mark.parametrize("name", OFFERED)
 def test_choices_are_those_of_the_code(name):
     assert sorted(KEYS[name].choices) == sorted(OFFERED[name])
+
+
+def test_the_names_of_mixers_are_those_of_the_code():
+    assert list(mixing.MIXERS) == list(MIXERS)
 
 
 # code without a list, which accepts the choices of these keys and no other

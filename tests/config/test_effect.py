@@ -13,9 +13,9 @@ from fvcore.common.config import CfgNode
 
 from videofib.config import KEYS, ConfigError, default_config, known_keys, load_config, value_of
 from videofib.config.effect import OF_STAGE, READERS, idle_in, reads
+from videofib.config.mixing import MIXERS, READ_BY
 from videofib.data.lists.records import Facts, InShards, Records
 from videofib.data.lists.texts import Texts
-from videofib.mixers.fibottention import Fibottention
 from videofib.run.class_weights import class_weights
 from videofib.run.loaders import _clip_spec, _order, _train_transform, multigrid_stages
 from videofib.run.models import MODELS, build_model
@@ -86,6 +86,8 @@ def other(cfg, key):
     if key in OTHER:
         return OTHER[key]
     before = value_of(cfg, key)
+    if key in ("ATTENTION.SPACE", "ATTENTION.TIME", "ATTENTION.JOINT"):
+        return "fibottention" if before == "dense" else "dense"
     return (
         not before
         if isinstance(before, bool)
@@ -108,7 +110,7 @@ def observed_model(cfg):
     return (
         {name: tuple(value.shape) for name, value in model.state_dict().items()},
         model(torch.randn(2, 3, frames, size, size)).detach(),
-        [module.backend for module in model.modules() if isinstance(module, Fibottention)],
+        [module.backend for module in model.modules() if hasattr(module, "backend")],
         [blocks.recompute, blocks.recompute_every] if blocks.recompute else None,
     )
 
@@ -130,8 +132,8 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
     cfg = config(**SMALL, TIMESFORMER__ATTENTION_TYPE=attention_type, **mixers, **more)
     before, has_effect, expected = observed_model(cfg), set(), set()
     for key in OF_MODELS:
-        if key in ON_LOADING | {"TIMESFORMER.ATTENTION_TYPE", "TIMESFORMER.CLASS_TOKEN"}:
-            continue  # the last needs another POOLING
+        if key in ON_LOADING | {"TIMESFORMER.ATTENTION_TYPE", "TIMESFORMER.CLASS_TOKEN", "ATTENTION.OPTIONS"}:
+            continue  # CLASS_TOKEN needs another POOLING; of OPTIONS, see below
         section, name = key.split(".")
         changed = cfg.clone()
         changed[section][name] = other(cfg, key)
@@ -140,6 +142,40 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
         if reads(cfg, key):
             expected.add(key)
     assert has_effect == expected
+
+
+@pytest.mark.parametrize("mixer", [name for name in MIXERS if name != "none"])
+def test_mixers_read_the_keys_that_the_table_says(mixer):
+    mean = {"TIMESFORMER__POOLING": "mean"}  # which every mixer serves
+    cfg = config(**SMALL, **mean, TIMESFORMER__ATTENTION_TYPE="joint_space_time", ATTENTION__JOINT=mixer)
+    cfg.TIMESFORMER.NUM_HEADS = 4
+    before, has_effect = observed_model(cfg), set()
+    for key in READ_BY:
+        section, name = key.split(".")
+        changed = cfg.clone()
+        changed[section][name] = other(cfg, key)
+        try:
+            is_same = same(before, observed_model(changed))
+        except ValueError:  # it is read, and refused
+            is_same = False
+        if not is_same:
+            has_effect.add(key)
+    assert has_effect == {key for key in READ_BY if reads(cfg, key)}
+
+
+def test_options_of_a_mixer_without_effect_are_refused_or_dropped(tmp_path):
+    assert refusal("ATTENTION.OPTIONS.fibottention.w_min 3") == (
+        "ATTENTION.OPTIONS {fibottention: {'w_min': 3}} has no effect: it is only read with fibottention as the "
+        "ATTENTION.SPACE, TIME or JOINT that TIMESFORMER.ATTENTION_TYPE reads"
+    )
+    file, notes = tmp_path / "a.yaml", []
+    file.write_text("ATTENTION: {TIME: fibottention, OPTIONS: {fibottention: {w_min: 3}}}")
+    cfg = load_config(file, ["ATTENTION.TIME", "dense"], notes=notes)
+    assert cfg.ATTENTION.OPTIONS == {}
+    assert notes[0].startswith(
+        "no effect here: ATTENTION.OPTIONS {fibottention: {'w_min': 3}}, which is only read with"
+    )
+    assert load_config(file).ATTENTION.OPTIONS == {"fibottention": {"w_min": 3}}
 
 
 # ---- features: what is off, what turns it on, and another value of the key

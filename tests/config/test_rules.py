@@ -76,6 +76,11 @@ BROKEN = [  # overrides and the message, in the order of the rules
         "DISTILL.CONFIG and DISTILL.CHECKPOINT, a teacher and its weights, go together; set both",
     ),
     (
+        "TIMESFORMER.ATTENTION_TYPE joint_space_time ATTENTION.JOINT fibottention FIBOTTENTION.W_MIN 4 "
+        "ATTENTION.OPTIONS.fibottention.w_min 3",
+        "ATTENTION.OPTIONS and a key of FIBOTTENTION both set w_min; set it in one of them",
+    ),
+    (
         "TRAIN.CHECKPOINT_PART teacher",
         "TRAIN.CHECKPOINT_PART teacher is a part of no file; set TRAIN.CHECKPOINT_FILE_PATH",
     ),

@@ -162,7 +162,7 @@ def test_mistakes_of_the_command_line_are_one_line(words, message):
         ("TRAIN:\n  BATCH_SIZE: -1\n", "TRAIN.BATCH_SIZE is -1 in x.yaml, line 2; it must be an integer above 0"),
         (
             "DATA:\n  MEAN:\n    - 0.4\n    - a\n    - {b: 1}\n",
-            "DATA.MEAN is [0.4, a, {'b': '1'}] in x.yaml, line 2; it must be a list of 3 entries, each a number",
+            "DATA.MEAN is [0.4, a, {b: 1}] in x.yaml, line 2; it must be a list of 3 entries, each a number",
         ),
         ("OUTPUT_DIR: \n", "OUTPUT_DIR is None in x.yaml, line 1; it must be text that is not empty"),
         ("", "x.yaml is not a config file: it is empty"),

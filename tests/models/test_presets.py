@@ -17,7 +17,7 @@ def test_every_name_is_what_it_says():
             == {"tiny": 192, "small": 384, "base": 768, "large": 1024}[name.split("_")[1]]
         )
         assert model.attention_type.split("_")[0] in name
-        mixers = set(model.mixers.names.values())
+        mixers = set(model.mixers.used())
         assert mixers == {"fibottention" if name.endswith("_fibottention") else "dense"}
         assert model.head.out_features == 5
 

@@ -121,5 +121,5 @@ def test_a_baseline_has_gradcam_alone(saved, video):
     assert found.heat["gradcam"].shape == (1, 8, 2, 2)
     assert found.block is None
     assert list(found.areas()) == ["gradcam", "random"]
-    with pytest.raises(ValueError, match="attention rollout needs a TimeSformer, got ConvNet; Grad-CAM serves it"):
+    with pytest.raises(ValueError, match="rollout needs a TimeSformer, got ConvNet; Grad-CAM serves this model"):
         baseline.explain(video, methods=["rollout"])

@@ -335,8 +335,8 @@ def test_weights_of_a_model_with_other_classes_can_be_trained_on_but_not_tested(
 def test_an_impossible_conversion_is_reported_in_one_line(experiment, trained, tmp_path):
     for source, overrides, message in [
         (tmp_path / "gone.pyth", [], "no checkpoint at"),
-        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "cannot hold a model with registers, sparse attention"),
-        (newest(trained), [], r"cannot hold a model with sparse attention \(joint fibottention\)"),
+        (newest(trained), ["TIMESFORMER.NUM_REGISTERS", "2"], "cannot hold a model with registers, attention"),
+        (newest(trained), [], r"cannot hold a model with attention \(joint fibottention\)"),
         (newest(trained), ["TIMESFORMER.EMBED_DIM", "48"], "another model's"),
         (newest(trained), ["TIMESFORMER.EMBED_DIMS", "48"], "unknown key"),
     ]:

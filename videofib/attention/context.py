@@ -18,7 +18,7 @@ tokens, d width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -104,6 +104,8 @@ def context_parallel_attention(
     v: Tensor,
     support: Support,
     tokens: TokenSlice,
+    *,
+    attend: Callable[..., Tensor] = sparse_attention,
     **options,
 ) -> Tensor:
     """:func:`sparse_attention` over all tokens of a sequence, of which this process holds the slice ``tokens``.
@@ -111,7 +113,9 @@ def context_parallel_attention(
     Args:
         q, k, v: (B, H, n, D) for the n tokens of the slice; B, H, D and dtype are the same in every process.
         support: for H heads and all P+N tokens.
-        options: of :func:`sparse_attention`. Dropout is drawn by each process for its heads.
+        attend: what each process computes of its heads: a function with the arguments and the result of
+            :func:`sparse_attention`, in which heads exchange nothing.
+        options: of ``attend``. Dropout is drawn by each process for its heads.
 
     Returns:
         (B, H, n, D): the slice of what :func:`sparse_attention` gives.
@@ -123,7 +127,7 @@ def context_parallel_attention(
     heads = split_heads(support, tokens.context.size)
     q, k, v = autocast.cast(q.device.type, q, k, v)  # before they are sent
     q, k, v = _TokensToHeads.apply(tokens, heads, q, k, v)
-    out = sparse_attention(q, k, v, support.for_heads(heads[tokens.context.rank]), **options)
+    out = attend(q, k, v, support.for_heads(heads[tokens.context.rank]), **options)
     return _HeadsToTokens.apply(tokens, heads, out)[0]
 
 

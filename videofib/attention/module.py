@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -88,7 +89,9 @@ class SelfAttention(nn.Module):
         With context parallelism x holds the local ``tokens`` of the sequence: (B, n, C) -> (B, n, C).
         """
         total = x.shape[1] if tokens is None else tokens.total
-        attend = sparse_attention if tokens is None else partial(context_parallel_attention, tokens=tokens)
+        attend = self.attend
+        if tokens is not None:
+            attend = partial(context_parallel_attention, tokens=tokens, attend=attend)
         q, k, v = self._projected(x)
         out = attend(
             q,
@@ -100,6 +103,10 @@ class SelfAttention(nn.Module):
             backend=self.backend,
         )
         return self.proj_drop(self.proj(rearrange(out, "b h n d -> b n (h d)")))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, support: Support, **options: Any) -> Tensor:
+        """What the layer does with queries, keys and values: :func:`sparse_attention`, unless a subclass differs."""
+        return sparse_attention(q, k, v, support, **options)
 
     def weighted_rows(self, x: Tensor, weights: Tensor) -> Tensor:
         """Rows of each head's attention matrix, weighted by (B, P+N) and summed: (B, P+N, C) -> (B, H, P+N).

@@ -22,6 +22,7 @@ from functools import lru_cache
 
 import torch
 
+from videofib.attention.diagonals import Diagonals
 from videofib.attention.wythoff import fibottention_offsets
 
 HEAD_ORDERS = ("none", "per_layer", "first_layer")
@@ -37,7 +38,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Support:
+class Support(Diagonals):
     """The allowed pairs of every head. Immutable and hashable; equal supports compare equal.
 
     Attributes:

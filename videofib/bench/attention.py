@@ -1,12 +1,16 @@
 """``videofib bench attention``: time and memory of sparse attention against dense attention, in one run.
 
 videofib bench attention --tokens 196 784 1568 --backward --json out.json --plot out.png
+videofib bench attention --tokens 196 1568 6272 --mixers fibottention xcit natten --head-dim 64 --heads 6
 
 Contenders take turns, so that a slow moment of the machine affects all of them; in a turn each is called repeatedly for
 some milliseconds. Figures are medians over turns, and ratios are to torch's fused dense attention (sdpa) in the same
 run. Peak memory is what a call needs beyond its inputs, output included; on the CPU it is measured in the first call of
 a separate process. Copy share is the time to read q, k, v and write the output once at this machine's copying speed,
 divided by the time of the call.
+
+With --mixers whole layers are compared, with the projections that belong to each, over frames of 14x14 tokens: any of
+videofib/mixers, beside dense attention, whose core is sdpa. Backward then computes the gradients of the weights, too.
 """
 
 from __future__ import annotations
@@ -41,18 +45,22 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     args.backends = args.backends or ["gather", "cpu" if args.device == "cpu" else "triton"]
     torch.manual_seed(0)
     speed = copy_speed(args.device)
+    of = f"layers of {args.heads} heads" if args.mixers else f"{args.layout} q, k, v of {args.heads} heads"
     title = (
-        f"{'forward and backward' if args.backward else 'forward'}, {args.heads} heads x {args.head_dim}, "
-        f"{args.dtype}, batch {args.batch}, {args.layout} q, k, v, {machine(args.device)}"
+        f"{'forward and backward' if args.backward else 'forward'}, {of} x {args.head_dim}, "
+        f"{args.dtype}, batch {args.batch}, {machine(args.device)}"
     )
     print(f"{title}; copying {speed / 1e9:.1f} GB/s; torch {torch.__version__}, Python {platform.python_version()}")
-    titles = ("tokens", "contender", "ms", "x sdpa", "peak MiB", "x q,k,v,out", "copy share")
+    titles = ("tokens", "contender", "ms", "x sdpa", "peak MiB", "x in, out", "copy share")
     print("{:>7} {:14} {:>10} {:>7} {:>9} {:>11} {:>10}".format(*titles))
     rows = []
-    for num_tokens in args.tokens:
-        for row in measure(args, num_tokens, speed):
-            rows.append(row)
-            print(line(row), flush=True)
+    try:
+        for num_tokens in args.tokens:
+            for row in measure(args, num_tokens, speed):
+                rows.append(row)
+                print(line(row), flush=True)
+    except ValueError as error:  # what a mixer, or an option, says of itself
+        raise SystemExit(f"error: {error}") from error
     slopes = {name: slope(rows, name) for name in dict.fromkeys(row["contender"] for row in rows)}
     for name, fitted in slopes.items():
         if fitted is not None:
@@ -96,6 +104,14 @@ def draw(rows: list[dict], slopes: dict[str, float | None], title: str, path: Pa
         figure.savefig(partial, dpi=110, format=path.suffix[1:])
 
 
+def mixer_options(text: str) -> dict[str, dict[str, object]]:
+    """Options of mixers, from JSON."""
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(isinstance(options, dict) for options in found.values()):
+        raise ValueError(text)
+    return found
+
+
 def arguments(argv: Sequence[str] | None, prog: str | None = None) -> argparse.Namespace:
     parser = Parser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -106,6 +122,10 @@ def arguments(argv: Sequence[str] | None, prog: str | None = None) -> argparse.N
     parser.add_argument("--dtype", choices=_DTYPES, default="float32")
     parser.add_argument(
         "--backends", nargs="*", choices=_BACKENDS, help="of sparse_attention (default: gather and the compiled one)"
+    )
+    parser.add_argument("--mixers", nargs="+", default=[], metavar="NAME", help="compare layers of these mixers")
+    parser.add_argument(
+        "--options", type=mixer_options, default={}, help='of mixers, such as \'{"dape": {"kernel": 3}}\''
     )
     parser.add_argument("--backward", action="store_true", help="time forward and backward, not forward alone")
     parser.add_argument(
@@ -122,6 +142,10 @@ def arguments(argv: Sequence[str] | None, prog: str | None = None) -> argparse.N
     args = parser.parse_args(argv)
     if args.plot and find_spec("matplotlib") is None:
         parser.error("--plot needs matplotlib: pip install matplotlib")
+    if args.mixers and (args.backends is not None or args.layout != "packed"):
+        parser.error("--mixers compares layers, and --backends and --layout are of their core alone")
+    if args.options and not args.mixers:
+        parser.error("--options are of --mixers")
     if min(args.tokens) < 1 or min(args.batch, args.heads, args.head_dim, args.repeats) < 1:
         parser.error("tokens, --batch, --heads, --head-dim and --repeats must be at least 1")
     return args

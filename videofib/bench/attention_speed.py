@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from videofib.attention import Support, sparse_attention
+from videofib.bench import layer_speed
 
 MASK_LIMIT = 4096  # tokens, above which contenders with an N x N mask are left out
 DENSE_LIMIT = 20_000  # tokens, above which dense attention on the CPU is left out
@@ -54,8 +55,16 @@ def flex(mask: Tensor) -> Callable[..., Tensor]:
     return partial(attend if mask.device.type == "cpu" else torch.compile(attend), block_mask=blocks)
 
 
-def contenders(args: argparse.Namespace, support: Support) -> dict[str, Callable[[], Callable[..., Tensor]]]:
-    """By name, the function that prepares a contender (its tables and masks) and returns it."""
+def contenders(args: argparse.Namespace, num_tokens: int) -> dict[str, Callable[[], Callable[..., Tensor]]]:
+    """By name, the function that prepares a contender (its tables, masks and weights) and returns it.
+
+    The first is dense attention, unless that would take too long. With ``--mixers`` they are layers.
+    """
+    if args.mixers:
+        layers = layer_speed.contenders(args, num_tokens)
+        is_left_out = args.device == "cpu" and num_tokens > DENSE_LIMIT
+        return {name: layer for name, layer in layers.items() if name != layer_speed.REFERENCE or not is_left_out}
+    support = Support.fibottention(args.heads, num_tokens)
     found: dict[str, Callable[[], Callable[..., Tensor]]] = {}
     total = support.num_tokens + support.num_prefix_tokens
     if args.device != "cpu" or total <= DENSE_LIMIT:
@@ -73,19 +82,23 @@ def contenders(args: argparse.Namespace, support: Support) -> dict[str, Callable
 
 
 def inputs(args: argparse.Namespace, num_tokens: int) -> list[Tensor]:
-    """q, k, v (B, H, 1+N, D), separate or as slices of one packed projection, as in a model."""
+    """q, k, v (B, H, 1+N, D), separate or as slices of one packed projection; for layers x (B, 1+N, HD)."""
+    if args.mixers:
+        x = torch.randn(args.batch, num_tokens + 1, args.heads * args.head_dim, device=args.device)
+        return [x.to(getattr(torch, args.dtype)).requires_grad_(args.backward)]
     packed = torch.randn(args.batch, num_tokens + 1, 3, args.heads, args.head_dim, device=args.device)
     qkv = packed.to(getattr(torch, args.dtype)).permute(2, 0, 3, 1, 4)
     qkv = qkv.contiguous() if args.layout == "separate" else qkv
     return [x.detach().requires_grad_(args.backward) for x in qkv]
 
 
-def call(attend: Callable[..., Tensor], qkv: list[Tensor], gradient: Tensor, backward: bool) -> None:
+def call(attend: Callable[..., Tensor], given: list[Tensor], gradient: Tensor, backward: bool) -> None:
     if backward:
-        torch.autograd.grad(attend(*qkv), qkv, gradient)
+        weights = list(attend.parameters()) if isinstance(attend, nn.Module) else []
+        torch.autograd.grad(attend(*given), [*given, *weights], gradient)
     else:
         with torch.no_grad():
-            attend(*qkv)
+            attend(*given)
 
 
 def seconds(function: Callable[[], object], device: str, at_least: float = 0.0) -> float:
@@ -113,10 +126,10 @@ def peak_bytes(args: argparse.Namespace, num_tokens: int, name: str) -> int | No
 
 def _peak(args: argparse.Namespace, num_tokens: int, name: str) -> int | None:
     def prepared(tokens: int) -> Callable[[], None]:
-        attend, qkv = contenders(args, Support.fibottention(args.heads, tokens))[name](), inputs(args, tokens)
-        return partial(call, attend, qkv, torch.randn_like(qkv[0]), args.backward)
+        attend, given = contenders(args, tokens)[name](), inputs(args, tokens)
+        return partial(call, attend, given, torch.randn_like(given[0]), args.backward)
 
-    prepared(8)()  # libraries and compiled code
+    prepared(layer_speed.SIDE**2)()  # libraries and compiled code
     function = prepared(num_tokens)
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -146,12 +159,11 @@ def copy_speed(device: str) -> float:
 
 def measure(args: argparse.Namespace, num_tokens: int, speed: float) -> list[dict]:
     """One row for each contender."""
-    support = Support.fibottention(args.heads, num_tokens)
-    qkv = inputs(args, num_tokens)
-    gradient = torch.randn_like(qkv[0])
+    given = inputs(args, num_tokens)
+    gradient = torch.randn_like(given[0])
     calls = {
-        name: partial(call, prepare(), qkv, gradient, args.backward)
-        for name, prepare in contenders(args, support).items()
+        name: partial(call, prepare(), given, gradient, args.backward)
+        for name, prepare in contenders(args, num_tokens).items()
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     for function in calls.values():  # compiles, and fills caches
@@ -160,14 +172,15 @@ def measure(args: argparse.Namespace, num_tokens: int, speed: float) -> list[dic
         for name, function in calls.items():
             times[name].append(seconds(function, args.device, args.turn_ms / 1e3))
     medians = {name: statistics.median(taken) for name, taken in times.items()}
-    moved = 4 * qkv[0].numel() * qkv[0].element_size()
+    moved = (len(given) + 1) * given[0].numel() * given[0].element_size()
+    dense = next((medians[name] for name in ("sdpa", layer_speed.REFERENCE) if name in medians), None)
     measure_peak = partial(peak_bytes, args, num_tokens) if args.memory else lambda name: None
     return [
         {
             "tokens": num_tokens,
             "contender": name,
             "ms": 1e3 * median,
-            "ratio_to_sdpa": medians["sdpa"] / median if "sdpa" in medians else None,
+            "ratio_to_sdpa": None if dense is None else dense / median,
             "peak_mib": None if (peak := measure_peak(name)) is None else peak / 2**20,
             "inputs_and_output_mib": moved / 2**20,
             "copy_share": moved / speed / median,

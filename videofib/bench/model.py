@@ -2,6 +2,7 @@
 
 videofib bench model --frames 8 32 --attention joint joint_fibottention
 videofib bench model --frames 96 --attention joint_fibottention --train --checkpointing
+videofib bench model --attention joint joint_xcit divided_natten --pooling mean
 
 The model is TimeSformer-B at 224 pixels by default. Every contender runs in a process of its own; they take turns of
 one step, so that a slow moment of the machine affects all of them. Figures are medians over turns, without the first
@@ -19,12 +20,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from videofib.bench.attention import mixer_options
 from videofib.files import replacing
 from videofib.parser import Parser
 from videofib.signals import sigint_deferred
 
 _MARKERS = "os^Dv"  # of lines, which differ not in colour alone
-_ATTENTIONS = ("space_only", "divided", "divided_fibottention", "joint", "joint_fibottention")
+_POOLINGS = ("class_token", "mean")
 _RECOMPUTE = ("block", "cheap")
 
 
@@ -35,7 +37,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
         import torch
 
         from videofib.bench.attention_speed import machine
-        from videofib.bench.model_speed import measure
+        from videofib.bench.model_speed import attention, measure
+
+    try:
+        for name in args.attention:
+            attention(name)
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from error
 
     if args.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: --device cuda, and torch finds no GPU on this machine")
@@ -92,7 +100,17 @@ def arguments(argv: Sequence[str] | None, prog: str | None = None) -> argparse.N
     parser = Parser(prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--frames", type=int, nargs="+", default=[8, 32])
-    parser.add_argument("--attention", choices=_ATTENTIONS, nargs="+", default=["joint", "joint_fibottention"])
+    parser.add_argument(
+        "--attention",
+        nargs="+",
+        default=["joint", "joint_fibottention"],
+        metavar="NAME",
+        help="space_only, divided or joint, which are dense, or one of these with a mixer, such as joint_xcit",
+    )
+    parser.add_argument(
+        "--options", type=mixer_options, default={}, help='of mixers, such as \'{"dape": {"kernel": 3}}\''
+    )
+    parser.add_argument("--pooling", choices=_POOLINGS, default="class_token", help="where the features come from")
     parser.add_argument("--size", type=int, default=224, help="pixels of a side")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--depth", type=int, default=12)

@@ -14,21 +14,32 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from videofib.mixers import MIXERS, check_name
 from videofib.models import TimeSformer
 
 CLASSES = 400
-ATTENTIONS: dict[str, dict[str, Any]] = {
-    "space_only": dict(attention_type="space_only"),
-    "divided": dict(attention_type="divided_space_time"),
-    "divided_fibottention": dict(
-        attention_type="divided_space_time", space_attention="fibottention", time_attention="fibottention"
-    ),
-    "joint": dict(attention_type="joint_space_time"),
-    "joint_fibottention": dict(attention_type="joint_space_time", joint_attention="fibottention"),
+TYPES = {  # in names -> attention_type, and the arguments that choose its mixers
+    "space_only": ("space_only", ("space_attention",)),
+    "divided": ("divided_space_time", ("space_attention", "time_attention")),
+    "joint": ("joint_space_time", ("joint_attention",)),
 }
 
 
-def step(args: argparse.Namespace, attention: str, frames: int) -> Callable[[], None]:
+def attention(name: str) -> dict[str, Any]:
+    """The arguments of TimeSformer that a name such as ``joint`` or ``divided_fibottention`` stands for.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    for prefix, (attention_type, settings) in TYPES.items():
+        mixer = name.removeprefix(f"{prefix}_") if name != prefix else "dense"
+        if mixer != name:
+            check_name("mixer in --attention", mixer, MIXERS)
+            return {"attention_type": attention_type, **dict.fromkeys(settings, mixer)}
+    raise ValueError(f"--attention {name} begins with none of {', '.join(TYPES)}")
+
+
+def step(args: argparse.Namespace, name: str, frames: int) -> Callable[[], None]:
     """One step of a model with random weights, on random clips."""
     torch.manual_seed(0)
     model = TimeSformer(
@@ -40,7 +51,9 @@ def step(args: argparse.Namespace, attention: str, frames: int) -> Callable[[], 
         num_heads=args.heads,
         gradient_checkpointing=args.checkpointing is not None,
         recompute=args.checkpointing or "block",
-        **ATTENTIONS[attention],
+        mixer_options=args.options,
+        pooling=args.pooling,
+        **attention(name),
     ).to(args.device)
     clips = torch.randn(args.batch, 3, frames, args.size, args.size, device=args.device)
     labels = torch.zeros(args.batch, dtype=torch.long, device=args.device)

@@ -1,8 +1,9 @@
 """The configuration: every key with its default and what it accepts, and how files and the command line change it."""
 
 from videofib.config.declare import ConfigError
-from videofib.config.defaults import KEYS, SECTIONS
+from videofib.config.defaults import KEYS, MAPPINGS, SECTIONS
 from videofib.config.effect import idle_in
+from videofib.config.mixing import mixers_of_blocks
 from videofib.config.settings import (
     default_config,
     differences,
@@ -15,6 +16,7 @@ from videofib.config.settings import (
 
 __all__ = [
     "KEYS",
+    "MAPPINGS",
     "SECTIONS",
     "ConfigError",
     "default_config",
@@ -22,6 +24,7 @@ __all__ = [
     "idle_in",
     "known_keys",
     "load_config",
+    "mixers_of_blocks",
     "overridden_keys",
     "saved_config",
     "value_of",

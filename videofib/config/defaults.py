@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from videofib.config.declare import Key, Section, integer, list_of, number, one_of, switch, text
+from videofib.config.mixing import Options, mixers_of, options_of_mixers
 
 _C = Section("Output, random seed, processes and machines.")
 _C.OUTPUT_DIR = text("runs/default", about="folder of the run: checkpoints, logs, results and report")
@@ -300,11 +301,22 @@ _C.TIMESFORMER.NORM_EPS = number(1e-6, above=0, about="epsilon of the layer norm
 _C.TIMESFORMER.PRE_NORM = switch(False, about="layer norm before the blocks, as CLIP's weights have")
 _C.TIMESFORMER.CLASS_TOKEN = switch(True, about="class token before the patches; VideoMAE's weights have none")
 _C.TIMESFORMER.NUM_REGISTERS = integer(0, least=0, about="register tokens after the class token (arXiv 2309.16588)")
-_C.TIMESFORMER.POOLING = one_of("class_token", "mean", about="features: the class token, or the mean of the patches")
-_C.TIMESFORMER.POSITION = one_of(
-    *("learned", "learned_joint", "sinusoid"),
-    about="position embeddings; learned_joint: one a token of the clip, as ViViT's; sinusoid: fixed, as VideoMAE's",
+_C.TIMESFORMER.POOLING = one_of(
+    *("class_token", "mean", "class_attention"),
+    about="features: the class token, the mean of the patches, or a class token that reads them after the blocks",
 )
+_C.TIMESFORMER.STEM = one_of("linear", "conv", about="from pixels to tokens: a projection, or XCiT's convolutions")
+_C.TIMESFORMER.POSITION = one_of(
+    *("learned", "learned_joint", "sinusoid", "fourier"),
+    about="position embeddings; learned_joint: one a token of the clip, as ViViT's; sinusoid: fixed, as VideoMAE's; "
+    "fourier: a learned map of sines and cosines, as XCiT's",
+)
+_C.TIMESFORMER.LOCAL_INTERACTION = one_of(
+    *("none", "space", "time", "space_time"),
+    off="no such branch",
+    about="over which neighbouring patches convolutions mix in each block, in front of its MLP, as in XCiT",
+)
+_C.TIMESFORMER.LOCAL_NORM = one_of("batch", "layer", "none", about="norm between these convolutions")
 _C.TIMESFORMER.ACTIVATION = one_of(
     "gelu", "gelu_tanh", "quick_gelu", about="of the MLPs; gelu_tanh: of ViViT's weights; quick_gelu: of CLIP's"
 )
@@ -330,9 +342,12 @@ _C.TIMESFORMER.RECOMPUTE = one_of(
 _C.TIMESFORMER.RECOMPUTE_EVERY = integer(1, above=0, unit="blocks", about="recompute every n-th block only")
 
 _C.ATTENTION = Section("Token mixing of TimeSformer.")
-_C.ATTENTION.SPACE = one_of("dense", "fibottention", about="within a frame (divided_space_time, space_only)")
-_C.ATTENTION.TIME = one_of("dense", "fibottention", about="over time (divided_space_time)")
-_C.ATTENTION.JOINT = one_of("dense", "fibottention", about="over all tokens (joint_space_time)")
+_C.ATTENTION.SPACE = mixers_of("dense", about="within a frame (divided_space_time, space_only)")
+_C.ATTENTION.TIME = mixers_of("dense", about="over time (divided_space_time)")
+_C.ATTENTION.JOINT = mixers_of("dense", about="over all tokens (joint_space_time)")
+_C.ATTENTION.OPTIONS = options_of_mixers(
+    about="options of mixers, as in videofib/mixers/README.md; those of fibottention are the keys of FIBOTTENTION, too"
+)
 _C.ATTENTION.BACKEND = one_of(
     *("auto", "reference", "gather", "cpu", "triton", "dense"),
     about="implementation of sparse attention; results are equal, and dense is for dense attention alone",
@@ -408,3 +423,4 @@ KEYS: Mapping[str, Key] = MappingProxyType(dict(_flat(_C)))  # by full name, suc
 SECTIONS: Mapping[str, str] = MappingProxyType(  # name -> a sentence; "" for keys in none
     {"": _C.about} | {name: value.about for name, value in _C.items().items() if isinstance(value, Section)}
 )
+MAPPINGS = frozenset(name for name, key in KEYS.items() if isinstance(key, Options))  # keys whose values are mappings

@@ -15,6 +15,7 @@ from fvcore.common.config import CfgNode
 
 from videofib.config.declare import ConfigError
 from videofib.config.defaults import KEYS
+from videofib.config.mixing import READ_BY, mixers_used, readers_of
 from videofib.printable import printable
 
 
@@ -37,6 +38,7 @@ class Reader(NamedTuple):
 
 
 _MODEL, _TYPE = ("MODEL.MODEL_NAME",), ("TIMESFORMER.ATTENTION_TYPE",)
+_ORDERED = READ_BY["TIMESFORMER.TOKEN_ORDER"]
 _MIXERS = ("ATTENTION.SPACE", "ATTENTION.TIME", "ATTENTION.JOINT")
 
 
@@ -44,10 +46,21 @@ def _is_timesformer(c: CfgNode) -> bool:
     return c.MODEL.MODEL_NAME == "TimeSformer"
 
 
-def _uses(c: CfgNode, mixer: str) -> bool:
-    """Whether one of the kinds of attention that the model has is this one."""
-    kinds = {"divided_space_time": ("SPACE", "TIME"), "joint_space_time": ("JOINT",), "space_only": ("SPACE",)}
-    return any(c.ATTENTION[kind] == mixer for kind in kinds[c.TIMESFORMER.ATTENTION_TYPE])
+def _has_times(c: CfgNode) -> bool:
+    """Whether learned embeddings say which frame a token is of."""
+    return c.TIMESFORMER.POSITION != "sinusoid" and c.TIMESFORMER.ATTENTION_TYPE != "space_only"
+
+
+def _uses(c: CfgNode, mixers: Collection[str]) -> bool:
+    """Whether one of the mixers of the model is one of these."""
+    return not set(mixers).isdisjoint(mixers_used(c))
+
+
+def _read_by_mixers(key: str) -> Reader:
+    """Of a key that some mixers read."""
+    names = READ_BY[key]
+    where = f"{readers_of(key)} as the ATTENTION.SPACE, TIME or JOINT that TIMESFORMER.ATTENTION_TYPE reads"
+    return Reader((key,), (*_MIXERS, *_TYPE), lambda c: _uses(c, names), where)
 
 
 READERS = (
@@ -80,16 +93,17 @@ READERS = (
         always_error=True,
     ),
     Reader(
-        ("FIBOTTENTION.*", "ATTENTION.BACKEND"),
+        ("FIBOTTENTION.*",),
         (*_MIXERS, *_TYPE),
-        lambda c: _uses(c, "fibottention"),
+        lambda c: _uses(c, ["fibottention"]),
         "fibottention as the ATTENTION.SPACE, TIME or JOINT that TIMESFORMER.ATTENTION_TYPE reads",
     ),
+    *(_read_by_mixers(key) for key in READ_BY if key != "TIMESFORMER.TOKEN_ORDER"),
     Reader(
         ("TIMESFORMER.TOKEN_ORDER",),
         ("ATTENTION.JOINT", *_TYPE),
-        lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time" and c.ATTENTION.JOINT == "fibottention",
-        "TIMESFORMER.ATTENTION_TYPE joint_space_time and ATTENTION.JOINT fibottention",
+        lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time" and _uses(c, _ORDERED),
+        f"TIMESFORMER.ATTENTION_TYPE joint_space_time and {readers_of('TIMESFORMER.TOKEN_ORDER')} as ATTENTION.JOINT",
     ),
     # the rest of TimeSformer
     Reader(
@@ -105,17 +119,29 @@ READERS = (
         "TIMESFORMER.GRADIENT_CHECKPOINTING True",
     ),
     Reader(
-        ("TIMESFORMER.POSITION_INIT_STD", "TIMESFORMER.POSITION_RESIZE"),
+        ("TIMESFORMER.POSITION_RESIZE",),
         ("TIMESFORMER.POSITION",),
-        lambda c: c.TIMESFORMER.POSITION != "sinusoid",
+        lambda c: c.TIMESFORMER.POSITION.startswith("learned"),
         "TIMESFORMER.POSITION learned and learned_joint",
+    ),
+    Reader(
+        ("TIMESFORMER.POSITION_INIT_STD",),
+        ("TIMESFORMER.POSITION", *_TYPE),
+        lambda c: c.TIMESFORMER.POSITION.startswith("learned") or _has_times(c),
+        "TIMESFORMER.POSITION learned, learned_joint and fourier (this not with space_only attention)",
     ),
     Reader(
         ("TIMESFORMER.TIME_RESIZE",),
         ("TIMESFORMER.POSITION", *_TYPE),
-        lambda c: c.TIMESFORMER.POSITION != "sinusoid" and c.TIMESFORMER.ATTENTION_TYPE != "space_only",
-        "TIMESFORMER.POSITION learned and learned_joint, and TIMESFORMER.ATTENTION_TYPE divided_space_time and "
+        _has_times,
+        "TIMESFORMER.POSITION learned, learned_joint or fourier, and TIMESFORMER.ATTENTION_TYPE divided_space_time or "
         "joint_space_time",
+    ),
+    Reader(
+        ("TIMESFORMER.LOCAL_NORM",),
+        ("TIMESFORMER.LOCAL_INTERACTION",),
+        lambda c: c.TIMESFORMER.LOCAL_INTERACTION != "none",
+        "a TIMESFORMER.LOCAL_INTERACTION",
     ),
     # clips
     Reader(
@@ -302,6 +328,20 @@ def reset_unread(cfg: CfgNode, written: Mapping[str, int], foreign: Collection[s
             shown = printable(_value(cfg, key))
             notes.append(f"no effect here: {key} {shown}, which is only read with {reader.where}")
             _set(cfg, key, _default(key))
+    return notes + _drop_options(cfg, written, foreign)
+
+
+def _drop_options(cfg: CfgNode, written: Mapping[str, int], foreign: Collection[str]) -> list[str]:
+    """The same for the options of mixers, in ATTENTION.OPTIONS."""
+    key, notes = "ATTENTION.OPTIONS", []
+    chosen = max((written.get(choice, -1) for choice in (*_MIXERS, *_TYPE)), default=-1)
+    for name in [name for name in cfg.ATTENTION.OPTIONS if name not in mixers_used(cfg)]:
+        shown = f"{key} {{{name}: {dict(cfg.ATTENTION.OPTIONS[name])}}}"
+        where = f"{name} as the ATTENTION.SPACE, TIME or JOINT that TIMESFORMER.ATTENTION_TYPE reads"
+        if chosen <= written.get(f"{key}.{name}", -1) and key not in foreign:
+            raise ConfigError(printable(f"{shown} has no effect: it is only read with {where}"))
+        notes.append(printable(f"no effect here: {shown}, which is only read with {where}"))
+        del cfg.ATTENTION.OPTIONS[name]
     return notes
 
 

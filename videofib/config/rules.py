@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fvcore.common.config import CfgNode
 
 from videofib.config.declare import ConfigError
+from videofib.config.defaults import KEYS
 from videofib.printable import printable
 
 
@@ -26,7 +27,7 @@ def check_rules(cfg: CfgNode) -> None:
     for rule in RULES:
         if rule.broken(cfg):
             totals = {"processes": processes(cfg), "groups": groups(cfg), "clips": clips(cfg), "batch": _batch(cfg)}
-            totals["listed"] = len(cfg.TRAIN.LISTED_WEIGHTS)
+            totals |= {"listed": len(cfg.TRAIN.LISTED_WEIGHTS), "twice": ", ".join(_twice(cfg))}
             raise ConfigError(printable(rule.message.format(c=cfg, **totals)))
 
 
@@ -55,6 +56,13 @@ _ONE_CLASS = ("top1_acc", "top5_acc", "mean_class_acc")  # figures of videos of 
 
 def _several_classes(c: CfgNode) -> bool:
     return c.MODEL.LOSS_FUNC == "bce_logit"
+
+
+def _twice(c: CfgNode) -> list[str]:
+    """Options of fibottention that a key of FIBOTTENTION changes, and ATTENTION.OPTIONS gives, too."""
+    options = c.ATTENTION.OPTIONS.get("fibottention", {})
+    changed = [name for name, value in c.FIBOTTENTION.items() if value != KEYS[f"FIBOTTENTION.{name}"].default]
+    return [name.lower() for name in changed if name.lower() in options]
 
 
 RULES = (
@@ -130,6 +138,10 @@ RULES = (
     Rule(
         lambda c: (c.DISTILL.CONFIG == "") != (c.DISTILL.CHECKPOINT == ""),
         "DISTILL.CONFIG and DISTILL.CHECKPOINT, a teacher and its weights, go together; set both",
+    ),
+    Rule(
+        lambda c: len(_twice(c)) > 0,
+        "ATTENTION.OPTIONS and a key of FIBOTTENTION both set {twice}; set it in one of them",
     ),
     Rule(
         lambda c: c.TRAIN.CHECKPOINT_PART != "" and c.TRAIN.CHECKPOINT_FILE_PATH == "",

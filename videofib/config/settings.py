@@ -6,23 +6,25 @@ import ast
 import difflib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
 from videofib.config.declare import ConfigError, Refused, Setting
-from videofib.config.defaults import KEYS, SECTIONS
+from videofib.config.defaults import KEYS, MAPPINGS, SECTIONS
 from videofib.config.effect import reset_unread
 from videofib.config.foreign import meaning, translate
+from videofib.config.mixing import merged
 from videofib.config.named import find_config
 from videofib.config.rules import check_rules
-from videofib.config.yaml_reader import BadYaml, Quoted, read_entries
+from videofib.config.yaml_reader import BadYaml, Quoted, read_entries, read_mapping
 
 logger = logging.getLogger(__name__)
 
 BASE = "_BASE_"
 _MODEL = "MODEL.MODEL_NAME"
+_BRACKETS = {"[": "]", "{": "}"}
 _SHOWN = 60  # characters of a value in a message
 _NEAR = 0.775  # of two names, from 0 to 1: above it one may be meant for the other
 
@@ -77,7 +79,7 @@ def saved_config(
         ConfigError: not a config, or as for ``load_config``.
     """
     try:
-        entries = [(key, written) for key, written, _ in read_entries(text)]
+        entries = [(key, written) for key, written, _ in read_entries(text, MAPPINGS)]
     except BadYaml as error:
         raise ConfigError(f"the config kept in {source} cannot be read: {error}") from error
     found = [] if notes is None else notes
@@ -109,6 +111,8 @@ def _settled(files: Sequence[list[Setting]], overrides: Sequence[object], notes:
             if setting.key in KEYS:
                 faults += _assign(cfg, setting)
                 written[setting.key] = order
+                if setting.key in MAPPINGS and isinstance(setting.written, Mapping):
+                    written |= {f"{setting.key}.{name}": order for name in setting.written}
     if faults:
         raise ConfigError("; ".join(faults))
     check_rules(cfg)
@@ -136,7 +140,7 @@ def differences(before: str, cfg: CfgNode, sections: Sequence[str] = ()) -> list
         ConfigError: ``before`` is not a config; it comes from a checkpoint, which may be anybody's.
     """
     try:
-        earlier = {key: written for key, written, _ in read_entries(before)} if before.strip() else {}
+        earlier = {key: written for key, written, _ in read_entries(before, MAPPINGS)} if before.strip() else {}
     except BadYaml as error:
         raise ConfigError(f"the config kept in the checkpoint cannot be read: {error}") from error
     changed = []
@@ -168,7 +172,7 @@ def _file_settings(path: Path, inheriting: Sequence[Path] = ()) -> list[list[Set
     chain = [*inheriting, path.resolve()]
     files, own = [], []
     try:
-        for key, written, line in read_entries(path.read_bytes().decode()):
+        for key, written, line in read_entries(path.read_bytes().decode(), MAPPINGS):
             if key == BASE:
                 for base in _bases(path, written, line):
                     if base.resolve() in chain:
@@ -203,11 +207,25 @@ def _word_settings(words: Sequence[object]) -> list[Setting]:
             except StopIteration:
                 raise ConfigError(f"{key} has no value on the command line; write pairs KEY VALUE") from None
         if isinstance(value, str):
-            if value.startswith("[") and not value.endswith("]"):
+            if value[:1] in _BRACKETS and not value.endswith(_BRACKETS[value[0]]):
                 raise ConfigError(f"{key} is {_show(value)} on the command line; put quotes around the list")
             value = _unquoted(value)
-        settings.append(Setting(key, value, "on the command line"))
+        settings.append(_within(Setting(key, value, "on the command line")))
     return settings
+
+
+def _within(setting: Setting) -> Setting:
+    """The mapping that ``ATTENTION.OPTIONS.xcit.local True`` and ``ATTENTION.OPTIONS {xcit: …}`` stand for."""
+    for key in MAPPINGS:
+        if setting.key == key and isinstance(setting.written, str):
+            try:
+                return setting._replace(written=read_mapping(setting.written))
+            except BadYaml:
+                return setting  # which the key refuses
+        name, _, option = setting.key.removeprefix(f"{key}.").partition(".")
+        if setting.key.startswith(f"{key}.") and option:
+            return setting._replace(key=key, written={name: {option: setting.written}})
+    return setting
 
 
 def _unquoted(word: str) -> str:
@@ -259,7 +277,7 @@ def _assign(cfg: CfgNode, setting: Setting) -> list[str]:
     node = cfg
     for section in sections:
         node = node[section]
-    node[last] = value
+    node[last] = merged(node[last], value) if setting.key in MAPPINGS else value
     return []
 
 
@@ -267,6 +285,8 @@ def _show(written: object) -> str:
     """What was written, in one short line."""
     if isinstance(written, list):
         return _shortened(f"[{', '.join(map(_show, written))}]")
+    if isinstance(written, Mapping):
+        return _shortened(f"{{{', '.join(f'{name}: {_show(value)}' for name, value in written.items())}}}")
     return _shortened(written if isinstance(written, str) and re.fullmatch(r"[!-~]+", written) else repr(written))
 
 

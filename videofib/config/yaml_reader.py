@@ -7,7 +7,7 @@ was written, and the key that it is for decides what it means (``declare.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import yaml
@@ -29,11 +29,12 @@ class Quoted(str):
     """Text that stood in quotes, which are taken off: ``'None'`` is a name, while ``None`` is no value."""
 
 
-def read_entries(text: str) -> list[tuple[str, object, int]]:
+def read_entries(text: str, mappings: Collection[str] = ()) -> list[tuple[str, object, int]]:
     """The entries of sections: (full key, what is written, line counted from 1), in order.
 
-    What is written is a text (``Quoted`` where it stood in quotes), None for ``~`` and nothing, or a list of these. An
-    empty section is an entry of its own, with None. Anchors, aliases and merge keys (``<<``) work.
+    What is written is a text (``Quoted`` where it stood in quotes), None for ``~`` and nothing, or a list of these; of
+    the keys in ``mappings``, a dict of these. An empty section is an entry of its own, with None. Anchors, aliases and
+    merge keys (``<<``) work.
 
     Raises:
         BadYaml: it is not sections and keys, a key stands twice, or it exceeds a bound.
@@ -43,7 +44,7 @@ def read_entries(text: str) -> list[tuple[str, object, int]]:
         raise BadYaml("it is empty")
     if not isinstance(root, yaml.MappingNode):
         raise BadYaml(f"expected sections and keys, got {_what(root)}")
-    return list(_Walk().entries(root))
+    return list(_Walk(mappings).entries(root))
 
 
 def read_list(text: str) -> list:
@@ -61,6 +62,20 @@ def read_list(text: str) -> list:
     if not isinstance(root, yaml.SequenceNode):
         raise BadYaml("expected a list")
     return _Walk().written(root)
+
+
+def read_mapping(text: str) -> dict:
+    """A mapping as the command line has it: ``{a: 1, b: {c: [1, 2]}}``; what is written, as of ``read_entries``.
+
+    Raises:
+        BadYaml: it is something else, or exceeds a bound.
+    """
+    root = _compose(text)
+    if not isinstance(root, yaml.MappingNode):
+        raise BadYaml("expected a mapping")
+    found = _Walk().written(root)
+    assert isinstance(found, dict)
+    return found
 
 
 class _Loader(yaml.SafeLoader):
@@ -94,7 +109,8 @@ def _compose(text: str) -> yaml.Node | None:
 class _Walk:
     """Turns nodes into what is written. It counts them, and how deep it is: aliases make few nodes many, and deep."""
 
-    def __init__(self) -> None:
+    def __init__(self, mappings: Collection[str] = ()) -> None:
+        self.mappings = mappings
         self.visited = self.depth = 0
         self.lines: dict[str, int] = {}  # of full keys and sections
 
@@ -105,7 +121,7 @@ class _Walk:
                 if key in self.lines:
                     raise BadYaml(_twice(key, self.lines[key], line))
                 self.lines[key] = line
-                if isinstance(node, yaml.MappingNode):
+                if isinstance(node, yaml.MappingNode) and key not in self.mappings:
                     yield from self.entries(node, f"{key}.")
                 else:
                     yield key, self.written(node), line

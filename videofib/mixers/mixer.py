@@ -44,7 +44,8 @@ class LayerSpec:
             needs ``fixed_tokens``.
         order: how N = t·h·w tokens are laid out, ``"h w t"`` or ``"t h w"``.
         index, depth: the block, from 0, and the number of blocks.
-        pooling: where the model's features come from: ``class_token`` or ``mean`` (of the patches).
+        pooling: where the model's features come from: ``class_token`` (one of the prefix tokens), ``mean`` (of the
+            patches) or ``class_attention`` (a class token that reads the patches after the blocks).
         qkv_bias: whether projections to queries, keys and values have a bias.
         qk_norm: None, or the epsilon of layer norms over each head's queries and keys.
         attn_drop, proj_drop: dropout of attention weights and of the output, in training.

@@ -1,9 +1,64 @@
 """``MIXERS``: every mixer under the name that models and configs use."""
 
-from videofib.mixers import dense_attention, fibottention
+from videofib.mixers import (
+    afno,
+    bixt,
+    dape,
+    dense_attention,
+    diagonals,
+    diffuser,
+    efficient,
+    fcvit,
+    fibottention,
+    grid_attention,
+    linformer,
+    lisa,
+    lit,
+    none,
+    nystrom,
+    performer,
+    rsa,
+    scattered_attention,
+    semanir,
+    shunted,
+    topk,
+    tost,
+    xcit,
+)
 from videofib.mixers.mixer import Mixer
 
+NONE = "none"  # of blocks that have no mixer
+
 MIXERS: dict[str, Mixer] = {
+    NONE: none.MIXER,
     "dense": dense_attention.MIXER,
     "fibottention": fibottention.MIXER,
+    "afno": afno.MIXER,
+    "axial_time": grid_attention.AXIAL_TIME,
+    "bigbird": scattered_attention.BIGBIRD,
+    "bixt": bixt.MIXER,
+    "cross_diagonal": scattered_attention.CROSS_DIAGONAL,
+    "dape": dape.MIXER,
+    "diffuser": diffuser.MIXER,
+    "dilated": diagonals.DILATED,
+    "efficient": efficient.MIXER,
+    "fcvit": fcvit.MIXER,
+    "grid_window": grid_attention.GRID_WINDOW,
+    "linformer": linformer.MIXER,
+    "lisa": lisa.MIXER,  # a reconstruction
+    "lit": lit.MIXER,
+    "natten": grid_attention.NATTEN,
+    "nystrom": nystrom.MIXER,
+    "performer": performer.MIXER,
+    "random": scattered_attention.RANDOM,
+    "rsa": rsa.MIXER,
+    "semanir": semanir.MIXER,
+    "shared": diagonals.SHARED,
+    "shunted": shunted.MIXER,
+    "sparse_fixed": scattered_attention.SPARSE_FIXED,
+    "strided": diagonals.STRIDED,
+    "topk": topk.MIXER,
+    "tost": tost.MIXER,
+    "window": diagonals.WINDOW,
+    "xcit": xcit.MIXER,
 }

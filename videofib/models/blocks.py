@@ -7,6 +7,7 @@ or "t h w" (frame after frame).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +39,8 @@ class BlockSpec:
         activation: of the MLP, of ``ACTIVATIONS``.
         layer_scale: initial value of the learned scales of the residual branches (CaiT, arXiv 2103.17239, section 2);
             None: no scales.
+        local: makes the branch of each block that mixes neighbouring patches, in front of the MLP; None: no such
+            branch.
     """
 
     dim: int
@@ -46,6 +49,7 @@ class BlockSpec:
     norm_eps: float
     layer_scale: float | None
     activation: str = "gelu"
+    local: Callable[[BlockSpec], nn.Module] | None = None
 
     def norm(self) -> nn.Module:
         return nn.LayerNorm(self.dim, eps=self.norm_eps)
@@ -54,37 +58,70 @@ class BlockSpec:
         return nn.Identity() if self.layer_scale is None else LayerScale(self.dim, self.layer_scale)
 
 
-class Block(nn.Module):
-    """A mixer over all tokens of its input, then an MLP: joint space-time and space-only attention.
+class NoBranch(nn.Module):
+    """Adds nothing."""
+
+    def forward(self, x: Tensor, grid: Grid, drop_path: nn.Module) -> Tensor:
+        return x
+
+
+class TokenwiseBlock(nn.Module):
+    """An MLP alone, token by token: a block without attention (LIT, arXiv 2105.14217, section 3.1).
 
     Args:
-        attn: the mixer (:mod:`videofib.mixers`), over the prefix and the patches.
-        spec: sizes and rates of the rest.
+        spec: sizes and rates.
         drop_path: probability of skipping a residual branch, for each sample (stochastic depth).
     """
 
-    def __init__(self, attn: nn.Module, spec: BlockSpec, drop_path: float):
+    def __init__(self, spec: BlockSpec, drop_path: float):
         super().__init__()
-        self.norm1 = spec.norm()
-        self.attn = attn
-        self.ls1 = spec.scale()
+        self._add_mlp(spec, drop_path)
+
+    def _add_mlp(self, spec: BlockSpec, drop_path: float) -> None:
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.local = NoBranch() if spec.local is None else spec.local(spec)
         self.norm2 = spec.norm()
         self.mlp = Mlp(spec.dim, int(spec.dim * spec.mlp_ratio), act_layer=ACTIVATIONS[spec.activation], drop=spec.drop)
         self.ls2 = spec.scale()
 
     def mixers(self) -> dict[str, nn.Module]:
         """The mixers of this block, under their names as submodules."""
-        return {"attn": self.attn}
+        return {}
 
     def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
-        """(b, p+N, d) -> (b, p+N, d), and the mixer's state; N = t·h·w for ``grid`` = (t, h, w).
+        """(b, p+N, d) -> (b, p+N, d), and the mixers' state; N = t·h·w for ``grid`` = (t, h, w).
 
         With context parallelism x holds the local tokens only.
         """
+        return self.without_mixer(x, grid), state
+
+    def without_mixer(self, x: Tensor, grid: Grid) -> Tensor:
+        """x and what all other branches add to it."""
+        x = self.local(x, grid, self.drop_path)
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+
+
+class Block(TokenwiseBlock):
+    """A mixer over all tokens of its input, then an MLP: joint space-time and space-only attention.
+
+    Args:
+        attn: the mixer (:mod:`videofib.mixers`), over the prefix and the patches.
+        spec, drop_path: as for :class:`TokenwiseBlock`.
+    """
+
+    def __init__(self, attn: nn.Module, spec: BlockSpec, drop_path: float):
+        nn.Module.__init__(self)
+        self.norm1 = spec.norm()  # in front of the MLP: optimizers' states are kept in the order of parameters
+        self.attn = attn
+        self.ls1 = spec.scale()
+        self._add_mlp(spec, drop_path)
+
+    def mixers(self) -> dict[str, nn.Module]:
+        return {"attn": self.attn}
+
+    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
         y, state = self.attn(self.norm1(x), grid, state)
-        x = x + self.drop_path(self.ls1(y))
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x)))), state
+        return self.without_mixer(x + self.drop_path(self.ls1(y)), grid), state
 
 
 class DividedBlock(Block):
@@ -137,5 +174,4 @@ class DividedBlock(Block):
         prefix = prefix + reduce(frames[:, :num_prefix], "(b t) p d -> b p d", "mean", t=axes["t"])
         patches = patches + rearrange(frames[:, num_prefix:], f"(b t) (h w) d -> b ({self.order}) d", **axes)
 
-        x = join_prefix(prefix, patches)
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x)))), (temporal_state, spatial_state)
+        return self.without_mixer(join_prefix(prefix, patches), grid), (temporal_state, spatial_state)

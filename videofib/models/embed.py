@@ -1,4 +1,4 @@
-"""From frames to tokens: patch and tubelet embedding, positions, and resizing of learned embeddings.
+"""From frames to tokens: patches with their positions behind prefix tokens, and resizing of learned embeddings.
 
 Axes: B batch, C channels, T frames, H W image, t h w grid of patches or tubelets, P prefix tokens, D width.
 """
@@ -11,55 +11,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from videofib.mixers import Grid
+from videofib.models.fourier_position import FourierPosition
+from videofib.models.patch_embed import STEMS, check_tubelets
 
-POSITIONS = ("learned", "learned_joint", "sinusoid")
-
-
-class PatchEmbed(nn.Module):
-    """Cut the frames into patches, or the clip into tubelets, and project each: (B, C, T, H, W) -> (B, t, h, w, D).
-
-    Args:
-        img_size: (H, W) in pixels.
-        patch_size: pixels along each side of a patch.
-        in_chans, embed_dim: C, D.
-        tubelet_size: frames that a token covers. If 1, the projection is a 2-D convolution, with the published name
-            and shape; if more, it is a 3-D one, as in ViViT (arXiv 2103.15691, section 3.2) and VideoMAE.
-    """
-
-    def __init__(self, img_size: tuple[int, int], patch_size: int, in_chans: int, embed_dim: int, tubelet_size: int):
-        super().__init__()
-        if patch_size < 1 or tubelet_size < 1:
-            raise ValueError(f"sizes must be 1 or more, got patch_size={patch_size}, tubelet_size={tubelet_size}")
-        check_divisible(img_size, patch_size)
-        self.patch_size, self.tubelet_size, self.in_chans = patch_size, tubelet_size, in_chans
-        self.grid_size = (img_size[0] // patch_size, img_size[1] // patch_size)
-        self.proj: nn.Conv2d | nn.Conv3d
-        if tubelet_size == 1:
-            self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
-        else:
-            tubelet = (tubelet_size, patch_size, patch_size)
-            self.proj = nn.Conv3d(in_chans, embed_dim, kernel_size=tubelet, stride=tubelet)
-
-    def grid_of(self, video: Tensor) -> Grid:
-        """(t, h, w): the number of tokens of a clip (B, C, T, H, W) along each axis.
-
-        Raises:
-            ValueError: another shape, or a size that does not divide into tokens.
-        """
-        if video.ndim != 5 or video.shape[1] != self.in_chans:
-            raise ValueError(f"input must be (B, {self.in_chans}, T, H, W), got shape {tuple(video.shape)}")
-        frames, height, width = video.shape[2:]
-        check_divisible((height, width), self.patch_size)
-        check_tubelets(frames, self.tubelet_size)
-        return frames // self.tubelet_size, height // self.patch_size, width // self.patch_size
-
-    def forward(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, t, h, w, D)."""
-        self.grid_of(video)  # checks
-        if self.tubelet_size > 1:
-            return rearrange(self.proj(video), "b d t h w -> b t h w d")
-        patches = self.proj(rearrange(video, "b c t h w -> (b t) c h w"))
-        return rearrange(patches, "(b t) d h w -> b t h w d", t=video.shape[2])  # not b, which may be 0
+POSITIONS = ("learned", "learned_joint", "sinusoid", "fourier")
 
 
 class ClipEmbedding(nn.Module):
@@ -74,7 +29,8 @@ class ClipEmbedding(nn.Module):
         order: how the t·h·w patches are laid out, "h w t" or "t h w".
         single_frames: each frame is a sequence of its own, without a time.
         class_token: whether there is a class token; it comes first, the registers after it.
-        position: ``learned``, ``learned_joint``, or the fixed table ``sinusoid``.
+        stem: how patches become tokens, one of ``STEMS``.
+        position: ``learned``, ``learned_joint``, the fixed table ``sinusoid``, or ``fourier``.
 
     Attributes:
         grid: (t, h, w) of the clips that the model is built for.
@@ -99,12 +55,13 @@ class ClipEmbedding(nn.Module):
         single_frames: bool,
         class_token: bool,
         num_registers: int,
+        stem: str,
         position: str,
         drop_rate: float,
     ):
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.patch_embed = PatchEmbed((height, width), patch_size, in_chans, embed_dim, tubelet_size)
+        self.patch_embed = STEMS[stem]((height, width), patch_size, in_chans, embed_dim, tubelet_size)
         check_tubelets(num_frames, tubelet_size)
         self.grid = (num_frames // tubelet_size, *self.patch_embed.grid_size)
         self.order, self.single_frames = order, single_frames
@@ -114,6 +71,7 @@ class ClipEmbedding(nn.Module):
         self.reg_token = nn.Parameter(torch.zeros(1, num_registers, embed_dim)) if num_registers else None
         self.joint_positions = position == "learned_joint"
         self.pos_embed = self.time_embed = None
+        self.fourier = FourierPosition(embed_dim) if position == "fourier" else None
         if position == "sinusoid":
             self.register_buffer("positions", sinusoid_positions(length * patches, embed_dim), persistent=False)
             self.register_load_state_dict_post_hook(_compute_positions)
@@ -125,7 +83,8 @@ class ClipEmbedding(nn.Module):
                 )
             self.pos_embed = nn.Parameter(torch.zeros(1, int(class_token) + length * patches, embed_dim))
         else:
-            self.pos_embed = nn.Parameter(torch.zeros(1, int(class_token) + patches, embed_dim))
+            if self.fourier is None:
+                self.pos_embed = nn.Parameter(torch.zeros(1, int(class_token) + patches, embed_dim))
             if not single_frames:
                 self.time_embed = nn.Parameter(torch.zeros(1, length, embed_dim))
         self.pos_drop, self.time_drop = nn.Dropout(drop_rate), nn.Dropout(drop_rate)
@@ -144,7 +103,7 @@ class ClipEmbedding(nn.Module):
             nn.init.trunc_normal_(self.time_embed, std=position_std)
         elif self.time_embed is not None:
             nn.init.zeros_(self.time_embed)
-        if self.pos_embed is None:
+        if hasattr(self, "positions"):
             _compute_positions(self)
 
     def embed(self, video: Tensor) -> Tensor:
@@ -156,6 +115,9 @@ class ClipEmbedding(nn.Module):
     def _add_positions(self, patches: Tensor) -> Tensor:
         """(B, t, h, w, D) -> the same, with the embeddings of each token's position and time added."""
         length, height, width = patches.shape[1:4]
+        if self.fourier is not None:
+            embed = self.fourier(height, width)
+            return self._add_times(self.pos_drop(patches + rearrange(embed, "1 d h w -> 1 1 h w d")))
         if self.pos_embed is None:
             table = self._sinusoids(length * height * width)
             return self.pos_drop(patches + table.unflatten(1, (length, height, width)))
@@ -164,10 +126,12 @@ class ClipEmbedding(nn.Module):
             embed = resize_volume(embed, self.grid, (length, height, width))
             return self.pos_drop(patches + embed.unflatten(1, (length, height, width)))
         embed = resize_grid(embed, self.patch_embed.grid_size, (height, width))
-        patches = self.pos_drop(patches + rearrange(embed, "1 (h w) d -> 1 1 h w d", h=height))
+        return self._add_times(self.pos_drop(patches + rearrange(embed, "1 (h w) d -> 1 1 h w d", h=height)))
+
+    def _add_times(self, patches: Tensor) -> Tensor:
         if self.time_embed is None:
             return patches
-        return self.time_drop(patches + resize_time(self.time_embed, length)[:, :, None, None])
+        return self.time_drop(patches + resize_time(self.time_embed, patches.shape[1])[:, :, None, None])
 
     def _sinusoids(self, num_tokens: int) -> Tensor:
         """The fixed position table (1, N, D), frame after frame."""
@@ -189,21 +153,8 @@ class ClipEmbedding(nn.Module):
 
 def _compute_positions(model: ClipEmbedding, _: object = None) -> None:
     """Compute the fixed table, which no state dict holds: a model built on the meta device has none."""
-    table, weight = model.positions, model.patch_embed.proj.weight
+    table, weight = model.positions, next(model.patch_embed.parameters())
     model.positions = sinusoid_positions(table.shape[1], table.shape[2]).to(weight.device, weight.dtype)
-
-
-def check_divisible(img_size: tuple[int, int], patch_size: int) -> None:
-    """Raise ValueError where the frame does not divide into patches."""
-    height, width = img_size
-    if height % patch_size or width % patch_size or not height or not width:
-        raise ValueError(f"frames of {height}x{width} pixels do not divide into patches of {patch_size}x{patch_size}")
-
-
-def check_tubelets(num_frames: int, tubelet_size: int) -> None:
-    """Raise ValueError where the clip does not divide into tubelets."""
-    if num_frames % tubelet_size or not num_frames:
-        raise ValueError(f"clips of {num_frames} frames do not divide into tubelets of {tubelet_size} frames")
 
 
 def resize_grid(embed: Tensor, old: tuple[int, int], new: tuple[int, int], mode: str = "nearest") -> Tensor:

@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from videofib.attention import Support, op
+from videofib.attention import Support, op, pattern_op
 from videofib.models.wrappers import unwrapped
 
 DENSE = "aten::scaled_dot_product_attention"
@@ -49,9 +49,18 @@ def cost(model: nn.Module, clip_shape: tuple[int, int, int, int]) -> Cost:
         from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 
         flops = FlopCountAnalysis(model, inputs)
-        flops.set_op_handle(**{DENSE: _dense_flops, op.NAME: op.fvcore_flops})
+        flops.set_op_handle(
+            **{
+                "aten::matmul": _product_flops,
+                DENSE: _dense_flops,
+                op.NAME: op.fvcore_flops,
+                pattern_op.NAME: pattern_op.fvcore_flops,
+            }
+        )
         activations = ActivationCountAnalysis(model, inputs)
-        activations.set_op_handle(**{DENSE: _dense_activations, op.NAME: _sparse_activations})
+        activations.set_op_handle(
+            **{DENSE: _dense_activations, op.NAME: _sparse_activations, pattern_op.NAME: _pattern_activations}
+        )
         for analysis in (flops, activations):
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
         return Cost(
@@ -85,6 +94,11 @@ def _shape(value: Any) -> list[int]:
     return value.type().sizes()
 
 
+def _product_flops(inputs: list, outputs: list) -> int:
+    """Of a matrix product; fvcore leaves out the axes along which its first factor is repeated."""
+    return _output_size(outputs) * _shape(inputs[0])[-1]
+
+
 def _dense_pairs(inputs: list) -> int:
     """Pairs of query and key of dense attention, in all heads."""
     return math.prod(_shape(inputs[0])[:-1]) * _shape(inputs[1])[-2]
@@ -105,3 +119,7 @@ def _dense_activations(inputs: list, outputs: list) -> int:
 def _sparse_activations(inputs: list, outputs: list) -> int:
     support = Support.from_code(inputs[3].toIValue())
     return _shape(inputs[0])[0] * support.num_pairs() + _output_size(outputs)
+
+
+def _pattern_activations(inputs: list, outputs: list) -> int:
+    return _shape(inputs[0])[0] * pattern_op.pairs_of(inputs) + _output_size(outputs)

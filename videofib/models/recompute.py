@@ -15,6 +15,7 @@ import torch
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from videofib.attention.op import forward as sparse_attention
+from videofib.attention.pattern_op import OPERATOR as PATTERN_ATTENTION
 
 RECOMPUTE = ("block", "cheap")
 _aten = torch.ops.aten
@@ -28,6 +29,7 @@ _COSTLY = [
     _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default,
     sparse_attention,
+    PATTERN_ATTENTION,
 ]
 
 

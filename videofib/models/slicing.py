@@ -69,7 +69,9 @@ class SlicedTokens:
         raise ValueError("the tokens of a clip are shared by several processes, and none has all that were asked for")
 
 
-def check_slicing(attention_type: str, mixers: MixerChoice, drop_rates: tuple[float, float]) -> None:
+def check_slicing(
+    attention_type: str, mixers: MixerChoice, drop_rates: tuple[float, float], pooling: str, local_interaction: str
+) -> None:
     """Raise ValueError where processes cannot share the tokens of a clip.
 
     Dropout of tokens and of attention weights would draw more random numbers in a larger slice, after which the
@@ -78,6 +80,7 @@ def check_slicing(attention_type: str, mixers: MixerChoice, drop_rates: tuple[fl
     Args:
         attention_type, mixers: of the model.
         drop_rates: of tokens and of attention weights.
+        pooling, local_interaction: of the model.
     """
     if attention_type != "joint_space_time":
         raise ValueError(
@@ -85,6 +88,16 @@ def check_slicing(attention_type: str, mixers: MixerChoice, drop_rates: tuple[fl
             f"attention_type={attention_type}; set joint_space_time, or let one process compute each clip"
         )
     mixers.check_slices()
+    if pooling == "class_attention":
+        raise ValueError(
+            "processes that share tokens cannot pool by class attention, which reads all patches of a clip, got "
+            "pooling='class_attention'; set pooling='mean'"
+        )
+    if local_interaction != "none":
+        raise ValueError(
+            "processes that share tokens cannot mix neighbours, of which other processes have some, got "
+            f"local_interaction={local_interaction!r}; set 'none'"
+        )
     if any(drop_rates):
         raise ValueError(
             "processes that share tokens cannot drop them: drop_rate and attn_drop_rate must be 0, got "

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from videofib.mixers import Grid
-from videofib.models.blocks import Block
+from videofib.models.blocks import TokenwiseBlock
 from videofib.models.recompute import recomputed
 
 
@@ -22,13 +22,13 @@ class Stack(nn.ModuleList):
         recompute_every: n, to recompute every n-th block only.
     """
 
-    def __init__(self, blocks: Iterable[Block] = (), recompute: str | None = None, recompute_every: int = 1):
+    def __init__(self, blocks: Iterable[TokenwiseBlock] = (), recompute: str | None = None, recompute_every: int = 1):
         super().__init__(blocks)
         self.recompute, self.recompute_every = recompute, recompute_every
 
     def mixers(self) -> dict[str, Any]:
         """The mixers of all blocks, under their names as submodules, such as ``0.attn``."""
-        blocks = [block for block in self if isinstance(block, Block)]
+        blocks = [block for block in self if isinstance(block, TokenwiseBlock)]
         return {f"{i}.{name}": mixer for i, block in enumerate(blocks) for name, mixer in block.mixers().items()}
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:

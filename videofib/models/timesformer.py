@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from einops import reduce
@@ -16,21 +17,27 @@ from torch import Tensor, nn
 
 from videofib.attention import ContextGroup
 from videofib.mixers import LayerSpec, MixerChoice, check_name
-from videofib.models.blocks import ACTIVATIONS, Block, BlockSpec, DividedBlock
+from videofib.models.blocks import ACTIVATIONS, Block, BlockSpec, DividedBlock, TokenwiseBlock
+from videofib.models.class_attention import ClassAttentionPooling
 from videofib.models.embed import POSITIONS, ClipEmbedding
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
+from videofib.models.local_interaction import KERNELS, NORMS, LocalBranch
+from videofib.models.patch_embed import STEMS
 from videofib.models.recompute import RECOMPUTE
 from videofib.models.slicing import AllTokens, SlicedTokens, check_slicing
 from videofib.models.stack import Stack
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 TOKEN_ORDERS = {"hwt": "h w t", "thw": "t h w"}
-POOLINGS = ("class_token", "mean")
+POOLINGS = ("class_token", "mean", "class_attention")
 CHOICES = {
     "attention_type": ATTENTION_TYPES,
     "token_order": TOKEN_ORDERS,
     "pooling": POOLINGS,
+    "stem": STEMS,
     "position": POSITIONS,
+    "local_interaction": ("none", *KERNELS),
+    "local_norm": NORMS,
     "activation": ACTIVATIONS,
     "recompute": RECOMPUTE,
 }
@@ -61,19 +68,26 @@ class TimeSformer(ClipEmbedding):
         pre_norm: a layer norm in front of the blocks, as in CLIP.
         drop_rate, attn_drop_rate, drop_path_rate: dropout of tokens and MLPs, of attention weights, and stochastic
             depth, growing linearly to this rate in the last block.
-        class_token: whether there is a class token in front of the patches.
+        class_token: whether there is a class token, in front of the patches unless ``pooling="class_attention"``.
         num_registers: tokens without a position, behind the class token (arXiv 2309.16588); like it they see all
             tokens and are seen by all.
-        pooling: the features are the ``class_token``, or the ``mean`` of the patches; the last norm comes after.
+        pooling: the features are the ``class_token``, or the ``mean`` of the patches, or by ``class_attention`` a class
+            token that is not in the blocks: it joins after them and reads the patches through two blocks of its own, as
+            in CaiT (arXiv 2103.17239, section 3). The last norm comes after.
+        stem: ``linear``, one projection of each patch, or ``conv``, XCiT's strided convolutions.
         position: ``learned`` position and time embeddings, ``learned_joint``, one embedding for each token of the clip,
-            as in ViViT (arXiv 2103.15691, section 3), or the fixed ``sinusoid`` table of VideoMAE.
+            as in ViViT (arXiv 2103.15691, section 3), the fixed ``sinusoid`` table of VideoMAE, or ``fourier``, XCiT's
+            learned map of sines and cosines, beside learned time embeddings.
+        local_interaction: XCiT's convolutions over neighbouring patches, a branch of every block in front of its MLP:
+            ``none``, in ``space``, in ``time``, or in ``space_time``.
+        local_norm: between these convolutions: ``batch``, as published, ``layer`` or ``none``.
         activation: of the MLPs: ``gelu``, ``gelu_tanh`` (its approximation, as in ViViT's weights), or ``quick_gelu``,
             as in CLIP's.
         attention_type: ``divided_space_time``, ``joint_space_time`` or ``space_only`` (each frame separately, features
             averaged over frames).
-        space_attention, time_attention, joint_attention: names in :data:`videofib.mixers.MIXERS`; the first two are
-            used by divided attention (the first also by space-only), the third by joint attention, over all t·h·w
-            tokens.
+        space_attention, time_attention, joint_attention: names in :data:`videofib.mixers.MIXERS`, one for all blocks or
+            a list of one for each; the first two are used by divided attention (the first also by space-only), the
+            third by joint attention, over all t·h·w tokens. A block whose name is ``none`` has an MLP alone.
         mixer_options: for the name of a mixer its options, such as ``{"fibottention": {"w_min": 5}}``; those of mixers
             that the model does not use have no effect.
         token_order: how joint tokens are laid out, and so along Fibottention's diagonals: ``hwt`` puts the frames of a
@@ -114,12 +128,15 @@ class TimeSformer(ClipEmbedding):
         class_token: bool = True,
         num_registers: int = 0,
         pooling: str = "class_token",
+        stem: str = "linear",
         position: str = "learned",
+        local_interaction: str = "none",
+        local_norm: str = "batch",
         activation: str = "gelu",
         attention_type: str = "divided_space_time",
-        space_attention: str = "dense",
-        time_attention: str = "dense",
-        joint_attention: str = "dense",
+        space_attention: str | Sequence[str] = "dense",
+        time_attention: str | Sequence[str] = "dense",
+        joint_attention: str | Sequence[str] = "dense",
         mixer_options: Mapping[str, Mapping[str, object]] | None = None,
         token_order: str = "hwt",
         position_init_std: float | None = None,
@@ -132,13 +149,16 @@ class TimeSformer(ClipEmbedding):
             attention_type=attention_type,
             token_order=token_order,
             pooling=pooling,
+            stem=stem,
             position=position,
+            local_interaction=local_interaction,
+            local_norm=local_norm,
             activation=activation,
             recompute=recompute,
         )
         _check_numbers(num_registers, recompute_every, position_init_std)
-        if pooling == "class_token" and not class_token:
-            raise ValueError("pooling='class_token' needs class_token=True; without one set pooling='mean'")
+        if pooling != "mean" and not class_token:
+            raise ValueError(f"pooling={pooling!r} needs class_token=True; without one set pooling='mean'")
         super().__init__(
             img_size,
             patch_size,
@@ -148,21 +168,22 @@ class TimeSformer(ClipEmbedding):
             embed_dim,
             order=TOKEN_ORDERS[token_order],
             single_frames=attention_type == "space_only",
-            class_token=class_token,
+            class_token=class_token and pooling != "class_attention",
             num_registers=num_registers,
+            stem=stem,
             position=position,
             drop_rate=drop_rate,
         )
         self.attention_type, self.pooling, self.num_frames = attention_type, pooling, num_frames
         self.token_order, self.position_init_std = token_order, position_init_std
-        self.position, self.activation = position, activation
+        self.position, self.activation, self.local_interaction = position, activation, local_interaction
         self.num_heads, self.drop_rates = num_heads, (drop_rate, attn_drop_rate)
         names = {
             "divided_space_time": {"space": space_attention, "time": time_attention},
             "joint_space_time": {"joint": joint_attention},
             "space_only": {"space": space_attention},
         }[attention_type]
-        self.mixers = MixerChoice(names, mixer_options or {})
+        self.mixers = MixerChoice(names, mixer_options or {}, depth)
         self.tokens: AllTokens | SlicedTokens = AllTokens(self.num_prefix_tokens, pooling)
         self.norm_pre = nn.LayerNorm(embed_dim, eps=norm_eps) if pre_norm else nn.Identity()
         layer = LayerSpec(
@@ -179,15 +200,26 @@ class TimeSformer(ClipEmbedding):
             proj_drop=drop_rate,
             backend=attention_backend,
         )
-        spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation)
+        local = partial(
+            LocalBranch,
+            order=self.order,
+            num_prefix_tokens=self.num_prefix_tokens,
+            axes=local_interaction,
+            norm=local_norm,
+        )
+        branch = None if local_interaction == "none" else local
+        spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation, branch)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
         blocks = [self._block(replace(layer, index=index), spec, rate) for index, rate in enumerate(rates)]
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
+        self.class_attention = ClassAttentionPooling(layer, spec) if pooling == "class_attention" else None
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self._initialise()
 
-    def _block(self, layer: LayerSpec, spec: BlockSpec, drop_path: float) -> Block:
+    def _block(self, layer: LayerSpec, spec: BlockSpec, drop_path: float) -> TokenwiseBlock:
+        if not self.mixers.mixes(layer.index):
+            return TokenwiseBlock(spec, drop_path)
         if self.attention_type == "joint_space_time":
             return Block(self.mixers.build("joint", layer), spec, drop_path)
         length, height, width = layer.grid
@@ -218,6 +250,8 @@ class TimeSformer(ClipEmbedding):
         """
         std = 0.02 * (768 / self.norm.normalized_shape[0]) ** 0.5
         self.reset_embeddings(std, self.position_init_std)
+        if self.class_attention is not None:
+            nn.init.trunc_normal_(self.class_attention.cls_token, std=std)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=std)
@@ -240,6 +274,8 @@ class TimeSformer(ClipEmbedding):
     def no_weight_decay(self) -> set[str]:
         """Parameters an optimizer should not decay, besides the one-dimensional ones."""
         names = {"cls_token", "reg_token", "pos_embed", "time_embed"}
+        if self.class_attention is not None:
+            names.add("class_attention.cls_token")
         for prefix, mixer in self.blocks.mixers().items():
             if hasattr(mixer, "no_weight_decay"):
                 names |= {f"blocks.{prefix}.{name}" for name in mixer.no_weight_decay()}
@@ -247,7 +283,7 @@ class TimeSformer(ClipEmbedding):
 
     @property
     def num_layers(self) -> int:
-        """The number of the last layer, which ``layer_of`` gives for the final norm and the classifier."""
+        """The number of the last layer, which ``layer_of`` gives for what comes after the blocks."""
         return len(self.blocks) + 1
 
     def layer_of(self, name: str) -> int:
@@ -255,7 +291,7 @@ class TimeSformer(ClipEmbedding):
         part, _, rest = name.partition(".")
         if part == "blocks":
             return 1 + int(rest.partition(".")[0])
-        return self.num_layers if part in ("norm", "head") else 0
+        return self.num_layers if part in ("class_attention", "norm", "head") else 0
 
     def share_tokens(self, context: ContextGroup) -> None:
         """From now on each process of ``context`` computes its slice of the tokens of every clip (context parallelism).
@@ -264,10 +300,10 @@ class TimeSformer(ClipEmbedding):
         Gradients are to be averaged over processes, as in data parallel training; see :meth:`ContextGroup.sum`.
 
         Raises:
-            ValueError: attention that is not joint, a mixer that needs all tokens, dropout, or fewer heads than
-                processes.
+            ValueError: attention that is not joint, a mixer or pooling that needs all tokens, dropout, or fewer heads
+                than processes.
         """
-        check_slicing(self.attention_type, self.mixers, self.drop_rates)
+        check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling, self.local_interaction)
         for mixer in self.blocks.mixers().values():
             mixer.share_tokens(context)
         self.tokens = SlicedTokens(context, self.num_prefix_tokens, self.pooling)
@@ -328,6 +364,8 @@ class TimeSformer(ClipEmbedding):
         x, kept = self.blocks.outputs(x, (1, *grid[1:]) if self.single_frames else grid, wanted, stop=stop)
         if self.single_frames:
             x = reduce(x, "(b t) n d -> b n d", "mean", t=grid[0])
+        if self.class_attention is not None:
+            return self.norm(self.class_attention(x[:, self.num_prefix_tokens :])), kept
         return self.norm(self.tokens.pool(x, math.prod(grid))), kept
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from videofib.config import KEYS, SECTIONS, default_config
+from videofib.config import KEYS, MAPPINGS, SECTIONS, default_config, value_of
 from videofib.config.declare import Refused
 from videofib.config.yaml_reader import BadYaml, read_entries
 from videofib.printable import printable
@@ -131,16 +131,9 @@ def timeline(lines: Sequence[dict], kind: str) -> list[dict]:
 
 def changed_settings(config: dict[str, object]) -> dict[str, tuple[object, object]]:
     """The keys whose values differ from the defaults: key -> (default, value)."""
-    defaults = flat(default_config())
+    standard = default_config()
+    defaults = {key: value_of(standard, key) for key in KEYS}
     return {key: (defaults.get(key), value) for key, value in config.items() if defaults.get(key) != value}
-
-
-def flat(node: dict, prefix: str = "") -> dict[str, object]:
-    """Nested sections as full keys (``SOLVER.BASE_LR``)."""
-    found: dict[str, object] = {}
-    for name, value in node.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def _epochs_done(line: dict) -> float | None:
@@ -251,7 +244,7 @@ def _config(folder: Path, name: str, missing: list[str]) -> dict[str, object]:
     """The values by full key; a key of another version, and a value that its key does not accept, as written."""
     try:
         text = read_text(folder, name, _MOST_RECORD_BYTES)
-        entries = [] if text is None else read_entries(text)
+        entries = [] if text is None else read_entries(text, MAPPINGS)
     except (Unusable, BadYaml, RecursionError) as error:
         missing.append(f"{name}: {printable(error)}")
         return {}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from videofib.data.lists.records import Records
 from videofib.mixers import check_name
-from videofib.models.explain import Rollout, attention_rollout, deletion_curve, grad_cam
+from videofib.models.explain import Rollout, attention_rollout, deletion_curve, grad_cam, has_rollout
 from videofib.models.explain.gradcam import last_block
 from videofib.models.timesformer import TimeSformer
 from videofib.report.browse.clips import Clip, read_views, views_of_frames
@@ -39,9 +39,8 @@ def explain(
     check: bool,
 ) -> Explanation:
     """See :meth:`SavedModel.explain`; ``video`` is a path or frames that have been checked."""
-    transformer = isinstance(saved.model, TimeSformer)
     if methods is None:
-        methods = list(METHODS) if transformer else ["gradcam"]
+        methods = list(METHODS) if has_rollout(saved.model) else ["gradcam"]
     for name in methods:
         check_name("method", name, METHODS)
     if not methods:

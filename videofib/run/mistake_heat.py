@@ -10,8 +10,7 @@ from torch import nn
 
 from videofib.data.errors import DecodeError
 from videofib.data.lists.records import Records
-from videofib.models.explain import attention_rollout, grad_cam
-from videofib.models.timesformer import TimeSformer
+from videofib.models.explain import attention_rollout, grad_cam, has_rollout
 from videofib.report.analysis import Mistake, confident_mistakes
 from videofib.report.browse.clips import read_views
 from videofib.report.mistake_heat import MistakeHeat, drawn, write_heat
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 def write_mistake_heat(cfg: CfgNode, model: nn.Module, records: Records) -> None:
     """Write the heat that REPORT.EXPLAIN asks for, of the mistakes in OUTPUT_DIR's scores; without it, remove old heat.
 
-    Attention rollout of a TimeSformer, Grad-CAM of the predicted class of other models, over the centre of the middle
+    Attention rollout where a model has it, otherwise Grad-CAM of the predicted class, over the centre of the middle
     clip. A failure is logged in one line.
     """
     try:
@@ -46,7 +45,7 @@ def _heat(cfg: CfgNode, model: nn.Module, records: Records, mistake: Mistake) ->
     dataset = view_dataset(cfg, records, 1, 1, view_starts=cfg.TEST.VIEW_STARTS)
     views, (clip,) = read_views(dataset, mistake.index)
     views = views.to(next(model.parameters()).device)
-    if isinstance(model, TimeSformer):
+    if has_rollout(model):
         method, heat = "rollout", attention_rollout(model, views).heat
     else:
         method, heat = "gradcam", grad_cam(model, views, torch.tensor([mistake.predicted]))[0]

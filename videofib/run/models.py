@@ -4,14 +4,17 @@ from fvcore.common.config import CfgNode
 from torch import nn
 
 from videofib.attention import ContextGroup
+from videofib.config import mixers_of_blocks
 from videofib.mixers import MIXERS
+from videofib.mixers.options import check_options
 from videofib.models.timesformer import SIZES, TimeSformer
 
 
 def timesformer(cfg: CfgNode) -> TimeSformer:
     """The TimeSformer that MODEL, TIMESFORMER, ATTENTION and the sections of the mixers describe."""
-    options = cfg.TIMESFORMER
+    options, attention = cfg.TIMESFORMER, cfg.ATTENTION
     size = SIZES[options.SIZE]
+    depth = options.DEPTH or size["depth"]
     return TimeSformer(
         img_size=cfg.DATA.TRAIN_CROP_SIZE,
         patch_size=options.PATCH_SIZE,
@@ -19,7 +22,7 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         num_frames=cfg.DATA.NUM_FRAMES,
         tubelet_size=options.TUBELET_SIZE,
         embed_dim=options.EMBED_DIM or size["embed_dim"],
-        depth=options.DEPTH or size["depth"],
+        depth=depth,
         num_heads=options.NUM_HEADS or size["num_heads"],
         mlp_ratio=options.MLP_RATIO,
         qkv_bias=options.QKV_BIAS,
@@ -33,24 +36,43 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         class_token=options.CLASS_TOKEN,
         num_registers=options.NUM_REGISTERS,
         pooling=options.POOLING,
+        stem=options.STEM,
         position=options.POSITION,
+        local_interaction=options.LOCAL_INTERACTION,
+        local_norm=options.LOCAL_NORM,
         activation=options.ACTIVATION,
         attention_type=options.ATTENTION_TYPE,
-        space_attention=cfg.ATTENTION.SPACE,
-        time_attention=cfg.ATTENTION.TIME,
-        joint_attention=cfg.ATTENTION.JOINT,
-        mixer_options={name: mixer_options(cfg, name) for name in MIXERS if name.upper() in cfg},
+        space_attention=mixers_of_blocks("ATTENTION.SPACE", attention.SPACE, depth),
+        time_attention=mixers_of_blocks("ATTENTION.TIME", attention.TIME, depth),
+        joint_attention=mixers_of_blocks("ATTENTION.JOINT", attention.JOINT, depth),
+        mixer_options=mixer_options(cfg),
         token_order=options.TOKEN_ORDER,
         position_init_std=options.POSITION_INIT_STD or None,
         gradient_checkpointing=options.GRADIENT_CHECKPOINTING,
         recompute=options.RECOMPUTE,
         recompute_every=options.RECOMPUTE_EVERY,
-        attention_backend=cfg.ATTENTION.BACKEND,
+        attention_backend=attention.BACKEND,
     )
 
 
-def mixer_options(cfg: CfgNode, name: str) -> dict[str, object]:
-    """The options of a mixer, from the section that has its name, in capitals; 0 stands for a default of None."""
+def mixer_options(cfg: CfgNode) -> dict[str, dict[str, object]]:
+    """The options of each mixer: of a section that has its name, in capitals, and of ATTENTION.OPTIONS.
+
+    Raises:
+        ValueError: an option that the mixer does not have, or a value of another type.
+    """
+    given = {name: dict(options) for name, options in cfg.ATTENTION.OPTIONS.items()}
+    for name, options in given.items():
+        try:
+            check_options(name, MIXERS[name], options)
+        except ValueError as error:
+            raise ValueError(f"ATTENTION.OPTIONS: {error}") from error
+    sections = {name: _section(cfg, name) for name in MIXERS if name.upper() in cfg}
+    return {name: sections.get(name, {}) | given.get(name, {}) for name in [*sections, *given]}
+
+
+def _section(cfg: CfgNode, name: str) -> dict[str, object]:
+    """The options of a mixer that its section has; 0 stands for a default of None."""
     defaults = MIXERS[name].options
     section = {key.lower(): value for key, value in cfg[name.upper()].items()}
     return {

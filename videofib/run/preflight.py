@@ -28,6 +28,7 @@ from videofib.data.source import ByteRange, FrameFolder
 from videofib.data.video.decode import estimate
 from videofib.data.video.extent import segment_extent
 from videofib.distributed import processes
+from videofib.mixers.pattern_attention import PatternAttention
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.run.class_names import data_class_names, read_class_names, tested_class_names
@@ -132,6 +133,10 @@ def _backend_faults(cfg: CfgNode, model: torch.nn.Module) -> list[str]:
                 choose(cfg.ATTENTION.BACKEND, values, support, layer.masking, layer.attn_drop)
             except ValueError as error:
                 faults[f"ATTENTION.BACKEND {cfg.ATTENTION.BACKEND}: {error}"] = None
+        if isinstance(layer, PatternAttention) and layer.backend == "cpu" and (layer.attn_drop or values.is_cuda):
+            faults["ATTENTION.BACKEND cpu: patterns need a CPU for it, and TIMESFORMER.ATTN_DROP_RATE 0; set auto"] = (
+                None
+            )
     return list(faults)
 
 

@@ -72,7 +72,7 @@ def test_a_patch_that_no_layer_connects_to_the_features_has_no_share():
 
 
 def test_a_model_without_such_attention_is_refused(randomize):
-    with pytest.raises(ValueError, match="attention rollout needs a TimeSformer, got Linear; Grad-CAM serves it"):
+    with pytest.raises(ValueError, match="rollout needs a TimeSformer, got Linear; Grad-CAM serves this model"):
         attention_rollout(torch.nn.Linear(2, 2), torch.zeros(1))
     model = randomize(TimeSformer(**{**TINY, **JOINT}))
     model.blocks[1].attn = torch.nn.Identity()

@@ -80,7 +80,7 @@ def test_hugging_face_to_ours_to_hugging_face(attention_type, tmp_path, randomiz
 )
 def test_a_sparse_model_is_not_written_as_a_dense_one(options, named, tmp_path):
     model = TimeSformer(**TINY, **options)
-    refused = rf"cannot hold a model with sparse attention \({named}\)"
+    refused = rf"cannot hold a model with attention \({named}\)"
     with pytest.raises(CheckpointError, match=rf"{refused}; write its code beside the weights \(--remote-code"):
         save_hugging_face(model, tmp_path / "hf")
     with pytest.raises(CheckpointError, match=rf"official TimeSformer's layout {refused}$"):

@@ -10,7 +10,8 @@ the softmax's denominators, (B, H, P+N):
     forward(q, k, v, support, masking, scale) -> out, lse
     backward(d_out, q, k, v, out, lse, support, masking, scale) -> dq, dk, dv
 
-:mod:`videofib.attention.backends` says what each needs and offers, and chooses.
+:mod:`videofib.attention.backends` says what each needs and offers, and chooses. ``pairs`` and ``cpu.pattern_kernel``
+are for a pattern in place of a support, see :mod:`videofib.attention.pattern_functional`.
 """
 
 import torch

@@ -76,7 +76,9 @@ def grad_cam(model: nn.Module, video: Tensor, classes: Tensor, *, block: int | N
 
 def last_block(model: TimeSformer) -> int:
     """The default of :func:`grad_cam`'s ``block``, as a number from 0."""
-    return len(model.blocks) - (model.tokens.pooling == "class_token")
+    if model.tokens.pooling != "class_token":
+        return len(model.blocks)
+    return max(int(name.partition(".")[0]) for name in model.blocks.mixers())  # later blocks show it no patches
 
 
 def _layer(model: nn.Module, video: Tensor, block: int | None) -> _Layer:

@@ -26,7 +26,7 @@ def dense_rollout(model: nn.Module, video: Tensor) -> Tensor:
     grid, prefix = model.patch_embed.grid_of(video), model.num_prefix_tokens
     length, height, width = grid
     product = None
-    for block in cast("list[Block]", list(model.blocks)):
+    for block in [block for block in model.blocks if isinstance(block, Block)]:
         layers = [_matrix(block.attn, inputs)]
         if isinstance(block, DividedBlock):
             layers = [_time(_matrix(block.temporal_attn, inputs), grid, prefix), _space(layers[0], grid, prefix)]
@@ -37,7 +37,7 @@ def dense_rollout(model: nn.Module, video: Tensor) -> Tensor:
     rows = product[:, 0] if model.tokens.pooling == "class_token" else product[:, prefix:].mean(1)
     if model.single_frames:
         return rearrange(rows[:, prefix:], "(b t) (h w) -> b t h w", t=length, h=height) / length
-    order = "t h w" if isinstance(model.blocks[0], DividedBlock) else model.order
+    order = "t h w" if model.attention_type == "divided_space_time" else model.order
     return rearrange(rows[:, prefix:], f"b ({order}) -> b t h w", t=length, h=height, w=width)
 
 

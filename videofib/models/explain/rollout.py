@@ -68,10 +68,10 @@ def attention_rollout(model: nn.Module, video: Tensor) -> Rollout:
     like = logits.new_empty(0, dtype=torch.promote_types(logits.dtype, torch.float32))
     vector = _start(model, own, grid[0] if model.single_frames else 1, video.shape[0], like)
     heads = None
-    for block in reversed(cast("list[Block]", list(model.blocks))):
+    for block in reversed([block for block in model.blocks if isinstance(block, Block)]):  # others mix nothing
         vector, rows = _through(block, vector, own, inputs)
         heads = rows if heads is None else heads
-    assert heads is not None  # a model has blocks
+    assert heads is not None  # a model has blocks that mix
     heat, prefix = layout.split(vector[..., None], "NCTHW")
     return Rollout(heat[:, 0], prefix.sum(dim=(1, 2)), layout.split(heads.mT, "NCTHW")[0], logits)
 
@@ -146,13 +146,27 @@ def checked(model: nn.Module) -> TimeSformer:
     Raises:
         ValueError: as :func:`attention_rollout`.
     """
-    if not isinstance(model, TimeSformer):
-        raise ValueError(f"attention rollout needs a TimeSformer, got {type(model).__name__}; Grad-CAM serves it")
+    if obstacle := _obstacle(model):
+        raise ValueError(f"{obstacle}; Grad-CAM serves this model")
+    assert isinstance(model, TimeSformer)
     model.tokens.check_all()
+    return model
+
+
+def has_rollout(model: nn.Module) -> bool:
+    """Whether the attention of a model can be rolled out."""
+    return not _obstacle(model)
+
+
+def _obstacle(model: nn.Module) -> str:
+    """Why it cannot, or nothing."""
+    if not isinstance(model, TimeSformer):
+        return f"attention rollout needs a TimeSformer, got {type(model).__name__}"
+    if model.class_attention is not None:
+        return "attention rollout does not pass through pooling='class_attention'"
+    if model.local_interaction != "none":
+        return f"attention rollout knows attention alone, and there is local_interaction={model.local_interaction!r}"
     for name, mixer in model.blocks.mixers().items():
         if not isinstance(mixer, SelfAttention):
-            raise ValueError(
-                f"attention rollout needs attention over a support, and blocks.{name} is {type(mixer).__name__}; "
-                "Grad-CAM serves this model"
-            )
-    return model
+            return f"attention rollout needs attention over a support, and blocks.{name} is {type(mixer).__name__}"
+    return ""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from videofib.attention import SelfAttention
+from videofib.mixers.pattern_attention import PatternAttention
 from videofib.models.wrappers import unwrapped
 from videofib.printable import printable
 
@@ -48,7 +49,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
     """A copy on the CPU, in 32 bits and for inference, whose graph holds torch's own operations alone."""
     plain = copy.deepcopy(unwrapped(model)).float().cpu().eval().requires_grad_(False)
     for module in plain.modules():
-        if isinstance(module, SelfAttention):
+        if isinstance(module, SelfAttention | PatternAttention):
             module.backend = "gather"
     return plain
 

@@ -21,6 +21,7 @@ from videofib.attention import wythoff
 from videofib.checkpoint.file import CheckpointError
 from videofib.files import replacing
 from videofib.mixers import MIXERS
+from videofib.models.patch_embed import ConvStem
 from videofib.models.pretrained import layouts
 from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE
 from videofib.models.timesformer import TimeSformer
@@ -162,22 +163,30 @@ def _beyond_dense(model: TimeSformer) -> list[str]:
         f"tubelets of {model.patch_embed.tubelet_size} frames": model.patch_embed.tubelet_size > 1,
         "no class token": model.cls_token is None,
         "registers": model.reg_token is not None,
-        "sinusoid positions": model.pos_embed is None,
+        f"{model.position} positions": model.pos_embed is None,
+        "a convolutional stem": isinstance(model.patch_embed, ConvStem),
+        "local interaction": model.local_interaction != "none",
         "positions of all tokens": model.joint_positions,
         f"activation {model.activation}": model.activation != "gelu",
         "pooling by the mean": model.pooling == "mean",
-        "qk-norm": isinstance(model.blocks[0].attn.q_norm, nn.LayerNorm),
-        "layer scale": not isinstance(model.blocks[0].ls1, nn.Identity),
+        "pooling by class attention": model.class_attention is not None,
+        "qk-norm": _qk_norm(model),
+        "layer scale": not isinstance(model.blocks[0].ls2, nn.Identity),
         "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
         _sparse(model): bool(model.attention_settings()),
     }
     return [what for what, is_there in parts.items() if is_there]
 
 
+def _qk_norm(model: TimeSformer) -> bool:
+    return any(isinstance(getattr(mixer, "q_norm", None), nn.LayerNorm) for mixer in model.blocks.mixers().values())
+
+
 def _sparse(model: TimeSformer) -> str:
-    """Its attention, for a message: ``sparse attention (joint fibottention)``."""
-    mixers = ", ".join(f"{kind} {name}" for kind, name in model.mixers.names.items() if name != "dense")
-    return f"sparse attention ({mixers})"
+    """Its attention, for a message: ``attention (joint fibottention)``."""
+    named = {kind: dict.fromkeys(names) for kind, names in model.mixers.names.items()}
+    found = ", ".join(f"{kind} {name}" for kind, names in named.items() for name in names if name != "dense")
+    return f"attention ({found})"
 
 
 def _named(model: TimeSformer, class_names: Sequence[str] | None) -> Sequence[str]:
@@ -230,11 +239,21 @@ def _remote_state(model: nn.Module) -> layouts.State:
     if not isinstance(model, TimeSformer) or not isinstance(model.head, nn.Linear):
         what = "without a classifier" if isinstance(model, TimeSformer) else f"of type {type(model).__name__}"
         raise CheckpointError(f"Hugging Face's layout with remote code cannot hold a model {what}")
-    if unknown := sorted(set(model.mixers.names.values()) - set(_REMOTE_MIXERS)):
+    if unknown := sorted(set(model.mixers.used()) - set(_REMOTE_MIXERS)):
         raise CheckpointError(
             f"the remote code computes {' and '.join(_REMOTE_MIXERS)} attention only, and this model has "
             f"{', '.join(unknown)}"
         )
+    if mixed := [f"{kind}_attention" for kind, names in model.mixers.names.items() if len(set(names)) > 1]:
+        raise CheckpointError(f"the remote code computes the same attention in all blocks, and {mixed[0]} is a list")
+    beyond = {
+        "pooling by class attention": model.class_attention is not None,
+        "a convolutional stem": isinstance(model.patch_embed, ConvStem),
+        "fourier positions": model.fourier is not None,
+        "local interaction": model.local_interaction != "none",
+    }
+    if found := [what for what, is_there in beyond.items() if is_there]:
+        raise CheckpointError(f"the remote code cannot compute a model with {', '.join(found)}")
     return {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
 
 
@@ -246,7 +265,7 @@ def _remote_config(model: TimeSformer, class_names: Sequence[str] | None) -> dic
         "model_type": OWN_MODEL_TYPE,
         "auto_map": _AUTO_MAP,
         "attention_type": layouts.SPARSE + model.attention_type,
-        "attentions": {kind: {"name": name, **options[name]} for kind, name in model.mixers.names.items()},
+        "attentions": {kind: {"name": names[0], **options[names[0]]} for kind, names in model.mixers.names.items()},
         "token_order": model.token_order,
         "image_size": [side * patch.patch_size for side in patch.grid_size],
         "patch_size": patch.patch_size,
@@ -260,8 +279,8 @@ def _remote_config(model: TimeSformer, class_names: Sequence[str] | None) -> dic
         "hidden_act": _HIDDEN_ACT[model.activation],
         "layer_norm_eps": model.norm.eps,
         "qkv_bias": block.attn.qkv.bias is not None,
-        "qk_norm": isinstance(block.attn.q_norm, nn.LayerNorm),
-        "layer_scale": not isinstance(block.ls1, nn.Identity),
+        "qk_norm": _qk_norm(model),
+        "layer_scale": not isinstance(block.ls2, nn.Identity),
         "pre_norm": isinstance(model.norm_pre, nn.LayerNorm),
         "class_token": model.cls_token is not None,
         "num_registers": 0 if model.reg_token is None else model.reg_token.shape[1],

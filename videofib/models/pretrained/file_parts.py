@@ -20,6 +20,7 @@ State = dict[str, Tensor]
 CORES = (
     *("embeddings.patch_embeddings.projection.weight", "embeddings.patch_embedding.weight"),  # the latter of CLIP
     *("patch_embed.proj.weight", "patch_embed.projection.weight"),
+    "patch_embed.proj.0.0.weight",  # of a stem of convolutions
 )
 _AVERAGE = re.compile(r"(^|[._])(ema|swa|avg|averaged?)([._]|$)")
 _WRAPPERS = ("module.", "model.", "_orig_mod.")

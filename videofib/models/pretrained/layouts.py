@@ -12,6 +12,8 @@
     Hugging Face DeiT, ViViT  as ViT's; with distillation_token, or position_embeddings of all tokens of a clip
     Hugging Face CLIP         encoder.layers.0.self_attn.q_proj.weight, pre_layrnorm, embeddings.class_embedding
     MMAction2's TimeSformer   transformer_layers.layers.0.attentions.0.attn.in_proj_weight
+    XCiT                      blocks.0.local_mp.conv1.weight, gamma1 to gamma3, cls_attn_blocks.0.attn.qkv.weight; in
+                              timm's files cls_attn_blocks.0.attn.{q,k,v}.weight
 
 Files of transformers' ViT and DINOv2 have encoder.layer.0.attention.attention.query.weight; its modules, since
 transformers 5, encoder.layer.0.attention.q_proj.weight, and ViT's layers.0 instead of encoder.layer.0.
@@ -39,6 +41,7 @@ HUGGING_FACE_DEIT = "Hugging Face DeiT"
 HUGGING_FACE_VIVIT = "Hugging Face ViViT"
 HUGGING_FACE_CLIP = "Hugging Face CLIP"
 MMACTION = "MMAction2 TimeSformer"
+XCIT = "XCiT"
 DISTILLATION = "dist_token"  # DeiT's second token, which has a position, under timm's name
 SPARSE = "sparse_"  # in front of the attention type in configs of our remote code
 
@@ -84,6 +87,15 @@ _MMACTION_BLOCK = {  # of divided attention, where each part has its norm; then 
     **{"ffns.0.norm": "norm2", "norms.0": "norm1", "norms.1": "norm2"},
     **{"ffns.0.layers.0.0": "mlp.fc1", "ffns.0.layers.1": "mlp.fc2"},
 }
+_XCIT = (  # pattern -> ours
+    (r"pos_embed(?:er)?\.(?=token_projection\.)", "fourier."),
+    (r"cls_token$", "class_attention.cls_token"),
+    (r"cls_attn_blocks\.", "class_attention.blocks."),
+    (r"(.+\.\d+\.)norm3\.", r"\1local.norm."),
+    (r"(.+\.\d+\.)local_mp\.", r"\1local.interaction."),
+    (r"(.+\.\d+\.)gamma3$", r"\1local.scale.gamma"),
+    (r"(.+\.\d+\.)gamma([12])$", r"\1ls\2.gamma"),
+)
 _CLASSIFIER = re.compile(r"head|(cls_)?classifier|fc|linear|(cls_head\.)?fc_cls|head\.(\d+|fc|classifier|projection)")
 _HF_TOP_BACK = {theirs: ours for ours, theirs in _HF_TOP.items()}
 _HF_BLOCK_BACK = {theirs: ours for ours, theirs in _HF_BLOCK.items()}
@@ -108,6 +120,9 @@ def to_ours(state: State) -> tuple[str, State]:
             return _separate_projections(state), _rename_last(_rename_from_hf(_join_projections(state)))
         return HUGGING_FACE, _rename_from_hf(state)
     names = state.keys()
+    if "patch_embed.proj.0.0.weight" in names and "blocks.0.norm2.weight" in names:
+        is_xcit = any(name.startswith("cls_attn_blocks.") for name in names)
+        return (XCIT, _rename_last(_from_xcit(state))) if is_xcit else (OWN, state)
     if "patch_embed.proj.weight" in names and "blocks.0.attn.qkv.weight" in names:
         if "blocks.0.attn.q_bias" in names:
             return VIDEOMAE, _rename_last(_join_biases(state))
@@ -215,11 +230,26 @@ def _from_clip(state: State) -> State:
                 break
         lead = {"cls_token": 1, "pos_embed": 2}.get(name)  # axes behind those of 1
         renamed[name] = tensor.reshape((1,) * (3 - lead) + tensor.shape) if lead == tensor.ndim else tensor
-    for layer in sorted({name.removesuffix("q.weight") for name in renamed if name.endswith(".attn.q.weight")}):
+    return _join_qkv(renamed)
+
+
+def _from_xcit(state: State) -> State:
+    """XCiT's names -> ours; timm has the query, key and value of class attention apart."""
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, ours in _XCIT:
+            name = re.sub(f"^{pattern}", ours, name)
+        renamed[name] = tensor
+    return _join_qkv(renamed)
+
+
+def _join_qkv(state: State) -> State:
+    """attn.q, attn.k, attn.v -> attn.qkv, in place."""
+    for layer in [name.removesuffix("q.weight") for name in state if name.endswith(".attn.q.weight")]:
         for kind in ("weight", "bias"):
-            if f"{layer}q.{kind}" in renamed:
-                renamed[f"{layer}qkv.{kind}"] = _join(renamed, *(f"{layer}{part}.{kind}" for part in "qkv"))
-    return renamed
+            if f"{layer}q.{kind}" in state:
+                state[f"{layer}qkv.{kind}"] = _join(state, *(f"{layer}{part}.{kind}" for part in "qkv"))
+    return state
 
 
 def _from_mmaction(state: State) -> State:

@@ -33,7 +33,8 @@ from videofib.printable import printable
 
 # What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
-    r"(head|norm_pre)\..*|(cls|reg)_token|(pos|time)_embed|.*\.(temporal_.*|ls[12]\.gamma|[qk]_norm\.(weight|bias))"
+    r"(head|norm_pre|class_attention|fourier)\..*|(cls|reg)_token|(pos|time)_embed|"
+    r".*\.(temporal_.*|local\..*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
 )
 _POSITION_RESIZE = ("bicubic", "nearest")
 _TIME_RESIZE = ("nearest", "linear")
@@ -158,7 +159,7 @@ def load_pretrained(
     chosen, refused = _choose_classes(model, state, weights.classes, class_names)
     found = _match(model, state, weights.name, refused)
     resized |= {name: how for name, how in chosen.items() if name in found.tensors}
-    differs, unknown = _compare(model, weights)
+    differs, unknown = _compare(model, weights, layout)
     report = LoadReport(
         name=weights.name,
         layout=layout,
@@ -209,8 +210,9 @@ def _resize(
             state[name] = tensor
 
     kernel = "patch_embed.proj.weight"
-    replace(kernel, *resize_patch_embedding(state[kernel], embed.proj.weight.shape))
-    if model.pos_embed is None and _same(state.get("pos_embed"), model.positions):
+    if kernel in state and kernel in own:
+        replace(kernel, *resize_patch_embedding(state[kernel], own[kernel].shape))
+    if model.position == "sinusoid" and _same(state.get("pos_embed"), model.positions):
         del state["pos_embed"]  # MMAction2's files hold the table
     if model.pos_embed is not None and "pos_embed" in state:
         has_class = model.cls_token is not None
@@ -347,7 +349,7 @@ def _neighbours(name: str) -> str:
     return name.rsplit(".", 2)[0] + "."
 
 
-def _compare(model: nn.Module, weights: Weights) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _compare(model: nn.Module, weights: Weights, layout: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """In which settings the model that the weights come from is known to differ, and which are not known of it.
 
     Raises:
@@ -363,7 +365,7 @@ def _compare(model: nn.Module, weights: Weights) -> tuple[tuple[str, ...], tuple
             if model_settings.never_fits(what, theirs[what], ours[what]):
                 raise CheckpointError(f"the model in {weights.name} has {what} {theirs[what]}, this one {ours[what]}")
             differs.append(f"{what} {theirs[what]} there, {ours[what]} here")
-    if weights.attention is None:
+    if weights.attention is None or (layout == layouts.XCIT and not weights.attention):  # which is not dense
         unknown.append("attention")
     elif weights.attention != (dense := model.attention_settings()):
         differs.append(f"attention {weights.attention or 'dense'} there, {dense or 'dense'} here")

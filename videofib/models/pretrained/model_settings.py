@@ -12,6 +12,7 @@ from typing import Any
 from timm.layers import Attention, Mlp, PatchEmbed
 from timm.layers.activations import GELU, GELUTanh, QuickGELU
 from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.xcit import Xcit
 from torch import nn
 
 from videofib.mixers import Grid
@@ -35,7 +36,11 @@ _ACTIVATIONS = {  # transformers' names
     },
 }
 _CLASS_TOKEN, _MEAN = "the class token", "the mean, then the last norm"
-_POOLINGS = {"class_token": _CLASS_TOKEN, "mean": _MEAN}  # of our own models
+_POOLINGS = {  # of our own models
+    "class_token": _CLASS_TOKEN,
+    "mean": _MEAN,
+    "class_attention": "class attention",
+}
 _PRE_NORM, _SIDE_BY_SIDE, _NEAREST = "pre-norm", "side by side", "nearest positions"
 _IMAGE_MODELS = ("vit", "deit", "clip_vision_model")
 _OTHER_POOLINGS = {  # by the classes of transformers
@@ -44,7 +49,12 @@ _OTHER_POOLINGS = {  # by the classes of transformers
 }
 _DINOV2 = ("dinov2", "dinov2_with_registers")
 _GRID = "grid"  # beside the settings that are compared: positions are resized to another one
-_LEARNED = {"learned": "learned", "learned_joint": "learned, one for each token", "sinusoid": "sinusoid"}
+_LEARNED = {
+    "learned": "learned",
+    "learned_joint": "learned, one for each token",
+    "sinusoid": "sinusoid",
+    "fourier": "a map of sines and cosines",
+}
 _PLAIN = {"blocks": _PRE_NORM, "patches": _SIDE_BY_SIDE, "clips of other sizes": _NEAREST}
 
 
@@ -72,7 +82,7 @@ def of_timesformer(model: TimeSformer) -> Settings:
         **_PLAIN,
         "heads": model.num_heads,
         "activation": _OWN_ACTIVATIONS[model.activation],
-        "norm epsilon": model.blocks[0].norm1.eps,
+        "norm epsilon": model.blocks[0].norm2.eps,
         "pooling": _POOLINGS[model.pooling],
         "last norm's epsilon": model.norm.eps,
         "positions": _LEARNED[model.position],
@@ -92,6 +102,8 @@ def of_module(module: nn.Module) -> Settings:
     elif to_dict is not None:
         config = {**to_dict(), "architectures": [type(module).__name__]}
         found, is_known = of_hugging_face(config), type(module).__module__.startswith("transformers.")
+    elif isinstance(module, Xcit):
+        found, is_known = _of_xcit(module), type(module) is Xcit
     elif isinstance(module, VisionTransformer):
         found, is_known = _of_timm(module), True  # of its subclasses it tells the pooling's name
     else:
@@ -100,6 +112,21 @@ def of_module(module: nn.Module) -> Settings:
             return {"blocks": f"of {type(module).__name__}"}
         found, is_known = of_module(inner[0]), False
     return found if is_known else {name: value for name, value in found.items() if name != "pooling"}
+
+
+def _of_xcit(model: Xcit) -> Settings:
+    if not all(block.tokens_norm for block in model.cls_attn_blocks):
+        return {"blocks": "of class attention whose second norm is of the class token alone"}
+    return {
+        **_PLAIN,
+        "heads": _common(block.attn.num_heads for block in model.blocks),
+        "activation": _common(_activation(block.mlp.act) for block in model.blocks),
+        "norm epsilon": _common(block.norm2.eps for block in model.blocks),
+        "pooling": _POOLINGS["class_attention"],
+        "last norm's epsilon": model.norm.eps,
+        "positions": _LEARNED["fourier"],
+        "attention over": ANY,
+    }
 
 
 def _of_timm(model: VisionTransformer) -> Settings:

@@ -1,0 +1,86 @@
+"""LIT's attention with relative positions, and its stages of blocks with and without it (arXiv 2105.14217)."""
+
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from tests.mixers.published.case import Case, Result
+from videofib.mixers import LayerSpec
+from videofib.mixers.lit import RelativePositionAttention, offset_rows
+from videofib.models.blocks import Block, BlockSpec
+
+SYSTEMS = ("lit_relpos", "lit_stage")  # its merging alone is another step
+NORM_EPS = 1e-5
+MLP_RATIO = 4.0  # where the arguments name none
+INDEX = "relative_position_index"
+MERGING_TOLERANCE = 1e-5  # the slope of bilinear samples jumps between tokens, which magnifies rounding of offsets
+
+
+class DeformableMerging(nn.Module):
+    """2 x 2 tokens sampled at learned offsets and merged to one of twice the width, at the end of a stage."""
+
+    def __init__(self, dim: int, grid: tuple[int, int]):
+        super().__init__()
+        self.grid = grid
+        self.dconv = nn.Conv2d(dim, 2 * dim, 2, stride=2)
+        self.dconv.conv_offset = nn.Conv2d(dim, 8, 2, stride=2)
+        self.norm_layer = nn.BatchNorm2d(2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ops = pytest.importorskip("torchvision.ops", reason="LIT's merging of tokens")
+        maps = rearrange(x, "b (h w) d -> b d h w", h=self.grid[0])
+        offsets = self.dconv.conv_offset(maps)
+        merged = ops.deform_conv2d(maps, offsets, self.dconv.weight, self.dconv.bias, stride=2)
+        return rearrange(nn.functional.gelu(self.norm_layer(merged)), "b d h w -> b (h w) d")
+
+
+class Stage(nn.Module):
+    """Blocks, then merging where the stage has it."""
+
+    def __init__(self, layer: LayerSpec, depth: int, *, mlp_ratio: float, has_msa: bool, downsample: bool):
+        super().__init__()
+        spec = BlockSpec(layer.dim, mlp_ratio, drop=0.0, norm_eps=NORM_EPS, layer_scale=None)
+        self.layer, self.has_msa = layer, has_msa
+        self.blocks = nn.ModuleList(
+            Block(RelativePositionAttention(layer) if has_msa else nn.Identity(), spec, drop_path=0.0)
+            for _ in range(depth)
+        )
+        for block in self.blocks if not has_msa else ():
+            del block.norm1  # as published, where nothing precedes the MLP
+        self.downsample = DeformableMerging(layer.dim, layer.grid[1:]) if downsample else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, self.layer.grid)[0] if self.has_msa else x + block.mlp(block.norm2(x))
+        return self.downsample(x)
+
+
+def compute(case: Case) -> Result:
+    args = case.config["args"]
+    layer = LayerSpec(
+        dim=args["dim"],
+        num_heads=args["num_heads"],
+        num_prefix_tokens=0,
+        grid=(1, *args["input_resolution"]),
+        qkv_bias=args.get("qkv_bias", True),
+    )
+    if "depth" not in args:
+        model = RelativePositionAttention(layer)
+    else:
+        model = Stage(
+            layer,
+            args["depth"],
+            mlp_ratio=args.get("mlp_ratio", MLP_RATIO),
+            has_msa=args.get("has_msa", True),
+            downsample=bool(args.get("downsample")),
+        )
+    weights = {name: tensor for name, tensor in case.state.items() if not name.endswith(INDEX)}
+    for name in case.state.keys() - weights.keys():
+        assert torch.equal(offset_rows(layer.grid, layer.order, torch.device("cpu")), case.state[name])
+    model.load_state_dict(weights)
+    model.train(case.config.get("train", False))
+    x = case.inputs["input"]
+    y = model(x) if isinstance(model, Stage) else model(x, layer.grid)[0]
+    tolerance = MERGING_TOLERANCE if args.get("downsample") else Result.tolerance
+    return Result({"output": y}, dict(model.named_parameters()), tolerance)
