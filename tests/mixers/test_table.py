@@ -1,5 +1,6 @@
 """The table of mixers: what it says of each is true, and the page says the same."""
 
+import math
 import re
 from pathlib import Path
 
@@ -33,6 +34,22 @@ def test_every_mixer_keeps_shape_and_hands_on_the_state_of_others(name):
     assert y.shape == (2, 62, 24)
     if "state" not in MIXERS[name].needs:
         assert handed_on is state
+
+
+@pytest.mark.parametrize("grid", [(1, 6, 6), (8, 6, 6)])
+@pytest.mark.parametrize("name", [name for name in MIXERS if name != "dense"])
+def test_defaults_are_not_dense_attention_in_disguise(name, grid):
+    layer = LayerSpec(dim=64, num_heads=4, num_prefix_tokens=1, grid=grid)
+    dense, mixer = MIXERS["dense"].build(layer).eval(), MIXERS[name].build(layer).eval()
+    with torch.no_grad():
+        for parameter in dense.parameters():
+            parameter.normal_(std=0.3)
+    own = mixer.state_dict()
+    mixer.load_state_dict(
+        own | {key: x for key, x in dense.state_dict().items() if key in own and own[key].shape == x.shape}
+    )
+    x = torch.randn(2, 1 + math.prod(grid), 64)
+    assert not torch.allclose(mixer(x, grid, None)[0], dense(x, grid, None)[0], atol=1e-4)
 
 
 def test_the_page_has_a_row_for_every_mixer():
