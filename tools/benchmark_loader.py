@@ -251,7 +251,8 @@ def measure(records: Sequence[VideoRecord], setting: Setting, turns: int, backen
         row["against"] = {
             other["loader"]: [
                 row["clips_per_second"] / other["clips_per_second"],
-                other["cpu_ms_per_clip"] / row["cpu_ms_per_clip"],
+                # Linux counts CPU time in ticks of 10 ms: turns that took less show none, and have no ratio
+                other["cpu_ms_per_clip"] / row["cpu_ms_per_clip"] if row["cpu_ms_per_clip"] else None,
             ]
             for other in rows
             if not other["loader"].startswith("videofib")
@@ -312,7 +313,7 @@ def table(rows: Sequence[dict]) -> str:
     for row in rows:
         cells = [row["loader"], *(str(row[name]) for name in ("size", "workers", "rate", "load"))]
         cells += [f"{row['clips_per_second']:.1f}", f"{row['cpu_ms_per_clip']:.1f}"]
-        cells += ["{:.2f}; {:.2f}".format(*row["against"][name]) for name in others]
+        cells += ["; ".join("–" if r is None else f"{r:.2f}" for r in row["against"][name]) for name in others]
         parts = [row[name] for name in ("decoding", "transforms") if name in row]
         cells += [f"{part:.0%}" for part in [*parts, 1 - sum(parts)]] if parts else ["–"] * 3
         lines.append("| " + " | ".join(cells) + " |")
