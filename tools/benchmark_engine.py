@@ -34,12 +34,13 @@ from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.sampling import short_side_size, view_crop
 from videofib.engine.evaluate import evaluate
+from videofib.engine.objective import Supervised
 from videofib.engine.optim import build_optimizer, parameter_groups
 from videofib.engine.schedule import Schedule
 from videofib.engine.train import train
 from videofib.run.loaders import build_eval_loader, build_train_loader
 from videofib.run.models import build_model
-from videofib.run.training import recipe_from_config
+from videofib.run.training import criterion_from_config, recipe_from_config
 from videofib.tracking.log import setup_logging
 
 
@@ -56,7 +57,8 @@ def measure(turns: int, **contenders: Callable[[], None]) -> dict[str, float]:
 
 def training(cfg: CfgNode, turns: int) -> dict[str, float]:
     """Seconds of an epoch by the trainer and by a bare loop."""
-    loader, recipe = build_train_loader(cfg), recipe_from_config(cfg)
+    loader, criterion = build_train_loader(cfg), criterion_from_config(cfg)
+    recipe = recipe_from_config(cfg, Supervised(criterion))
 
     def parts() -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(0)
@@ -81,7 +83,7 @@ def training(cfg: CfgNode, turns: int) -> dict[str, float]:
         model, optimizer = plain
         loader.sampler.set_epoch(0)
         for batch in loader:
-            loss = recipe.criterion(model(batch["views"].flatten(0, 1)), batch["labels"])
+            loss = criterion(model(batch["views"].flatten(0, 1)), batch["labels"])
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_grad_norm or float("inf"))
             optimizer.step()

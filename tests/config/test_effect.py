@@ -16,11 +16,12 @@ from videofib.config.effect import OF_STAGE, READERS, idle_in, reads
 from videofib.config.mixing import MIXERS, READ_BY
 from videofib.data.lists.records import Facts, InShards, Records
 from videofib.data.lists.texts import Texts
+from videofib.engine.objective import Supervised
 from videofib.run.class_weights import class_weights
 from videofib.run.loaders import _clip_spec, _order, _train_transform, multigrid_stages
 from videofib.run.models import MODELS, build_model
 from videofib.run.preflight import choose_amp_dtype
-from videofib.run.training import _build_optimizer, recipe_from_config
+from videofib.run.training import _build_optimizer, criterion_from_config, recipe_from_config
 
 ROOT = Path(__file__).parents[2]
 ATTENTION_TYPES = KEYS["TIMESFORMER.ATTENTION_TYPE"].choices
@@ -198,7 +199,7 @@ def observed_training(cfg):
         facts=Facts(each + 1, fps=none, random_access=none > 0, variable_rate=none > 0, size=each),
     )
     weights = class_weights(cfg, records)
-    recipe = recipe_from_config(cfg, weights=weights)
+    recipe = recipe_from_config(cfg, Supervised(criterion_from_config(cfg, weights)))
     try:
         amp = choose_amp_dtype(cfg, torch.device("cpu"))
     except ConfigError as error:

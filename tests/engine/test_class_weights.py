@@ -12,6 +12,7 @@ from videofib.checkpoint.manager import NoCheckpoints
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy, balanced_positive_weights, balanced_weights
+from videofib.engine.objective import Supervised
 from videofib.engine.optim import build_optimizer
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
@@ -99,7 +100,7 @@ def train_part(folder, batch, accumulation, several):
         criterion = BinaryCrossEntropy(weights)
     loader = Loader(views.double(), labels, range(rank, 12, world), batch)
     optimizer = build_optimizer([{"params": list(model.parameters())}], "sgd", lr=0.0, momentum=0.9)
-    recipe = Recipe(lambda epoch: 0.1, criterion, judge=None, accumulation=accumulation)
+    recipe = Recipe(lambda epoch: 0.1, Supervised(criterion), judge=None, accumulation=accumulation)
     train(model, loader, optimizer, recipe, Schedule(1), checkpoints=NoCheckpoints(), validate=dict)
     if processes.is_main():
         torch.save(torch.cat([p.detach().flatten() for p in model.parameters()]), folder / f"{world}.pt")

@@ -13,6 +13,7 @@ from videofib.checkpoint.manager import NoCheckpoints
 from videofib.config import ConfigError, load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
+from videofib.engine.objective import Supervised
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
 from videofib.engine.train import train
@@ -51,7 +52,7 @@ def run(model, start=START, epochs=2):
         model,
         loader,
         torch.optim.SGD(model.parameters(), lr=0.0),
-        Recipe(lr_at=lambda epoch: 0.1, criterion=nn.CrossEntropyLoss(), accumulation=2),
+        Recipe(lr_at=lambda epoch: 0.1, objective=Supervised(nn.CrossEntropyLoss()), accumulation=2),
         Schedule(epochs, log_period=10**6),
         checkpoints=NoCheckpoints(),
         validate=dict,

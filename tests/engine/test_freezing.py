@@ -11,6 +11,7 @@ from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.freezing import freeze, freeze_all_but, set_train_mode
+from videofib.engine.objective import Supervised
 from videofib.engine.optim import parameter_groups
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
@@ -37,7 +38,7 @@ def run(model, ema=None, epochs=2):
         model,
         loader,
         torch.optim.SGD(parameter_groups(model, 0.01), lr=0.0),
-        Recipe(lr_at=lambda epoch: 0.1, criterion=nn.CrossEntropyLoss(), clip_grad_norm=1.0, ema=ema),
+        Recipe(lr_at=lambda epoch: 0.1, objective=Supervised(nn.CrossEntropyLoss()), clip_grad_norm=1.0, ema=ema),
         Schedule(epochs),
         checkpoints=NoCheckpoints(),
         validate=dict,

@@ -21,6 +21,7 @@ from videofib.checkpoint.manager import NoCheckpoints
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.distill import Distillation
+from videofib.engine.objective import Supervised
 from videofib.engine.optim import build_optimizer, parameter_groups
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
@@ -124,12 +125,12 @@ def watched_run(method, **options):
     rank, world = processes.rank(), processes.world_size()
     loader = Counted(*make_videos(STEPS * BATCH), range(rank, STEPS * BATCH, world), BATCH // world)
     watch = loader.watch = Watch()
+    teacher = tiny_transformer().eval().requires_grad_(False)
     recipe = Recipe(
         lr_at=lambda epoch: 0.001,
-        criterion=nn.CrossEntropyLoss(),
+        objective=Supervised(nn.CrossEntropyLoss(), Distillation(teacher, 0.5, 2.0)),
         clip_grad_norm=1.0,
         ema=ModelEmaV3(model, decay=0.9),
-        distillation=Distillation(tiny_transformer().eval().requires_grad_(False), 0.5, 2.0),
         **options,
     )
     schedule = Schedule(1, log_period=LOG_PERIOD)

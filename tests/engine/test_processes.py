@@ -24,6 +24,7 @@ from videofib.distributed.launch import launch
 from videofib.engine.evaluate import Scoring, evaluate
 from videofib.engine.interrupt import InterruptedRun
 from videofib.engine.losses import CrossEntropy
+from videofib.engine.objective import Supervised
 from videofib.engine.optim import build_optimizer, parameter_groups
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe, optimizer_step
@@ -90,7 +91,7 @@ def make_run(strategy, method="sgd", layer_decay=1.0, ema=0.0, drop_path=0.0, **
     views, labels = make_videos(VIDEOS)
     rank, world = processes.rank(), processes.world_size()
     loader = Loader(views.double(), labels, range(rank, VIDEOS, world), BATCH // world)
-    recipe = Recipe(lr_at=lambda epoch: 0.02, criterion=Recorded(), ema=average, **options)
+    recipe = Recipe(lr_at=lambda epoch: 0.02, objective=Supervised(Recorded()), ema=average, **options)
     return model, loader, optimizer, recipe
 
 
@@ -99,7 +100,7 @@ def weights(model):
 
 
 def outcome(model, recipe):
-    found = {"weights": weights(model), "losses": torch.tensor(recipe.criterion.values, dtype=torch.float64)}
+    found = {"weights": weights(model), "losses": torch.tensor(recipe.objective.criterion.values, dtype=torch.float64)}
     return found | ({"ema": weights(recipe.ema.module)} if recipe.ema else {})
 
 
@@ -123,7 +124,7 @@ def state_of(run):
 
 def stopped(run, folder, sharded, after):
     """Train until ``after`` batches, where SIGTERM comes; the run is saved in the folder."""
-    seen = run[3].criterion.values
+    seen = run[3].objective.criterion.values
     checkpoints = CheckpointManager(folder, state_of(run), sharded=sharded)
     try:
         run_train(*run, checkpoints=checkpoints, stop=lambda: len(seen) >= after)
@@ -195,7 +196,7 @@ def check_bf16():
         optimizer = build_optimizer(parameter_groups(model, 0.1), "sgd", lr=0.0)
         run_train(model, loader, optimizer, recipe)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-        losses[strategy] = torch.tensor(recipe.criterion.values)
+        losses[strategy] = torch.tensor(recipe.objective.criterion.values)
     return {"difference": (losses["ddp"] - losses["fsdp"]).abs().max().item(), "seen": sorted(map(str, seen))}
 
 

@@ -21,6 +21,7 @@ from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.engine.evaluate import evaluate
 from videofib.engine.interrupt import InterruptedRun
+from videofib.engine.objective import Supervised
 from videofib.engine.optim import build_optimizer, lr_at
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe, mix_clips
@@ -38,7 +39,9 @@ def make_run(batch_size=4, videos=12, views=1, drop=0.0, shuffle=True, failures=
     loader = Loader(*make_videos(videos, views), range(videos), batch_size, shuffle=shuffle, failures=failures)
     groups = [{"params": list(model.parameters())}]
     optimizer = build_optimizer(groups, method, lr=0.0, momentum=0.9, nesterov=False)
-    recipe = Recipe(**{"lr_at": constant_lr, "criterion": nn.CrossEntropyLoss(), **options})
+    criterion = options.pop("criterion", None) or nn.CrossEntropyLoss()
+    objective = Supervised(criterion, options.pop("distillation", None))
+    recipe = Recipe(**{"lr_at": constant_lr, "objective": objective, **options})
     return model, loader, optimizer, recipe
 
 
@@ -194,7 +197,7 @@ def test_a_moving_average_follows_the_weights():
     model, loader, optimizer, recipe = make_run(batch_size=12)
     ema = ModelEmaV3(model, decay=0.75)
     before = weights(model)
-    after = run_train(model, loader, optimizer, Recipe(recipe.lr_at, recipe.criterion, ema=ema), epochs=1)
+    after = run_train(model, loader, optimizer, Recipe(recipe.lr_at, recipe.objective, ema=ema), epochs=1)
     torch.testing.assert_close(weights(ema.module), 0.75 * before + 0.25 * after)
 
 

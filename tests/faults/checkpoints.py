@@ -29,6 +29,7 @@ from videofib.checkpoint.manager import CheckpointManager, find_checkpoints, lat
 from videofib.config import load_config
 from videofib.data.lists.manifest import write_list
 from videofib.data.lists.splits import load_split
+from videofib.engine.objective import Supervised
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
 from videofib.engine.train import TrainingError, train
@@ -80,7 +81,7 @@ def go(data: Path, out: Path, workers: int, at=None, manager=CheckpointManager) 
             model,
             Disturbed(loader, at or {}),
             optimizer,
-            Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss(), max_skipped=3),
+            Recipe(lr_at=lambda epoch: 0.01, objective=Supervised(torch.nn.CrossEntropyLoss()), max_skipped=3),
             Schedule(EPOCHS, log_period=10**6, checkpoint_steps=STEPS_TO_SAVE),
             checkpoints=checkpoints,
             validate=dict,

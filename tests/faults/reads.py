@@ -33,6 +33,7 @@ from videofib.data.lists.record import VideoRecord
 from videofib.data.loading.loader import VideoLoader
 from videofib.data.samplers import EpochSampler, shuffled
 from videofib.data.video.decode import probe
+from videofib.engine.objective import Supervised
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
 from videofib.engine.train import train
@@ -104,7 +105,7 @@ def drill(videos: list[Path], out: Path, reads: int, workers: int, limit: float,
         model,
         watched,
         torch.optim.SGD(model.parameters(), lr=0.01),
-        Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss()),
+        Recipe(lr_at=lambda epoch: 0.01, objective=Supervised(torch.nn.CrossEntropyLoss())),
         Schedule(-(-reads // (len(loader) * BATCH)), log_period=10**9),
         checkpoints=NoCheckpoints(),
         validate=dict,

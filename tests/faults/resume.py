@@ -28,6 +28,7 @@ from videofib.checkpoint.manager import CheckpointManager
 from videofib.config import load_config
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
+from videofib.engine.objective import Supervised
 from videofib.engine.schedule import Schedule
 from videofib.engine.step import Recipe
 from videofib.engine.train import train
@@ -107,7 +108,7 @@ def run_process(data, out, workers, kill_rank=None, kill_at=None, moment="batch"
         model,
         Recorded(loader, out / f"seen_{rank}.jsonl", kill_at if rank == kill_rank else None, kill),
         optimizer,
-        Recipe(lr_at=lambda epoch: 0.01, criterion=torch.nn.CrossEntropyLoss()),
+        Recipe(lr_at=lambda epoch: 0.01, objective=Supervised(torch.nn.CrossEntropyLoss())),
         Schedule(EPOCHS, log_period=10**6, checkpoint_steps=STEPS_TO_SAVE),
         checkpoints=checkpoints,
         validate=dict,

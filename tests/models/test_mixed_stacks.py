@@ -42,10 +42,10 @@ def test_a_block_without_a_mixer_is_its_mlp_alone(attention_type, randomize):
     model = randomize(build(attention_type))
     names = {name.split(".")[2] for name in model.state_dict() if name.startswith("blocks.0.")}
     assert names == {"norm2", "mlp"}
-    block, x, state = model.blocks[0], torch.randn(2, 19, 8), object()
-    y, handed_on = block(x, (3, 2, 3), state)
-    assert handed_on is state
-    torch.testing.assert_close(y, x + block.mlp(block.norm2(x)))
+    block, x, memory = model.blocks[0], torch.randn(2, 19, 8), {"attn": object()}
+    y, handed_on = block(x, (3, 2, 3), memory)
+    assert handed_on == memory
+    torch.testing.assert_close(y, x + block.mlp(block.norm2(x), memory)[0])
 
 
 def test_parameters_of_a_block_with_a_mixer_keep_their_order():

@@ -86,7 +86,7 @@ def test_a_joint_block_moves_information_along_the_support_and_nowhere_else(toke
     x = torch.randn(1, 65, 24, requires_grad=True)
     allowed = Support.fibottention(3, 64).to_mask().any(0) | torch.eye(65, dtype=torch.bool)
     for query in (0, 1, 30, 64):
-        (gradient,) = torch.autograd.grad(block(x, (4, 4, 4))[0][0, query].sum(), x)
+        (gradient,) = torch.autograd.grad(block(x, (4, 4, 4), {})[0][0, query].sum(), x)
         assert torch.equal(gradient[0].abs().sum(-1) > 0, allowed[query])
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from videofib.config import load_config
+from videofib.engine.objective import Supervised
 from videofib.run.command_line import config_from_command_line
-from videofib.run.training import recipe_from_config
+from videofib.run.training import criterion_from_config, recipe_from_config
 
 
 @pytest.fixture
@@ -49,13 +50,14 @@ def test_torchrun_decides_the_number_of_processes(config_file, monkeypatch):
 
 
 def recipe(*overrides):
-    return recipe_from_config(load_config(None, overrides), None, None)
+    cfg = load_config(None, overrides)
+    return recipe_from_config(cfg, Supervised(criterion_from_config(cfg)))
 
 
 def test_the_default_recipe_is_plain():
     plain = recipe()
     assert (plain.accumulation, plain.clip_grad_norm, plain.mix, plain.scaler) == (1, 0.0, None, None)
-    assert plain.criterion.label_smoothing == 0.0
+    assert plain.objective.criterion.label_smoothing == 0.0
     assert [plain.lr_at(epoch) for epoch in (0, 11, 14)] == pytest.approx([0.005, 0.0005, 0.00005])
 
 
@@ -84,9 +86,9 @@ def test_labels_are_smoothed_once_with_mixing_and_without():
     smooth = ["MODEL.NUM_CLASSES", "4", "MIXUP.LABEL_SMOOTH_VALUE", "0.2"]
     logits, labels = torch.randn(2, 4), torch.tensor([0, 3])
     expected = nn.functional.cross_entropy(logits, labels, label_smoothing=0.2)
-    torch.testing.assert_close(recipe(*smooth).criterion(logits, labels), expected)
+    torch.testing.assert_close(recipe(*smooth).objective.criterion(logits, labels), expected)
 
     mixing = recipe(*smooth, "MIXUP.ENABLE", "True", "MIXUP.PROB", "0.0")  # smooths only
     _, soft_labels = mixing.mix(torch.zeros(2, 3, 4, 4), labels)
-    torch.testing.assert_close(mixing.criterion(logits, soft_labels), expected)
+    torch.testing.assert_close(mixing.objective.criterion(logits, soft_labels), expected)
     assert (mixing.mix.mixup_alpha, mixing.mix.cutmix_alpha, mixing.mix.switch_prob) == (0.8, 1.0, 0.5)

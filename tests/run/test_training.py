@@ -8,6 +8,7 @@ import pytest
 from tests.experiment import CLASSES, newest, run
 from videofib.checkpoint.file import load_checkpoint
 from videofib.config import load_config
+from videofib.engine.objective import Objective
 from videofib.run import training
 from videofib.run.training import recipe_from_config
 
@@ -25,7 +26,7 @@ def test_learning_rates_scale_with_the_batch(batches, scale, caplog):
     caplog.set_level("INFO", logger="videofib")
     solver = "SOLVER.BASE_LR 0.8 SOLVER.LR_POLICY cosine SOLVER.WARMUP_EPOCHS 2 SOLVER.WARMUP_START_LR 0.1"
     overrides = [*batches.split(), *solver.split(), "SOLVER.COSINE_END_LR", "0.01", "SOLVER.MAX_EPOCH", "10"]
-    lr_at = recipe_from_config(load_config(None, overrides)).lr_at
+    lr_at = recipe_from_config(load_config(None, overrides), Objective()).lr_at
     assert [lr_at(0), lr_at(10)] == pytest.approx([scale * 0.1, scale * 0.01])
     middle = 0.01 + (0.8 - 0.01) / 2
     assert lr_at(5) == pytest.approx(scale * middle)
@@ -39,7 +40,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 def test_a_trial_of_one_epoch_of_a_shipped_config_learns_and_logs_the_shorter_warm_up(file, caplog):
     caplog.set_level("WARNING", logger="videofib")
     cfg = load_config(file, ["SOLVER.MAX_EPOCH", "1"])
-    lr_at = recipe_from_config(cfg).lr_at
+    lr_at = recipe_from_config(cfg, Objective()).lr_at
     found = [lr_at(step / 10) for step in range(10)]
     assert min(found) >= 0
     assert max(found) > 0.9 * cfg.SOLVER.BASE_LR

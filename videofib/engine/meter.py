@@ -10,7 +10,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -23,13 +23,14 @@ from videofib.distributed.mesh import data_size, one_per_data_rank
 from videofib.tracking.log import log_unreadable
 
 # Sums on the device; "recent" ones start from zero with each line of figures.
-_LOSSES = ("loss", "recent_loss", "teacher_loss", "grad_norm")  # the last one is that of the last step
+_LOSSES = ("loss", "recent_loss", "grad_norm")  # the last one is that of the last step
 _COUNTS = (
-    *("batches", "recent_batches", "taught"),  # batches whose loss, or whose teacher's loss, is finite
+    *("batches", "recent_batches"),  # whose loss is finite
     *("correct", "skipped", "skipped_in_row"),  # clips; optimizer steps
 )
 _FAILURE = ("failed_at", "failed_loss")  # batches done when too many steps in a row had been skipped; 0: not yet
 _ON_HOST = ("judged", "failures")
+_EARLIER_PARTS = {"teacher_loss": "taught"}  # a part and its count, in checkpoints of earlier versions
 _SPEED = ("clips", "waited")  # checkpoints of earlier versions lack them: then the epoch's speed is not known
 
 
@@ -42,6 +43,7 @@ class Meter:
         steps, epochs: batches of an epoch, epochs of the run.
         step, epoch: how many of them are done.
         device: of the model.
+        parts: names of parts of the loss, whose means are figures of the epoch.
         before: the meter of the epoch before.
         mesh: of the processes (``distributed.mesh``); those that share clips count the same.
     """
@@ -54,13 +56,15 @@ class Meter:
         epoch: int,
         device: torch.device,
         *,
+        parts: Sequence[str] = (),
         before: Meter | None = None,
         mesh: DeviceMesh | None = None,
     ) -> None:
         self.steps, self.step, self.epochs, self.epoch, self.mesh = steps, step, epochs, epoch, mesh
         self.first_step, self.started = step, time.perf_counter()
         # float64: sums of float32 losses, and counts, as exact as on the host
-        names = (*_LOSSES, *_COUNTS, *_FAILURE)
+        self.parts = tuple(parts)
+        names = (*_LOSSES, *_COUNTS, *_FAILURE, *self.parts, *map(_count_of, self.parts))
         self._sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
         self.judged = 0  # clips that were judged right or wrong
         self.failures: list[tuple[str, str]] = []
@@ -87,26 +91,32 @@ class Meter:
             yield batch
             start = time.perf_counter()
 
-    def add(self, loss: Tensor, correct: Tensor | None, failures: list, clips: int) -> None:
+    def add(
+        self,
+        loss: Tensor,
+        correct: Tensor | None,
+        failures: list,
+        clips: int,
+        parts: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Count a batch.
 
         Args:
             loss: a scalar; one that is not finite is left out of the mean.
             correct: bool (B,), or None where clips have no one class.
+            parts: of the loss, scalars likewise.
         """
         self.step += 1
         if self._first_done is None:
             self._first_done = time.perf_counter()
         self._add_finite(loss, ("loss", "batches"), ("recent_loss", "recent_batches"))
+        for name, part in (parts or {}).items():
+            self._add_finite(part, (name, _count_of(name)))
         if correct is not None:
             self._sums["correct"] += correct.sum()
             self.judged += len(correct)
         self.failures += failures
         self.clips += clips
-
-    def add_teacher_loss(self, loss: Tensor) -> None:
-        """Count the teacher's part of the loss of a batch, a scalar."""
-        self._add_finite(loss, ("teacher_loss", "taught"))
 
     def add_step(self, grad_norm: Tensor, skipped: Tensor, loss: Tensor, max_skipped: int) -> None:
         """Count an optimizer step.
@@ -134,6 +144,7 @@ class Meter:
         return {
             **{name: sums[name] for name in _LOSSES},
             **{name: int(sums[name]) for name in _COUNTS},
+            "parts": {name: (sums[name], int(sums[_count_of(name)])) for name in self.parts},
             **{name: getattr(self, name) for name in (*_ON_HOST, *_SPEED)},
             "seconds": self.seconds + self._elapsed(),
         }
@@ -142,6 +153,11 @@ class Meter:
         """Continue from ``state``."""
         for name in (*_LOSSES, *_COUNTS):
             self._sums[name].fill_(state[name])
+        earlier = {name: (state[name], state[count]) for name, count in _EARLIER_PARTS.items() if count in state}
+        for name, (total, count) in {**earlier, **state.get("parts", {})}.items():
+            if name in self.parts:
+                self._sums[name].fill_(total)
+                self._sums[_count_of(name)].fill_(count)
         for name in (*_ON_HOST, "seconds"):
             setattr(self, name, state[name])
         for name in _SPEED:
@@ -183,8 +199,7 @@ class Meter:
         totals = self._totals(sums)
         loss = _ratio(totals["loss"], totals["batches"])
         stats = {"epoch": self.epoch + 1, "epochs": self.epochs, "lr": self.lr, "loss": loss}
-        if totals["taught"]:
-            stats["teacher_loss"] = _ratio(totals["teacher_loss"], totals["taught"])
+        stats |= {name: totals[name] / totals[_count_of(name)] for name in self.parts if totals[_count_of(name)]}
         if totals["judged"]:
             stats["clip_top1_acc"] = 100.0 * totals["correct"] / totals["judged"]
         gathered = one_per_data_rank(processes.all_gather(self.failures), self.mesh)
@@ -228,6 +243,11 @@ class Meter:
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self.started
+
+
+def _count_of(part: str) -> str:
+    """The sum that counts the batches whose part of the loss is finite."""
+    return f"batches with {part}"
 
 
 def peak_memory_gib() -> float:

@@ -15,7 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from videofib.distributed.fsdp import full_tensor
-from videofib.engine.distill import Distillation
+from videofib.engine.objective import Objective
 from videofib.metrics.accuracy import topk_correct
 
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -32,7 +32,7 @@ class Recipe:
 
     Attributes:
         lr_at: learning rate at a fractional epoch.
-        criterion: (logits (B, K), labels (B,) or soft labels (B, K)) -> mean loss.
+        objective: what is minimised.
         judge: (logits (B, K), labels) -> which clips are right, bool (B,); None where that cannot be said.
         accumulation: batches whose gradients make one optimizer step.
         clip_grad_norm: largest L2 norm of the gradient; 0 leaves it as it is.
@@ -40,12 +40,11 @@ class Recipe:
         amp_dtype: bfloat16 or float16 for mixed precision, None for full precision.
         scaler: keeps float16 gradients from vanishing; needed with float16 only.
         mix: mixup or cutmix, (images (B, C, H, W), labels (B,)) -> (images, soft labels (B, K)), as timm's Mixup.
-        distillation: a teacher whose scores are a second target.
         ema: a moving average of the weights, updated after every step.
     """
 
     lr_at: Callable[[float], float]
-    criterion: nn.Module
+    objective: Objective
     judge: Callable[[Tensor, Tensor], Tensor] | None = is_top1
     accumulation: int = 1
     clip_grad_norm: float = 0.0
@@ -53,7 +52,6 @@ class Recipe:
     amp_dtype: torch.dtype | None = None
     scaler: torch.amp.GradScaler | None = None
     mix: Mix | None = None
-    distillation: Distillation | None = None
     ema: ModelEmaV3 | None = None
 
 

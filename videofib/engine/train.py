@@ -7,7 +7,7 @@ K classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import torch
@@ -55,8 +55,8 @@ def train(
     A run resumed from any position that was saved reaches the weights that it would have reached undisturbed.
 
     Args:
-        model: (B, C, T, H, W) -> logits (B, K), on its device; the same weights in every process, or their shards
-            (``distributed.fsdp``).
+        model: what the recipe's objective trains, usually (B, C, T, H, W) -> logits (B, K), on its device; the same
+            weights in every process, or their shards (``distributed.fsdp``).
         loader: batches of this process, with ``sampler.set_epoch(epoch, step)`` and ``close()``; equally many in every
             process.
         checkpoints: saves the run at the end of an epoch before validation (which may fail), and is given what
@@ -81,7 +81,7 @@ def train(
     for epoch in range(start.epoch, schedule.epochs):
         position = start if epoch == start.epoch else Position(epoch)
         loader.sampler.set_epoch(epoch, position.step)  # first, since epochs may differ in length
-        meter = _start_epoch(model, schedule, len(loader), position, meter, mesh)
+        meter = _start_epoch(model, schedule, len(loader), position, meter, mesh, recipe.objective.parts)
         train_epoch(model, replica, loader, optimizer, recipe, schedule, meter, checkpoints, stop)
         if epoch + 1 == schedule.epochs:
             loader.close()  # its workers have nothing to do in the last validation
@@ -170,20 +170,17 @@ def train_epoch(
 
         with gradients_averaged(replica, now=completes_group):
             with torch.autocast(device.type, recipe.amp_dtype, enabled=recipe.amp_dtype is not None):
-                logits = replica(clips)
-                loss = recipe.criterion(logits, targets)
-                if recipe.distillation:
-                    teacher_loss = recipe.distillation.loss(clips, logits)
-                    meter.add_teacher_loss(teacher_loss)
-                    loss = recipe.distillation.combine(loss, teacher_loss)
+                loss, logits, parts = recipe.objective(replica, clips, targets, batch)
             scaled = recipe.scaler.scale(loss / group) if recipe.scaler else loss / group
             scaled.backward()
 
-        judged = recipe.judge and not recipe.mix  # mixed clips have no one class
-        correct = recipe.judge(logits.detach(), labels) if judged else None
-        meter.add(loss, correct, batch["failures"], len(clips))
+        judge = None if recipe.mix or logits is None else recipe.judge  # mixed clips have no one class
+        correct = judge(logits.detach(), labels) if judge else None
+        meter.add(loss, correct, batch["failures"], len(clips), parts)
         if completes_group:
-            meter.add_step(*optimizer_step(model, optimizer, recipe, meter.has_failed), loss, recipe.max_skipped)
+            grad_norm, skipped = optimizer_step(model, optimizer, recipe, meter.has_failed)
+            recipe.objective.after_step(model, meter.epoch + (step + 1) / meter.steps, skipped)
+            meter.add_step(grad_norm, skipped, loss, recipe.max_skipped)
         if (step + 1) % schedule.log_period == 0:
             _log_recent(meter, recipe, progress)
             asking = True
@@ -251,12 +248,18 @@ def _check_gradients(meter: Meter, recipe: Recipe) -> None:
 
 
 def _start_epoch(
-    model: nn.Module, schedule: Schedule, steps: int, start: Position, before: Meter | None, mesh: DeviceMesh | None
+    model: nn.Module,
+    schedule: Schedule,
+    steps: int,
+    start: Position,
+    before: Meter | None,
+    mesh: DeviceMesh | None,
+    parts: Sequence[str],
 ) -> Meter:
     """Set this process's random state as it is at ``start`` of an epoch, and return the meter as it is there."""
     rank, world = data_rank(mesh), data_size(mesh)
     device = next(model.parameters()).device
-    meter = Meter(steps, start.step, schedule.epochs, start.epoch, device, before=before, mesh=mesh)
+    meter = Meter(steps, start.step, schedule.epochs, start.epoch, device, parts=parts, before=before, mesh=mesh)
     _check_step(start, steps)
     if start.step and len(start.states) == world:
         try:

@@ -7,7 +7,7 @@ or "t h w" (frame after frame).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +26,20 @@ ACTIVATIONS: dict[str, Any] = {  # of the MLPs
     "quick_gelu": QuickGELU,  # x·sigmoid(1.702·x), CLIP's
 }
 
+# What the blocks of one forward pass hand on to each other: under the name of a mixer, such as "attn", its state; under
+# LOSSES, what a block adds to the loss. An input and an output, never an attribute, so that a block computed again in
+# the backward pass sees the same; tensors, or tuples, lists and dicts of them.
+Memory = dict[str, Any]
+LOSSES = "losses"
+
+
+def add_losses(memory: Memory, losses: Mapping[str, Tensor]) -> Memory:
+    """The memory with these scalars added to those of the same names that earlier blocks left."""
+    total = dict(memory.get(LOSSES, {}))
+    for name, loss in losses.items():
+        total[name] = total[name] + loss if name in total else loss
+    return {**memory, LOSSES: total}
+
 
 @dataclass(frozen=True)
 class BlockSpec:
@@ -41,6 +55,7 @@ class BlockSpec:
             None: no scales.
         local: makes the branch of each block that mixes neighbouring patches, in front of the MLP; None: no such
             branch.
+        make_mlp: makes the MLP of a block, a module ``mlp(x, memory) -> (y, memory)`` over tokens (b, p+N, d).
     """
 
     dim: int
@@ -50,12 +65,32 @@ class BlockSpec:
     layer_scale: float | None
     activation: str = "gelu"
     local: Callable[[BlockSpec], nn.Module] | None = None
+    make_mlp: Callable[[BlockSpec], nn.Module] | None = None
+
+    def mlp(self) -> nn.Module:
+        return DenseMlp(self) if self.make_mlp is None else self.make_mlp(self)
 
     def norm(self) -> nn.Module:
         return nn.LayerNorm(self.dim, eps=self.norm_eps)
 
     def scale(self) -> nn.Module:
         return nn.Identity() if self.layer_scale is None else LayerScale(self.dim, self.layer_scale)
+
+
+class DenseMlp(Mlp):
+    """The MLP of a vision transformer: all tokens through the same two layers.
+
+    Args:
+        spec: its width, activation and dropout.
+    """
+
+    def __init__(self, spec: BlockSpec):
+        super().__init__(
+            spec.dim, int(spec.dim * spec.mlp_ratio), act_layer=ACTIVATIONS[spec.activation], drop=spec.drop
+        )
+
+    def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:  # type: ignore[override]
+        return super().forward(x), memory
 
 
 class NoBranch(nn.Module):
@@ -81,24 +116,25 @@ class TokenwiseBlock(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.local = NoBranch() if spec.local is None else spec.local(spec)
         self.norm2 = spec.norm()
-        self.mlp = Mlp(spec.dim, int(spec.dim * spec.mlp_ratio), act_layer=ACTIVATIONS[spec.activation], drop=spec.drop)
+        self.mlp = spec.mlp()
         self.ls2 = spec.scale()
 
     def mixers(self) -> dict[str, nn.Module]:
         """The mixers of this block, under their names as submodules."""
         return {}
 
-    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
-        """(b, p+N, d) -> (b, p+N, d), and the mixers' state; N = t·h·w for ``grid`` = (t, h, w).
+    def forward(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
+        """(b, p+N, d) -> (b, p+N, d), and what the next block is handed; N = t·h·w for ``grid`` = (t, h, w).
 
         With context parallelism x holds the local tokens only.
         """
-        return self.without_mixer(x, grid), state
+        return self.without_mixer(x, grid, memory)
 
-    def without_mixer(self, x: Tensor, grid: Grid) -> Tensor:
+    def without_mixer(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
         """x and what all other branches add to it."""
         x = self.local(x, grid, self.drop_path)
-        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        y, memory = self.mlp(self.norm2(x), memory)
+        return x + self.drop_path(self.ls2(y)), memory
 
 
 class Block(TokenwiseBlock):
@@ -119,9 +155,9 @@ class Block(TokenwiseBlock):
     def mixers(self) -> dict[str, nn.Module]:
         return {"attn": self.attn}
 
-    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
-        y, state = self.attn(self.norm1(x), grid, state)
-        return self.without_mixer(x + self.drop_path(self.ls1(y)), grid), state
+    def forward(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
+        y, state = self.attn(self.norm1(x), grid, memory.get("attn"))
+        return self.without_mixer(x + self.drop_path(self.ls1(y)), grid, {**memory, "attn": state})
 
 
 class DividedBlock(Block):
@@ -155,23 +191,24 @@ class DividedBlock(Block):
     def mixers(self) -> dict[str, nn.Module]:
         return {"attn": self.attn, "temporal_attn": self.temporal_attn}
 
-    def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
-        """(b, p+N, d) -> (b, p+N, d), and the states of both mixers, the temporal one's first."""
+    def forward(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
+        """(b, p+N, d) -> (b, p+N, d), and what the next block is handed."""
         axes = dict(zip("thw", grid, strict=True))  # not b, which may be 0
-        temporal_state, spatial_state = (None, None) if state is None else state
         num_prefix = self.num_prefix_tokens
         prefix, patches = x[:, :num_prefix], x[:, num_prefix:]
 
         lines = rearrange(patches, f"b ({self.order}) d -> (b h w) t d", **axes)
-        lines, temporal_state = self.temporal_attn(self.temporal_norm1(lines), (axes["t"], 1, 1), temporal_state)
+        lines, state = self.temporal_attn(self.temporal_norm1(lines), (axes["t"], 1, 1), memory.get("temporal_attn"))
+        memory = {**memory, "temporal_attn": state}
         lines = self.drop_path(lines)
         patches = patches + self.temporal_fc(rearrange(lines, f"(b h w) t d -> b ({self.order}) d", **axes))
 
         frames = rearrange(patches, f"b ({self.order}) d -> (b t) (h w) d", **axes)
         frames = join_prefix(repeat(prefix, "b p d -> (b t) p d", t=axes["t"]), frames)
-        frames, spatial_state = self.attn(self.norm1(frames), (1, axes["h"], axes["w"]), spatial_state)
+        frames, state = self.attn(self.norm1(frames), (1, axes["h"], axes["w"]), memory.get("attn"))
+        memory = {**memory, "attn": state}
         frames = self.drop_path(self.ls1(frames))
         prefix = prefix + reduce(frames[:, :num_prefix], "(b t) p d -> b p d", "mean", t=axes["t"])
         patches = patches + rearrange(frames[:, num_prefix:], f"(b t) (h w) d -> b ({self.order}) d", **axes)
 
-        return self.without_mixer(join_prefix(prefix, patches), grid), (temporal_state, spatial_state)
+        return self.without_mixer(join_prefix(prefix, patches), grid, memory)

@@ -63,7 +63,7 @@ class LatentBlock(nn.Module):
     def forward(self, latents: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B or 1, M, D_l) and patches (B, N, D_p) -> both; one-sided, the patches are returned as they are."""
         latents, patches = self.cross_attention_latents_token(latents, patches)
-        latents, _ = self.self_attention_latents(latents, (1, 1, latents.shape[1]))
+        latents, _ = self.self_attention_latents(latents, (1, 1, latents.shape[1]), {})
         return latents, patches
 
 

@@ -1,20 +1,34 @@
-"""The blocks of a transformer as one module: tokens and the mixers' state go from each block to the next."""
+"""The blocks of a transformer as one module: tokens and a memory go from each block to the next."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from videofib.mixers import Grid
-from videofib.models.blocks import TokenwiseBlock
+from videofib.models.blocks import Memory, TokenwiseBlock
 from videofib.models.recompute import recomputed
 
 
+class Outputs(NamedTuple):
+    """What a stack of blocks returns.
+
+    Attributes:
+        x: the tokens after the last block, (B, P+N, D).
+        memory: what it hands on.
+        kept: by the index of a block, the tokens after it.
+    """
+
+    x: Tensor
+    memory: Memory
+    kept: dict[int, Tensor]
+
+
 class Stack(nn.ModuleList):
-    """Blocks, of which each takes the tokens and the state that the one before returned.
+    """Blocks, of which each takes the tokens and the memory that the one before returned.
 
     Args:
         blocks: in order.
@@ -33,22 +47,31 @@ class Stack(nn.ModuleList):
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, P+N, D) -> (B, P+N, D) with N = t·h·w for ``grid`` = (t, h, w)."""
-        return self.outputs(x, grid, ())[0]
+        return self.outputs(x, grid).x
 
     def outputs(
-        self, x: Tensor, grid: Grid, indices: Collection[int], *, stop: int | None = None
-    ) -> tuple[Tensor, dict[int, Tensor]]:
-        """What ``forward`` returns, and by their indices what these blocks return.
+        self,
+        x: Tensor,
+        grid: Grid,
+        indices: Collection[int] = (),
+        *,
+        stop: int | None = None,
+        memory: Memory | None = None,
+    ) -> Outputs:
+        """What the blocks return.
 
         Args:
+            x: (B, P+N, D) with N = t·h·w for ``grid`` = (t, h, w).
+            indices: of blocks whose tokens are kept.
             stop: how many blocks are computed; None: all.
+            memory: what the first block is handed; None: nothing.
         """
-        state, kept = None, {}
+        memory, kept = memory or {}, {}
         for index, block in enumerate(islice(self, stop)):
             if self.recompute and self.training and index % self.recompute_every == 0:
-                x, state = recomputed(block, x, grid, state, recompute=self.recompute)
+                x, memory = recomputed(block, x, grid, memory, recompute=self.recompute)
             else:
-                x, state = block(x, grid, state)
+                x, memory = block(x, grid, memory)
             if index in indices:
                 kept[index] = x
-        return x, kept
+        return Outputs(x, memory, kept)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from einops import reduce
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from videofib.attention import ContextGroup
 from videofib.mixers import LayerSpec, MixerChoice, check_name
-from videofib.models.blocks import ACTIVATIONS, Block, BlockSpec, DividedBlock, TokenwiseBlock
+from videofib.models.blocks import ACTIVATIONS, LOSSES, BlockSpec, DividedBlock, Memory
+from videofib.models.build_blocks import build_blocks
 from videofib.models.class_attention import ClassAttentionPooling
 from videofib.models.embed import POSITIONS, ClipEmbedding
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
@@ -25,7 +26,7 @@ from videofib.models.local_interaction import KERNELS, NORMS, LocalBranch
 from videofib.models.patch_embed import STEMS
 from videofib.models.recompute import RECOMPUTE
 from videofib.models.slicing import AllTokens, SlicedTokens, check_slicing
-from videofib.models.stack import Stack
+from videofib.models.stack import Outputs, Stack
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 TOKEN_ORDERS = {"hwt": "h w t", "thw": "t h w"}
@@ -210,26 +211,12 @@ class TimeSformer(ClipEmbedding):
         branch = None if local_interaction == "none" else local
         spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation, branch)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
-        blocks = [self._block(replace(layer, index=index), spec, rate) for index, rate in enumerate(rates)]
+        blocks = build_blocks(attention_type, self.mixers, layer, spec, rates)
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
         self.class_attention = ClassAttentionPooling(layer, spec) if pooling == "class_attention" else None
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self._initialise()
-
-    def _block(self, layer: LayerSpec, spec: BlockSpec, drop_path: float) -> TokenwiseBlock:
-        if not self.mixers.mixes(layer.index):
-            return TokenwiseBlock(spec, drop_path)
-        if self.attention_type == "joint_space_time":
-            return Block(self.mixers.build("joint", layer), spec, drop_path)
-        length, height, width = layer.grid
-        spatial = self.mixers.build("space", replace(layer, grid=(1, height, width)))
-        if self.attention_type == "space_only":
-            return Block(spatial, spec, drop_path)
-        temporal = self.mixers.build("time", replace(layer, grid=(length, 1, 1), num_prefix_tokens=0))
-        return DividedBlock(
-            spatial, temporal, spec, drop_path, order=self.order, num_prefix_tokens=self.num_prefix_tokens
-        )
 
     def reset_parameters(self) -> None:
         """Give all parameters and buffers initial values again, those of a new model under the same seed.
@@ -308,13 +295,18 @@ class TimeSformer(ClipEmbedding):
             mixer.share_tokens(context)
         self.tokens = SlicedTokens(context, self.num_prefix_tokens, self.pooling)
 
-    def forward(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> (B, K)."""
-        return self.head(self.forward_features(video))
+    def forward(self, video: Tensor, *, with_losses: bool = False) -> Any:
+        """(B, C, T, H, W) -> (B, K).
+
+        With ``with_losses`` also what the blocks add to the loss, by name: (logits, {name: scalar}).
+        """
+        features, output = self._features(video)
+        logits = self.head(features)
+        return (logits, output.memory.get(LOSSES, {})) if with_losses else logits
 
     def forward_features(self, video: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the pooled and normalised features (B, D)."""
-        return self._features(video, (), None)[0]
+        return self._features(video)[0]
 
     def forward_intermediates(
         self,
@@ -349,24 +341,29 @@ class TimeSformer(ClipEmbedding):
         check_name("output_fmt", output_fmt, FORMATS)
         wanted = taken_blocks(len(self.blocks), indices)
         self.tokens.check_all()
-        features, kept = self._features(x, wanted, 1 + max(wanted) if stop_early else None)
+        features, output = self._features(x, wanted, 1 + max(wanted) if stop_early else None)
+        kept = output.kept
         layout = Layout(self.patch_embed.grid_of(x), self.num_prefix_tokens, self.order, self.single_frames)
         found = [layout.split(self.norm(kept[i]) if norm else kept[i], output_fmt) for i in wanted]
         pairs = return_prefix_tokens and self.num_prefix_tokens
         intermediates = found if pairs else [patches for patches, _ in found]
         return intermediates if intermediates_only else (features, intermediates)
 
-    def _features(self, video: Tensor, wanted: Sequence[int], stop: int | None) -> tuple[Tensor, dict[int, Tensor]]:
-        """The features, after the first ``stop`` blocks, and the tokens that the blocks ``wanted`` return."""
+    def _features(
+        self, video: Tensor, wanted: Sequence[int] = (), stop: int | None = None, memory: Memory | None = None
+    ) -> tuple[Tensor, Outputs]:
+        """The features, after the first ``stop`` blocks, and what the blocks return."""
         grid = self.patch_embed.grid_of(video)
         self.mixers.check_grid(self.grid, grid)
         x = self.norm_pre(self.tokens.take(self.embed(video)))
-        x, kept = self.blocks.outputs(x, (1, *grid[1:]) if self.single_frames else grid, wanted, stop=stop)
+        own = (1, *grid[1:]) if self.single_frames else grid
+        output = self.blocks.outputs(x, own, wanted, stop=stop, memory=memory)
+        x = output.x
         if self.single_frames:
             x = reduce(x, "(b t) n d -> b n d", "mean", t=grid[0])
         if self.class_attention is not None:
-            return self.norm(self.class_attention(x[:, self.num_prefix_tokens :])), kept
-        return self.norm(self.tokens.pool(x, math.prod(grid))), kept
+            return self.norm(self.class_attention(x[:, self.num_prefix_tokens :])), output
+        return self.norm(self.tokens.pool(x, math.prod(grid))), output
 
 
 def _check_choices(**settings: str) -> None:

@@ -27,11 +27,12 @@ from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.distill import Distillation
 from videofib.engine.freezing import freeze, freeze_all_but
 from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy
+from videofib.engine.objective import Objective, Supervised
 from videofib.engine.optim import build_optimizer, lr_at, parameter_groups, warmup_end
 from videofib.engine.randomness import seed_everything
 from videofib.engine.schedule import Schedule
 from videofib.engine.shared_batches import BatchLoader, shared
-from videofib.engine.step import Recipe
+from videofib.engine.step import Recipe, is_top1
 from videofib.engine.train import has_work, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
@@ -56,6 +57,12 @@ from videofib.run.preflight import (
 )
 
 logger = logging.getLogger(__name__)
+
+# MODEL.LOSS_FUNC -> the loss, given label smoothing and weights of classes
+_LOSSES: dict[str, Callable[[float, Tensor | None], CrossEntropy | BinaryCrossEntropy]] = {
+    "cross_entropy": CrossEntropy,
+    "bce_logit": lambda smoothing, weights: BinaryCrossEntropy(weights),
+}
 
 
 def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable[[], None] = lambda: None) -> bool:
@@ -84,8 +91,8 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
         optimizer = _build_optimizer(cfg, model)
         weights = class_weights(cfg, train_loader.dataset.records, class_names)
-        recipe = recipe_from_config(cfg, amp_dtype, ema, _distillation(cfg, device, class_names), weights)
-        recipe.criterion.to(device)
+        criterion = criterion_from_config(cfg, weights).to(device)
+        recipe = recipe_from_config(cfg, Supervised(criterion, _distillation(cfg, device, class_names)), amp_dtype, ema)
         _log_sizes(cfg, model, train_loader, val_loader)
 
         state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
@@ -101,7 +108,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
             return False
         accepted()
 
-        loss = _LOSSES[cfg.MODEL.LOSS_FUNC](0.0, weights)["criterion"]
+        loss = _LOSSES[cfg.MODEL.LOSS_FUNC](0.0, weights)
 
         def validate() -> dict:
             evaluated = unsharded_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
@@ -253,15 +260,16 @@ def _schedule(cfg: CfgNode, *, validated: bool) -> Schedule:
     )
 
 
+def criterion_from_config(cfg: CfgNode, weights: Tensor | None = None) -> CrossEntropy | BinaryCrossEntropy:
+    """The loss of labels, given weights of classes."""
+    smoothing = 0.0 if cfg.MIXUP.ENABLE else cfg.MIXUP.LABEL_SMOOTH_VALUE  # mix smooths the labels it mixes
+    return _LOSSES[cfg.MODEL.LOSS_FUNC](smoothing, weights)
+
+
 def recipe_from_config(
-    cfg: CfgNode,
-    amp_dtype: torch.dtype | None = None,
-    ema: ModelEmaV3 | None = None,
-    distillation: Distillation | None = None,
-    weights: Tensor | None = None,
+    cfg: CfgNode, objective: Objective, amp_dtype: torch.dtype | None = None, ema: ModelEmaV3 | None = None
 ) -> Recipe:
     """How the config's SOLVER, MIXUP and batch sizes make an optimizer step."""
-    smoothing = cfg.MIXUP.LABEL_SMOOTH_VALUE
     mix = None
     if cfg.MIXUP.ENABLE:
         mix = Mixup(
@@ -269,20 +277,20 @@ def recipe_from_config(
             cutmix_alpha=cfg.MIXUP.CUTMIX_ALPHA,
             prob=cfg.MIXUP.PROB,
             switch_prob=cfg.MIXUP.SWITCH_PROB,
-            label_smoothing=smoothing,
+            label_smoothing=cfg.MIXUP.LABEL_SMOOTH_VALUE,
             num_classes=cfg.MODEL.NUM_CLASSES,
         )
     policy = lr_policy(cfg)
     return Recipe(
         lr_at=partial(_lr_of_stage, policy, multigrid_stages(cfg)) if cfg.MULTIGRID.LONG_CYCLE else policy,
-        **_LOSSES[cfg.MODEL.LOSS_FUNC](0.0 if mix else smoothing, weights),  # mix smooths the labels it mixes
+        objective=objective,
+        judge=is_top1 if cfg.MODEL.LOSS_FUNC == "cross_entropy" else None,  # clips of one class each
         accumulation=max(1, cfg.GLOBAL_BATCH_SIZE // cfg.TRAIN.BATCH_SIZE),
         clip_grad_norm=cfg.SOLVER.CLIP_GRAD_L2NORM,
         max_skipped=cfg.SOLVER.MAX_SKIPPED_STEPS,
         amp_dtype=amp_dtype,
         scaler=torch.amp.GradScaler("cuda") if amp_dtype == torch.float16 else None,
         mix=mix,
-        distillation=distillation,
         ema=ema,
     )
 
@@ -329,10 +337,3 @@ def lr_scale(cfg: CfgNode) -> float:
             cfg.SOLVER.BASE_LR * actual / meant,
         )
     return actual / meant
-
-
-# MODEL.LOSS_FUNC -> the part of a recipe that follows from it, given label smoothing and weights of classes
-_LOSSES = {
-    "cross_entropy": lambda smoothing, weights: {"criterion": CrossEntropy(smoothing, weights)},
-    "bce_logit": lambda smoothing, weights: {"criterion": BinaryCrossEntropy(weights), "judge": None},
-}

@@ -6,6 +6,7 @@ import torch
 from tests.data.lists.test_shards import files  # noqa: F401, a fixture
 from videofib.config import ConfigError, load_config
 from videofib.data.loading.multigrid import MultigridStage, long_cycle, stage_at
+from videofib.engine.objective import Objective
 from videofib.run.loaders import build_train_loader
 from videofib.run.training import recipe_from_config
 
@@ -88,7 +89,7 @@ def test_fewer_frames_cover_the_same_time(files):  # noqa: F811
 
 def test_learning_rates_follow_the_batches(files):  # noqa: F811
     cfg = config(files, **{"SOLVER.BASE_LR": 0.1, "SOLVER.LR_POLICY": "linear"})
-    lr_at = recipe_from_config(cfg, None, None).lr_at
+    lr_at = recipe_from_config(cfg, Objective()).lr_at
     assert [lr_at(epoch) for epoch in (0, 1, 1.999, 2, 3)] == pytest.approx([0.4, 0.3, 0.2001, 0.05, 0.025])
 
 

@@ -63,11 +63,11 @@ def block_of(dim, grid, config, mlp_ratio=4.0):
 def with_one_skip(block, x, grid):
     """The published block without ``double_skip``: the MLP's skip goes round both halves."""
     y, _ = block.attn(block.norm1(x), grid, None)
-    return x + block.mlp(block.norm2(y))
+    return x + block.mlp(block.norm2(y), {})[0]
 
 
 def run(block, x, grid, config):
-    return block(x, grid)[0] if config["cli"].get("double_skip") else with_one_skip(block, x, grid)
+    return block(x, grid, {})[0] if config["cli"].get("double_skip") else with_one_skip(block, x, grid)
 
 
 def renamed(state):

@@ -52,7 +52,7 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:
-            x = block(x, self.layer.grid)[0] if self.has_msa else x + block.mlp(block.norm2(x))
+            x = block(x, self.layer.grid, {})[0] if self.has_msa else x + block.mlp(block.norm2(x), {})[0]
         return self.downsample(x)
 
 

@@ -24,10 +24,10 @@ class DetailMlp(Mlp):
         self.dwconv = torch.nn.Module()
         self.dwconv.dwconv = torch.nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
 
-    def forward(self, x):
+    def forward(self, x, memory):
         h = self.fc1(x)
         maps = self.dwconv.dwconv(rearrange(h, "b (h w) d -> b d h w", h=self.grid[0]))
-        return self.fc2(F.gelu(h + rearrange(maps, "b d h w -> b (h w) d")))
+        return self.fc2(F.gelu(h + rearrange(maps, "b d h w -> b (h w) d"))), memory
 
 
 def compute(case: Case) -> Result:
@@ -43,5 +43,5 @@ def compute(case: Case) -> Result:
         model = Block(model, spec, drop_path=0.0)
         model.mlp = DetailMlp(dim, int(dim * ratio), grid)
     model.load_state_dict(case.state)
-    y, _ = model.train(case.config.get("train", False))(case.inputs["input"], layer.grid, None)
+    y, _ = model.train(case.config.get("train", False))(case.inputs["input"], layer.grid, {} if is_block else None)
     return Result({"output": y}, dict(model.named_parameters()))

@@ -31,10 +31,10 @@ class XCiTBlock(Block):
         self.norm3, self.ls3 = spec.norm(), spec.scale()
         self.local_mp = LocalPatchInteraction(layer.dim, order=layer.order)
 
-    def forward(self, x, grid, state=None):
-        x = x + self.ls1(self.attn(self.norm1(x), grid, state)[0])
+    def forward(self, x, grid, memory):
+        x = x + self.ls1(self.attn(self.norm1(x), grid, None)[0])
         x = x + self.ls3(self.local_mp(self.norm3(x), grid))
-        return x + self.ls2(self.mlp(self.norm2(x))), state
+        return x + self.ls2(self.mlp(self.norm2(x), memory)[0]), memory
 
 
 class Network(nn.Module):
@@ -60,7 +60,7 @@ class Network(nn.Module):
         grid = tuple(patches.shape[1:4])
         x = rearrange(patches, "b t h w d -> b (t h w) d")
         for block in self.blocks:
-            x, _ = block(x, grid, None)
+            x, _ = block(x, grid, {})
         return self.head(self.norm(self.class_attention(x)))
 
 

@@ -26,13 +26,13 @@ def by_equations(model, video, classes, block):
     """ReLU of the sum of channels, each weighted by its mean gradient, from the blocks called one by one."""
     t, h, w = grid = model.patch_embed.grid_of(video)
     own = (1, h, w) if model.single_frames else grid
-    x, state = model.norm_pre(model.embed(video)), None
+    x, memory = model.norm_pre(model.embed(video)), {}
     for index in range(block):
-        x, state = model.blocks[index](x, own, state)
+        x, memory = model.blocks[index](x, own, memory)
     tokens = x.detach().requires_grad_()
     x = tokens
     for index in range(block, len(model.blocks)):
-        x, state = model.blocks[index](x, own, state)
+        x, memory = model.blocks[index](x, own, memory)
     if model.single_frames:
         x = rearrange(x, "(b t) n d -> b t n d", t=t).mean(1)
     pooled = x[:, 0] if model.tokens.pooling == "class_token" else x[:, model.num_prefix_tokens :].mean(1)
