@@ -39,7 +39,7 @@ def step_by_step(made, latents, patches):
     q, k, v = own.attn.qkv(own.norm1(latents)).unflatten(-1, (3, 3, -1)).permute(2, 0, 3, 1, 4)
     weights = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)
     latents = latents + own.attn.proj((weights @ v).transpose(1, 2).flatten(2))
-    return latents + own.mlp(own.norm2(latents)), patches
+    return latents + own.mlp(own.norm2(latents), {})[0], patches
 
 
 @pytest.mark.parametrize("dims", [(12, 12), (12, 20)])

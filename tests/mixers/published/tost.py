@@ -18,7 +18,7 @@ def compute(case: Case) -> Result:
         layer, _ = sizes_of(case, args["dim"], x.shape[1])
         return computed(case, TokenStatistics(layer), grid_of(case), None)
     if kind == "Block":
-        return computed(case, block(*sizes_of(case, args["dim"], x.shape[1])), grid_of(case), None)
+        return computed(case, block(*sizes_of(case, args["dim"], x.shape[1])), grid_of(case), {})
     if kind == "ClassAttentionBlock":
         return class_attention_block(case)
     return computed(case, Network(block, case))

@@ -74,7 +74,7 @@ def compute(case: Case) -> Result:
         model = LocalPatchInteraction(args["in_features"], order="t h w", kernel=(1, width, width))
         return computed(case, model, grid_of(case))
     if kind == "XCABlock":
-        return computed(case, XCiTBlock(*sizes_of(case, args["dim"], x.shape[1])), grid_of(case), None)
+        return computed(case, XCiTBlock(*sizes_of(case, args["dim"], x.shape[1])), grid_of(case), {})
     if kind == "ClassAttentionBlock":
         return class_attention_block(case)
     if kind == "PositionalEncodingFourier":
