@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from videofib.attention import ContextGroup, SelfAttention, Support, context_parallel_attention, sparse_attention
-from videofib.attention.context import split_heads
+from videofib.attention.context.heads import split_heads
 from videofib.distributed.launch import launch
 
 SUPPORTS = {
