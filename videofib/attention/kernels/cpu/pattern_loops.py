@@ -3,8 +3,8 @@ row.
 
 Arguments they share (B batch, H heads, S tokens):
 
-    tensors         (tensors, 4) int64: address, then strides of batch, head and token, in bytes; all but the results
-                    have the same stride of a token
+    tensors         (tensors, 4) int64: address, then strides of batch, head and token, in bytes; queries, outputs
+                    and their gradient have the same stride of a token, as have keys and values (a single token has any)
     lse             (B, H, S): log of the softmax's denominator
     rowptr, cols    the pairs by query, as in :class:`videofib.attention.pattern.Pattern`
     key_rows        (H, 2): the first row of each head's keys, counted from where the strides say that the head begins,
@@ -42,7 +42,7 @@ def make_pattern_forward(dim: int, cache_key: int) -> Callable:
         _ = cache_key  # what a function mentions of its surroundings is a part of its key on disk
         batch, heads, total = lse.shape
         one, lowest = floats.dtype.type(1), floats.dtype.type(-3.4e38)
-        stride, out_stride = tensors[0, 3], tensors[3, 3]
+        stride, key_stride, out_stride = tensors[0, 3], tensors[1, 3], tensors[3, 3]
         workers = len(floats)
         for worker in prange(workers):
             weights, row_list = floats[worker], indices[worker]
@@ -51,13 +51,13 @@ def make_pattern_forward(dim: int, cache_key: int) -> Callable:
                 first_key = key_rows[h, 0]
                 q, k, v, out = (
                     head_address(tensors, 0, b, h),
-                    head_address(tensors, 1, b, h) + first_key * stride,
-                    head_address(tensors, 2, b, h) + first_key * stride,
+                    head_address(tensors, 1, b, h) + first_key * key_stride,
+                    head_address(tensors, 2, b, h) + first_key * key_stride,
                     head_address(tensors, 3, b, h),
                 )
                 for i in range(total):
                     count = rowptr[h, i + 1] - rowptr[h, i]
-                    list_rows(row_list, cols, rowptr[h, i], count, stride)
+                    list_rows(row_list, cols, rowptr[h, i], count, key_stride)
                     largest = scores(dim, q + i * stride, k, row_list, count, scale, lowest, weights, 0, None)
                     norm = exponentiate(weights, 0, count, largest)
                     target = out + i * out_stride
@@ -79,7 +79,8 @@ def make_pattern_backward(dim: int, cache_key: int) -> Callable:
         _ = cache_key
         batch, heads, total = lse.shape
         zero, one, lowest = floats.dtype.type(0), floats.dtype.type(1), floats.dtype.type(-3.4e38)
-        stride, dq_stride, dk_stride = tensors[0, 3], tensors[5, 3], tensors[6, 3]
+        stride, key_stride = tensors[0, 3], tensors[1, 3]
+        dq_stride, dk_stride = tensors[5, 3], tensors[6, 3]
         workers, half, width = len(floats), floats.shape[1] // 2, indices.shape[1] // 2
         for worker in prange(workers):
             weights, d_logits = floats[worker, :half], floats[worker, half:]
@@ -89,8 +90,8 @@ def make_pattern_backward(dim: int, cache_key: int) -> Callable:
                 first_key = key_rows[h, 0]
                 q, k, v, out = (
                     head_address(tensors, 0, b, h),
-                    head_address(tensors, 1, b, h) + first_key * stride,
-                    head_address(tensors, 2, b, h) + first_key * stride,
+                    head_address(tensors, 1, b, h) + first_key * key_stride,
+                    head_address(tensors, 2, b, h) + first_key * key_stride,
                     head_address(tensors, 3, b, h),
                 )
                 d_out, dq, dk, dv = (
@@ -103,7 +104,7 @@ def make_pattern_backward(dim: int, cache_key: int) -> Callable:
                 for i in range(total):
                     start, count, row = rowptr[h, i], rowptr[h, i + 1] - rowptr[h, i], i * stride
                     at = start - first
-                    list_rows(row_list, cols, start, count, stride)
+                    list_rows(row_list, cols, start, count, key_stride)
                     scores(dim, q + row, k, row_list, count, scale, lowest, weights, at, None)
                     exponentiate(weights, at, count, lse[b, h, i])
                     scores(dim, d_out + row, v, row_list, count, one, zero, d_logits, at, None)
