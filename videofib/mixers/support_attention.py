@@ -47,7 +47,7 @@ class SupportAttention(SelfAttention):
         """From now on ``forward`` takes and returns this process's slice of the P+N tokens.
 
         Raises:
-            ValueError: a mode that does not serve this attention, or fewer heads than processes; the message says which.
+            ValueError: a mode that does not serve this attention, or fewer heads than processes.
         """
         mode = context.mode
         if not self.is_plain and mode in ("ring", "halo"):

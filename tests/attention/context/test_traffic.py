@@ -69,7 +69,12 @@ def compare_bytes():
                     ("zero_logit", torch.float64),
                 ):
                     expected = TRAFFIC[mode](
-                        support, size, head_dim=6, batch=2, itemsize=torch.empty(0, dtype=dtype).itemsize, masking=masking
+                        support,
+                        size,
+                        head_dim=6,
+                        batch=2,
+                        itemsize=torch.empty(0, dtype=dtype).itemsize,
+                        masking=masking,
                     )
                     tokens = ContextGroup(mode=mode).slice(support.num_prefix_tokens + support.num_tokens)
                     shape = 2, support.num_heads, len(tokens.positions), 6

@@ -127,5 +127,3 @@ def _check(q: Tensor, k: Tensor, v: Tensor, support: Support, tokens: TokenSlice
             f"the support is for {support.num_prefix_tokens} + {support.num_tokens} tokens; the processes share "
             f"{tokens.total}"
         )
-
-

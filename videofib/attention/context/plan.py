@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ def halo_plan(support: Support, processes: int, rank: int, device: torch.device)
     """The plan of a process, with its index tensors on a device."""
     p, heads = support.num_prefix_tokens, range(support.num_heads)
     edges = token_edges(p + support.num_tokens, processes)
-    slices = list(zip(edges, edges[1:], strict=False))
+    slices = list(pairwise(edges))
     start, stop = slices[rank]
     needs = [needed_rows(support, slice_) for slice_ in slices]
     rows = _Rows(needs[rank])
@@ -76,7 +76,7 @@ def halo_plan(support: Support, processes: int, rank: int, device: torch.device)
 def halo_rows(support: Support, processes: int) -> tuple[tuple[int, ...], ...]:
     """How many rows of keys, and as many of values, each process sends each other one; none to itself."""
     edges = token_edges(support.num_prefix_tokens + support.num_tokens, processes)
-    slices = list(zip(edges, edges[1:], strict=False))
+    slices = list(pairwise(edges))
     needs = [needed_rows(support, slice_) for slice_ in slices]
 
     def count(sender: int, receiver: int) -> int:

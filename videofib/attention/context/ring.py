@@ -8,9 +8,9 @@ the next process and receives the one before::
     rank 1    block 1  block 0  block 2         |          v
     rank 2    block 2  block 1  block 0         +------ rank 2
 
-R - 1 steps send, forward k and v; backward k and v again, and one step behind them the sums of their gradients, to which
-each process adds its part; the last of these hops takes them home. Heads are not divided, so there may be more processes
-than heads. Only dense attention is worth a ring: of a sparse support few of the keys that pass are ever used.
+R - 1 steps send, forward k and v; backward k and v again, and one step behind them the sums of their gradients, to
+which each process adds its part; the last of these hops takes them home. Heads are not divided, so there may be more
+processes than heads. Only dense attention is worth a ring: of a sparse support few of the keys that pass are ever used.
 
 Axes: b batch, h heads, n local tokens, d width of a head. Blocks are (2, b, h, n, d): keys, then values.
 """

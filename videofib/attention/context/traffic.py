@@ -109,8 +109,8 @@ def check_mode(mode: str, support: Support, processes: int) -> None:
     """Raise ValueError where a mode cannot serve a support; ``auto`` always finds one that can."""
     if mode == "ring" and not support.is_dense:
         raise ValueError(
-            "mode 'ring' of context parallelism is for dense attention, and passes all keys of a sparse one for the few "
-            f"that are used; set mode 'halo', 'heads' or 'auto', got {support}"
+            "mode 'ring' of context parallelism is for dense attention, and passes all keys of a sparse one for "
+            f"the few that are used; set mode 'halo', 'heads' or 'auto', got {support}"
         )
     if mode == "halo" and support.is_dense:
         raise ValueError(

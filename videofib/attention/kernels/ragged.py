@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class Ragged:
     def tables(self) -> tuple[Tensor, ...]:
         """``rowptr``, ``cols``, ``keyptr``, ``queries`` and ``positions`` as of a pattern, for as many keys as the head
         with the most has."""
-        most = max(stop - start for start, stop in zip(self.edges, self.edges[1:], strict=False))
+        most = max(stop - start for start, stop in pairwise(self.edges))
         numbers = [self._numbers(segments, most) for segments in self.segments]
         return pair_tables(numbers, list(range(len(numbers))), self.num_queries, most)
 

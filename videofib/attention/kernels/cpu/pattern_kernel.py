@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -111,8 +112,8 @@ def _key_rows(q: Tensor, k: Tensor, key_edges: Sequence[int] | None) -> tuple[Te
     """The loops' ``key_rows``, and the most keys of a head."""
     if key_edges is None:
         return torch.tensor([[0, k.shape[2]]] * q.shape[1]), k.shape[2]
-    counts = [stop - start for start, stop in zip(key_edges, key_edges[1:], strict=False)]
-    return torch.tensor([[start, count] for start, count in zip(key_edges, counts, strict=False)]), max(counts)
+    rows = [[start, stop - start] for start, stop in pairwise(key_edges)]
+    return torch.tensor(rows), max(count for _, count in rows)
 
 
 def _by_head(x: Tensor, q: Tensor) -> Tensor:
