@@ -8,8 +8,8 @@ which are carried from block to block, rescaled whenever ``top`` rises; then out
 Given lse of all blocks, a block's gradients need nothing of the others: with p_ij = e^(s_ij - lse_i) and
 delta_i = d_out_i · out_i, d s_ij = p_ij (d_out_i · v_j - delta_i).
 
-Axes: b batch, h heads, q queries, k keys, d width of a head. No tensor has more than ``_MOST_LOGITS`` logits. Everything
-is computed and kept in 32 bits, or in 64 where the inputs have them.
+Axes: b batch, h heads, q queries, k keys, d width of a head. No tensor has more than ``_MOST_LOGITS`` logits.
+Everything is computed and kept in 32 bits, or in 64 where the inputs have them.
 """
 
 from __future__ import annotations

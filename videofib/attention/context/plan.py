@@ -1,8 +1,8 @@
 """Which rows of keys and values a process needs from others for its queries over a sparse support.
 
-A patch query at position i of head h sees the prefix tokens and the patches at i ± o for h's offsets o. So of a slice of
-queries, an offset needs the slice shifted by o to either side, and a head the union of these intervals, which the others
-know as well: every process computes who sends what, and only rows travel::
+A patch query at position i of head h sees the prefix tokens and the patches at i ± o for h's offsets o. So for a slice
+of queries, an offset needs the slice shifted by o to either side, and a head the union of these intervals, which the
+others know as well: every process computes who sends what, and only rows travel::
 
     positions      0 .. P |          queries of rank r          |
     head 0         =====     ===[===========================]===          offsets 1 2 3
