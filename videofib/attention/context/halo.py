@@ -91,12 +91,21 @@ class _Halo(torch.autograd.Function):
         p, work = prefix[context.rank], lse.dtype
         with autocast.disabled(q.device.type):
             dq, dkv = (torch.zeros(shape, dtype=work, device=q.device) for shape in (q.shape, (2, *k.shape)))
+            d_rows_k, d_rows_v = rows_k, rows_v  # of no rows, where there are no patches
             if plan.pairs.num_queries:
-                local = [x[:, :, p:] for x in (d_out, q, out, lse)]
-                dq[:, :, p:], *d_rows = _patch_gradients(*local, rows_k, rows_v, plan, scale, zero_logit, kernel)
-            else:
-                d_rows = [rows_k, rows_v]  # of no rows
-            _return(plan, context, *d_rows, dkv)
+                dq[:, :, p:], d_rows_k, d_rows_v = _patch_gradients(
+                    d_out[:, :, p:],
+                    q[:, :, p:],
+                    out[:, :, p:],
+                    lse[:, :, p:],
+                    rows_k,
+                    rows_v,
+                    plan,
+                    scale,
+                    zero_logit,
+                    kernel,
+                )
+            _return(plan, context, d_rows_k, d_rows_v, dkv)
             if zero_logit:
                 weights = lse[:, :, p:].neg().exp()
                 masked = torch.einsum("bhm,bhmd->bhd", weights, d_out[:, :, p:].to(work))
@@ -107,7 +116,8 @@ class _Halo(torch.autograd.Function):
                 known = _spread(known, prefix, context)
                 part = torch.zeros(prefix_q.shape, dtype=work, device=q.device)
                 dim = q.shape[3]
-                add_gradients(known[..., :dim], prefix_q, k, v, *known[..., dim:].unbind(-1), scale, part, dkv)
+                d_prefix, prefix_lse, delta = known[..., :dim], known[..., dim], known[..., dim + 1]
+                add_gradients(d_prefix, prefix_q, k, v, prefix_lse, delta, scale, part, dkv)
                 dq[:, :, :p] = _gather(part, prefix, context).sum(0)
         dk, dv = dkv.to(q.dtype)
         return *(None,) * 5, dq.to(q.dtype), dk, dv
@@ -200,10 +210,10 @@ def _exchange(packed: Tensor, send: list[int], receive: list[int], context: Cont
     """Rows for each other process -> rows from each other process, in the order of their ranks."""
     received = packed.new_empty(sum(receive), *packed.shape[1:])
     each = packed[:1].numel() if len(packed) else received[:1].numel()
-    splits = [[count * each for count in counts] for counts in (receive, send)]
-    for counts in splits:
-        counts.insert(context.rank, 0)
-    dist.all_to_all_single(received.view(-1), packed.view(-1), *splits, group=context.group)
+    output, input = ([count * each for count in counts] for counts in (receive, send))
+    for counts in (output, input):
+        counts.insert(context.rank, 0)  # nothing for itself
+    dist.all_to_all_single(received.view(-1), packed.view(-1), output, input, group=context.group)
     return received
 
 

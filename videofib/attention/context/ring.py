@@ -48,7 +48,7 @@ class _Ring(torch.autograd.Function):
             softmax = OnlineSoftmax(q, scale)
             for step in range(ring.size):
                 coming = ring.pass_on(block, step, _BLOCK) if step < ring.size - 1 else None
-                softmax.add(*block)
+                softmax.add(block[0], block[1])
                 block = coming.wait() if coming else block
             wide, lse = softmax.result()
         out = rows_like(q).copy_(wide)
@@ -68,7 +68,7 @@ class _Ring(torch.autograd.Function):
             for step in range(ring.size):
                 coming = ring.pass_on(block, step, _BLOCK) if step < ring.size - 1 else None
                 part = torch.zeros(block.shape, dtype=work, device=q.device)
-                add_gradients(d_out, q, *block, lse, delta, ctx.scale, dq, part)
+                add_gradients(d_out, q, block[0], block[1], lse, delta, ctx.scale, dq, part)
                 if step == 0:
                     own = part
                 else:
