@@ -63,6 +63,13 @@ def test_output_and_gradients_are_those_of_the_reference(backend, name, dtype):
     torch.testing.assert_close(lse.double(), expected_lse, atol=tolerance, rtol=tolerance)
 
 
+def test_backends_that_serve():
+    plain, fastest = (ragged_kernel(name, "cuda") for name in ("gather", "auto"))
+    assert plain == fastest == ragged_kernel("reference", "cpu")
+    with pytest.raises(ValueError, match="backend 'cpu' computes no halo of cuda tensors"):
+        ragged_kernel("cpu", "cuda")
+
+
 def test_blocks_add_up_to_attention(monkeypatch):
     """In chunks of few queries and keys, with logits that would overflow without their maximum."""
     monkeypatch.setattr("videofib.attention.context.blockwise._KEYS", 4)

@@ -117,6 +117,7 @@ def refusals():
         ("auto", dict(num_heads=1, **diffuser), "2 processes cannot share the 1 heads"),
         ("ring", {}, "mode 'ring' of context parallelism is for dense attention"),
         ("halo", dict(joint_attention="dense"), "mode 'halo' of context parallelism is for sparse attention"),
+        ("auto", dict(num_heads=1, attention_backend="triton"), "backend 'triton' computes no halo, which 2 processes"),
         ("halo", diffuser, "mode 'halo' of context parallelism computes plain attention only, not Diffuser"),
     ):
         with pytest.raises(ValueError, match=message):

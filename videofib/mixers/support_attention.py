@@ -55,7 +55,8 @@ class SupportAttention(SelfAttention):
                 f"mode {mode!r} of context parallelism computes plain attention only, not {type(self).__name__}; set "
                 "mode 'heads' or 'auto'"
             )
-        check_mode(mode if self.is_plain else "heads", self.support_for(self.num_patches), context.size)
+        support = self.support_for(self.num_patches)
+        check_mode(mode if self.is_plain else "heads", support, context.size, self.backend)
         self.context = context
 
     @property

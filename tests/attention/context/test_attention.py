@@ -145,7 +145,12 @@ def refusals():
         ("ring", Support.fibottention(2, 7), {}, r"mode 'ring' .* is for dense attention.*got Support\(num_heads=2"),
         ("halo", Support.dense(2, 7), {}, "mode 'halo' .* is for sparse attention"),
         ("halo", Support.fibottention(2, 7), {"dropout_p": 0.1}, "has no dropout, got dropout_p=0.1; set mode 'heads'"),
-        ("halo", Support.fibottention(2, 7), {"backend": "triton"}, "backend 'triton' on cpu tensors computes no halo"),
+        (
+            "halo",
+            Support.fibottention(2, 7),
+            {"backend": "triton"},
+            "backend 'triton' computes no halo, which 2 processes",
+        ),
         ("halo", Support.fibottention(2, 7), {"masking": "zero"}, "unknown masking 'zero'; known: exclude, zero_logit"),
         ("ring", Support.dense(2, 7), {"attend": lambda q, *_, **__: q}, "mode 'ring' .* plain attention only"),
         ("auto", Support.dense(2, 9), {}, r"the support is for 1 \+ 9 tokens; the processes share 8"),

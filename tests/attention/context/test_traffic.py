@@ -86,7 +86,7 @@ def compare_bytes():
                     assert found == (expected.forward[rank], expected.backward[rank]), (mode, support, masking, dtype)
 
 
-@pytest.mark.parametrize("processes", [2, 4, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("processes", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 8))])
 def test_bytes_sent_are_those_computed(processes):
     launch(compare_bytes, processes=processes)
 

@@ -40,7 +40,8 @@ def context_parallel_attention(
         attend: what each process computes of its heads: a function with the arguments and the result of
             :func:`sparse_attention`, in which heads exchange nothing. Other modes than ``heads`` serve none but the
             default.
-        options: of ``attend``. Dropout is drawn by each process for its heads; only the mode ``heads`` has it.
+        options: of ``attend``. Dropout is drawn by each process for its heads; only the mode ``heads`` has it. A ring
+            computes in blocks of plain PyTorch, whatever the backend.
 
     Returns:
         (B, H, n, D): the slice of what :func:`sparse_attention` gives. ``ring`` and ``halo`` have first derivatives.
@@ -77,7 +78,7 @@ def _mode(
             mode = choose_mode(
                 support, size, head_dim=q.shape[3], itemsize=q.element_size(), masking=masking, fast_halo=fast
             )
-    check_mode(mode, support, size)
+    check_mode(mode, support, size, backend)
     if mode != "heads" and attend is not sparse_attention:
         raise ValueError(f"mode {mode!r} of context parallelism computes plain attention only; set mode 'heads'")
     return mode

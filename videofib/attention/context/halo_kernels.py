@@ -12,6 +12,8 @@ from videofib.attention.backends import INSTALLED
 from videofib.attention.kernels import ragged
 from videofib.attention.kernels.ragged import Ragged
 
+HALO_BACKENDS = ("auto", "reference", "gather", "cpu")  # the names of these that serve
+
 
 @dataclass(frozen=True)
 class RaggedKernel:
@@ -33,7 +35,10 @@ def ragged_kernel(backend: str, device: str) -> RaggedKernel:
         return _PLAIN
     if backend == "cpu" and has_compiled(device):
         return _COMPILED
-    raise ValueError(f"backend {backend!r} on {device} tensors computes no halo; set backend 'auto', or mode 'heads'")
+    raise ValueError(
+        f"backend {backend!r} computes no halo of {device} tensors in this environment; set backend 'auto' or "
+        "'gather', or mode 'heads'"
+    )
 
 
 def has_compiled(device: str) -> bool:

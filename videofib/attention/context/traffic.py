@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from videofib.attention.context.group import token_counts
+from videofib.attention.context.halo_kernels import HALO_BACKENDS
 from videofib.attention.context.heads import check_heads, split_heads
 from videofib.attention.context.plan import halo_rows
 from videofib.attention.support import Support
@@ -105,8 +106,11 @@ def halo_traffic(
 TRAFFIC: dict[str, Callable[..., Traffic]] = {"heads": heads_traffic, "ring": ring_traffic, "halo": halo_traffic}
 
 
-def check_mode(mode: str, support: Support, processes: int) -> None:
-    """Raise ValueError where a mode cannot serve a support; ``auto`` always finds one that can."""
+def check_mode(mode: str, support: Support, processes: int, backend: str = "auto") -> None:
+    """Raise ValueError where a mode cannot serve a support, or a backend of :func:`sparse_attention` not the mode.
+
+    ``auto`` finds a mode that serves, but where processes are more than heads the backend must compute a halo.
+    """
     if mode == "ring" and not support.is_dense:
         raise ValueError(
             "mode 'ring' of context parallelism is for dense attention, and passes all keys of a sparse one for "
@@ -119,6 +123,12 @@ def check_mode(mode: str, support: Support, processes: int) -> None:
         )
     if mode == "heads":
         check_heads(support.num_heads, processes)
+    takes_halo = mode == "halo" or (mode == "auto" and processes > support.num_heads and not support.is_dense)
+    if takes_halo and backend not in HALO_BACKENDS:
+        raise ValueError(
+            f"backend {backend!r} computes no halo, which {processes} processes are to exchange for the "
+            f"{support.num_heads} heads of attention; set backend 'auto', or mode 'heads' and at most as many processes"
+        )
 
 
 @lru_cache(maxsize=256)
