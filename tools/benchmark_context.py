@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from videofib.attention import ContextGroup, Support, sparse_attention
+from videofib.attention import CONTEXT_MODES, ContextGroup, Support, context_parallel_attention, sparse_attention
 from videofib.distributed import processes
 from videofib.distributed.launch import launch
 from videofib.models.timesformer import SIZES, TimeSformer
@@ -66,8 +66,9 @@ class PeakMemory:
 def build(args: argparse.Namespace) -> nn.Module:
     """The model; all processes share its clips."""
     torch.manual_seed(0)
+    size = SIZES[args.size]
     model = TimeSformer(
-        **{**SIZES[args.size], "depth": args.depth or SIZES[args.size]["depth"]},
+        **{**size, "depth": args.depth or size["depth"], "num_heads": args.heads or size["num_heads"]},
         num_classes=CLASSES,
         img_size=args.crop_size,
         num_frames=args.frames,
@@ -78,7 +79,7 @@ def build(args: argparse.Namespace) -> nn.Module:
     )
     model = model.to(processes.device()).train()
     if processes.world_size() > 1:
-        model.share_tokens(ContextGroup())
+        model.share_tokens(ContextGroup(mode=args.mode))
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter).zero_()  # written to, so that its pages are resident
     return model
@@ -86,8 +87,13 @@ def build(args: argparse.Namespace) -> nn.Module:
 
 def compile_kernels() -> None:
     """Compile now, so that the compiler does not count as memory of the step."""
+    support = Support.fibottention(2, 8)
     q = torch.randn(1, 2, 9, 64, device=processes.device(), requires_grad=True)
-    sparse_attention(q, q, q, Support.fibottention(2, 8)).sum().backward()
+    sparse_attention(q, q, q, support).sum().backward()
+    if processes.world_size() > 1:
+        tokens = ContextGroup(mode="halo").slice(9)
+        q = torch.randn(1, 2, len(tokens.positions), 64, device=processes.device(), requires_grad=True)
+        context_parallel_attention(q, q, q, support, tokens).sum().backward()
 
 
 def work(args: argparse.Namespace, folder: Path) -> None:
@@ -152,6 +158,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--depth", type=int, default=0, help="blocks; 0 (default): those of the size")
     parser.add_argument("--batch", type=int, default=1, help="clips")
     parser.add_argument("--attention", choices=("fibottention", "dense"), default="fibottention")
+    parser.add_argument("--mode", choices=CONTEXT_MODES, default="auto", help="what processes exchange for attention")
+    parser.add_argument("--heads", type=int, default=0, help="attention heads; 0 (default): those of the size")
     parser.add_argument("--checkpointing", action="store_true", help="recompute blocks in the backward pass")
     parser.add_argument("--repeats", type=int, default=2, help="timed steps, after one that is not timed")
     args = parser.parse_args(argv)

@@ -33,7 +33,9 @@ API = {  # page -> what it describes; of a module, everything public
         "videofib.attention.sparse_attention",
         "videofib.attention.SelfAttention",
         "videofib.attention.wythoff",
-        "videofib.attention.context",
+        "videofib.attention.context.attention",
+        "videofib.attention.context.group",
+        "videofib.attention.context.traffic",
     ),
     "mixers": ("videofib.mixers.mixer", "videofib.mixers.build"),
     "models": (

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from videofib.attention import CONTEXT_MODES
 from videofib.attention.backends import BACKENDS, MASKINGS
 from videofib.attention.support import HEAD_ORDERS
 from videofib.attention.wythoff import VARIANTS
@@ -58,6 +59,7 @@ OFFERED = {
     "FIBOTTENTION.VARIANT": VARIANTS,
     "FIBOTTENTION.HEAD_ORDER": HEAD_ORDERS,
     "FIBOTTENTION.MASKING": MASKINGS,
+    "TRAIN.CONTEXT_PARALLEL_MODE": CONTEXT_MODES,
     "TEST.VIEW_STARTS": VIEW_STARTS,
 }
 

@@ -13,10 +13,12 @@ from fvcore.common.config import CfgNode
 
 from videofib.config import KEYS, ConfigError, default_config, known_keys, load_config, value_of
 from videofib.config.effect import OF_STAGE, READERS, idle_in, reads
-from videofib.config.mixing import MIXERS, READ_BY
+from videofib.config.mixing import MIXERS, OVER_SUPPORTS, READ_BY
 from videofib.data.lists.records import Facts, InShards, Records
 from videofib.data.lists.texts import Texts
 from videofib.engine.objective import Supervised
+from videofib.mixers import MIXERS as TABLE
+from videofib.mixers.support_attention import SupportAttention
 from videofib.run.class_weights import class_weights
 from videofib.run.loaders import _clip_spec, _order, _train_transform, multigrid_stages
 from videofib.run.models import MODELS, build_model
@@ -164,6 +166,15 @@ def test_mixers_read_the_keys_that_the_table_says(mixer):
     assert has_effect == {key for key in READ_BY if reads(cfg, key)}
 
 
+def test_the_mixers_that_read_the_mode_of_context_parallelism_are_those_over_supports():
+    over_supports = {
+        name
+        for name, mixer in TABLE.items()
+        if isinstance(mixer.build, type) and issubclass(mixer.build, SupportAttention)
+    }
+    assert set(OVER_SUPPORTS) == {name for name in over_supports if "slices" in TABLE[name].serves}
+
+
 def test_options_of_a_mixer_without_effect_are_refused_or_dropped(tmp_path):
     assert refusal("ATTENTION.OPTIONS.fibottention.w_min 3") == (
         "ATTENTION.OPTIONS {fibottention: {'w_min': 3}} has no effect: it is only read with fibottention as the "
@@ -301,6 +312,9 @@ def test_a_key_without_effect_is_refused_and_the_message_names_those_that_are_re
         "MODEL.DROPOUT_RATE 0.1",
         "SLOWFAST.ALPHA 8",
         "FIBOTTENTION.W_MIN 3",
+        "TRAIN.CONTEXT_PARALLEL_MODE heads",
+        "NUM_GPUS 2 TRAIN.CONTEXT_PARALLEL 2 TRAIN.CONTEXT_PARALLEL_MODE heads TIMESFORMER.ATTENTION_TYPE "
+        "joint_space_time ATTENTION.JOINT xcit TIMESFORMER.POOLING mean TIMESFORMER.CLASS_TOKEN False",
         "ATTENTION.BACKEND gather",
         "TIMESFORMER.SIZE small TIMESFORMER.EMBED_DIM 48 TIMESFORMER.DEPTH 2 TIMESFORMER.NUM_HEADS 2",
         "DISTILL.ALPHA 0.9",
@@ -352,6 +366,7 @@ def test_the_table_and_the_stages_name_keys_that_exist():
 
 def test_keys_of_a_stage_that_is_off_are_named():
     keys = ["SOLVER.BASE_LR", "TEST.NUM_ENSEMBLE_VIEWS", "DATA.NUM_FRAMES", "TRAIN.CONTEXT_PARALLEL", "TEST.BATCH_SIZE"]
+    keys += ["TRAIN.CONTEXT_PARALLEL_MODE"]
     assert idle_in(["train"], keys) == ["TEST.NUM_ENSEMBLE_VIEWS"]
     assert idle_in(["test"], keys) == ["SOLVER.BASE_LR"]
     assert idle_in(["train", "test"], keys) == []

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from videofib.attention import ContextGroup
 from videofib.distributed import processes
+from videofib.distributed.fsdp import full_tensor, shard
 from videofib.distributed.launch import launch
 from videofib.models.timesformer import TimeSformer
 
@@ -48,10 +49,12 @@ def logits_and_gradients(model, clips, labels, *, shared, seed=3):
     return {"logits": logits.detach()} | {name: p.grad for name, p in model.named_parameters()}
 
 
-def compare_models(dtype, tolerance, names=tuple(MODELS)):
-    context = ContextGroup()
+def compare_models(dtype, tolerance, names=tuple(MODELS), mode="auto"):
+    context = ContextGroup(mode=mode)
     for name in names:
         changes = MODELS[name]
+        if mode == "ring":
+            changes = {"joint_attention": "dense", **changes, "mixer_options": {}}
         torch.manual_seed(0)
         model = TimeSformer(**SMALL | changes).to(dtype).train()
         for parameter in model.parameters():  # nothing silent: registers and scales, too
@@ -105,24 +108,62 @@ def refusals():
         (dict(attention_type="space_only"), "got attention_type=space_only"),
         (dict(drop_rate=0.1), "must be 0, got drop_rate=0.1"),
         (dict(attn_drop_rate=0.1), "attn_drop_rate=0.1"),
-        (dict(num_heads=1), "2 processes cannot share the 1 heads"),
     ):
         with pytest.raises(ValueError, match=message):
             TimeSformer(**SMALL | changes).share_tokens(context)
+    diffuser = dict(joint_attention="diffuser", mixer_options={})
+    for mode, changes, message in (
+        ("heads", dict(num_heads=1), "2 processes cannot share the 1 heads"),
+        ("auto", dict(num_heads=1, **diffuser), "2 processes cannot share the 1 heads"),
+        ("ring", {}, "mode 'ring' of context parallelism is for dense attention"),
+        ("halo", dict(joint_attention="dense"), "mode 'halo' of context parallelism is for sparse attention"),
+        ("auto", dict(num_heads=1, attention_backend="triton"), "backend 'triton' computes no halo, which 2 processes"),
+        ("halo", diffuser, "mode 'halo' of context parallelism computes plain attention only, not Diffuser"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TimeSformer(**SMALL | changes).share_tokens(ContextGroup(mode=mode))
+
+
+def sharded(mode):
+    """Weights may be sharded over the processes that share tokens, whose gradients are those of one process."""
+    torch.manual_seed(0)
+    model = TimeSformer(**SMALL | dict(joint_attention="dense", mixer_options={}) if mode == "ring" else SMALL).double()
+    clips, labels = torch.randn(2, 3, 3, 32, 48, dtype=torch.float64), torch.tensor([1, 4])
+    expected = logits_and_gradients(copy.deepcopy(model), clips, labels, shared=False)
+    model.share_tokens(ContextGroup(mode=mode))
+    shard(model)
+    found = logits_and_gradients(model, clips, labels, shared=True)
+    for name, value in expected.items():
+        gathered = found[name] if name == "logits" else full_tensor(found[name])
+        torch.testing.assert_close(gathered, value, atol=1e-12, rtol=1e-12)
 
 
 def in_two_processes():
     compare_models(torch.float64, 1e-10)
+    for mode in ("heads", "ring", "halo"):
+        compare_models(torch.float64, 1e-12, ["registers, tubelets, all norms", "other size"], mode)
     compare_models(torch.float32, 1e-5, ["as published"])
     compiled()
+    sharded("ring")
+    sharded("halo")
     smallest_slices()
     refusals()
 
 
 def in_three_processes():
     compare_models(torch.float64, 1e-10)
+    compare_models(torch.float64, 1e-12, ["recomputed in the backward pass"], "ring")
 
 
-@pytest.mark.parametrize(("processes", "check"), [(2, in_two_processes), (3, in_three_processes)])
+def in_eight_processes():
+    """More than there are heads; some without patches, some without prefix tokens."""
+    for mode in ("ring", "halo"):
+        compare_models(torch.float64, 1e-12, ["as published", "no prefix, mean, sinusoids", "other size"], mode)
+
+
+@pytest.mark.parametrize(
+    ("processes", "check"),
+    [(2, in_two_processes), (3, in_three_processes), pytest.param(8, in_eight_processes, marks=pytest.mark.slow)],
+)
 def test_processes_that_share_tokens_are_one_model(processes, check):
     launch(check, processes=processes)

@@ -123,3 +123,64 @@ def test_two_groups_of_two_train_and_test_as_one_process_does(shared_clips, tmp_
     assert_same_run(four, one)
     assert_same_test(four, one)
     assert stats(four, "train_epoch")[0]["clip_top1_acc"] == stats(one, "train_epoch")[0]["clip_top1_acc"]
+
+
+SHARED = ["NUM_GPUS", "2", "TRAIN.CONTEXT_PARALLEL", "2"]
+MODES = {  # what sets it, beside TRAIN.CONTEXT_PARALLEL_MODE
+    "ring": ["ATTENTION.JOINT", "dense"],
+    "halo": [],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_trains_as_one_process_does_and_resumes_exactly(shared_clips, tmp_path, mode):
+    settings = [*MODES[mode], "MIXUP.ENABLE", "True"]
+    one = run(shared_clips, tmp_path / "one", *settings)
+    settings += [*SHARED, "TRAIN.CONTEXT_PARALLEL_MODE", mode]
+    two = run(shared_clips, tmp_path / "two", *settings)
+    assert_same_run(two, one)
+    torch.testing.assert_close(weights(two), weights(one), rtol=0, atol=1e-5)
+    assert_same_test(two, one)
+
+    resumed = tmp_path / "resumed"
+    (resumed / "checkpoints").mkdir(parents=True)
+    (within,) = (two / "checkpoints").glob("checkpoint_epoch_00001_step_*.pyth")
+    shutil.copy(within, resumed / "checkpoints")
+    run(shared_clips, resumed, *settings, stages=["train"])
+    assert "of 2 epochs and 1 steps are done" in (resumed / "log.txt").read_text()
+    assert torch.equal(weights(resumed), weights(two))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_two_groups_and_more_processes_than_heads_train_as_one_process_does(shared_clips, tmp_path, mode):
+    """Data parallel groups of two, and four processes that share clips of three heads."""
+    plain = ["TIMESFORMER.DROP_PATH_RATE", "0", "SOLVER.MAX_EPOCH", "1", *MODES[mode]]
+    one = run(shared_clips, tmp_path / "one", *plain)
+    for context in ("2", "4"):
+        shared = ["NUM_GPUS", "4", "TRAIN.CONTEXT_PARALLEL", context, "TRAIN.CONTEXT_PARALLEL_MODE", mode]
+        four = run(shared_clips, tmp_path / context, *plain, *shared)
+        assert_same_run(four, one)
+        assert_same_test(four, one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_train_with_mixed_precision_and_sharded_weights(shared_clips, tmp_path, mode):
+    settings = [*MODES[mode], "SOLVER.MAX_EPOCH", "1", "TRAIN.MIXED_PRECISION", "True"]
+    one = run(shared_clips, tmp_path / "one", *settings)
+    two = run(
+        *(shared_clips, tmp_path / "two", *settings, *SHARED, "TRAIN.STRATEGY", "fsdp"),
+        *("TRAIN.CONTEXT_PARALLEL_MODE", mode),
+    )
+    losses = [[line["loss"] for line in stats(folder, "train_iter")] for folder in (two, one)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_a_mode_that_does_not_serve_is_refused_in_one_line(shared_clips, tmp_path):
+    with pytest.raises(SystemExit):
+        run(shared_clips, tmp_path, *SHARED, "TRAIN.CONTEXT_PARALLEL_MODE", "ring", stages=["train"])
+    errors = [line for line in (tmp_path / "log.txt").read_text().splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert "the config describes no model: mode 'ring' of context parallelism is for dense attention" in errors[0]

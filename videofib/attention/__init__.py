@@ -6,7 +6,7 @@ over a sequence split across processes), ``module``. ``rows`` is for looking at 
 """
 
 from videofib.attention import patterns
-from videofib.attention.context import ContextGroup, TokenSlice, check_heads, context_parallel_attention
+from videofib.attention.context import CONTEXT_MODES, ContextGroup, TokenSlice, check_mode, context_parallel_attention
 from videofib.attention.functional import sparse_attention
 from videofib.attention.module import SelfAttention
 from videofib.attention.pattern import Pattern
@@ -16,12 +16,13 @@ from videofib.attention.support import Support
 from videofib.attention.wythoff import fibottention_offsets
 
 __all__ = [
+    "CONTEXT_MODES",
     "ContextGroup",
     "Pattern",
     "SelfAttention",
     "Support",
     "TokenSlice",
-    "check_heads",
+    "check_mode",
     "check_pattern_backend",
     "context_parallel_attention",
     "fibottention_offsets",

@@ -91,7 +91,8 @@ class SelfAttention(nn.Module):
         total = x.shape[1] if tokens is None else tokens.total
         attend = self.attend
         if tokens is not None:
-            attend = partial(context_parallel_attention, tokens=tokens, attend=attend)
+            own = {} if type(self).attend is SelfAttention.attend else {"attend": attend}
+            attend = partial(context_parallel_attention, tokens=tokens, **own)
         q, k, v = self._projected(x)
         out = attend(
             q,

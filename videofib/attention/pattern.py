@@ -54,20 +54,11 @@ class Pattern:
         self.num_tokens, self.num_prefix_tokens, self.num_heads = num_tokens, num_prefix_tokens, len(pairs)
         full = {i: _with_prefix(x.unique(), num_tokens, num_prefix_tokens) for i, x in given.items()}
         distinct, heads = _distinct([full[id(x)] for x in pairs])
-        self._build(distinct, heads, num_tokens + num_prefix_tokens)
+        total = num_tokens + num_prefix_tokens
+        tables = pair_tables(distinct, heads, total, total)
+        self.rowptr, self.cols, self.keyptr, self.queries, self.positions = tables
         self._num_pairs = int((self.rowptr[:, -1] - self.rowptr[:, 0]).sum())
         self._hash = hash((num_tokens, num_prefix_tokens, len(pairs), self._num_pairs, int(self.cols.sum())))
-
-    def _build(self, distinct: list[Tensor], heads: list[int], total: int) -> None:
-        """The tables, from the sorted pairs of all S tokens, and for each head which of them it sees."""
-        starts = torch.tensor([0, *map(len, distinct)], device="cpu").cumsum(0)
-        rows = torch.arange(total + 1, device="cpu") * total
-        transposed = [(x % total * total + x // total).sort() for x in distinct]
-        self.rowptr = torch.stack([torch.searchsorted(distinct[i], rows) + starts[i] for i in heads])
-        self.keyptr = torch.stack([torch.searchsorted(transposed[i].values, rows) + starts[i] for i in heads])
-        self.cols = torch.cat([x % total for x in distinct])
-        self.queries = torch.cat([x.values % total for x in transposed])
-        self.positions = torch.cat([x.indices for x in transposed])
 
     @classmethod
     def from_mask(cls, mask: Tensor, num_prefix_tokens: int = 1) -> Pattern:
@@ -128,6 +119,26 @@ class Pattern:
             f"Pattern(num_heads={self.num_heads}, num_tokens={self.num_tokens}, "
             f"num_prefix_tokens={self.num_prefix_tokens}, density={self.density():.2%})"
         )
+
+
+def pair_tables(distinct: list[Tensor], heads: list[int], num_queries: int, num_keys: int) -> tuple[Tensor, ...]:
+    """``rowptr``, ``cols``, ``keyptr``, ``queries`` and ``positions`` of pairs of so many queries and keys.
+
+    Args:
+        distinct: sorted pairs, as numbers query · num_keys + key.
+        heads: for each head, which of them it sees.
+    """
+    starts = torch.tensor([0, *map(len, distinct)], device="cpu").cumsum(0)
+    rows = torch.arange(num_queries + 1, device="cpu") * num_keys
+    columns = torch.arange(num_keys + 1, device="cpu") * num_queries
+    transposed = [(x % num_keys * num_queries + x // num_keys).sort() for x in distinct]
+    return (
+        torch.stack([torch.searchsorted(distinct[i], rows) + starts[i] for i in heads]),
+        torch.cat([x % num_keys for x in distinct]),
+        torch.stack([torch.searchsorted(transposed[i].values, columns) + starts[i] for i in heads]),
+        torch.cat([x.values % num_queries for x in transposed]),
+        torch.cat([x.indices for x in transposed]),
+    )
 
 
 @lru_cache(maxsize=64)

@@ -24,7 +24,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, pattern: Pattern, scale: float, drop
 
 
 @cache
-def _kernel():
+def kernel():
     """The CPU kernel; loaded at the first call, as numba loads slowly."""
     from videofib.attention.kernels.cpu.pattern_kernel import PatternKernel
 
@@ -45,7 +45,7 @@ def forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Output (B, H, S, D) and log of the softmax's denominators (B, H, S); ``pairs`` are those of all heads."""
-    return _kernel().forward(q, k, v, rowptr, cols, scale) if len(q) else _outputs_like(q)
+    return kernel().forward(q, k, v, rowptr, cols, scale) if len(q) else _outputs_like(q)
 
 
 @torch.library.custom_op("videofib::pattern_attention_backward", mutates_args=(), device_types="cpu")
@@ -67,7 +67,7 @@ def backward(
     """Gradients of q, k and v."""
     if not len(q):
         return rows_like(q), rows_like(q), rows_like(q)
-    return _kernel().backward(d_out, q, k, v, out, lse, (rowptr, cols, keyptr, queries, positions), scale)
+    return kernel().backward(d_out, q, k, v, out, lse, (rowptr, cols, keyptr, queries, positions), scale)
 
 
 def _outputs_like(q: Tensor) -> tuple[Tensor, Tensor]:

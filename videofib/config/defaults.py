@@ -75,6 +75,11 @@ _C.TRAIN.COMPILE = switch(False, about="compile the model (torch.compile); the f
 _C.TRAIN.CONTEXT_PARALLEL = integer(
     1, above=0, about="processes that share the tokens of each clip, for clips too long for one; also in testing"
 )
+_C.TRAIN.CONTEXT_PARALLEL_MODE = one_of(
+    *("auto", "heads", "ring", "halo"),
+    about="what these processes exchange for attention: tokens for heads and back; all keys and values, in a ring "
+    "(dense attention); or those that sparse attention sees; auto: whichever sends fewest bytes",
+)
 _C.TRAIN.EMA_DECAY = number(
     above=0, below=1, off="no moving average", about="decay of a moving average of the weights, which is then validated"
 )

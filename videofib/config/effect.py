@@ -15,7 +15,7 @@ from fvcore.common.config import CfgNode
 
 from videofib.config.declare import ConfigError
 from videofib.config.defaults import KEYS
-from videofib.config.mixing import READ_BY, mixers_used, readers_of
+from videofib.config.mixing import OVER_SUPPORTS, READ_BY, mixers_used, readers_of
 from videofib.printable import printable
 
 
@@ -104,6 +104,12 @@ READERS = (
         ("ATTENTION.JOINT", *_TYPE),
         lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time" and _uses(c, _ORDERED),
         f"TIMESFORMER.ATTENTION_TYPE joint_space_time and {readers_of('TIMESFORMER.TOKEN_ORDER')} as ATTENTION.JOINT",
+    ),
+    Reader(
+        ("TRAIN.CONTEXT_PARALLEL_MODE",),
+        ("TRAIN.CONTEXT_PARALLEL", *_MODEL, "ATTENTION.JOINT", *_TYPE),
+        lambda c: c.TRAIN.CONTEXT_PARALLEL > 1 and _is_timesformer(c) and _uses(c, OVER_SUPPORTS),
+        f"TRAIN.CONTEXT_PARALLEL above 1 and {' or '.join(OVER_SUPPORTS)} as ATTENTION.JOINT",
     ),
     # the rest of TimeSformer
     Reader(
@@ -280,6 +286,7 @@ READERS = (
     ),
 )
 
+_OF_BOTH = ("TRAIN.ENABLE", "TRAIN.CONTEXT_PARALLEL", "TRAIN.CONTEXT_PARALLEL_MODE")
 # read in one stage alone, however the other keys are set
 OF_STAGE = {
     "train": (
@@ -287,7 +294,7 @@ OF_STAGE = {
         *("GLOBAL_BATCH_SIZE", "LOG_PERIOD"),
         *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE", "DATA.RANDOM_FLIP"),
         *("DATA_LOADER.SAMPLER", "DATA_LOADER.SHARD_WINDOW"),
-        *(key for key in KEYS if key.startswith("TRAIN.") and key not in ("TRAIN.ENABLE", "TRAIN.CONTEXT_PARALLEL")),
+        *(key for key in KEYS if key.startswith("TRAIN.") and key not in _OF_BOTH),
     ),
     "test": (
         *("TEST.NUM_ENSEMBLE_VIEWS", "TEST.NUM_SPATIAL_CROPS", "TEST.VIEW_STARTS"),

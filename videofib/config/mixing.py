@@ -38,6 +38,9 @@ READ_BY = {  # keys that not every mixer reads -> those that do
     "TIMESFORMER.ATTN_DROP_RATE": _all_but("afno", "fcvit", "lisa", "rsa"),
     "ATTENTION.BACKEND": ("fibottention", *_ON_LINES, "axial_time", "grid_window", "natten"),
 }
+OVER_SUPPORTS = (  # mixers whose tokens processes share by what TRAIN.CONTEXT_PARALLEL_MODE says
+    *("dense", "fibottention", "diffuser", "dilated", "shared", "strided", "window"),
+)
 KINDS = {  # of attention, that each TIMESFORMER.ATTENTION_TYPE has
     "divided_space_time": ("SPACE", "TIME"),
     "joint_space_time": ("JOINT",),

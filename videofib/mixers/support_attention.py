@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from videofib.attention import ContextGroup, SelfAttention, Support, check_heads
+from videofib.attention import ContextGroup, SelfAttention, Support, check_mode
 from videofib.mixers.mixer import Grid, LayerSpec
 
 
@@ -40,16 +40,29 @@ class SupportAttention(SelfAttention):
             masking=masking,
             backend=backend,
         )
+        self.num_patches = math.prod(layer.grid)  # of the clips that the model is built for
         self.context: ContextGroup | None = None
 
     def share_tokens(self, context: ContextGroup) -> None:
         """From now on ``forward`` takes and returns this process's slice of the P+N tokens.
 
         Raises:
-            ValueError: fewer heads than processes.
+            ValueError: a mode that does not serve this attention, or fewer heads than processes.
         """
-        check_heads(self.num_heads, context.size)
+        mode = context.mode
+        if not self.is_plain and mode in ("ring", "halo"):
+            raise ValueError(
+                f"mode {mode!r} of context parallelism computes plain attention only, not {type(self).__name__}; set "
+                "mode 'heads' or 'auto'"
+            )
+        support = self.support_for(self.num_patches)
+        check_mode(mode if self.is_plain else "heads", support, context.size, self.backend)
         self.context = context
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the layer attends by :func:`videofib.attention.sparse_attention` and nothing else."""
+        return type(self).attend is SelfAttention.attend
 
     def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:  # type: ignore[override]
         """(B, P+N, D) -> (B, P+N, D), or (B, n, D) -> (B, n, D) for the n local tokens; the state is not used."""

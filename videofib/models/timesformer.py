@@ -287,8 +287,8 @@ class TimeSformer(ClipEmbedding):
         Gradients are to be averaged over processes, as in data parallel training; see :meth:`ContextGroup.sum`.
 
         Raises:
-            ValueError: attention that is not joint, a mixer or pooling that needs all tokens, dropout, or fewer heads
-                than processes.
+            ValueError: attention that is not joint, a mixer or pooling that needs all tokens, dropout, or a mode of
+                exchange that does not serve the attention.
         """
         check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling, self.local_interaction)
         for mixer in self.blocks.mixers().values():

@@ -48,7 +48,7 @@ def model_from_config(cfg: CfgNode, mesh: DeviceMesh | None = None) -> nn.Module
     try:
         model = build_model(cfg)
         if context_size(mesh) > 1:
-            share_tokens(model, ContextGroup(mesh.get_group("context")))
+            share_tokens(model, ContextGroup(mesh.get_group("context"), cfg.TRAIN.CONTEXT_PARALLEL_MODE))
         return model
     except ValueError as error:
         raise ConfigError(f"the config describes no model: {error}") from error

@@ -11,7 +11,8 @@ the softmax's denominators, (B, H, P+N):
     backward(d_out, q, k, v, out, lse, support, masking, scale) -> dq, dk, dv
 
 :mod:`videofib.attention.backends` says what each needs and offers, and chooses. ``pairs`` and ``cpu.pattern_kernel``
-are for a pattern in place of a support, see :mod:`videofib.attention.pattern_functional`.
+are for a pattern in place of a support, see :mod:`videofib.attention.pattern_functional`; ``ragged`` is for queries of
+a slice of the tokens, see :mod:`videofib.attention.context`.
 """
 
 import torch

@@ -3,10 +3,12 @@ row.
 
 Arguments they share (B batch, H heads, S tokens):
 
-    tensors         (tensors, 4) int64: address, then strides of batch, head and token, in bytes; all but the results
-                    have the same strides
+    tensors         (tensors, 4) int64: address, then strides of batch, head and token, in bytes; queries, outputs
+                    and their gradient have the same stride of a token, as have keys and values (a single token has any)
     lse             (B, H, S): log of the softmax's denominator
     rowptr, cols    the pairs by query, as in :class:`videofib.attention.pattern.Pattern`
+    key_rows        (H, 2): the first row of each head's keys, counted from where the strides say that the head begins,
+                    and their number: heads may have different numbers of keys, and there may be more than queries
     floats, indices workspace, a row for each thread: see ``pattern_kernel``
 """
 
@@ -35,26 +37,27 @@ def list_rows(row_list, tokens, start, count, stride):
 def make_pattern_forward(dim: int, cache_key: int) -> Callable:
     """The loop for one head_dim; ``cache_key`` as in ``compiled``."""
 
-    def pattern_forward(tensors, lse, rowptr, cols, scale, floats, indices):
+    def pattern_forward(tensors, lse, rowptr, cols, key_rows, scale, floats, indices):
         """Output and ``lse`` of every head; tensors: q, k, v, out."""
         _ = cache_key  # what a function mentions of its surroundings is a part of its key on disk
         batch, heads, total = lse.shape
         one, lowest = floats.dtype.type(1), floats.dtype.type(-3.4e38)
-        stride, out_stride = tensors[0, 3], tensors[3, 3]
+        stride, key_stride, out_stride = tensors[0, 3], tensors[1, 3], tensors[3, 3]
         workers = len(floats)
         for worker in prange(workers):
             weights, row_list = floats[worker], indices[worker]
             for head in range(worker, batch * heads, workers):
                 b, h = head % batch, head // batch
+                first_key = key_rows[h, 0]
                 q, k, v, out = (
                     head_address(tensors, 0, b, h),
-                    head_address(tensors, 1, b, h),
-                    head_address(tensors, 2, b, h),
+                    head_address(tensors, 1, b, h) + first_key * key_stride,
+                    head_address(tensors, 2, b, h) + first_key * key_stride,
                     head_address(tensors, 3, b, h),
                 )
                 for i in range(total):
                     count = rowptr[h, i + 1] - rowptr[h, i]
-                    list_rows(row_list, cols, rowptr[h, i], count, stride)
+                    list_rows(row_list, cols, rowptr[h, i], count, key_stride)
                     largest = scores(dim, q + i * stride, k, row_list, count, scale, lowest, weights, 0, None)
                     norm = exponentiate(weights, 0, count, largest)
                     target = out + i * out_stride
@@ -67,7 +70,7 @@ def make_pattern_forward(dim: int, cache_key: int) -> Callable:
 def make_pattern_backward(dim: int, cache_key: int) -> Callable:
     """The loop for one head_dim; ``cache_key`` as in ``compiled``."""
 
-    def pattern_backward(tensors, lse, rowptr, cols, keyptr, queries, positions, scale, floats, indices):
+    def pattern_backward(tensors, lse, rowptr, cols, keyptr, queries, positions, key_rows, scale, floats, indices):
         """Gradients of every head; tensors: q, k, v, out, d_out, dq, dk, dv.
 
         By query i: weights p = e^(s - lse), and d s = p (d_out_i · v_j - d_out_i · out_i), kept for all pairs;
@@ -76,43 +79,45 @@ def make_pattern_backward(dim: int, cache_key: int) -> Callable:
         _ = cache_key
         batch, heads, total = lse.shape
         zero, one, lowest = floats.dtype.type(0), floats.dtype.type(1), floats.dtype.type(-3.4e38)
-        stride, d_stride = tensors[0, 3], tensors[5, 3]
+        stride, key_stride = tensors[0, 3], tensors[1, 3]
+        dq_stride, dk_stride = tensors[5, 3], tensors[6, 3]
         workers, half, width = len(floats), floats.shape[1] // 2, indices.shape[1] // 2
         for worker in prange(workers):
             weights, d_logits = floats[worker, :half], floats[worker, half:]
             row_list, chosen = indices[worker, :width], indices[worker, width:]
             for head in range(worker, batch * heads, workers):
                 b, h = head % batch, head // batch
+                first_key = key_rows[h, 0]
                 q, k, v, out = (
                     head_address(tensors, 0, b, h),
-                    head_address(tensors, 1, b, h),
-                    head_address(tensors, 2, b, h),
+                    head_address(tensors, 1, b, h) + first_key * key_stride,
+                    head_address(tensors, 2, b, h) + first_key * key_stride,
                     head_address(tensors, 3, b, h),
                 )
                 d_out, dq, dk, dv = (
                     head_address(tensors, 4, b, h),
                     head_address(tensors, 5, b, h),
-                    head_address(tensors, 6, b, h),
-                    head_address(tensors, 7, b, h),
+                    head_address(tensors, 6, b, h) + first_key * dk_stride,
+                    head_address(tensors, 7, b, h) + first_key * dk_stride,
                 )
                 first, pairs = rowptr[h, 0], rowptr[h, total] - rowptr[h, 0]
                 for i in range(total):
                     start, count, row = rowptr[h, i], rowptr[h, i + 1] - rowptr[h, i], i * stride
                     at = start - first
-                    list_rows(row_list, cols, start, count, stride)
+                    list_rows(row_list, cols, start, count, key_stride)
                     scores(dim, q + row, k, row_list, count, scale, lowest, weights, at, None)
                     exponentiate(weights, at, count, lse[b, h, i])
                     scores(dim, d_out + row, v, row_list, count, one, zero, d_logits, at, None)
                     delta = dot(dim, d_out + row, out + row, one)
                     softmax_gradient(weights, at, d_logits, at, count, delta, scale)
-                    weighted_sum(dim, d_logits, at, None, k, row_list, count, one, dq + i * d_stride, None)
+                    weighted_sum(dim, d_logits, at, None, k, row_list, count, one, dq + i * dq_stride, None)
                 weights[pairs], d_logits[pairs] = zero, zero  # what fills up the last group of a key's pairs
-                for j in range(total):
+                for j in range(key_rows[h, 1]):
                     start, count = keyptr[h, j], keyptr[h, j + 1] - keyptr[h, j]
                     list_rows(row_list, queries, start, count, stride)
                     chosen[:count] = positions[start : start + count]
                     chosen[count : count + GROUP] = pairs
-                    weighted_sum(dim, d_logits, 0, chosen, q, row_list, count, one, dk + j * d_stride, None)
-                    weighted_sum(dim, weights, 0, chosen, d_out, row_list, count, one, dv + j * d_stride, None)
+                    weighted_sum(dim, d_logits, 0, chosen, q, row_list, count, one, dk + j * dk_stride, None)
+                    weighted_sum(dim, weights, 0, chosen, d_out, row_list, count, one, dv + j * dk_stride, None)
 
     return pattern_backward
