@@ -1,7 +1,8 @@
-"""Measure what the attention heads of a model do: which classes each recognises, what is lost without it, what is alike.
+"""Measure what the attention heads of a model do: which classes each recognises, and what is lost without it.
 
 videofib heads runs/mine --out heads
 videofib heads runs/mine --out heads --blocks 0 -1 --videos 200 --opts DATA.PATH_TO_DATA_DIR data/mine
+videofib heads runs/mine --out untrained --untrained
 
 FROM is a run's folder or anything else that videofib predict takes as --model. The train list of its data set fits a
 linear readout of each block's heads; all figures are of videos of --split. DIR gets index.html, which needs no other
@@ -40,10 +41,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     with sigint_deferred():
         from videofib.report.heads.page import write_heads
-        from videofib.run.heads import Settings, measure_heads
+        from videofib.run.heads import Settings, measure_heads, untrained
 
     with errors_in_one_line():
         saved = load_model(args)
+        if args.untrained:
+            saved = untrained(saved, args.seed)
         settings = Settings(
             split=args.split,
             blocks=args.blocks,
@@ -87,8 +90,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--draws", type=int, default=_DRAWS, metavar="N", help=f"random groups of the null (default {_DRAWS})"
     )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default 0)")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the choice of videos and all that is random"
+        "--untrained", action="store_true", help="measure the model with initial weights instead, as a control"
     )
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that read videos; 0: this one")

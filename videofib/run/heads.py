@@ -8,7 +8,8 @@ N videos, C = H·D nodes of a layer, H heads, L layers, U sets of removed heads,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +124,21 @@ def measure_heads(
     )
 
 
+def untrained(saved: SavedModel, seed: int) -> SavedModel:
+    """The same with a model that has the initial weights of a seed: what of a finding is there before training?
+
+    Raises:
+        ValueError: no TimeSformer.
+    """
+    if not isinstance(saved.model, TimeSformer):
+        raise ValueError(f"initial weights are those of a TimeSformer, got {type(saved.model).__name__}")
+    model = deepcopy(saved.model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.reset_parameters()
+    return replace(saved, model=model, name=f"{saved.name}, untrained")
+
+
 @dataclass(frozen=True)
 class _Measured:
     """Of the videos that can be read: the pooled outputs of each layer (N, C), and log-probabilities.
@@ -228,7 +244,7 @@ class _Beside(nn.Module):
 
 
 def balanced(labels: np.ndarray, most: int, seed: int) -> list[int]:
-    """At most so many positions of labelled videos, in order: drawn at random, equally many of each class if possible."""
+    """At most so many positions of labelled videos, in order: drawn at random, evenly from the classes."""
     generator = np.random.default_rng(seed)
     turns = []  # of each video: its rank within its class, and a random number among equals
     for label in np.unique(labels[labels >= 0]):

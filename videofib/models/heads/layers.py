@@ -1,7 +1,8 @@
 """Which mixers of a model have attention heads, and what identifies a head.
 
-A head is an interval of D of the C = H·D inputs of a mixer's output projection ``proj``; behind it heads are mixed. Where
-supports differ, a head is identified by its offsets, since ``head_order`` puts them at another index in each block.
+A head is an interval of D of the C = H·D inputs of a mixer's output projection ``proj``; behind it heads are mixed.
+Where supports differ, a head is identified by its offsets, since ``head_order`` puts them at another index in each
+block.
 
 Axes: t h w grid of tokens, N = t·h·w, H heads, D width of a head.
 """

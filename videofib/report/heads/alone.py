@@ -8,9 +8,10 @@ import numpy as np
 
 from videofib.report.heads.fields import THRESHOLD
 from videofib.report.heads.found import HeadsFound, LayerFound
+from videofib.report.heads.pictures import field_picture
 from videofib.report.heads.specialisation import FIGURES, Compared
-from videofib.report.heads.tables import field_picture, matrix_table
 from videofib.report.markup.html import table, text
+from videofib.report.markup.matrix import matrix_table
 from videofib.report.markup.numbers import number, percent
 
 _MOST_COLUMNS = 24  # classes of a table; of more, each head's best are listed
@@ -36,7 +37,8 @@ def _recall(layer: LayerFound, classes: Sequence[str]) -> str:
     best = np.nan_to_num(values, nan=-1.0)
     best = (best == best.max(axis=0)) & (best > 0)
     caption = f"{layer.title}: all heads together {percent(layer.readout)}"
-    return matrix_table(caption, "head", layer.labels, classes, values, lambda v: f"{v:.0f}", full=100, own=best)
+    written = [[f"{value:.0f}" if np.isfinite(value) else "" for value in row] for row in values]
+    return matrix_table(caption, "head", layer.labels, classes, written, np.nan_to_num(layer.recall), own=best)
 
 
 def _best_classes(layer: LayerFound, classes: Sequence[str]) -> str:
@@ -79,10 +81,10 @@ def clusters_html(found: HeadsFound) -> str:
         for layer in found.layers
     ]
     parts = [
-        '<p class="sub">Column: the class of a video; row: the mean field that a head alone gives to a class (blue: for '
-        "it, orange: against it), as a share of its largest. Classes are in the order of their clusters: sets whose "
-        f"fields for each other are all above {THRESHOLD:g}. A head that told classes apart perfectly would have the "
-        "diagonal alone.</p>",
+        '<p class="sub">Column: the class of a video; row: the mean field that a head alone gives to a class (blue: '
+        "for it, orange: against it), as a share of its largest. Classes are in the order of their clusters: sets "
+        f"whose fields for each other are all above {THRESHOLD:g}. A head that told classes apart perfectly would "
+        "have the diagonal alone.</p>",
         table(
             "Clusters of single numbers of the heads' outputs",
             ["layer", "clusters each", "classes in a cluster", "signal to noise"],

@@ -1,9 +1,10 @@
 """Field matrices of heads and nodes, and the clusters of labels in them.
 
-A readout with weights w gives label m the field Σ_c w[m, c] · a[c]. Of a group of nodes g, F_g[m, l] is the mean over the
-inputs of label l of Σ_{c in g} w[m, c] · a[c]; with the means μ of each label it is w[:, g] @ μ[g, :], exactly. After
-"Multi-head attention modus vivendi" (Koresh and others, arXiv 2501.12900) and the papers it builds on; only abstracts
-could be read, so what they leave open was chosen here: scaling by the largest entry, the threshold, the greedy search.
+A readout with weights w gives label m the field Σ_c w[m, c] · a[c]. Of a group of nodes g, F_g[m, l] is the mean over
+the inputs of label l of Σ_{c in g} w[m, c] · a[c]; with the means μ of each label it is w[:, g] @ μ[g, :], exactly.
+After "Multi-head attention modus vivendi" (Koresh and others, arXiv 2501.12900) and the papers it builds on. Only their
+abstracts could be read; what they leave open was chosen here: scaling by the largest entry, the threshold, the greedy
+search.
 
 N videos, C nodes, K labels, G groups of D nodes each.
 """

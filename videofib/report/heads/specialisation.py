@@ -1,8 +1,7 @@
 """Whether heads are more specialised than any groups of nodes would be: figures, and their values by chance.
 
-The null keeps the nodes and the readout, and splits the C nodes into H groups of D at random. What it cannot tell apart:
-nodes of a head share an attention map, so heads may differ from random groups without being experts for labels, and with
-more heads than labels some head is the best for each.
+The null keeps the nodes and the readout, and splits the C nodes into H groups of D at random. What it cannot tell
+apart: nodes of a head share an attention map, so heads may differ from random groups without being experts for labels.
 
 N videos, C nodes, K labels, H heads of D nodes.
 """

@@ -8,9 +8,9 @@ import numpy as np
 
 from videofib.report.heads.found import HeadsFound, LayerFound, Removal
 from videofib.report.heads.specialisation import off_diagonal_mean
-from videofib.report.heads.tables import matrix_table
 from videofib.report.markup.charts import Series, line_chart
 from videofib.report.markup.html import table, text
+from videofib.report.markup.matrix import matrix_table
 from videofib.report.markup.numbers import number, percent, points
 
 _ALPHA = 0.05
@@ -27,8 +27,8 @@ def removed_html(found: HeadsFound) -> str:
     limit = _ALPHA / (count + sum(map(len, found.everywhere.values())))
     parts = [
         f'<p class="sub">The full model has {percent(found.accuracy)}. Changes in percentage points, with their 95 % '
-        f"interval; p of McNemar's test, * where it is below {number(limit)}, {_ALPHA} divided by the number of removals "
-        "here.</p>"
+        f"interval; p of McNemar's test, * where it is below {number(limit)}, {_ALPHA} divided by the number of "
+        "removals here; and the change of the mean log-probability of the true class, in nats.</p>"
     ]
     for axis, rows in found.everywhere.items():
         names = found.everywhere_labels[axis]
@@ -54,7 +54,7 @@ def _removals(caption: str, labels: Sequence[str], rows: Sequence[Removal], limi
         ]
         for label, one in zip(labels, rows, strict=True)
     ]
-    header = ["head", "accuracy", "95 % interval", "p", "log-probability of the true class"]
+    header = ["head", "accuracy", "95 % interval", "p", "log-prob."]
     return table(caption, header, lines, numeric=True)
 
 
@@ -106,5 +106,6 @@ def _matrix(layer: LayerFound, kind: str) -> str:
     matrix = getattr(layer, kind)
     if matrix is None:
         return ""
-    names = layer.labels
-    return matrix_table(_KINDS[kind], "head", names, names, matrix, lambda v: f"{v:.2f}", full=1.0)
+    written = [[f"{value:.2f}" for value in row] for row in matrix]
+    nowhere = np.zeros(matrix.shape, bool)
+    return matrix_table(_KINDS[kind], "head", layer.labels, layer.labels, written, matrix.clip(0, 1), own=nowhere)
