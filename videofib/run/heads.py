@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -87,10 +87,9 @@ def measure_heads(
     settings = settings or Settings()
     _check(saved)
     head_layers(saved.model)  # a model without heads is refused before any list is read
+    model = cast(TimeSformer, saved.model)
     fitted = _Videos(saved, "train", settings.fit_videos, settings.seed, num_workers, report)
     tested = _Videos(saved, settings.split, settings.videos, settings.seed, num_workers, report)
-    model = saved.model
-    assert isinstance(model, TimeSformer)
     layers = _chosen(head_layers(model, model.patch_embed.grid_of(torch.empty(tested.shape))), settings.blocks)
     singles: list[list[Head]] = [[(index, row)] for index, layer in enumerate(layers) for row in range(layer.num_heads)]
     everywhere = _everywhere(layers)
@@ -163,6 +162,7 @@ class _Videos:
         self, saved: SavedModel, split: str, most: int, seed: int, num_workers: int, report: Callable[[str], None]
     ):
         self._saved, self._split, self._report = saved, split, report
+        self._model = cast(TimeSformer, saved.model)
         self._cfg = _one_view(saved.cfg, num_workers)
         numbered = list(saved.classes) == [str(number) for number in range(len(saved.classes))]
         self._classes = None if numbered else saved.classes
@@ -179,7 +179,7 @@ class _Videos:
         self.unreadable = 0
 
     def measured(self, layers: Sequence[HeadLayer], sets: Sequence[Sequence[Head]]) -> _Measured:
-        outputs, ablated = HeadOutputs(self._saved.model, layers), Ablated(self._saved.model, layers, sets)
+        outputs, ablated = HeadOutputs(self._model, layers), Ablated(self._model, layers, sets)
         labels, rows = self._computed(_Beside(outputs, ablated), "heads", self.chosen, complain=True)
         classes = len(self._saved.classes)
         removed = rows[:, rows.shape[1] - len(sets) * classes :].unflatten(1, (len(sets), classes))
@@ -188,7 +188,7 @@ class _Videos:
 
     def accuracies(self, layers: Sequence[HeadLayer], sets: Sequence[Sequence[Head]]) -> list[float]:
         """Without each set, in percent."""
-        labels, logits = self._computed(Ablated(self._saved.model, layers, sets), "removals", self.chosen)
+        labels, logits = self._computed(Ablated(self._model, layers, sets), "removals", self.chosen)
         right = logits.argmax(dim=-1).numpy() == labels[:, None]
         return [100.0 * float(share) for share in right.mean(axis=0)]
 
@@ -197,7 +197,7 @@ class _Videos:
         if not any(map(has_maps, layers)):
             return [None] * len(layers)
         some = self.chosen[:: max(1, len(self.chosen) // most)][:most]
-        _, found = self._computed(MapDivergence(self._saved.model, layers), "maps", some)
+        _, found = self._computed(MapDivergence(self._model, layers), "maps", some)
         means = found.double().mean(dim=0).numpy()
         return [mean if has_maps(layer) else None for layer, mean in zip(layers, means, strict=True)]
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from videofib.attention import SelfAttention
 from videofib.mixers import Grid
+from videofib.mixers.pattern_attention import PatternAttention
 from videofib.models.timesformer import TimeSformer
 
 _MOST_OFFSETS = 4  # that a label shows
@@ -121,7 +122,7 @@ def pair_overlap(layer: HeadLayer) -> Tensor | None:
         n = support.num_tokens
         pairs = [{d: (n - d) * (2 if d else 1) for d in row if d < n} for row in layer.offsets]
         both = torch.tensor([[sum(a[d] for d in a.keys() & b.keys()) for b in pairs] for a in pairs])
-    elif hasattr(layer.mixer, "pattern_for"):
+    elif isinstance(layer.mixer, PatternAttention):
         pattern = layer.mixer.pattern_for(layer.grid)
         if pattern.num_heads * pattern.num_tokens**2 > _MOST_PAIRS:
             return None

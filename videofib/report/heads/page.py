@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ def write_heads(folder: str | Path, found: HeadsFound) -> Path:
     return page
 
 
-def _arrays(found: HeadsFound) -> dict[str, np.ndarray]:
+def _arrays(found: HeadsFound) -> dict[str, Any]:
     return {
         f"{name}_{index}": getattr(layer, name)
         for index, layer in enumerate(found.layers)
