@@ -13,7 +13,7 @@ file, heads.json and heads.npz. One view of each video is read, the centre of th
   removed     accuracy without each head, in one block and in all, and as heads go one after the other
   alike       how much the pairs that heads see, their attention maps and their outputs have in common
 
-A model takes (heads x blocks + 1) forward passes of each video, and some 110 more for the heads that go in turn.
+A model with A heads in all takes some A + 60 forward passes of each video of the split, and A of 200 training videos.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from videofib.parser import Parser
 from videofib.printable import printable
+from videofib.report.markup.numbers import counted
 from videofib.run.video_options import (
     add_model_options,
     check_pairs,
@@ -70,8 +71,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"p = {margin.p_value:.3g})"
         )
     if found.unreadable:
-        print(f"{found.unreadable} videos could not be read and are left out", file=sys.stderr)
-    print(f"wrote {printable(page)}: {len(found.layers)} layers of heads, {found.num_videos} videos")
+        print(f"{counted(found.unreadable, 'video', 'videos')} could not be read, and left out", file=sys.stderr)
+    layers, videos = counted(len(found.layers), "layer", "layers"), counted(found.num_videos, "video", "videos")
+    print(f"wrote {printable(page)}: {layers} of heads, {videos}")
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

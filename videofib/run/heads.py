@@ -40,7 +40,7 @@ from videofib.run.loaders import build_eval_loader
 if TYPE_CHECKING:
     from videofib.run.saved_model import SavedModel
 
-MOST_STEPS = 16  # of a cumulative curve
+MOST_STEPS = 8  # of a cumulative curve
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Settings:
         split: ``test`` or ``val``: of the videos that figures are of.
         blocks: which ones are looked at, from 0, or from the end below 0; None: all.
         fit_videos, videos: at most so many training videos and videos of the split, as many of each class as possible.
-        map_videos: of these, so many whose attention maps are compared.
+        rank_videos: of the training videos, so many that say in which order heads are removed.
+        map_videos: of the split's videos, so many whose attention maps are compared.
         draws: random groups of nodes.
         orders: random orders of a cumulative removal.
         seed: of the choice of videos, the groups and the orders.
@@ -61,6 +62,7 @@ class Settings:
     blocks: Sequence[int] | None = None
     fit_videos: int = 800
     videos: int = 400
+    rank_videos: int = 200
     map_videos: int = 16
     draws: int = 1000
     orders: int = 5
@@ -93,11 +95,13 @@ def measure_heads(
     layers = _chosen(head_layers(model, model.patch_embed.grid_of(torch.empty(tested.shape))), settings.blocks)
     singles: list[list[Head]] = [[(index, row)] for index, layer in enumerate(layers) for row in range(layer.num_heads)]
     everywhere = _everywhere(layers)
-    learned = fitted.measured(layers, singles)
+    learned = fitted.measured(layers)
+    ranked = _Videos(saved, "train", min(settings.rank_videos, settings.fit_videos), settings.seed, num_workers, report)
+    ranks = ranked.measured(layers, singles, complain=False)
     seen = tested.measured(layers, [*singles, *(heads for rows in everywhere.values() for heads in rows)])
 
     removals = [removal(seen.full, ablated, seen.labels) for ablated in seen.ablated]
-    harm = np.array([removal(learned.full, ablated, learned.labels).log_probability for ablated in learned.ablated])
+    harm = np.array([removal(ranks.full, ablated, ranks.labels).log_probability for ablated in ranks.ablated])
     order = [singles[index][0] for index in np.argsort(harm, kind="stable")]  # the most harmful removal first
     found, taken = [], iter(removals)
     maps = tested.map_divergence(layers, settings.map_videos)
@@ -178,9 +182,12 @@ class _Videos:
         self.chosen = balanced(labels, most, seed)
         self.unreadable = 0
 
-    def measured(self, layers: Sequence[HeadLayer], sets: Sequence[Sequence[Head]]) -> _Measured:
+    def measured(
+        self, layers: Sequence[HeadLayer], sets: Sequence[Sequence[Head]] = (), *, complain: bool = True
+    ) -> _Measured:
         outputs, ablated = HeadOutputs(self._model, layers), Ablated(self._model, layers, sets)
-        labels, rows = self._computed(_Beside(outputs, ablated), "heads", self.chosen, complain=True)
+        model = _Beside(outputs, ablated) if sets else outputs
+        labels, rows = self._computed(model, "heads", self.chosen, complain=complain)
         classes = len(self._saved.classes)
         removed = rows[:, rows.shape[1] - len(sets) * classes :].unflatten(1, (len(sets), classes))
         features, logits = outputs.split(rows[:, : rows.shape[1] - len(sets) * classes])
@@ -302,13 +309,15 @@ def _node_clusters(weight: np.ndarray, means: np.ndarray) -> tuple[float, float,
 
 
 def _cumulative(tested: _Videos, layers: Sequence[HeadLayer], order: list[Head], settings: Settings) -> Cumulative:
-    steps = min(len(order), MOST_STEPS)
-    counts = [round(len(order) * step / steps) for step in range(steps + 1)]
+    num_steps = min(len(order), MOST_STEPS)
+    counts = [round(len(order) * step / num_steps) for step in range(num_steps + 1)]
     generator = np.random.default_rng(settings.seed)
     orders = [order, order[::-1]]
     orders += [[order[index] for index in generator.permutation(len(order))] for _ in range(settings.orders)]
-    found = iter(tested.accuracies(layers, [one[:count] for one in orders for count in counts]))
-    most, least, *others = [[next(found) for _ in counts] for _ in orders]
+    steps_of = [[frozenset(one[:count]) for count in counts] for one in orders]
+    sets = list(dict.fromkeys(heads for steps in steps_of for heads in steps))  # all orders begin and end alike
+    found = dict(zip(sets, tested.accuracies(layers, [sorted(heads) for heads in sets]), strict=True))
+    most, least, *others = [[found[heads] for heads in steps] for steps in steps_of]
     return Cumulative(order, counts, most, least, others)
 
 
