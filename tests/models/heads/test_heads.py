@@ -107,6 +107,7 @@ def test_rows_are_the_same_offsets_in_every_block(randomize):
     for layer in layers:
         support = layer.mixer.support_for(math.prod(layer.grid))
         assert [tuple(support.offsets[head]) for head in layer.order] == list(layer.offsets)
+        assert [layer.columns(row).start for row in range(3)] == [8 * head for head in layer.order]
         assert layer.labels[0] == f"{layer.order[0] + 1}: {' '.join(map(str, layer.offsets[0]))}"
 
 
@@ -223,6 +224,21 @@ def test_maps_of_equal_heads_do_not_diverge(randomize, video):
     assert (found[:, 1, 0, 2] > 1e-5).all()
     assert (found[:, 0, 0, 1] > 1e-5).all()
     torch.testing.assert_close(found, found.mT)
+
+
+def test_maps_are_in_the_order_of_offsets(randomize, video):
+    model = randomize(TimeSformer(**{**TINY, **MODELS["joint, per layer"]})).double().eval()
+    layers, inputs = head_layers(model), []
+    handles = [
+        layer.mixer.register_forward_pre_hook(lambda mixer, arguments: inputs.append(arguments[0])) for layer in layers
+    ]
+    found = MapDivergence(model, layers)(video[:1])
+    for handle in handles:
+        handle.remove()
+    queries = [0, *(1 + i * 24 // 16 for i in range(16))]
+    for layer, x, own in zip(layers, inputs[: len(layers)], found[0], strict=True):
+        expected = jensen_shannon(attention_rows(layer.mixer, x, queries))
+        torch.testing.assert_close(own, expected[list(layer.order)][:, list(layer.order)], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["divided", "space only", "xcit"])

@@ -35,8 +35,7 @@ def strong(matrices: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
 
     Negative fields stay negative: a matrix without a positive field has no strong one.
     """
-    largest = matrices.max(axis=(-2, -1), keepdims=True)
-    return (matrices > threshold * largest) & (largest > 0)
+    return matrices > threshold * matrices.max(axis=(-2, -1), keepdims=True)
 
 
 @dataclass(frozen=True)
