@@ -31,6 +31,7 @@ COMMANDS = {
     "run": "train, then test",
     "predict": "name what is in videos, by a trained model",
     "explain": "show what a model looked at in a video",
+    "heads": "measure what the attention heads of a model do",
     "features": "write the features of videos into a file",
     "probe": "measure how well features tell classes apart",
     "submit": "submit a run to a Slurm cluster",

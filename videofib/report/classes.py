@@ -12,6 +12,7 @@ from videofib.metrics.accuracy import most_confused
 from videofib.metrics.intervals import wilson_interval
 from videofib.report.analysis import confusion
 from videofib.report.markup.html import data_uri, table, text
+from videofib.report.markup.matrix import matrix_table
 from videofib.report.markup.numbers import interval, number, percent
 from videofib.report.scored_videos import ScoredVideos
 
@@ -89,21 +90,15 @@ def _confusion(scored: ScoredVideos) -> str:
 
 
 def _matrix_table(matrix: np.ndarray, names) -> str:
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    heads = "".join(f'<th scope="col"><span>{text(name)}</span></th>' for name in names)
-    lines = []
-    for true, name in enumerate(names):
-        cells = "".join(
-            f'<td{" class=own" if true == predicted else ""} style="--share:{shares[true, predicted]:.2f}">'
-            f"{matrix[true, predicted] or '<span class=none>0</span>'}</td>"
-            for predicted in range(len(names))
-        )
-        lines.append(f'<tr><th scope="row">{text(name)}</th>{cells}</tr>')
-    caption = "Videos; rows: true, columns: predicted"
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="Confusion matrix">'
-        f'<table class="matrix"><caption>{caption}</caption>'
-        f'<thead><tr><th scope="col">true class</th>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    return matrix_table(
+        "Videos; rows: true, columns: predicted",
+        "true class",
+        names,
+        names,
+        [[str(videos) for videos in row] for row in matrix],
+        matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1),
+        own=np.eye(len(names), dtype=bool),
+        label="Confusion matrix",
     )
 
 

@@ -25,9 +25,12 @@ _FEW = 4  # videos that are read in this process: workers would take longer to s
 _MOST_WORKERS = 8
 
 
-def add_model_options(parser: Parser) -> None:
-    """Add which model; ``--opts`` takes all words after it."""
-    parser.add_argument("--model", required=True, metavar="FROM", help="a saved model")
+def add_model_options(parser: Parser, *, positional: bool = False) -> None:
+    """Add which model, with --model or, ``positional``, as a word; ``--opts`` takes all words after it."""
+    if positional:
+        parser.add_argument("model", metavar="FROM", help="a saved model")
+    else:
+        parser.add_argument("--model", required=True, metavar="FROM", help="a saved model")
     parser.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help="of a run's folder")
     parser.add_argument("--part", metavar="NAME", help="which model of a file that holds several, such as teacher")
     parser.add_argument(
