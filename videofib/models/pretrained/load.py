@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from videofib.checkpoint.file import CheckpointError, check_memory
 from videofib.classes import ClassesError, difference, positions
 from videofib.mixers import Grid
-from videofib.models.pretrained import layouts, model_settings
+from videofib.models.pretrained import layouts, model_settings, skipat
 from videofib.models.pretrained.resize import (
     resize_joint_positions,
     resize_patch_embedding,
@@ -27,6 +27,7 @@ from videofib.models.pretrained.resize import (
     resize_times,
 )
 from videofib.models.pretrained.weight_files import Weights, read_weights
+from videofib.models.skip_attention import SkipAttention
 from videofib.models.timesformer import TimeSformer
 from videofib.models.wrappers import unwrapped
 from videofib.printable import printable
@@ -34,7 +35,7 @@ from videofib.printable import printable
 # What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
     r"(head|norm_pre|class_attention|fourier)\..*|(cls|reg)_token|(pos|time)_embed|"
-    r".*\.(temporal_.*|local\..*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
+    r".*\.(temporal_.*|local\..*|skip\..*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
 )
 _POSITION_RESIZE = ("bicubic", "nearest")
 _TIME_RESIZE = ("nearest", "linear")
@@ -52,6 +53,7 @@ class LoadReport:
             sizes, and how.
         initialised: the model's tensors that the weights lack: name -> the values they now have.
         unused: the weights' tensors that the model does not use: name -> why.
+        dead: the weights' tensors that their own model did not use either.
         untrained: names of the ``initialised`` that keep the model's own initial values, which are random as a rule.
         differs: settings that are known to differ, so that the outputs will differ, too.
         unknown: settings of the weights' model that are not known, so that they may differ.
@@ -64,6 +66,7 @@ class LoadReport:
     resized: Mapping[str, str]
     initialised: Mapping[str, str]
     unused: Mapping[str, str]
+    dead: Mapping[str, str] = field(default_factory=dict)
     untrained: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -90,6 +93,7 @@ class LoadReport:
             ("resized", self.resized),
             ("newly initialised", self.initialised),
             ("unused", self.unused),
+            ("dropped", self.dead),
         ):
             lines += [f"  {title}: {line}" for line in _grouped(entries)]
         lines += [f"  differs: {line}" for line in self.differs]
@@ -148,11 +152,12 @@ def load_pretrained(
     model = unwrapped(model)
     check_memory(model, weights.name)
     try:
-        state, layout, resized = dict(weights.state), "its own names", {}
+        state, layout, resized, dead = dict(weights.state), "its own names", {}, {}
         if isinstance(model, TimeSformer):
             layout, state = layouts.to_ours(state)
             _check_positions(model, layout, weights)
             _fold_distillation(model, state)
+            state, dead = _place_skip_networks(model, layout, state)
             resized = _resize(model, state, position_resize, time_resize, model_settings.clip_grid(weights.model))
     except ValueError as error:
         raise CheckpointError(f"{weights.name} cannot be used: {error}") from error
@@ -167,6 +172,7 @@ def load_pretrained(
         resized=resized,
         initialised=found.initialised,
         unused=found.unused,
+        dead=dead,
         untrained=tuple(name for name in found.initialised if name not in found.tensors),
         differs=(*differs, *_rounded(model, found.tensors)),
         unknown=unknown,
@@ -249,6 +255,25 @@ def _fold_distillation(model: TimeSformer, state: dict[str, Tensor]) -> None:
         del state[layouts.DISTILLATION]
         state["reg_token"] = token.float() + positions[:, 1:2].float()
         state["pos_embed"] = torch.cat((positions[:, :1], positions[:, 2:]), dim=1)
+
+
+def _place_skip_networks(model: TimeSformer, layout: str, state: layouts.State) -> tuple[layouts.State, dict[str, str]]:
+    """SkipAt's networks in the model's blocks that skip attention; and what its own model never read, and why.
+
+    Raises:
+        ValueError: weights for more such blocks than the model has, or fewer.
+    """
+    if layout != layouts.SKIPAT:
+        return state, {}
+    if not isinstance(model.across, SkipAttention):
+        raise ValueError("blocks of its model skip attention; set skip_attention to their indices")
+    own, blocks = model.state_dict(), model.across.blocks
+    state = skipat.fit_kernels(skipat.to_blocks(state, blocks), own)
+    dead = {
+        name: f"{_shape(state[name])}, which blocks that skip attention do not read"
+        for name in skipat.dead(state, own, blocks)
+    }
+    return {name: tensor for name, tensor in state.items() if name not in dead}, dead
 
 
 @dataclass
