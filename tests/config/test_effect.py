@@ -25,7 +25,11 @@ from videofib.run.training import _build_optimizer, criterion_from_config, recip
 
 ROOT = Path(__file__).parents[2]
 ATTENTION_TYPES = KEYS["TIMESFORMER.ATTENTION_TYPE"].choices
-OF_MODELS = [key for key in KEYS if key.split(".")[0] in ("TIMESFORMER", "ATTENTION", "FIBOTTENTION", "SLOWFAST")]
+OF_MODELS = [
+    key
+    for key in KEYS
+    if key.split(".")[0] in ("TIMESFORMER", "ATTENTION", "FIBOTTENTION", "SKIP_ATTENTION", "SLOWFAST")
+]
 OF_MODELS += ["MODEL.DROPOUT_RATE"]
 ON_LOADING = {"TIMESFORMER.POSITION_RESIZE", "TIMESFORMER.TIME_RESIZE"}  # read when weights are loaded
 
@@ -80,6 +84,8 @@ OTHER = {  # of keys whose other value is neither another choice nor the opposit
     "TIMESFORMER.RECOMPUTE_EVERY": 2, "SLOWFAST.ALPHA": 2, "MODEL.DROPOUT_RATE": 0.1, "FIBOTTENTION.W_MIN": 2,
     "FIBOTTENTION.W_MAX": 12, "ATTENTION.BACKEND": "gather",
     "TIMESFORMER.SIZE": "tiny", "TIMESFORMER.POOLING": "mean",
+    "SKIP_ATTENTION.BLOCKS": [1], "SKIP_ATTENTION.KERNEL": 3, "SKIP_ATTENTION.TIME_KERNEL": 3,
+    "SKIP_ATTENTION.RATIO": 1,
 }  # fmt: skip
 
 
@@ -142,6 +148,31 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
             has_effect.add(key)
         if reads(cfg, key):
             expected.add(key)
+    assert has_effect == expected
+
+
+ACROSS = {  # what makes blocks use the attention of earlier ones
+    "gaps": {"SKIP_ATTENTION__BLOCKS": [1, 3], "TIMESFORMER__DEPTH": 5},
+    "no gaps": {"SKIP_ATTENTION__BLOCKS": [1, 2], "TIMESFORMER__DEPTH": 4},
+}
+
+
+@pytest.mark.parametrize("attention_type", ATTENTION_TYPES)
+@pytest.mark.parametrize("across", ACROSS)
+def test_blocks_that_use_earlier_attention_read_the_keys_that_the_table_says(attention_type, across):
+    cfg = config(**{**SMALL, "TIMESFORMER__ATTENTION_TYPE": attention_type, **ACROSS[across]})
+    before, has_effect, expected = observed_model(cfg), set(), set()
+    for key in [key for key in OF_MODELS if key.split(".")[0] == "SKIP_ATTENTION"]:
+        section, name = key.split(".")
+        changed = cfg.clone()
+        changed[section][name] = other(cfg, key)
+        if reads(cfg, key):
+            expected.add(key)
+        try:
+            if not same(before, observed_model(changed)):
+                has_effect.add(key)
+        except ValueError:  # without effect, and refused
+            assert key not in expected
     assert has_effect == expected
 
 

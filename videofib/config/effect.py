@@ -9,6 +9,7 @@ key returns to its default, and one line reports it. So it is in files of other 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
@@ -104,6 +105,26 @@ READERS = (
         ("ATTENTION.JOINT", *_TYPE),
         lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time" and _uses(c, _ORDERED),
         f"TIMESFORMER.ATTENTION_TYPE joint_space_time and {readers_of('TIMESFORMER.TOKEN_ORDER')} as ATTENTION.JOINT",
+    ),
+    # attention of earlier blocks
+    Reader(("SKIP_ATTENTION.BLOCKS",), _MODEL, _is_timesformer, "MODEL.MODEL_NAME TimeSformer"),
+    Reader(
+        tuple(f"SKIP_ATTENTION.{name}" for name in ("SOURCE", "KERNEL", "TIME_KERNEL", "RATIO")),
+        ("SKIP_ATTENTION.BLOCKS", *_MODEL),
+        lambda c: _is_timesformer(c) and len(c.SKIP_ATTENTION.BLOCKS) > 0,
+        "blocks in SKIP_ATTENTION.BLOCKS",
+    ),
+    Reader(
+        ("SKIP_ATTENTION.SOURCE",),
+        ("SKIP_ATTENTION.BLOCKS",),
+        lambda c: any(later - earlier > 1 for earlier, later in pairwise(c.SKIP_ATTENTION.BLOCKS)),
+        "computing blocks between those of SKIP_ATTENTION.BLOCKS",
+    ),
+    Reader(
+        ("SKIP_ATTENTION.TIME_KERNEL",),
+        _TYPE,
+        lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time",
+        "TIMESFORMER.ATTENTION_TYPE joint_space_time",
     ),
     # the rest of TimeSformer
     Reader(
