@@ -385,6 +385,20 @@ _C.SKIP_ATTENTION.TIME_KERNEL = integer(
 )
 _C.SKIP_ATTENTION.RATIO = number(2, above=0, about="width of their hidden layer over EMBED_DIM")
 
+_C.LESS_ATTENTION = Section("Blocks that transform the scores of the block before (LaViT, arXiv 2406.00427).")
+_C.LESS_ATTENTION.TIME = integer(
+    0, above=0, unit="blocks", off="all blocks", about="first blocks whose attention over time computes scores"
+)
+_C.LESS_ATTENTION.SPACE = integer(
+    0, above=0, unit="blocks", off="all blocks", about="first blocks whose attention within frames computes scores"
+)
+_C.LESS_ATTENTION.DIAGONALITY = number(
+    above=0, off="no such loss", about="weight of the loss that keeps attention maps symmetric and diagonal"
+)
+_C.LESS_ATTENTION.PRINTED = switch(
+    False, about="the sign of its diagonal as printed, which weakens diagonals where the paper's text strengthens them"
+)
+
 _C.SOLVER = Section("Optimizer and learning rates.")
 _C.SOLVER.OPTIMIZING_METHOD = one_of("sgd", "adamw", "lamb", "lion", about="optimizer")
 _C.SOLVER.BASE_LR = number(0.005, above=0, about="learning rate after warm-up")

@@ -126,6 +126,30 @@ READERS = (
         lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time",
         "TIMESFORMER.ATTENTION_TYPE joint_space_time",
     ),
+    Reader(
+        ("LESS_ATTENTION.TIME",),
+        (*_TYPE, *_MODEL),
+        lambda c: _is_timesformer(c) and c.TIMESFORMER.ATTENTION_TYPE == "divided_space_time",
+        "TIMESFORMER.ATTENTION_TYPE divided_space_time",
+    ),
+    Reader(
+        ("LESS_ATTENTION.SPACE",),
+        (*_TYPE, *_MODEL),
+        lambda c: _is_timesformer(c) and c.TIMESFORMER.ATTENTION_TYPE != "joint_space_time",
+        "TIMESFORMER.ATTENTION_TYPE divided_space_time and space_only",
+    ),
+    Reader(
+        ("LESS_ATTENTION.DIAGONALITY", "LESS_ATTENTION.PRINTED"),
+        ("LESS_ATTENTION.TIME", "LESS_ATTENTION.SPACE"),
+        lambda c: c.LESS_ATTENTION.TIME > 0 or c.LESS_ATTENTION.SPACE > 0,
+        "LESS_ATTENTION.TIME or LESS_ATTENTION.SPACE above 0",
+    ),
+    Reader(
+        ("LESS_ATTENTION.PRINTED",),
+        ("LESS_ATTENTION.DIAGONALITY",),
+        lambda c: c.LESS_ATTENTION.DIAGONALITY > 0,
+        "LESS_ATTENTION.DIAGONALITY above 0",
+    ),
     # the rest of TimeSformer
     Reader(
         ("TIMESFORMER.SIZE",),
@@ -305,7 +329,7 @@ READERS = (
 OF_STAGE = {
     "train": (
         *("SOLVER.*", "AUG.*", "MIXUP.*", "DISTILL.*", "MULTIGRID.*", "CHECKPOINT.*"),
-        *("GLOBAL_BATCH_SIZE", "LOG_PERIOD"),
+        *("GLOBAL_BATCH_SIZE", "LOG_PERIOD", "LESS_ATTENTION.DIAGONALITY", "LESS_ATTENTION.PRINTED"),
         *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE", "DATA.RANDOM_FLIP"),
         *("DATA_LOADER.SAMPLER", "DATA_LOADER.SHARD_WINDOW"),
         *(key for key in KEYS if key.startswith("TRAIN.") and key not in ("TRAIN.ENABLE", "TRAIN.CONTEXT_PARALLEL")),

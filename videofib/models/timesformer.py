@@ -23,6 +23,7 @@ from videofib.models.build_blocks import build_blocks
 from videofib.models.class_attention import ClassAttentionPooling
 from videofib.models.embed import POSITIONS, ClipEmbedding
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
+from videofib.models.less_attention import LessAttentionBlocks
 from videofib.models.local_interaction import KERNELS, NORMS, LocalBranch
 from videofib.models.patch_embed import STEMS
 from videofib.models.recompute import RECOMPUTE
@@ -96,6 +97,8 @@ class TimeSformer(ClipEmbedding):
         skip_attention: blocks that compute no attention and map the branch of the block before (SkipAt, arXiv
             2301.02240): their indices, or the options of :class:`~videofib.models.skip_attention.SkipAttention`. The
             mixers named for them are not used.
+        less_attention: blocks that transform the scores of the block before instead of computing queries and keys
+            (LaViT, arXiv 2406.00427): the options of :class:`~videofib.models.less_attention.LessAttentionBlocks`.
         token_order: how joint tokens are laid out, and so along Fibottention's diagonals: ``hwt`` puts the frames of a
             patch side by side, as published; ``thw`` puts frame after frame. Dense attention is the same in both.
         position_init_std: standard deviation of initial position and time embeddings; by default as published, 0.02
@@ -145,6 +148,7 @@ class TimeSformer(ClipEmbedding):
         joint_attention: str | Sequence[str] = "dense",
         mixer_options: Mapping[str, Mapping[str, object]] | None = None,
         skip_attention: Mapping[str, object] | Sequence[int] | None = None,
+        less_attention: Mapping[str, object] | None = None,
         token_order: str = "hwt",
         position_init_std: float | None = None,
         gradient_checkpointing: bool = False,
@@ -217,7 +221,12 @@ class TimeSformer(ClipEmbedding):
         branch = None if local_interaction == "none" else local
         spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation, branch)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
-        self.across = across_blocks({"skip_attention": (SkipAttention, skip_attention)})
+        self.across = across_blocks(
+            {
+                "skip_attention": (SkipAttention, skip_attention),
+                "less_attention": (LessAttentionBlocks, less_attention),
+            }
+        )
         self.across.check(attention_type, self.mixers, layer)
         blocks = build_blocks(attention_type, self.mixers, layer, spec, rates, self.across.block)
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)

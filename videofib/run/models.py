@@ -47,6 +47,7 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         joint_attention=mixers_of_blocks("ATTENTION.JOINT", attention.JOINT, depth),
         mixer_options=mixer_options(cfg),
         skip_attention=skip_attention(cfg),
+        less_attention=less_attention(cfg),
         token_order=options.TOKEN_ORDER,
         position_init_std=options.POSITION_INIT_STD or None,
         gradient_checkpointing=options.GRADIENT_CHECKPOINTING,
@@ -67,6 +68,19 @@ def skip_attention(cfg: CfgNode) -> dict[str, object] | None:
         "kernel": section.KERNEL,
         "time_kernel": section.TIME_KERNEL or None,
         "ratio": section.RATIO,
+    }
+
+
+def less_attention(cfg: CfgNode) -> dict[str, object] | None:
+    """The options of blocks that transform scores, None where all compute them."""
+    section = cfg.LESS_ATTENTION
+    if not (section.TIME or section.SPACE):
+        return None
+    sign = "printed" if section.PRINTED else "intended"
+    return {
+        "time": section.TIME or None,
+        "space": section.SPACE or None,
+        "diagonality": sign if section.DIAGONALITY else "none",
     }
 
 
