@@ -54,11 +54,12 @@ class LessAttentionBlocks(AcrossBlocks):
 
     def check(self, attention_type: str, mixers: MixerChoice, layer: LayerSpec) -> None:
         if attention_type == "joint_space_time":
-            tokens = layer.num_prefix_tokens + math.prod(layer.grid)
+            tokens = _tokens(layer)
+            dearer = _less(tokens, layer) > _attention(tokens, layer)
             raise ValueError(
                 "less_attention is for divided_space_time and space_only attention, got attention_type="
-                f"{attention_type}, where it would be {_compared(tokens, layer)}; set another attention_type, or "
-                "skip_attention"
+                f"{attention_type}{f', where it would be {_compared(tokens, layer)}' if dearer else ''}; set another "
+                "attention_type, or skip_attention"
             )
         in_frames, over_time = layers_of(layer)
         for kind, k in self.computing.items():

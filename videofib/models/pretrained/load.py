@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from videofib.checkpoint.file import CheckpointError, check_memory
 from videofib.classes import ClassesError, difference, positions
 from videofib.mixers import Grid
-from videofib.models.pretrained import layouts, model_settings, skipat
+from videofib.models.pretrained import layouts, model_settings
+from videofib.models.pretrained.across_blocks import keep_values, place_skip_networks
 from videofib.models.pretrained.resize import (
     resize_joint_positions,
     resize_patch_embedding,
@@ -27,7 +28,6 @@ from videofib.models.pretrained.resize import (
     resize_times,
 )
 from videofib.models.pretrained.weight_files import Weights, read_weights
-from videofib.models.skip_attention import SkipAttention
 from videofib.models.timesformer import TimeSformer
 from videofib.models.wrappers import unwrapped
 from videofib.printable import printable
@@ -35,7 +35,7 @@ from videofib.printable import printable
 # What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
     r"(head|norm_pre|class_attention|fourier)\..*|(cls|reg)_token|(pos|time)_embed|"
-    r".*\.(temporal_.*|local\..*|skip\..*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
+    r".*\.(temporal_.*|local\..*|skip\..*|attn\.(theta|psi)\..*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
 )
 _POSITION_RESIZE = ("bicubic", "nearest")
 _TIME_RESIZE = ("nearest", "linear")
@@ -157,8 +157,9 @@ def load_pretrained(
             layout, state = layouts.to_ours(state)
             _check_positions(model, layout, weights)
             _fold_distillation(model, state)
-            state, dead = _place_skip_networks(model, layout, state)
-            resized = _resize(model, state, position_resize, time_resize, model_settings.clip_grid(weights.model))
+            state, dead = place_skip_networks(model, state) if layout == layouts.SKIPAT else (state, {})
+            resized = keep_values(model, state)
+            resized |= _resize(model, state, position_resize, time_resize, model_settings.clip_grid(weights.model))
     except ValueError as error:
         raise CheckpointError(f"{weights.name} cannot be used: {error}") from error
     chosen, refused = _choose_classes(model, state, weights.classes, class_names)
@@ -255,25 +256,6 @@ def _fold_distillation(model: TimeSformer, state: dict[str, Tensor]) -> None:
         del state[layouts.DISTILLATION]
         state["reg_token"] = token.float() + positions[:, 1:2].float()
         state["pos_embed"] = torch.cat((positions[:, :1], positions[:, 2:]), dim=1)
-
-
-def _place_skip_networks(model: TimeSformer, layout: str, state: layouts.State) -> tuple[layouts.State, dict[str, str]]:
-    """SkipAt's networks in the model's blocks that skip attention; and what its own model never read, and why.
-
-    Raises:
-        ValueError: weights for more such blocks than the model has, or fewer.
-    """
-    if layout != layouts.SKIPAT:
-        return state, {}
-    if not isinstance(model.across, SkipAttention):
-        raise ValueError("blocks of its model skip attention; set skip_attention to their indices")
-    own, blocks = model.state_dict(), model.across.blocks
-    state = skipat.fit_kernels(skipat.to_blocks(state, blocks), own)
-    dead = {
-        name: f"{_shape(state[name])}, which blocks that skip attention do not read"
-        for name in skipat.dead(state, own, blocks)
-    }
-    return {name: tensor for name, tensor in state.items() if name not in dead}, dead
 
 
 @dataclass
