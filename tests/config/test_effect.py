@@ -28,8 +28,7 @@ ATTENTION_TYPES = KEYS["TIMESFORMER.ATTENTION_TYPE"].choices
 OF_MODELS = [
     key
     for key in KEYS
-    if key.split(".")[0]
-    in ("TIMESFORMER", "ATTENTION", "FIBOTTENTION", "SKIP_ATTENTION", "LESS_ATTENTION", "SLOWFAST")
+    if key.split(".")[0] in ("TIMESFORMER", "ATTENTION", "FIBOTTENTION", "SKIP_ATTENTION", "LESS_ATTENTION", "SLOWFAST")
 ]
 OF_MODELS += ["MODEL.DROPOUT_RATE"]
 ON_LOADING = {"TIMESFORMER.POSITION_RESIZE", "TIMESFORMER.TIME_RESIZE"}  # read when weights are loaded
@@ -162,7 +161,7 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
 
 
 def differs(before, cfg, refused):
-    """Whether the model that a config describes is another one; ``refused``: what is to be said of one that is refused."""
+    """Whether the model that a config describes is another one; of one that is refused, ``refused``."""
     try:
         return not same(before, observed_model(cfg))
     except ValueError:

@@ -10,8 +10,8 @@ from videofib.mixers import LayerSpec
 from videofib.mixers.dense_attention import DenseAttention
 from videofib.mixers.less_attention import HandingAttention, LessAttention, diagonality
 from videofib.models import TimeSformer
-from videofib.models.exports.program import plain_copy, trace
 from videofib.models.explain.rollout import has_rollout
+from videofib.models.exports.program import plain_copy, trace
 from videofib.models.less_attention import DIAGONALITY
 from videofib.models.pretrained.export import holds_dense
 from videofib.models.profiling import forward_multiply_adds
@@ -213,7 +213,7 @@ def test_profiles_agree_with_the_formula(form):
     dense = build(**{**form, "less_attention": None})
     dim, heads, (t, h, w) = 24, 3, GRID
 
-    def saved(tokens):  # 2ND² + N²D, and 2HN³ are paid for it
+    def saved(tokens):  # 2·N·D² + N²·D, and 2·H·N³ are paid for it
         return 2 * tokens * dim**2 + tokens**2 * dim - 2 * heads * tokens**3
 
     sequences = {"time": (h * w, t), "space": (t, 1 + h * w)}
@@ -237,16 +237,12 @@ def test_the_loss_is_a_mean_over_layers_maps_and_rows(sign, randomize):
     for block in model.blocks:
         block.register_forward_hook(
             lambda block, inputs, output: scores.extend(
-                output[1][name]
-                for name in ("temporal_attn", "attn")
-                if isinstance(getattr(block, name), LessAttention)
+                output[1][name] for name in ("temporal_attn", "attn") if isinstance(getattr(block, name), LessAttention)
             )
         )
     logits, losses = model(video, with_losses=True)
     assert len(scores) == 3 + 2
-    each = [
-        diagonality(score.softmax(-1), printed=sign == "printed").mean() / score.shape[-1] for score in scores
-    ]
+    each = [diagonality(score.softmax(-1), printed=sign == "printed").mean() / score.shape[-1] for score in scores]
     torch.testing.assert_close(losses, {DIAGONALITY: torch.stack(each).mean()})
     torch.testing.assert_close(logits, model(video))
     assert model.eval()(video, with_losses=True)[1] == {}
@@ -288,16 +284,16 @@ def test_minimising_it_makes_maps_diagonal():
         ({"less_attention": {}}, "at least 1, for time, space or both; got time=None, space=None"),
         ({"less_attention": {"time": 0}}, "at least 1, for time, space or both; got time=0, space=None"),
         ({"less_attention": {"time": 4}}, "has time=4, and the model 4 blocks, so that none would transform"),
-        ({"less_attention": {"tiem": 1}}, "less_attention has no option 'tiem'.*did you mean 'time'"),
+        ({"less_attention": {"times": 1}}, "less_attention has no option 'times'.*did you mean 'time'"),
         ({"less_attention": {"time": 1.0}}, r"option 'time' of less_attention must be int \| None, got time=1.0"),
         ({"less_attention": {"space": 1, "diagonality": "yes"}}, "unknown diagonality of less_attention 'yes'"),
         ({"attention_type": "space_only"}, "has time=1, and space_only attention has none over time; leave it out"),
         ({"space_attention": "fibottention"}, "dense attention in every block, got space_attention='fibottention'"),
-        ({"attention_type": "joint_space_time", "embed_dim": 48}, "got attention_type=joint_space_time; set another attention_type"),
+        ({"attention_type": "joint_space_time", "embed_dim": 48}, "attention_type=joint_space_time; set another"),
         (
             {"attention_type": "joint_space_time", "img_size": 224, "patch_size": 16, "num_frames": 16,
              "embed_dim": 384, "num_heads": 6, "less_attention": {"time": 2}},
-            r"got attention_type=joint_space_time, where it would be dearer than attention: .* of 1569 x 1569 tokens",
+            r"got attention_type=joint_space_time, where it would be dearer than attention: .* 1569 x 1569 ",
         ),
         (
             {"img_size": 224, "patch_size": 16, "embed_dim": 384, "num_heads": 6, "less_attention": {"space": 2}},
@@ -313,7 +309,7 @@ def test_what_cannot_work_is_refused(options, message):
 
 
 def test_it_serves_as_long_as_it_is_no_dearer_than_attention():
-    # 2HN² < 2D² + ND: N below 174 for D=384, H=6
+    # 2·H·N² < 2·D² + N·D: N below 174 for D=384, H=6
     def layer(side_a, side_b):
         with torch.device("meta"):
             return TimeSformer(img_size=(16 * side_a, 16 * side_b), attention_type="space_only", embed_dim=384, depth=2,
@@ -338,5 +334,7 @@ def test_what_knows_dense_models_alone_refuses():
     assert model.attention_settings() == {"less_attention": BOTH}
     assert not holds_dense(model)
     assert not has_rollout(model)
-    with pytest.raises(ValueError, match="processes cannot share the tokens of a clip whose blocks have less_attention"):
+    with pytest.raises(
+        ValueError, match="processes cannot share the tokens of a clip whose blocks have less_attention"
+    ):
         model.share_tokens(None)

@@ -1,6 +1,7 @@
 """Blocks that map the attention branch of the block before (SkipAt), against a loop by hand, in whole models."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,9 +10,9 @@ from einops import rearrange
 
 from videofib.mixers import MIXERS
 from videofib.models import TimeSformer
-from videofib.models.exports.program import plain_copy, trace
 from videofib.models.explain.gradcam import last_block
 from videofib.models.explain.rollout import has_rollout
+from videofib.models.exports.program import plain_copy, trace
 from videofib.models.pretrained.export import holds_dense
 from videofib.models.profiling import cost, forward_multiply_adds
 from videofib.models.skip_attention import BRANCHES, SkipNetwork
@@ -157,7 +158,7 @@ def test_divided_branches_are_handed_on_apart(randomize):
     for part, shape in (("", (2 * 2, 3 + 15, 24)), ("temporal_", (2 * 15, 2, 24))):
         chain = [kept[f"blocks.{name}"] for name in (f"0.{part}attn", f"1.{part}skip", f"2.{part}skip")]
         assert all(output.shape == shape for _, output in chain)
-        for (_, before), (inputs, _) in zip(chain, chain[1:], strict=False):
+        for (_, before), (inputs, _) in pairwise(chain):
             assert inputs[0] is before  # as computed: no averaging of the prefix's copies, no temporal_fc
     frames = {index: kept[f"blocks.{index}.skip"][1] for index in (1, 2)}
     assert torch.equal(frames[1][:, :3], frames[2][:, :3])  # the prefix of the last computing block, in every frame
@@ -168,7 +169,7 @@ def test_a_branch_is_handed_on_before_its_scale_and_drop_path(randomize):
     video = torch.randn(CLIP)
     x = model.embed(video)
     y = model.blocks[0].attn(model.blocks[0].norm1(x), GRID, None)[0]
-    out, memory = model.blocks[0](x, GRID, {})
+    memory = model.blocks[0](x, GRID, {})[1]
     assert torch.equal(memory[BRANCHES]["attn"], y)
     model.blocks[0].drop_path = torch.nn.Dropout(1.0).train()
     assert torch.equal(model.blocks[0](x, GRID, {})[1][BRANCHES]["attn"], y)
@@ -181,10 +182,13 @@ def test_branches_that_nobody_reads_are_not_kept(source):
     for stop in range(1, 7):
         memory = model.blocks.outputs(model.embed(torch.randn(CLIP)), GRID, stop=stop).memory
         kept.append("attn" in memory.get(BRANCHES, {}))
-    assert kept == {
-        "previous": [True, False, True, True, False, False],
-        "released": [True, True, True, True, False, False],
-    }[source]
+    assert (
+        kept
+        == {
+            "previous": [True, False, True, True, False, False],
+            "released": [True, True, True, True, False, False],
+        }[source]
+    )
 
 
 # ---- whole models
@@ -282,7 +286,7 @@ def test_profiles_agree_with_the_formula(attention_type, time_kernel):
     def attention(tokens):
         return 4 * tokens * dim**2 + 2 * tokens**2 * dim
 
-    def network(patches, taps):  # 4ND² + 2·taps·ND, and three taps a channel
+    def network(patches, taps):  # 4·N·D² + 2·taps·N·D, and three taps a channel
         return 4 * patches * dim**2 + 2 * taps * patches * dim + 3 * dim
 
     computed, skipped = {

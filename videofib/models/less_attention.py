@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -96,7 +97,7 @@ class LessAttentionBlocks(AcrossBlocks):
         if self.diagonality == "none":
             return build_block(attention_type, mixers, layer, spec, drop_path, build=build)
         layers = sum(layer.depth - k for k in self.computing.values())
-        loss = dict(printed=self.diagonality == "printed", weight=1 / layers)
+        loss: dict[str, Any] = dict(printed=self.diagonality == "printed", weight=1 / layers)
         return build_block(
             *(attention_type, mixers, layer, spec, drop_path),
             build=build,

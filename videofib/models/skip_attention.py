@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -87,7 +88,9 @@ class SkipAttention(AcrossBlocks):
                 "pooling='mean'"
             )
         if stateful := [name for name in mixers.used() if "state" in MIXERS[name].needs]:
-            raise ValueError(f"{stateful[0]!r} needs what every block before it computes, and skip_attention skips some")
+            raise ValueError(
+                f"{stateful[0]!r} needs what every block before it computes, and skip_attention skips some"
+            )
         if self.time_kernel is not None and attention_type != "joint_space_time":
             raise ValueError(
                 f"time_kernel={self.time_kernel} is for joint_space_time attention, got attention_type="
@@ -179,7 +182,7 @@ class SkipNetwork(nn.Module):
         hidden = int(dim * ratio)
         self.fc1 = nn.Linear(dim, hidden)
         self.layout, sizes = _convolved_axes(kernel)
-        convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(sizes) - 1]
+        convolution: Any = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[len(sizes) - 1]
         self.dwconv = convolution(hidden, hidden, sizes, padding=tuple(size // 2 for size in sizes), groups=hidden)
         self.fc2 = nn.Linear(hidden, dim)
         self.eca = nn.Conv1d(1, 1, 3, padding=1, bias=False)
@@ -316,9 +319,7 @@ class DividedSkippedBlock(DividedBlock):
         return _mapped(self.temporal_skip, "temporal_attn", grid, memory, hands_on=self.hands_on)
 
 
-def _mapped(
-    network: nn.Module, name: str, grid: Grid, memory: Memory, *, hands_on: bool
-) -> tuple[Tensor, Memory]:
+def _mapped(network: nn.Module, name: str, grid: Grid, memory: Memory, *, hands_on: bool) -> tuple[Tensor, Memory]:
     """What a network makes of the branch of this name, and the memory, which then has its result or neither."""
     y = network(memory[BRANCHES][name], grid)
     if hands_on:

@@ -12,7 +12,7 @@ SYSTEMS = ("lavit",)
 
 
 def compute(case: Case) -> Result:
-    args = case.config["args"] if "args" in case.config else None
+    args = case.config.get("args")
     if args is None:
         return loss(case)
     layer = LayerSpec(args["dim"], args["num_heads"], 0, (1, 1, args["num_tokens"]))

@@ -26,8 +26,7 @@ def network(case: Case) -> Result:
     ours.load_state_dict({name.removeprefix("blocks.0.skip."): value for name, value in theirs.items()})
     own = dict(ours.named_parameters())
     parameters = {
-        name: own[our_name.removeprefix("blocks.0.skip.")]
-        for name, our_name in zip(renamed, theirs, strict=True)
+        name: own[our_name.removeprefix("blocks.0.skip.")] for name, our_name in zip(renamed, theirs, strict=True)
     }
     return Result({"output": ours(x, (1, height, width))}, parameters)
 

@@ -1,4 +1,4 @@
-"""Weights for models whose blocks use the attention of earlier ones: SkipAt's own, and of models that compute it all."""
+"""Weights for models whose blocks use the attention of earlier ones: SkipAt's, and those of a ViT."""
 
 import json
 import re
@@ -27,7 +27,9 @@ def ours(**options):
 
 def vit(patch_size=8):
     torch.manual_seed(0)
-    model = VisionTransformer(img_size=32, patch_size=patch_size, num_classes=5, embed_dim=16, depth=6, num_heads=2).eval()
+    model = VisionTransformer(
+        img_size=32, patch_size=patch_size, num_classes=5, embed_dim=16, depth=6, num_heads=2
+    ).eval()
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape))
@@ -125,10 +127,20 @@ def test_weights_of_a_vit_start_less_attention_with_its_values():
         assert torch.equal(model.blocks[index].attn.v.bias, block.qkv.bias[32:])
 
 
-@pytest.mark.parametrize("options", [dict(skip_attention=SKIPPED), dict(less_attention={"space": 2, "time": 1})], ids=str)
+@pytest.mark.parametrize(
+    "options", [dict(skip_attention=SKIPPED), dict(less_attention={"space": 2, "time": 1})], ids=str
+)
 def test_own_weights_come_back(options):
     one, two = (
-        ours(**{"skip_attention": None, "patch_size": 16, "attention_type": "divided_space_time", "num_frames": 2, **options})
+        ours(
+            **{
+                "skip_attention": None,
+                "patch_size": 16,
+                "attention_type": "divided_space_time",
+                "num_frames": 2,
+                **options,
+            }
+        )
         for _ in range(2)
     )
     report = load_pretrained(two, one, strict=True)

@@ -23,7 +23,7 @@ from videofib.files import replacing
 from videofib.mixers import MIXERS
 from videofib.models.patch_embed import ConvStem
 from videofib.models.pretrained import layouts
-from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE
+from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE, OWN_WEIGHTS
 from videofib.models.timesformer import TimeSformer
 from videofib.models.wrappers import unwrapped
 
@@ -111,7 +111,7 @@ def save_own(model: nn.Module, folder: str | Path, *, class_names: Sequence[str]
         CheckpointError: a folder that cannot be written.
     """
     config = {
-        "model_type": "videofib",
+        "model_type": OWN_WEIGHTS,
         "id2label": {str(i): name for i, name in enumerate(class_names)},
         "videofib": dict(note),
     }

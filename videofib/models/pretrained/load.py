@@ -152,7 +152,8 @@ def load_pretrained(
     model = unwrapped(model)
     check_memory(model, weights.name)
     try:
-        state, layout, resized, dead = dict(weights.state), "its own names", {}, {}
+        state, layout, resized = dict(weights.state), "its own names", {}
+        dead: dict[str, str] = {}
         if isinstance(model, TimeSformer):
             layout, state = layouts.to_ours(state)
             _check_positions(model, layout, weights)

@@ -48,7 +48,7 @@ def to_blocks(state: State, blocks: Sequence[int]) -> State:
 
 
 def fit_kernels(state: State, own: State) -> State:
-    """Kernels of frames for a model whose convolutions span several: (c, 1, h, w) -> (c, 1, t, h, w), in their centre."""
+    """Kernels of frames at the centre of the model's, where these span several: (c, 1, h, w) -> (c, 1, t, h, w)."""
     inflated = {
         name: inflate_kernel(tensor, own[name].shape[2])
         for name, tensor in state.items()
