@@ -15,7 +15,8 @@ SMALL = ["--size", "32", "--width", "24", "--depth", "1", "--heads", "3", "--rep
 @pytest.mark.slow
 @pytest.mark.parametrize("train", [[], ["--train", "--checkpointing"]], ids=["inference", "training"])
 def test_command_writes_a_table_a_file_and_a_picture(train, tmp_path, capsys):
-    options = [*SMALL, *train, "--frames", "2", "3", "--attention", "joint", "joint_fibottention"]
+    options = [*SMALL, *train, "--frames", "2", "3", "--attention", "joint", "joint_fibottention+skip"]
+    options += ["--depth", "3", "--skipped", "1"]
     files = ["--json", tmp_path / "figures.json", "--plot", tmp_path / "figures.png"]
     main(["bench", "model", *options, *map(str, files)])
     rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
@@ -45,6 +46,7 @@ def test_a_process_that_dies_is_named(capfd):
 )
 def test_a_name_is_a_type_and_a_mixer(name, expected):
     assert model_speed.attention(name) == expected
+    assert model_speed.attention(f"{name}+skip", [1, 2]) == {**expected, "skip_attention": (1, 2)}
 
 
 @pytest.mark.parametrize(

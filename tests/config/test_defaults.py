@@ -22,6 +22,7 @@ from videofib.engine.optim import build_optimizer, lr_at
 from videofib.mixers import MIXERS
 from videofib.models import timesformer
 from videofib.models.recompute import RECOMPUTE
+from videofib.models.skip_attention import SOURCES
 from videofib.run.models import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,7 @@ OFFERED = {
     "FIBOTTENTION.HEAD_ORDER": HEAD_ORDERS,
     "FIBOTTENTION.MASKING": MASKINGS,
     "TRAIN.CONTEXT_PARALLEL_MODE": CONTEXT_MODES,
+    "SKIP_ATTENTION.SOURCE": SOURCES,
     "TEST.VIEW_STARTS": VIEW_STARTS,
 }
 

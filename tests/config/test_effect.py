@@ -23,11 +23,15 @@ from videofib.run.class_weights import class_weights
 from videofib.run.loaders import _clip_spec, _order, _train_transform, multigrid_stages
 from videofib.run.models import MODELS, build_model
 from videofib.run.preflight import choose_amp_dtype
-from videofib.run.training import _build_optimizer, criterion_from_config, recipe_from_config
+from videofib.run.training import _build_optimizer, added_losses, criterion_from_config, recipe_from_config
 
 ROOT = Path(__file__).parents[2]
 ATTENTION_TYPES = KEYS["TIMESFORMER.ATTENTION_TYPE"].choices
-OF_MODELS = [key for key in KEYS if key.split(".")[0] in ("TIMESFORMER", "ATTENTION", "FIBOTTENTION", "SLOWFAST")]
+OF_MODELS = [
+    key
+    for key in KEYS
+    if key.split(".")[0] in ("TIMESFORMER", "ATTENTION", "FIBOTTENTION", "SKIP_ATTENTION", "LESS_ATTENTION", "SLOWFAST")
+]
 OF_MODELS += ["MODEL.DROPOUT_RATE"]
 ON_LOADING = {"TIMESFORMER.POSITION_RESIZE", "TIMESFORMER.TIME_RESIZE"}  # read when weights are loaded
 
@@ -82,6 +86,8 @@ OTHER = {  # of keys whose other value is neither another choice nor the opposit
     "TIMESFORMER.RECOMPUTE_EVERY": 2, "SLOWFAST.ALPHA": 2, "MODEL.DROPOUT_RATE": 0.1, "FIBOTTENTION.W_MIN": 2,
     "FIBOTTENTION.W_MAX": 12, "ATTENTION.BACKEND": "gather",
     "TIMESFORMER.SIZE": "tiny", "TIMESFORMER.POOLING": "mean",
+    "SKIP_ATTENTION.BLOCKS": [1], "SKIP_ATTENTION.KERNEL": 3, "SKIP_ATTENTION.TIME_KERNEL": 3,
+    "SKIP_ATTENTION.RATIO": 1, "LESS_ATTENTION.TIME": 1, "LESS_ATTENTION.SPACE": 1, "LESS_ATTENTION.DIAGONALITY": 0.1,
 }  # fmt: skip
 
 
@@ -115,7 +121,14 @@ def observed_model(cfg):
         model(torch.randn(2, 3, frames, size, size)).detach(),
         [module.backend for module in model.modules() if hasattr(module, "backend")],
         [blocks.recompute, blocks.recompute_every] if blocks.recompute else None,
+        losses_of(cfg, model, torch.randn(2, 3, frames, size, size)),
     )
+
+
+def losses_of(cfg, model, clips):
+    """What the blocks add to the loss, with its weights."""
+    weights = added_losses(cfg)
+    return {name: weights[name] * loss.detach() for name, loss in model(clips, with_losses=True)[1].items()}
 
 
 def same(one, two):
@@ -123,6 +136,8 @@ def same(one, two):
         return isinstance(two, torch.Tensor) and one.shape == two.shape and torch.allclose(one, two, atol=1e-5)
     if isinstance(one, tuple | list):
         return type(one) is type(two) and len(one) == len(two) and all(map(same, one, two))
+    if isinstance(one, dict):
+        return isinstance(two, dict) and one.keys() == two.keys() and all(same(one[name], two[name]) for name in one)
     return one == two
 
 
@@ -140,10 +155,47 @@ def test_timesformer_reads_the_keys_that_the_table_says(attention_type, mixer, e
         section, name = key.split(".")
         changed = cfg.clone()
         changed[section][name] = other(cfg, key)
-        if not same(before, observed_model(changed)):
-            has_effect.add(key)
         if reads(cfg, key):
             expected.add(key)
+        if differs(before, changed, refused=key in expected):
+            has_effect.add(key)
+    assert has_effect == expected
+
+
+def differs(before, cfg, refused):
+    """Whether the model that a config describes is another one; of one that is refused, ``refused``."""
+    try:
+        return not same(before, observed_model(cfg))
+    except ValueError:
+        return refused
+
+
+ACROSS = [  # what makes blocks use the attention of earlier ones, and in which types of attention
+    ({"SKIP_ATTENTION__BLOCKS": [1, 3], "TIMESFORMER__DEPTH": 5}, ATTENTION_TYPES),
+    ({"SKIP_ATTENTION__BLOCKS": [1, 2], "TIMESFORMER__DEPTH": 4}, ATTENTION_TYPES),
+    ({"LESS_ATTENTION__TIME": 2}, ["divided_space_time"]),
+    ({"LESS_ATTENTION__SPACE": 2}, ["divided_space_time", "space_only"]),
+    ({"LESS_ATTENTION__SPACE": 2, "LESS_ATTENTION__DIAGONALITY": 0.2}, ["divided_space_time", "space_only"]),
+    ({"LESS_ATTENTION__TIME": 2, "LESS_ATTENTION__DIAGONALITY": 0.2}, ["divided_space_time"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "attention_type"), [(settings, kind) for settings, kinds in ACROSS for kind in kinds], ids=str
+)
+def test_blocks_that_use_earlier_attention_read_the_keys_that_the_table_says(settings, attention_type):
+    small = {**SMALL, "DATA__TRAIN_CROP_SIZE": 32}  # few tokens, as less attention needs
+    cfg = config(**{**small, "TIMESFORMER__ATTENTION_TYPE": attention_type, **settings})
+    own = "SKIP_ATTENTION" if cfg.SKIP_ATTENTION.BLOCKS else "LESS_ATTENTION"
+    before, has_effect, expected = observed_model(cfg), set(), set()
+    for key in [key for key in OF_MODELS if key.split(".")[0] == own]:
+        section, name = key.split(".")
+        changed = cfg.clone()
+        changed[section][name] = other(cfg, key)
+        if reads(cfg, key):
+            expected.add(key)
+        if differs(before, changed, refused=key in expected):
+            has_effect.add(key)
     assert has_effect == expected
 
 

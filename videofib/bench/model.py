@@ -3,6 +3,7 @@
 videofib bench model --frames 8 32 --attention joint joint_fibottention
 videofib bench model --frames 96 --attention joint_fibottention --train --checkpointing
 videofib bench model --attention joint joint_xcit divided_natten --pooling mean
+videofib bench model --attention joint joint+skip --skipped 3 4 5 6 7 8
 
 The model is TimeSformer-B at 224 pixels by default. Every contender runs in a process of its own; they take turns of
 one step, so that a slow moment of the machine affects all of them. Figures are medians over turns, without the first
@@ -105,7 +106,11 @@ def arguments(argv: Sequence[str] | None, prog: str | None = None) -> argparse.N
         nargs="+",
         default=["joint", "joint_fibottention"],
         metavar="NAME",
-        help="space_only, divided or joint, which are dense, or one of these with a mixer, such as joint_xcit",
+        help="space_only, divided or joint, which are dense, or one of these with a mixer, such as joint_xcit; with "
+        "+skip at the end, such as joint+skip, blocks skip attention (SkipAt)",
+    )
+    parser.add_argument(
+        "--skipped", type=int, nargs="+", default=[3, 4, 5, 6, 7, 8], metavar="BLOCK", help="blocks that skip attention"
     )
     parser.add_argument(
         "--options", type=mixer_options, default={}, help='of mixers, such as \'{"dape": {"kernel": 3}}\''

@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,12 +25,20 @@ TYPES = {  # in names -> attention_type, and the arguments that choose its mixer
 }
 
 
-def attention(name: str) -> dict[str, Any]:
-    """The arguments of TimeSformer that a name such as ``joint`` or ``divided_fibottention`` stands for.
+SKIP = "+skip"  # at the end of a name: some blocks skip attention
+
+
+def attention(name: str, skipped: Sequence[int] = ()) -> dict[str, Any]:
+    """The arguments of TimeSformer that a name such as ``joint``, ``joint+skip`` or ``divided_fibottention`` stands for.
+
+    Args:
+        skipped: the blocks that skip attention where the name ends with ``+skip``.
 
     Raises:
         ValueError: it stands for none.
     """
+    if name.endswith(SKIP):
+        return {**attention(name.removesuffix(SKIP)), "skip_attention": tuple(skipped)}
     for prefix, (attention_type, settings) in TYPES.items():
         mixer = name.removeprefix(f"{prefix}_") if name != prefix else "dense"
         if mixer != name:
@@ -53,7 +61,7 @@ def step(args: argparse.Namespace, name: str, frames: int) -> Callable[[], None]
         recompute=args.checkpointing or "block",
         mixer_options=args.options,
         pooling=args.pooling,
-        **attention(name),
+        **attention(name, args.skipped),
     ).to(args.device)
     clips = torch.randn(args.batch, 3, frames, args.size, args.size, device=args.device)
     labels = torch.zeros(args.batch, dtype=torch.long, device=args.device)

@@ -371,6 +371,39 @@ _C.FIBOTTENTION.MASKING = one_of(
     "exclude", "zero_logit", about="softmax over the support (paper), or over all with other logits 0 (released code)"
 )
 
+_C.SKIP_ATTENTION = Section("Blocks that map the attention of the block before (SkipAt, arXiv 2301.02240).")
+_C.SKIP_ATTENTION.BLOCKS = list_of(
+    integer(least=0),
+    [],
+    ascending=True,
+    off="all blocks compute attention",
+    about="indices of the blocks that skip attention, from 0; as published, [3, 4, 5, 6, 7, 8] of 12",
+)
+_C.SKIP_ATTENTION.SOURCE = one_of(
+    *("previous", "released"),
+    about="what they map if computing blocks lie between them: the block before (paper), or the last skipped one "
+    "(released code)",
+)
+_C.SKIP_ATTENTION.KERNEL = integer(5, above=0, about="side of their convolution over neighbouring patches, odd")
+_C.SKIP_ATTENTION.TIME_KERNEL = integer(
+    0, above=0, unit="frames", off="1, frame by frame", about="frames that it spans in joint attention, odd"
+)
+_C.SKIP_ATTENTION.RATIO = number(2, above=0, about="width of their hidden layer over EMBED_DIM")
+
+_C.LESS_ATTENTION = Section("Blocks that transform the scores of the block before (LaViT, arXiv 2406.00427).")
+_C.LESS_ATTENTION.TIME = integer(
+    0, above=0, unit="blocks", off="all blocks", about="first blocks whose attention over time computes scores"
+)
+_C.LESS_ATTENTION.SPACE = integer(
+    0, above=0, unit="blocks", off="all blocks", about="first blocks whose attention within frames computes scores"
+)
+_C.LESS_ATTENTION.DIAGONALITY = number(
+    above=0, off="no such loss", about="weight of the loss that keeps attention maps symmetric and diagonal"
+)
+_C.LESS_ATTENTION.PRINTED = switch(
+    False, about="the sign of its diagonal as printed, which weakens diagonals where the paper's text strengthens them"
+)
+
 _C.SOLVER = Section("Optimizer and learning rates.")
 _C.SOLVER.OPTIMIZING_METHOD = one_of("sgd", "adamw", "lamb", "lion", about="optimizer")
 _C.SOLVER.BASE_LR = number(0.005, above=0, about="learning rate after warm-up")

@@ -9,6 +9,7 @@ key returns to its default, and one line reports it. So it is in files of other 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from fvcore.common.config import CfgNode
@@ -110,6 +111,50 @@ READERS = (
         ("TRAIN.CONTEXT_PARALLEL", *_MODEL, "ATTENTION.JOINT", *_TYPE),
         lambda c: c.TRAIN.CONTEXT_PARALLEL > 1 and _is_timesformer(c) and _uses(c, OVER_SUPPORTS),
         f"TRAIN.CONTEXT_PARALLEL above 1 and {' or '.join(OVER_SUPPORTS)} as ATTENTION.JOINT",
+    ),
+    # attention of earlier blocks
+    Reader(("SKIP_ATTENTION.BLOCKS",), _MODEL, _is_timesformer, "MODEL.MODEL_NAME TimeSformer"),
+    Reader(
+        tuple(f"SKIP_ATTENTION.{name}" for name in ("SOURCE", "KERNEL", "TIME_KERNEL", "RATIO")),
+        ("SKIP_ATTENTION.BLOCKS", *_MODEL),
+        lambda c: _is_timesformer(c) and len(c.SKIP_ATTENTION.BLOCKS) > 0,
+        "blocks in SKIP_ATTENTION.BLOCKS",
+    ),
+    Reader(
+        ("SKIP_ATTENTION.SOURCE",),
+        ("SKIP_ATTENTION.BLOCKS",),
+        lambda c: any(later - earlier > 1 for earlier, later in pairwise(c.SKIP_ATTENTION.BLOCKS)),
+        "computing blocks between those of SKIP_ATTENTION.BLOCKS",
+    ),
+    Reader(
+        ("SKIP_ATTENTION.TIME_KERNEL",),
+        _TYPE,
+        lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time",
+        "TIMESFORMER.ATTENTION_TYPE joint_space_time",
+    ),
+    Reader(
+        ("LESS_ATTENTION.TIME",),
+        (*_TYPE, *_MODEL),
+        lambda c: _is_timesformer(c) and c.TIMESFORMER.ATTENTION_TYPE == "divided_space_time",
+        "TIMESFORMER.ATTENTION_TYPE divided_space_time",
+    ),
+    Reader(
+        ("LESS_ATTENTION.SPACE",),
+        (*_TYPE, *_MODEL),
+        lambda c: _is_timesformer(c) and c.TIMESFORMER.ATTENTION_TYPE != "joint_space_time",
+        "TIMESFORMER.ATTENTION_TYPE divided_space_time and space_only",
+    ),
+    Reader(
+        ("LESS_ATTENTION.DIAGONALITY", "LESS_ATTENTION.PRINTED"),
+        ("LESS_ATTENTION.TIME", "LESS_ATTENTION.SPACE"),
+        lambda c: c.LESS_ATTENTION.TIME > 0 or c.LESS_ATTENTION.SPACE > 0,
+        "LESS_ATTENTION.TIME or LESS_ATTENTION.SPACE above 0",
+    ),
+    Reader(
+        ("LESS_ATTENTION.PRINTED",),
+        ("LESS_ATTENTION.DIAGONALITY",),
+        lambda c: c.LESS_ATTENTION.DIAGONALITY > 0,
+        "LESS_ATTENTION.DIAGONALITY above 0",
     ),
     # the rest of TimeSformer
     Reader(
@@ -291,7 +336,7 @@ _OF_BOTH = ("TRAIN.ENABLE", "TRAIN.CONTEXT_PARALLEL", "TRAIN.CONTEXT_PARALLEL_MO
 OF_STAGE = {
     "train": (
         *("SOLVER.*", "AUG.*", "MIXUP.*", "DISTILL.*", "MULTIGRID.*", "CHECKPOINT.*"),
-        *("GLOBAL_BATCH_SIZE", "LOG_PERIOD"),
+        *("GLOBAL_BATCH_SIZE", "LOG_PERIOD", "LESS_ATTENTION.DIAGONALITY", "LESS_ATTENTION.PRINTED"),
         *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE", "DATA.RANDOM_FLIP"),
         *("DATA_LOADER.SAMPLER", "DATA_LOADER.SHARD_WINDOW"),
         *(key for key in KEYS if key.startswith("TRAIN.") and key not in _OF_BOTH),

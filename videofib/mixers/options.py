@@ -28,6 +28,28 @@ def check_options(name: str, mixer: Mixer, options: Mapping[str, object]) -> Non
             )
 
 
+def check_arguments(what: str, build: Callable[..., object], options: Mapping[str, object]) -> None:
+    """The same for what is built by ``build(**options)``, of keyword-only parameters, and for options that are missing.
+
+    Args:
+        what: the setting that has these options, for messages.
+    """
+    function = build.__init__ if inspect.isclass(build) else build
+    parameters = inspect.signature(build).parameters
+    hints = typing.get_type_hints(function)
+    for option, value in options.items():
+        if option not in parameters:
+            raise ValueError(
+                f"{what} has no option {option!r} (got {option}={value!r}){suggestion(option, parameters)}; "
+                f"its options: {', '.join(parameters)}"
+            )
+        if option in hints and not _is_a(value, hints[option]):
+            raise ValueError(f"the option {option!r} of {what} must be {_words(hints[option])}, got {option}={value!r}")
+    for option, parameter in parameters.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ValueError(f"{what} needs the option {option!r}, got {dict(options)}")
+
+
 def _constructor(mixer: Mixer) -> Callable[..., object]:
     """The function whose parameters are the options."""
     return mixer.build.__init__ if inspect.isclass(mixer.build) else mixer.build

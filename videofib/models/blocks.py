@@ -155,9 +155,14 @@ class Block(TokenwiseBlock):
     def mixers(self) -> dict[str, nn.Module]:
         return {"attn": self.attn}
 
-    def forward(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
+    def branch(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
+        """What the mixer finds for x, to be scaled and added, and the memory with the mixer's state."""
         y, state = self.attn(self.norm1(x), grid, memory.get("attn"))
-        return self.without_mixer(x + self.drop_path(self.ls1(y)), grid, {**memory, "attn": state})
+        return y, {**memory, "attn": state}
+
+    def forward(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
+        y, memory = self.branch(x, grid, memory)
+        return self.without_mixer(x + self.drop_path(self.ls1(y)), grid, memory)
 
 
 class DividedBlock(Block):
@@ -191,6 +196,11 @@ class DividedBlock(Block):
     def mixers(self) -> dict[str, nn.Module]:
         return {"attn": self.attn, "temporal_attn": self.temporal_attn}
 
+    def temporal_branch(self, lines: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
+        """The same as ``branch`` for the frames of each patch, (b h w, t, d)."""
+        y, state = self.temporal_attn(self.temporal_norm1(lines), grid, memory.get("temporal_attn"))
+        return y, {**memory, "temporal_attn": state}
+
     def forward(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
         """(b, p+N, d) -> (b, p+N, d), and what the next block is handed."""
         axes = dict(zip("thw", grid, strict=True))  # not b, which may be 0
@@ -198,15 +208,13 @@ class DividedBlock(Block):
         prefix, patches = x[:, :num_prefix], x[:, num_prefix:]
 
         lines = rearrange(patches, f"b ({self.order}) d -> (b h w) t d", **axes)
-        lines, state = self.temporal_attn(self.temporal_norm1(lines), (axes["t"], 1, 1), memory.get("temporal_attn"))
-        memory = {**memory, "temporal_attn": state}
+        lines, memory = self.temporal_branch(lines, (axes["t"], 1, 1), memory)
         lines = self.drop_path(lines)
         patches = patches + self.temporal_fc(rearrange(lines, f"(b h w) t d -> b ({self.order}) d", **axes))
 
         frames = rearrange(patches, f"b ({self.order}) d -> (b t) (h w) d", **axes)
         frames = join_prefix(repeat(prefix, "b p d -> (b t) p d", t=axes["t"]), frames)
-        frames, state = self.attn(self.norm1(frames), (1, axes["h"], axes["w"]), memory.get("attn"))
-        memory = {**memory, "attn": state}
+        frames, memory = self.branch(frames, (1, axes["h"], axes["w"]), memory)
         frames = self.drop_path(self.ls1(frames))
         prefix = prefix + reduce(frames[:, :num_prefix], "(b t) p d -> b p d", "mean", t=axes["t"])
         patches = patches + rearrange(frames[:, num_prefix:], f"(b t) (h w) d -> b ({self.order}) d", **axes)

@@ -17,14 +17,17 @@ from torch import Tensor, nn
 
 from videofib.attention import ContextGroup
 from videofib.mixers import LayerSpec, MixerChoice, check_name
+from videofib.models.across_blocks import across_blocks
 from videofib.models.blocks import ACTIVATIONS, LOSSES, BlockSpec, DividedBlock, Memory
 from videofib.models.build_blocks import build_blocks
 from videofib.models.class_attention import ClassAttentionPooling
 from videofib.models.embed import POSITIONS, ClipEmbedding
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
+from videofib.models.less_attention import LessAttentionBlocks
 from videofib.models.local_interaction import KERNELS, NORMS, LocalBranch
 from videofib.models.patch_embed import STEMS
 from videofib.models.recompute import RECOMPUTE
+from videofib.models.skip_attention import SkipAttention
 from videofib.models.slicing import AllTokens, SlicedTokens, check_slicing
 from videofib.models.stack import Outputs, Stack
 
@@ -91,6 +94,11 @@ class TimeSformer(ClipEmbedding):
             third by joint attention, over all t·h·w tokens. A block whose name is ``none`` has an MLP alone.
         mixer_options: for the name of a mixer its options, such as ``{"fibottention": {"w_min": 5}}``; those of mixers
             that the model does not use have no effect.
+        skip_attention: blocks that compute no attention and map the branch of the block before (SkipAt, arXiv
+            2301.02240): their indices, or the options of :class:`~videofib.models.skip_attention.SkipAttention`. The
+            mixers named for them are not used.
+        less_attention: blocks that transform the scores of the block before instead of computing queries and keys
+            (LaViT, arXiv 2406.00427): the options of :class:`~videofib.models.less_attention.LessAttentionBlocks`.
         token_order: how joint tokens are laid out, and so along Fibottention's diagonals: ``hwt`` puts the frames of a
             patch side by side, as published; ``thw`` puts frame after frame. Dense attention is the same in both.
         position_init_std: standard deviation of initial position and time embeddings; by default as published, 0.02
@@ -139,6 +147,8 @@ class TimeSformer(ClipEmbedding):
         time_attention: str | Sequence[str] = "dense",
         joint_attention: str | Sequence[str] = "dense",
         mixer_options: Mapping[str, Mapping[str, object]] | None = None,
+        skip_attention: Mapping[str, object] | Sequence[int] | None = None,
+        less_attention: Mapping[str, object] | None = None,
         token_order: str = "hwt",
         position_init_std: float | None = None,
         gradient_checkpointing: bool = False,
@@ -211,7 +221,14 @@ class TimeSformer(ClipEmbedding):
         branch = None if local_interaction == "none" else local
         spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation, branch)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
-        blocks = build_blocks(attention_type, self.mixers, layer, spec, rates)
+        self.across = across_blocks(
+            {
+                "skip_attention": (SkipAttention, skip_attention),
+                "less_attention": (LessAttentionBlocks, less_attention),
+            }
+        )
+        self.across.check(attention_type, self.mixers, layer)
+        blocks = build_blocks(attention_type, self.mixers, layer, spec, rates, self.across.block)
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
         self.class_attention = ClassAttentionPooling(layer, spec) if pooling == "class_attention" else None
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
@@ -252,9 +269,9 @@ class TimeSformer(ClipEmbedding):
                 mixer.reset_parameters()
 
     def attention_settings(self) -> dict[str, object]:
-        """The mixers and their options as given; empty where all attention is dense."""
-        settings = self.mixers.settings()
-        if settings and self.attention_type == "joint_space_time":
+        """The mixers and their options as given, and what blocks use of others; empty where all attention is dense."""
+        settings = self.mixers.settings() | self.across.settings()
+        if self.mixers.settings() and self.attention_type == "joint_space_time":
             settings["token_order"] = self.token_order
         return settings
 
@@ -290,6 +307,7 @@ class TimeSformer(ClipEmbedding):
             ValueError: attention that is not joint, a mixer or pooling that needs all tokens, dropout, or a mode of
                 exchange that does not serve the attention.
         """
+        self.across.check_slices()
         check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling, self.local_interaction)
         for mixer in self.blocks.mixers().values():
             mixer.share_tokens(context)
@@ -355,6 +373,7 @@ class TimeSformer(ClipEmbedding):
         """The features, after the first ``stop`` blocks, and what the blocks return."""
         grid = self.patch_embed.grid_of(video)
         self.mixers.check_grid(self.grid, grid)
+        self.across.check_grid(self.grid, grid)
         x = self.norm_pre(self.tokens.take(self.embed(video)))
         own = (1, *grid[1:]) if self.single_frames else grid
         output = self.blocks.outputs(x, own, wanted, stop=stop, memory=memory)

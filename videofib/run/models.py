@@ -46,6 +46,8 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         time_attention=mixers_of_blocks("ATTENTION.TIME", attention.TIME, depth),
         joint_attention=mixers_of_blocks("ATTENTION.JOINT", attention.JOINT, depth),
         mixer_options=mixer_options(cfg),
+        skip_attention=skip_attention(cfg),
+        less_attention=less_attention(cfg),
         token_order=options.TOKEN_ORDER,
         position_init_std=options.POSITION_INIT_STD or None,
         gradient_checkpointing=options.GRADIENT_CHECKPOINTING,
@@ -53,6 +55,33 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         recompute_every=options.RECOMPUTE_EVERY,
         attention_backend=attention.BACKEND,
     )
+
+
+def skip_attention(cfg: CfgNode) -> dict[str, object] | None:
+    """The options of blocks that skip attention, None where none does."""
+    section = cfg.SKIP_ATTENTION
+    if not section.BLOCKS:
+        return None
+    return {
+        "blocks": section.BLOCKS,
+        "source": section.SOURCE,
+        "kernel": section.KERNEL,
+        "time_kernel": section.TIME_KERNEL or None,
+        "ratio": section.RATIO,
+    }
+
+
+def less_attention(cfg: CfgNode) -> dict[str, object] | None:
+    """The options of blocks that transform scores, None where all compute them."""
+    section = cfg.LESS_ATTENTION
+    if not (section.TIME or section.SPACE):
+        return None
+    sign = "printed" if section.PRINTED else "intended"
+    return {
+        "time": section.TIME or None,
+        "space": section.SPACE or None,
+        "diagonality": sign if section.DIAGONALITY else "none",
+    }
 
 
 def mixer_options(cfg: CfgNode) -> dict[str, dict[str, object]]:

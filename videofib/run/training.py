@@ -35,6 +35,7 @@ from videofib.engine.shared_batches import BatchLoader, shared
 from videofib.engine.step import Recipe, is_top1
 from videofib.engine.train import has_work, train
 from videofib.models import TimeSformer
+from videofib.models.less_attention import DIAGONALITY
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
 from videofib.report.markup.numbers import amount
@@ -92,7 +93,8 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         optimizer = _build_optimizer(cfg, model)
         weights = class_weights(cfg, train_loader.dataset.records, class_names)
         criterion = criterion_from_config(cfg, weights).to(device)
-        recipe = recipe_from_config(cfg, Supervised(criterion, _distillation(cfg, device, class_names)), amp_dtype, ema)
+        objective = Supervised(criterion, _distillation(cfg, device, class_names), added_losses(cfg))
+        recipe = recipe_from_config(cfg, objective, amp_dtype, ema)
         _log_sizes(cfg, model, train_loader, val_loader)
 
         state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
@@ -264,6 +266,11 @@ def criterion_from_config(cfg: CfgNode, weights: Tensor | None = None) -> CrossE
     """The loss of labels, given weights of classes."""
     smoothing = 0.0 if cfg.MIXUP.ENABLE else cfg.MIXUP.LABEL_SMOOTH_VALUE  # mix smooths the labels it mixes
     return _LOSSES[cfg.MODEL.LOSS_FUNC](smoothing, weights)
+
+
+def added_losses(cfg: CfgNode) -> dict[str, float]:
+    """The weights of what the model's blocks add to the loss, by name."""
+    return {DIAGONALITY: cfg.LESS_ATTENTION.DIAGONALITY} if cfg.LESS_ATTENTION.DIAGONALITY else {}
 
 
 def recipe_from_config(

@@ -166,6 +166,8 @@ def _obstacle(model: nn.Module) -> str:
         return "attention rollout does not pass through pooling='class_attention'"
     if model.local_interaction != "none":
         return f"attention rollout knows attention alone, and there is local_interaction={model.local_interaction!r}"
+    if model.across.settings():
+        return "attention rollout knows attention that each block computes, and here blocks take it from earlier ones"
     for name, mixer in model.blocks.mixers().items():
         if not isinstance(mixer, SelfAttention):
             return f"attention rollout needs attention over a support, and blocks.{name} is {type(mixer).__name__}"

@@ -23,7 +23,7 @@ from videofib.files import replacing
 from videofib.mixers import MIXERS
 from videofib.models.patch_embed import ConvStem
 from videofib.models.pretrained import layouts
-from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE
+from videofib.models.pretrained.model_settings import OWN_MODEL_TYPE, OWN_WEIGHTS
 from videofib.models.timesformer import TimeSformer
 from videofib.models.wrappers import unwrapped
 
@@ -111,7 +111,7 @@ def save_own(model: nn.Module, folder: str | Path, *, class_names: Sequence[str]
         CheckpointError: a folder that cannot be written.
     """
     config = {
-        "model_type": "videofib",
+        "model_type": OWN_WEIGHTS,
         "id2label": {str(i): name for i, name in enumerate(class_names)},
         "videofib": dict(note),
     }
@@ -173,7 +173,8 @@ def _beyond_dense(model: TimeSformer) -> list[str]:
         "qk-norm": _qk_norm(model),
         "layer scale": not isinstance(model.blocks[0].ls2, nn.Identity),
         "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
-        _sparse(model): bool(model.attention_settings()),
+        "attention that blocks take from earlier ones": bool(model.across.settings()),
+        _sparse(model): bool(model.mixers.settings()),
     }
     return [what for what, is_there in parts.items() if is_there]
 
@@ -251,6 +252,7 @@ def _remote_state(model: nn.Module) -> layouts.State:
         "a convolutional stem": isinstance(model.patch_embed, ConvStem),
         "fourier positions": model.fourier is not None,
         "local interaction": model.local_interaction != "none",
+        "attention that blocks take from earlier ones": bool(model.across.settings()),
     }
     if found := [what for what, is_there in beyond.items() if is_there]:
         raise CheckpointError(f"the remote code cannot compute a model with {', '.join(found)}")

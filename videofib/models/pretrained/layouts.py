@@ -14,6 +14,7 @@
     MMAction2's TimeSformer   transformer_layers.layers.0.attentions.0.attn.in_proj_weight
     XCiT                      blocks.0.local_mp.conv1.weight, gamma1 to gamma3, cls_attn_blocks.0.attn.qkv.weight; in
                               timm's files cls_attn_blocks.0.attn.{q,k,v}.weight
+    SkipAt                    as timm's, and param_1.linear1.0.weight, of the first block that skips attention
 
 Files of transformers' ViT and DINOv2 have encoder.layer.0.attention.attention.query.weight; its modules, since
 transformers 5, encoder.layer.0.attention.q_proj.weight, and ViT's layers.0 instead of encoder.layer.0.
@@ -27,6 +28,8 @@ import re
 
 import torch
 from torch import Tensor
+
+from videofib.models.pretrained import skipat
 
 State = dict[str, Tensor]
 
@@ -42,6 +45,7 @@ HUGGING_FACE_VIVIT = "Hugging Face ViViT"
 HUGGING_FACE_CLIP = "Hugging Face CLIP"
 MMACTION = "MMAction2 TimeSformer"
 XCIT = "XCiT"
+SKIPAT = "SkipAt"
 DISTILLATION = "dist_token"  # DeiT's second token, which has a position, under timm's name
 SPARSE = "sparse_"  # in front of the attention type in configs of our remote code
 
@@ -126,6 +130,8 @@ def to_ours(state: State) -> tuple[str, State]:
     if "patch_embed.proj.weight" in names and "blocks.0.attn.qkv.weight" in names:
         if "blocks.0.attn.q_bias" in names:
             return VIDEOMAE, _rename_last(_join_biases(state))
+        if skipat.is_skipat(state):
+            return SKIPAT, _rename_last(state)
         known = "time_embed" in names or "blocks.0.temporal_attn.qkv.weight" in names
         return OWN if known else TIMM, _rename_last(state)
     shown = ", ".join(sorted(map(str, names))[:4])

@@ -20,6 +20,7 @@ from videofib.checkpoint.file import CheckpointError, check_memory
 from videofib.classes import ClassesError, difference, positions
 from videofib.mixers import Grid
 from videofib.models.pretrained import layouts, model_settings
+from videofib.models.pretrained.across_blocks import keep_values, place_skip_networks
 from videofib.models.pretrained.resize import (
     resize_joint_positions,
     resize_patch_embedding,
@@ -34,7 +35,7 @@ from videofib.printable import printable
 # What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
     r"(head|norm_pre|class_attention|fourier)\..*|(cls|reg)_token|(pos|time)_embed|"
-    r".*\.(temporal_.*|local\..*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
+    r".*\.(temporal_.*|local\..*|skip\..*|attn\.(theta|psi)\..*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
 )
 _POSITION_RESIZE = ("bicubic", "nearest")
 _TIME_RESIZE = ("nearest", "linear")
@@ -52,6 +53,7 @@ class LoadReport:
             sizes, and how.
         initialised: the model's tensors that the weights lack: name -> the values they now have.
         unused: the weights' tensors that the model does not use: name -> why.
+        dead: the weights' tensors that their own model did not use either.
         untrained: names of the ``initialised`` that keep the model's own initial values, which are random as a rule.
         differs: settings that are known to differ, so that the outputs will differ, too.
         unknown: settings of the weights' model that are not known, so that they may differ.
@@ -64,6 +66,7 @@ class LoadReport:
     resized: Mapping[str, str]
     initialised: Mapping[str, str]
     unused: Mapping[str, str]
+    dead: Mapping[str, str] = field(default_factory=dict)
     untrained: tuple[str, ...] = ()
     differs: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -90,6 +93,7 @@ class LoadReport:
             ("resized", self.resized),
             ("newly initialised", self.initialised),
             ("unused", self.unused),
+            ("dropped", self.dead),
         ):
             lines += [f"  {title}: {line}" for line in _grouped(entries)]
         lines += [f"  differs: {line}" for line in self.differs]
@@ -149,11 +153,14 @@ def load_pretrained(
     check_memory(model, weights.name)
     try:
         state, layout, resized = dict(weights.state), "its own names", {}
+        dead: dict[str, str] = {}
         if isinstance(model, TimeSformer):
             layout, state = layouts.to_ours(state)
             _check_positions(model, layout, weights)
             _fold_distillation(model, state)
-            resized = _resize(model, state, position_resize, time_resize, model_settings.clip_grid(weights.model))
+            state, dead = place_skip_networks(model, state) if layout == layouts.SKIPAT else (state, {})
+            resized = keep_values(model, state)
+            resized |= _resize(model, state, position_resize, time_resize, model_settings.clip_grid(weights.model))
     except ValueError as error:
         raise CheckpointError(f"{weights.name} cannot be used: {error}") from error
     chosen, refused = _choose_classes(model, state, weights.classes, class_names)
@@ -167,6 +174,7 @@ def load_pretrained(
         resized=resized,
         initialised=found.initialised,
         unused=found.unused,
+        dead=dead,
         untrained=tuple(name for name in found.initialised if name not in found.tensors),
         differs=(*differs, *_rounded(model, found.tensors)),
         unknown=unknown,

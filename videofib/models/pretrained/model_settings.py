@@ -21,6 +21,7 @@ from videofib.models.timesformer import TimeSformer
 Settings = Mapping[str, object]
 
 OWN_MODEL_TYPE = "videofib_timesformer"  # of exports with our own code for transformers
+OWN_WEIGHTS = "videofib"  # of models under our own names, which no code for transformers computes
 ANY = object()  # a setting that the source's own inputs do not have, such as time in an image model
 SETTINGS = (
     "heads", "activation", "blocks", "patches", "norm epsilon", "pooling", "last norm's epsilon", "positions",
@@ -184,7 +185,7 @@ def of_hugging_face(config: Mapping[str, object]) -> Settings:
     elif kind == OWN_MODEL_TYPE:
         pooling = _POOLINGS.get(str(config.get("pooling")), config.get("pooling"))
         known |= {**_PLAIN, "pooling": pooling, "positions": _LEARNED.get(str(config.get("position")))}
-    elif kind not in ("timesformer", "vivit", *_IMAGE_MODELS, None):
+    elif kind not in ("timesformer", "vivit", *_IMAGE_MODELS, OWN_WEIGHTS, None):
         known |= {"blocks": f"of {kind}"}
     return {name: value for name, value in known.items() if value is not None}
 
