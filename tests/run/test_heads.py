@@ -121,6 +121,14 @@ def test_mixers_without_maps_and_blocks_of_other_mixers(saved, tmp_path):
     assert "Without heads to look at: blocks.1.attn" in write_heads(tmp_path, found).read_text()
 
 
+def test_outputs_of_patches(saved):
+    """Only what the readouts see changes, not what is removed."""
+    one, other_tokens = (measure_heads(saved, replace(FEW, patches=patches)) for patches in (False, True))
+    assert (one.pooled_from, other_tokens.pooled_from) == ("the class token", "the mean of the patches")
+    assert not np.array_equal(one.layers[0].cka, other_tokens.layers[0].cka)
+    assert one.layers[0].removed[0].log_probability == other_tokens.layers[0].removed[0].log_probability
+
+
 def test_the_same_seed_gives_the_same_figures(saved):
     one, same = (measure_heads(saved, FEW).layers[0] for _ in range(2))
     assert one.compared == same.compared

@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = Settings(
             split=args.split,
             blocks=args.blocks,
+            patches=args.patches,
             fit_videos=args.fit_videos,
             videos=args.videos,
             draws=args.draws,
@@ -93,6 +94,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--draws", type=int, default=_DRAWS, metavar="N", help=f"random groups of the null (default {_DRAWS})"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default 0)")
+    parser.add_argument(
+        "--patches", action="store_true", help="look at outputs of the patches, also where there is a class token"
+    )
     parser.add_argument(
         "--untrained", action="store_true", help="measure the model with initial weights instead, as a control"
     )

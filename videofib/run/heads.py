@@ -50,6 +50,7 @@ class Settings:
     Attributes:
         split: ``test`` or ``val``: of the videos that figures are of.
         blocks: which ones are looked at, from 0, or from the end below 0; None: all.
+        patches: look at the mean of the patches' outputs, also where the model's features are the class token.
         fit_videos, videos: at most so many training videos and videos of the split, as many of each class as possible.
         rank_videos: of the training videos, so many that say in which order heads are removed.
         map_videos: of the split's videos, so many whose attention maps are compared.
@@ -60,6 +61,7 @@ class Settings:
 
     split: str = "test"
     blocks: Sequence[int] | None = None
+    patches: bool = False
     fit_videos: int = 800
     videos: int = 400
     rank_videos: int = 200
@@ -95,10 +97,11 @@ def measure_heads(
     layers = _chosen(head_layers(model, model.patch_embed.grid_of(torch.empty(tested.shape))), settings.blocks)
     singles: list[list[Head]] = [[(index, row)] for index, layer in enumerate(layers) for row in range(layer.num_heads)]
     everywhere = _everywhere(layers)
-    learned = fitted.measured(layers)
+    learned = fitted.measured(layers, patches=settings.patches)
     ranked = _Videos(saved, "train", min(settings.rank_videos, settings.fit_videos), settings.seed, num_workers, report)
     ranks = ranked.measured(layers, singles, complain=False)
-    seen = tested.measured(layers, [*singles, *(heads for rows in everywhere.values() for heads in rows)])
+    sets = [*singles, *(heads for rows in everywhere.values() for heads in rows)]
+    seen = tested.measured(layers, sets, patches=settings.patches)
 
     removals = [removal(seen.full, ablated, seen.labels) for ablated in seen.ablated]
     harm = np.array([removal(ranks.full, ablated, ranks.labels).log_probability for ablated in ranks.ablated])
@@ -115,7 +118,9 @@ def measure_heads(
         num_fitted=len(learned.labels),
         num_videos=len(seen.labels),
         unreadable=fitted.unreadable + tested.unreadable,
-        pooled_from="the class token" if model.pooling == "class_token" else "the mean of the patches",
+        pooled_from="the class token"
+        if model.pooling == "class_token" and not settings.patches
+        else "the mean of the patches",
         accuracy=100.0 * float((seen.full.argmax(axis=1) == seen.labels).mean()),
         draws=settings.draws,
         seed=settings.seed,
@@ -183,9 +188,14 @@ class _Videos:
         self.unreadable = 0
 
     def measured(
-        self, layers: Sequence[HeadLayer], sets: Sequence[Sequence[Head]] = (), *, complain: bool = True
+        self,
+        layers: Sequence[HeadLayer],
+        sets: Sequence[Sequence[Head]] = (),
+        *,
+        patches: bool = False,
+        complain: bool = True,
     ) -> _Measured:
-        outputs, ablated = HeadOutputs(self._model, layers), Ablated(self._model, layers, sets)
+        outputs, ablated = HeadOutputs(self._model, layers, patches=patches), Ablated(self._model, layers, sets)
         model = _Beside(outputs, ablated) if sets else outputs
         labels, rows = self._computed(model, "heads", self.chosen, complain=complain)
         classes = len(self._saved.classes)

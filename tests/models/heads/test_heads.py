@@ -74,7 +74,8 @@ def test_without_a_head_its_mixer_lacks_its_part_of_the_sum(model, video):
     torch.testing.assert_close(kept["y"], full["y"] - part, rtol=0, atol=1e-12)
 
 
-def test_outputs_are_pooled_as_the_model_pools(model, video):
+@pytest.mark.parametrize("patches", [False, True])
+def test_outputs_are_pooled_as_the_model_pools(model, video, patches):
     """Against each layer's inputs of ``proj``, pooled by hand."""
     layers, seen = head_layers(model), {}
     handles = [
@@ -85,12 +86,12 @@ def test_outputs_are_pooled_as_the_model_pools(model, video):
         logits = model(video)
     for handle in handles:
         handle.remove()
-    outputs = HeadOutputs(model, layers)
+    outputs = HeadOutputs(model, layers, patches=patches)
     features, found = outputs.split(outputs(video))
     torch.testing.assert_close(found, logits)
     for layer, own in zip(layers, features, strict=True):
         x = rearrange(seen[layer.name], "(b r) n c -> b r n c", b=2)
-        if model.pooling == "class_token" and layer.axis != "time":
+        if model.pooling == "class_token" and layer.axis != "time" and not patches:
             expected = x[:, :, 0].mean(1)
         else:
             expected = x[:, :, -math.prod(layer.grid) :].mean((1, 2))

@@ -30,11 +30,14 @@ class HeadOutputs(nn.Module):
     Args:
         model: in evaluation mode, not compiled.
         layers: of that model, see :func:`~videofib.models.heads.layers.head_layers`.
+        patches: take the mean of the patches in any case. A class token sees all patches in every head, so that only
+            patches' outputs depend on the pairs that a head sees in the same layer.
     """
 
-    def __init__(self, model: TimeSformer, layers: Sequence[HeadLayer]):
+    def __init__(self, model: TimeSformer, layers: Sequence[HeadLayer], *, patches: bool = False):
         super().__init__()
         self.model, self.layers = model, list(layers)
+        self.from_class_token = model.pooling == "class_token" and not patches
 
     @torch.no_grad()
     def forward(self, video: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ class HeadOutputs(nn.Module):
 
         def keep(proj: nn.Module, arguments: tuple) -> None:
             x = rearrange(arguments[0], "(b r) n (h d) -> b r n h d", b=batch, h=layer.num_heads)[..., layer.order, :]
-            if self.model.pooling == "class_token" and x.shape[2] > patches[0]:
+            if self.from_class_token and x.shape[2] > patches[0]:
                 x = x[:, :, 0].mean(1)
             else:
                 x = x[:, :, -patches[0] :].mean((1, 2))
