@@ -188,7 +188,8 @@ RULES = (
     ),
     Rule(
         lambda c: _is_data_free(c) and c.MIXUP.ENABLE,
-        "MIXUP.ENABLE mixes labelled videos, and DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} has none; set MIXUP.ENABLE False",
+        "MIXUP.ENABLE mixes labelled videos, and DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} has none; set MIXUP.ENABLE "
+        "False",
     ),
     Rule(
         lambda c: _is_data_free(c) and c.AUG.NUM_SAMPLE > 1,
@@ -206,8 +207,8 @@ RULES = (
     ),
     Rule(
         lambda c: _is_data_free(c) and (c.TRAIN.PATIENCE > 0 or c.CHECKPOINT.METRIC not in ("auto", "none")),
-        "with DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} real videos are validated to report figures alone, and neither end "
-        "the training nor choose a checkpoint; set TRAIN.PATIENCE 0 and CHECKPOINT.METRIC auto",
+        "with DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} real videos are validated to report figures alone, and neither "
+        "end the training nor choose a checkpoint; set TRAIN.PATIENCE 0 and CHECKPOINT.METRIC auto",
     ),
     # views
     Rule(

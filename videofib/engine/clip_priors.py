@@ -16,9 +16,9 @@ _LEAST = 1e-6  # of a density in a logarithm, of a bandwidth, and of a range
 
 
 def imbalance(logits: Tensor) -> Tensor:
-    """(B, K) -> how far the batch is from equally many clips of each class: sum of p·log(K·p), p the mean scores.
+    """(B, K) -> how far a batch is from equally many clips of each class: the sum of p·log(K·p), p the mean scores.
 
-    The information entropy loss of DAFL (arXiv 1904.01186, equation 6), shifted so that 0 is balance and log K one class.
+    The information entropy loss of DAFL (arXiv 1904.01186), shifted so that 0 is balance and log K a single class.
     """
     mean = logits.float().softmax(1).mean(0)
     return (mean * (mean * logits.shape[1]).clamp_min(_LEAST).log()).sum()
@@ -27,10 +27,10 @@ def imbalance(logits: Tensor) -> Tensor:
 def similarity_entropy(tokens: Tensor, points: int = _POINTS) -> Tensor:
     """The differential entropy of the cosine similarities of patches, a mean over sequences; at most log 2.
 
-    PSAQ-ViT (arXiv 2203.02250, section 3.2): attention gives the patches of a natural picture features that are alike or
-    not, and those of noise all the same. The density of the similarities of all pairs is estimated by Gaussian kernels,
-    with Scott's bandwidth, at equally distant points from the least to the greatest; its entropy is the trapezoid rule's.
-    Differentiable in the points and the bandwidth, too.
+    PSAQ-ViT (arXiv 2203.02250): attention makes patches of a natural picture alike or not, and those of noise all the
+    same. The density of the similarities of all pairs is estimated by Gaussian kernels, with Scott's bandwidth, at
+    equally distant points from the least to the greatest; its entropy is the trapezoid rule's. Gradients pass through
+    the points and the bandwidth, too.
 
     Args:
         tokens: (B, N, D) with N at least 3, so that there is more than one pair.
@@ -67,6 +67,6 @@ def temporal_variation(clips: Tensor) -> Tensor:
 def agreement(teacher: Tensor, student: Tensor) -> Tensor:
     """(B, K), (B, K) -> minus the mean difference of their logits: clips are sought that a student does not know yet.
 
-    The adversarial loss of DFAD (arXiv 1912.11006, equation 4).
+    The adversarial loss of DFAD (arXiv 1912.11006).
     """
     return -(teacher.float() - student.float()).abs().mean()

@@ -86,7 +86,7 @@ class TrainedGenerator:
     Args:
         generator: (latents (B, L), classes (B,)) -> clips (B, C, T, H, W) in the range of pixels, with ``latent_dim``.
         teacher: clips -> logits (B, K), frozen, in evaluation mode.
-        lr, steps: learning rate of its Adam, and its steps before each batch.
+        lr, steps: learning rate of its Adam, and its steps before each batch, at least 1.
         weights: of the losses.
         attention: within it a pass of the teacher leaves what its mixers return for the patches, (B', N, D) each; None:
             there is no entropy.
@@ -115,20 +115,19 @@ class TrainedGenerator:
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, betas=(0.5, 0.999))
 
     def draw(self, count: int) -> tuple[Tensor, dict[str, Tensor]]:
-        figures = {}
+        """The clips of the last of ``steps`` steps, as they were before it."""
         for _ in range(self.steps):
-            figures = self._step(count)
-        with torch.no_grad():
-            return self._make(count)[0], figures
+            clips, figures = self._step(count)
+        return clips, figures
 
     def _make(self, count: int) -> tuple[Tensor, Tensor]:
-        """Clips, and the classes that they were asked to be of, which are drawn without replacement from round to round."""
+        """Clips, and the classes that they should be of: all equally often, to one."""
         latents = torch.randn(count, self.generator.latent_dim, device=self.parameters[0].device)
         rounds = -(-count // self.num_classes)
         classes = torch.cat([torch.randperm(self.num_classes) for _ in range(rounds)])[:count].to(latents.device)
         return self.generator(latents, classes), classes
 
-    def _step(self, count: int) -> dict[str, Tensor]:
+    def _step(self, count: int) -> tuple[Tensor, dict[str, Tensor]]:
         clips, classes = self._make(count)
         loss, figures = self.loss(clips, classes)
         gradients = torch.autograd.grad(loss, self.parameters)  # of the generator alone
@@ -143,7 +142,7 @@ class TrainedGenerator:
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return figures
+        return clips.detach(), figures
 
     def loss(self, clips: Tensor, classes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """What the generator minimises, and figures of it.
@@ -183,8 +182,9 @@ class TrainedGenerator:
 class SyntheticClips:
     """Batches in the shapes of ``data.loading.loader.VideoLoader``, made when they are asked for; nothing is read.
 
-    The label of a clip is the class to which the teacher gives its highest logit. A run that is resumed at a batch, from
-    the state of the source and the random state of the process as they were, gets the batches that it would have had.
+    The label of a clip is the class to which the teacher gives its highest logit. A run that is resumed at a batch,
+    with the state of the source and the random state of the process as they were, gets the batches that it would have
+    had.
 
     Args:
         source: of the clips.

@@ -90,9 +90,7 @@ class AttentionTaps:
 
 
 @contextmanager
-def watched(
-    modules: Mapping[Name, nn.Module], value: Callable[[Name, Any], Tensor]
-) -> Iterator[dict[Name, Tensor]]:
+def watched(modules: Mapping[Name, nn.Module], value: Callable[[Name, Any], Tensor]) -> Iterator[dict[Name, Tensor]]:
     """Within the block, each pass of one of the modules leaves ``value(name, output)`` under its name."""
     kept: dict[Name, Tensor] = {}
     with ExitStack() as hooks:

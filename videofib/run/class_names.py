@@ -90,7 +90,12 @@ def trained_class_names(cfg: CfgNode) -> list[str] | None:
         ManifestError, ConfigError, CheckpointError: likewise.
     """
     names = class_names_to_train(cfg)
-    if names is None and cfg.DISTILL.DATA_FREE == "none" and data_class_names(cfg, "val") is not None and processes.is_main():
+    if (
+        names is None
+        and cfg.DISTILL.DATA_FREE == "none"
+        and data_class_names(cfg, "val") is not None
+        and processes.is_main()
+    ):
         logger.warning(
             "in %s the val split names its classes by its folders, and the train split does not, so they cannot be "
             "compared; name the classes of the lists in %s",

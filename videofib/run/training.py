@@ -225,7 +225,7 @@ def _log_sizes(
     )
     if makes_clips(cfg):
         logger.info(
-            "no videos are read to train: %d batches an epoch of clips by DISTILL.DATA_FREE %s, labelled by the teacher",
+            "no videos are read to train: an epoch is %d batches by DISTILL.DATA_FREE %s, labelled by the teacher",
             *(len(train_loader), cfg.DISTILL.DATA_FREE),
         )
         if val_loader is not None:
