@@ -17,12 +17,9 @@ from torch import Tensor, nn
 
 from videofib.distributed import processes
 from videofib.engine.clip_priors import agreement, imbalance, similarity_entropy, temporal_variation, total_variation
+from videofib.engine.train import TrainingError
 
 _LARGEST_GRADIENT = 5.0  # L2 norm of the generator's
-
-
-class SynthesisError(RuntimeError):
-    """Clips can no longer be made; the message says why."""
 
 
 class ClipSource(Protocol):
@@ -136,7 +133,7 @@ class TrainedGenerator:
             parameter.grad = gradient
         norm = nn.utils.clip_grad_norm_(self.parameters, _LARGEST_GRADIENT)
         if not norm.isfinite():
-            raise SynthesisError(
+            raise TrainingError(
                 f"the gradient of the generator of clips is not finite (loss {loss.item():.3g}); lower "
                 "SYNTHETIC.GENERATOR_LR"
             )
