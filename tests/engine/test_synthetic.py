@@ -33,6 +33,7 @@ def make_source(teacher, *, lr=1e-2, steps=1, student=None, attention=True, **we
         generator,
         teacher,
         NUM_CLASSES,
+        8,
         lr=lr,
         steps=steps,
         weights=PriorWeights(**weights),

@@ -29,7 +29,7 @@ def fails(capsys, experiment, out, *overrides, stages=("train",)):
     return "\n".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
 
 
-def killed_at(monkeypatch, until, *arguments):
+def run_until(monkeypatch, until, *arguments):
     """Run until a position (epoch, step) is saved; what was saved before that stays."""
     save = CheckpointManager.save
 
@@ -39,9 +39,10 @@ def killed_at(monkeypatch, until, *arguments):
             raise InterruptedRun("killed")
         return path
 
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(CheckpointManager, "save", stop)
+    monkeypatch.setattr(CheckpointManager, "save", stop)
+    with pytest.raises(SystemExit):
         run(*arguments, stages=["train"])
+    monkeypatch.setattr(CheckpointManager, "save", save)
 
 
 def same_training(one, other):
@@ -60,7 +61,7 @@ def test_a_run_learns_from_a_teachers_features(experiment, trained, teach, tmp_p
     assert saved["model_state"]["feature_projection.0.linear.weight"].shape == (24, 12)
     assert "feature_projection.0.linear.weight" in saved["ema_state"]
 
-    killed_at(monkeypatch, (1, 2), experiment, tmp_path / "killed", *options)
+    run_until(monkeypatch, (1, 2), experiment, tmp_path / "killed", *options)
     run(experiment, tmp_path / "killed", *options, stages=["train"])
     same_training(tmp_path / "killed", tmp_path / "student")
 
@@ -85,7 +86,7 @@ def test_a_run_learns_without_a_video(experiment, trained, teach, tmp_path, monk
     assert videofib.load(tmp_path / "student").classes == CLASSES  # the teacher's
 
     for until in ((0, 2), (1, 1), (1, 0)):
-        killed_at(monkeypatch, until, experiment, tmp_path / f"killed {until}", *nothing)
+        run_until(monkeypatch, until, experiment, tmp_path / f"killed {until}", *nothing)
         run(experiment, tmp_path / f"killed {until}", *nothing, stages=["train"])
         same_training(tmp_path / f"killed {until}", tmp_path / "student")
 

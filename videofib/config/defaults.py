@@ -238,7 +238,7 @@ _C.DISTILL.DATA_FREE = one_of(
 _C.SYNTHETIC = Section("Clips that are made for a teacher, with DISTILL.DATA_FREE (after arXiv 2408.05952).")
 _C.SYNTHETIC.EPOCH_STEPS = integer(100, above=0, unit="batches", about="of an epoch, since no list gives its length")
 _C.SYNTHETIC.GENERATOR_STEPS = integer(1, above=0, about="steps of the generator before each batch")
-_C.SYNTHETIC.GENERATOR_LR = number(1e-3, above=0, about="learning rate of the generator's Adam")
+_C.SYNTHETIC.GENERATOR_LR = number(5e-3, above=0, about="learning rate of the generator's Adam")
 _C.SYNTHETIC.LATENT_DIM = integer(128, above=0, about="numbers that a clip is generated from, beside its class")
 _C.SYNTHETIC.WIDTH = integer(16, above=0, unit="channels", about="of the generator at half the size of a clip")
 _C.SYNTHETIC.BALANCE_WEIGHT = number(1, above=0, off="none", about="weight of equally many clips of each class (DAFL)")

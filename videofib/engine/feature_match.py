@@ -21,7 +21,8 @@ PROJECTION = "feature_projection"  # submodule of the model that is trained
 class Taps(Protocol):
     """Where the features of a model are seen while it computes; ``models.taps.PatchTaps`` is one."""
 
-    blocks: Sequence[int]
+    @property
+    def blocks(self) -> Sequence[int]: ...
 
     def watching(self, clips: Tensor) -> AbstractContextManager[Maps]: ...
 
@@ -62,9 +63,9 @@ def patch_distance(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student, teacher: (B, D, t, h, w), each with its own grid.
     """
-    grid = [min(sizes) for sizes in zip(student.shape[2:], teacher.shape[2:], strict=True)]
+    t, h, w = (min(sizes) for sizes in zip(student.shape[2:], teacher.shape[2:], strict=True))
     own, taught = (
-        F.normalize(maps if list(maps.shape[2:]) == grid else F.adaptive_avg_pool3d(maps, grid), dim=1)
+        F.normalize(maps if maps.shape[2:] == (t, h, w) else F.adaptive_avg_pool3d(maps, (t, h, w)), dim=1)
         for maps in (student.float(), teacher.float())
     )
     return (own - taught).square().sum(1).mean()

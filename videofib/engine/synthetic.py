@@ -81,8 +81,9 @@ class TrainedGenerator:
     whatever the student's are, and leave the gradients of teacher and student alone.
 
     Args:
-        generator: (latents (B, L), classes (B,)) -> clips (B, C, T, H, W) in the range of pixels, with ``latent_dim``.
+        generator: (latents (B, L), classes (B,)) -> clips (B, C, T, H, W) in the range of pixels.
         teacher: clips -> logits (B, K), frozen, in evaluation mode.
+        num_classes, latent_dim: K and L.
         lr, steps: learning rate of its Adam, and its steps before each batch, at least 1.
         weights: of the losses.
         attention: within it a pass of the teacher leaves what its mixers return for the patches, (B', N, D) each; None:
@@ -98,6 +99,7 @@ class TrainedGenerator:
         generator: nn.Module,
         teacher: nn.Module,
         num_classes: int,
+        latent_dim: int,
         *,
         lr: float,
         steps: int,
@@ -106,7 +108,8 @@ class TrainedGenerator:
         max_patches: int = 64,
         student: nn.Module | None = None,
     ):
-        self.generator, self.teacher, self.num_classes, self.steps = generator.train(), teacher, num_classes, steps
+        self.generator, self.teacher, self.steps = generator.train(), teacher, steps
+        self.num_classes, self.latent_dim = num_classes, latent_dim
         self.weights, self.attention, self.max_patches, self.student = weights, attention, max_patches, student
         self.parameters = list(generator.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, betas=(0.5, 0.999))
@@ -119,7 +122,7 @@ class TrainedGenerator:
 
     def _make(self, count: int) -> tuple[Tensor, Tensor]:
         """Clips, and the classes that they should be of: all equally often, to one."""
-        latents = torch.randn(count, self.generator.latent_dim, device=self.parameters[0].device)
+        latents = torch.randn(count, self.latent_dim, device=self.parameters[0].device)
         rounds = -(-count // self.num_classes)
         classes = torch.cat([torch.randperm(self.num_classes) for _ in range(rounds)])[:count].to(latents.device)
         return self.generator(latents, classes), classes

@@ -43,7 +43,6 @@ class ClipGenerator(nn.Module):
     ):
         super().__init__()
         channels, frames, height, across = shape
-        self.latent_dim = latent_dim
         self.sizes = [
             (-(-frames // 2), -(-height // 8), -(-across // 8)),
             (-(-frames // 2), -(-height // 4), -(-across // 4)),

@@ -92,6 +92,7 @@ def _source(cfg: CfgNode, teacher: nn.Module, student: nn.Module) -> ClipSource:
         generator.to(device),
         teacher,
         cfg.MODEL.NUM_CLASSES,
+        options.LATENT_DIM,
         lr=options.GENERATOR_LR,
         steps=options.GENERATOR_STEPS,
         weights=weights,
