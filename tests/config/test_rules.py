@@ -8,6 +8,8 @@ from videofib.config import ConfigError, load_config
 from videofib.config.rules import RULES
 
 CONTEXT_PARALLEL = "NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 2"
+TEACHER = "DISTILL.CONFIG a DISTILL.CHECKPOINT b"
+FEATURES, DATA_FREE = f"{TEACHER} DISTILL.FEATURE_WEIGHT 1", f"{TEACHER} DISTILL.DATA_FREE generator"
 BROKEN = [  # overrides and the message, in the order of the rules
     ("SHARD_ID 1", "SHARD_ID 1 must be below NUM_SHARDS 1; it counts from 0"),
     ("NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 3", "TRAIN.CONTEXT_PARALLEL 3 must divide NUM_GPUS x NUM_SHARDS = 4"),
@@ -100,6 +102,46 @@ BROKEN = [  # overrides and the message, in the order of the rules
     (
         "MULTIGRID.LONG_CYCLE True DISTILL.CONFIG a DISTILL.CHECKPOINT b",
         "the teacher of DISTILL takes clips of one size; set MULTIGRID.LONG_CYCLE False",
+    ),
+    (
+        f"{FEATURES} TRAIN.COMPILE True",
+        "DISTILL.FEATURE_WEIGHT looks into a model's blocks, which TRAIN.COMPILE hides; set TRAIN.COMPILE False",
+    ),
+    (
+        f"{FEATURES} TRAIN.STRATEGY fsdp",
+        "DISTILL.FEATURE_WEIGHT needs all weights in each process; set TRAIN.STRATEGY ddp",
+    ),
+    (
+        f"{FEATURES} {CONTEXT_PARALLEL}",
+        "DISTILL.FEATURE_WEIGHT needs all patches of a clip in each process; set TRAIN.CONTEXT_PARALLEL 1",
+    ),
+    (
+        f"{FEATURES} MODEL.MODEL_NAME X3D_S",
+        "DISTILL.FEATURE_WEIGHT compares the patches of a TimeSformer's blocks, and MODEL.MODEL_NAME is X3D_S; set it "
+        "to 0",
+    ),
+    (
+        f"{DATA_FREE} MIXUP.ENABLE True",
+        "MIXUP.ENABLE mixes labelled videos, and DISTILL.DATA_FREE generator has none; set MIXUP.ENABLE False",
+    ),
+    (
+        f"{DATA_FREE} AUG.NUM_SAMPLE 2",
+        "AUG.NUM_SAMPLE 2 takes several clips of a video, and DISTILL.DATA_FREE generator has none; set "
+        "AUG.NUM_SAMPLE 1",
+    ),
+    (
+        f"{DATA_FREE} TRAIN.STRATEGY fsdp",
+        "DISTILL.DATA_FREE generator needs all weights in each process; set TRAIN.STRATEGY ddp",
+    ),
+    (
+        f"{DATA_FREE} {CONTEXT_PARALLEL}",
+        "DISTILL.DATA_FREE generator makes other clips in each process, which share them with TRAIN.CONTEXT_PARALLEL "
+        "2; set it to 1",
+    ),
+    (
+        f"{DATA_FREE} TRAIN.PATIENCE 2",
+        "with DISTILL.DATA_FREE generator real videos are validated to report figures alone, and neither end the "
+        "training nor choose a checkpoint; set TRAIN.PATIENCE 0 and CHECKPOINT.METRIC auto",
     ),
     (
         "DATA.SAMPLING uniform TEST.VIEW_STARTS published TEST.NUM_ENSEMBLE_VIEWS 2",

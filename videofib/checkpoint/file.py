@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,13 @@ from videofib.printable import printable
 logger = logging.getLogger(__name__)
 
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
-_LATER_KEYS = {"step": 0, "states": [], "classes": None, "input": None}  # which old checkpoints lack
+_LATER_KEYS = {
+    "step": 0,
+    "states": [],
+    "classes": None,
+    "input": None,
+    "source_state": None,
+}  # which old checkpoints lack
 
 
 class CheckpointError(RuntimeError):
@@ -59,18 +65,28 @@ class Position:
 START = Position()
 
 
+class Stateful(Protocol):
+    """What a checkpoint can hold: tensors and plain values."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> object: ...
+
+
 @dataclass(frozen=True)
 class TrainingState:
     """The parts of a run whose state a checkpoint holds.
 
     Attributes:
         ema: the model that holds the averaged weights.
+        source: of clips that are made as training goes on, the same in every process; None where they are read.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None = None
     ema: nn.Module | None = None
+    source: Stateful | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,7 @@ def write_checkpoint(
         "optimizer_state": state.optimizer.state_dict(),
         "scaler_state": state.scaler.state_dict() if state.scaler else None,
         "ema_state": state.ema.state_dict() if state.ema else None,
+        "source_state": state.source.state_dict() if state.source else None,
         "epoch": position.epoch,
         "step": position.step,
         "states": list(position.states),
@@ -214,6 +231,8 @@ def restore(checkpoint: dict[str, Any], source: str | Path, state: TrainingState
         state.scaler.load_state_dict(checkpoint["scaler_state"])  # one that is switched off takes nothing
     if state.ema:
         load_weights(state.ema, checkpoint["ema_state"] or checkpoint["model_state"], source)
+    if state.source:
+        _restore_source(state.source, checkpoint["source_state"], source)
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
@@ -254,6 +273,21 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any], 
         optimizer.load_state_dict(fit_optimizer(optimizer, saved))
     except (ValueError, TypeError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{printable(source)} {printable(error)}") from error
+
+
+def _restore_source(source: Stateful, saved: dict[str, Any] | None, name: str | Path) -> None:
+    """Load the state of what makes the clips."""
+    if saved is None:
+        raise CheckpointError(
+            f"{printable(name)} is of a run that read its clips, and this one makes them; train into another OUTPUT_DIR"
+        )
+    try:
+        source.load_state_dict(saved)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"what makes clips in {printable(name)} does not fit this run: {printable(reason)}"
+        ) from error
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:

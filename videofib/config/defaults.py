@@ -227,6 +227,38 @@ _C.DISTILL.CHECKPOINT_PART = text(
 )
 _C.DISTILL.ALPHA = number(0.5, above=0, most=1, about="weight of the teacher's loss; the labels' loss has 1 - ALPHA")
 _C.DISTILL.TEMPERATURE = number(4, above=0, about="divisor of both models' logits; larger lets small scores count more")
+_C.DISTILL.FEATURE_WEIGHT = number(
+    0, above=0, off="no features", about="weight of the squared distance of the two models' patches of length 1"
+)
+_C.DISTILL.FEATURE_BLOCKS = list_of(
+    list_of(integer(), [-1, -1], length=2),
+    [[-1, -1]],
+    about="pairs of blocks whose patches are compared, of the student and of the teacher; below 0 from the end",
+)
+_C.DISTILL.DATA_FREE = one_of(
+    *("none", "generator", "noise"),
+    about="train on no videos: on clips of a generator that learns from the teacher alone, or on Gaussian noise",
+)
+
+_C.SYNTHETIC = Section("Clips that are made for a teacher, with DISTILL.DATA_FREE (after arXiv 2408.05952).")
+_C.SYNTHETIC.EPOCH_STEPS = integer(100, above=0, unit="batches", about="of an epoch, since no list gives its length")
+_C.SYNTHETIC.GENERATOR_STEPS = integer(1, above=0, about="steps of the generator before each batch")
+_C.SYNTHETIC.GENERATOR_LR = number(5e-3, above=0, about="learning rate of the generator's Adam")
+_C.SYNTHETIC.LATENT_DIM = integer(128, above=0, about="numbers that a clip is generated from, beside its class")
+_C.SYNTHETIC.WIDTH = integer(16, above=0, unit="channels", about="of the generator at half the size of a clip")
+_C.SYNTHETIC.BALANCE_WEIGHT = number(1, above=0, off="none", about="weight of equally many clips of each class (DAFL)")
+_C.SYNTHETIC.ENTROPY_WEIGHT = number(
+    1, above=0, off="none", about="weight of the entropy of similarities of the teacher's patches (PSAQ-ViT)"
+)
+_C.SYNTHETIC.VARIATION_WEIGHT = number(
+    0.05, above=0, off="none", about="weight of differences of neighbouring pixels of a frame"
+)
+_C.SYNTHETIC.SMOOTHNESS_WEIGHT = number(
+    0.05, above=0, off="none", about="weight of differences of a pixel from one frame to the next"
+)
+_C.SYNTHETIC.ADVERSARIAL_WEIGHT = number(
+    0, above=0, off="none", about="weight of clips on which teacher and student still differ (DFAD)"
+)
 
 _C.MULTIGRID = Section("Early epochs on smaller clips in larger batches (arXiv 1912.00998).")
 _C.MULTIGRID.LONG_CYCLE = switch(False, about="train TimeSformer this way; learning rates grow with the batches")

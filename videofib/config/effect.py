@@ -260,10 +260,41 @@ READERS = (
         "TRAIN.MIXED_PRECISION True",
     ),
     Reader(
-        ("DISTILL.ALPHA", "DISTILL.TEMPERATURE"),
+        ("DISTILL.ALPHA", "DISTILL.TEMPERATURE", "DISTILL.FEATURE_WEIGHT", "DISTILL.DATA_FREE"),
         ("DISTILL.CONFIG",),
         lambda c: c.DISTILL.CONFIG != "",
         "a teacher in DISTILL.CONFIG",
+    ),
+    Reader(
+        ("DISTILL.FEATURE_BLOCKS",),
+        ("DISTILL.FEATURE_WEIGHT",),
+        lambda c: c.DISTILL.FEATURE_WEIGHT > 0,
+        "DISTILL.FEATURE_WEIGHT above 0",
+    ),
+    Reader(
+        (
+            *("AUG.ENABLE", "DATA.RANDOM_FLIP", "DATA_LOADER.SAMPLER", "DATA_LOADER.SHARD_WINDOW"),
+            *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE", "TRAIN.CLASS_WEIGHTS"),
+        ),
+        ("DISTILL.DATA_FREE",),
+        lambda c: c.DISTILL.DATA_FREE == "none",
+        "DISTILL.DATA_FREE none, which trains on videos",
+    ),
+    Reader(
+        ("SYNTHETIC.EPOCH_STEPS",),
+        ("DISTILL.DATA_FREE",),
+        lambda c: c.DISTILL.DATA_FREE != "none",
+        "DISTILL.DATA_FREE generator and noise",
+    ),
+    Reader(
+        (
+            *("SYNTHETIC.GENERATOR_STEPS", "SYNTHETIC.GENERATOR_LR", "SYNTHETIC.LATENT_DIM", "SYNTHETIC.WIDTH"),
+            *("SYNTHETIC.BALANCE_WEIGHT", "SYNTHETIC.ENTROPY_WEIGHT", "SYNTHETIC.VARIATION_WEIGHT"),
+            *("SYNTHETIC.SMOOTHNESS_WEIGHT", "SYNTHETIC.ADVERSARIAL_WEIGHT"),
+        ),
+        ("DISTILL.DATA_FREE",),
+        lambda c: c.DISTILL.DATA_FREE == "generator",
+        "DISTILL.DATA_FREE generator",
     ),
     Reader(
         ("MULTIGRID.LONG_CYCLE_FACTORS",),
@@ -335,7 +366,7 @@ _OF_BOTH = ("TRAIN.ENABLE", "TRAIN.CONTEXT_PARALLEL", "TRAIN.CONTEXT_PARALLEL_MO
 # read in one stage alone, however the other keys are set
 OF_STAGE = {
     "train": (
-        *("SOLVER.*", "AUG.*", "MIXUP.*", "DISTILL.*", "MULTIGRID.*", "CHECKPOINT.*"),
+        *("SOLVER.*", "AUG.*", "MIXUP.*", "DISTILL.*", "SYNTHETIC.*", "MULTIGRID.*", "CHECKPOINT.*"),
         *("GLOBAL_BATCH_SIZE", "LOG_PERIOD", "LESS_ATTENTION.DIAGONALITY", "LESS_ATTENTION.PRINTED"),
         *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE", "DATA.RANDOM_FLIP"),
         *("DATA_LOADER.SAMPLER", "DATA_LOADER.SHARD_WINDOW"),

@@ -58,6 +58,10 @@ def _several_classes(c: CfgNode) -> bool:
     return c.MODEL.LOSS_FUNC == "bce_logit"
 
 
+def _is_data_free(c: CfgNode) -> bool:
+    return c.DISTILL.DATA_FREE != "none"
+
+
 def _twice(c: CfgNode) -> list[str]:
     """Options of fibottention that a key of FIBOTTENTION changes, and ATTENTION.OPTIONS gives, too."""
     options = c.ATTENTION.OPTIONS.get("fibottention", {})
@@ -163,6 +167,48 @@ RULES = (
     Rule(
         lambda c: c.MULTIGRID.LONG_CYCLE and c.DISTILL.CONFIG != "",
         "the teacher of DISTILL takes clips of one size; set MULTIGRID.LONG_CYCLE False",
+    ),
+    # distillation of features, and without videos
+    Rule(
+        lambda c: c.DISTILL.FEATURE_WEIGHT > 0 and c.TRAIN.COMPILE,
+        "DISTILL.FEATURE_WEIGHT looks into a model's blocks, which TRAIN.COMPILE hides; set TRAIN.COMPILE False",
+    ),
+    Rule(
+        lambda c: c.DISTILL.FEATURE_WEIGHT > 0 and c.TRAIN.STRATEGY == "fsdp",
+        "DISTILL.FEATURE_WEIGHT needs all weights in each process; set TRAIN.STRATEGY ddp",
+    ),
+    Rule(
+        lambda c: c.DISTILL.FEATURE_WEIGHT > 0 and c.TRAIN.CONTEXT_PARALLEL > 1,
+        "DISTILL.FEATURE_WEIGHT needs all patches of a clip in each process; set TRAIN.CONTEXT_PARALLEL 1",
+    ),
+    Rule(
+        lambda c: c.DISTILL.FEATURE_WEIGHT > 0 and c.MODEL.MODEL_NAME != "TimeSformer",
+        "DISTILL.FEATURE_WEIGHT compares the patches of a TimeSformer's blocks, and MODEL.MODEL_NAME is "
+        "{c.MODEL.MODEL_NAME}; set it to 0",
+    ),
+    Rule(
+        lambda c: _is_data_free(c) and c.MIXUP.ENABLE,
+        "MIXUP.ENABLE mixes labelled videos, and DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} has none; set MIXUP.ENABLE "
+        "False",
+    ),
+    Rule(
+        lambda c: _is_data_free(c) and c.AUG.NUM_SAMPLE > 1,
+        "AUG.NUM_SAMPLE {c.AUG.NUM_SAMPLE} takes several clips of a video, and DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} "
+        "has none; set AUG.NUM_SAMPLE 1",
+    ),
+    Rule(
+        lambda c: _is_data_free(c) and c.TRAIN.STRATEGY == "fsdp",
+        "DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} needs all weights in each process; set TRAIN.STRATEGY ddp",
+    ),
+    Rule(
+        lambda c: _is_data_free(c) and c.TRAIN.CONTEXT_PARALLEL > 1,
+        "DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} makes other clips in each process, which share them with "
+        "TRAIN.CONTEXT_PARALLEL {c.TRAIN.CONTEXT_PARALLEL}; set it to 1",
+    ),
+    Rule(
+        lambda c: _is_data_free(c) and (c.TRAIN.PATIENCE > 0 or c.CHECKPOINT.METRIC not in ("auto", "none")),
+        "with DISTILL.DATA_FREE {c.DISTILL.DATA_FREE} real videos are validated to report figures alone, and neither "
+        "end the training nor choose a checkpoint; set TRAIN.PATIENCE 0 and CHECKPOINT.METRIC auto",
     ),
     # views
     Rule(

@@ -5,12 +5,13 @@ Without a process group every function here answers for a single process, so cal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from videofib.distributed.fsdp import is_sharded
 
@@ -87,6 +88,14 @@ def total(values: list[float]) -> list[float]:
     sums = torch.tensor(values, dtype=torch.float64, device=device())
     dist.all_reduce(sums)
     return sums.tolist()
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its mean over processes, in place."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor /= world_size()
 
 
 def replicate(model: nn.Module) -> nn.Module:

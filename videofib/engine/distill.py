@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from videofib.engine.feature_match import FeatureMatch
+
 
 @dataclass(frozen=True)
 class Distillation:
@@ -17,11 +19,13 @@ class Distillation:
         teacher: (B, C, T, H, W) -> logits (B, K), in evaluation mode, on the device of the clips.
         alpha: weight of the teacher's loss, above 0 and at most 1; the labels' loss has weight 1 - alpha.
         temperature: divides both models' logits; the higher, the more the less likely classes count.
+        features: which of its features count, too.
     """
 
     teacher: nn.Module
     alpha: float
     temperature: float
+    features: FeatureMatch | None = None
 
     def loss(self, clips: Tensor, logits: Tensor) -> Tensor:
         """T² · KL(teacher ‖ student) at temperature T; T² keeps gradients of one magnitude for all T (section 2).

@@ -6,6 +6,7 @@ B clips of a batch, C T H W channels, frames, height, width; K classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -67,15 +68,40 @@ class Supervised(Objective):
         added: Mapping[str, float] | None = None,
     ):
         self.criterion, self.distillation, self.added = criterion, distillation, dict(added or {})
-        self.parts = (*(("teacher_loss",) if distillation else ()), *self.added)
+        self.features = distillation.features if distillation else None
+        taught = (("teacher_loss",) if distillation else ()) + (("feature_loss",) if self.features else ())
+        self.parts = (*taught, *self.added)
 
     def __call__(self, replica: nn.Module, clips: Tensor, targets: Tensor, batch: Mapping[str, Any]) -> Outcome:
-        logits, losses = replica(clips, with_losses=True) if self.added else (replica(clips), {})
-        loss, parts = self.criterion(logits, targets), {}
-        if self.distillation:
-            parts["teacher_loss"] = teacher_loss = self.distillation.loss(clips, logits)
-            loss = self.distillation.combine(loss, teacher_loss)
+        with self.features.watching(clips) if self.features else nullcontext() as feature_loss:
+            logits, losses = replica(clips, with_losses=True) if self.added else (replica(clips), {})
+            loss, parts = self.criterion(logits, targets), {}
+            if self.distillation:
+                parts["teacher_loss"] = teacher_loss = self.distillation.loss(clips, logits)
+                loss = self.distillation.combine(loss, teacher_loss)
+        if self.features and feature_loss:
+            parts["feature_loss"] = feature_loss()
+            loss = loss + self.features.weight * parts["feature_loss"]
         for name, weight in self.added.items():
             parts[name] = losses[name]
             loss = loss + weight * losses[name]
         return Outcome(loss, logits, parts)
+
+
+class Synthesised(Objective):
+    """Another objective on clips that are made as training goes on, whose figures are logged beside its own.
+
+    Args:
+        objective: what is minimised.
+        figures: names of what a batch says of its making, scalars in ``batch["figures"]``.
+    """
+
+    def __init__(self, objective: Objective, figures: tuple[str, ...]):
+        self.objective, self.parts = objective, (*objective.parts, *figures)
+
+    def __call__(self, replica: nn.Module, clips: Tensor, targets: Tensor, batch: Mapping[str, Any]) -> Outcome:
+        outcome = self.objective(replica, clips, targets, batch)
+        return outcome._replace(parts={**outcome.parts, **batch["figures"]})
+
+    def after_step(self, model: nn.Module, epoch: float, skipped: Tensor) -> None:
+        self.objective.after_step(model, epoch, skipped)

@@ -194,7 +194,7 @@ def _to_device(batch: dict, device: torch.device) -> tuple[Tensor, Tensor]:
     """Clips (B, C, T, H, W) and labels (B, ...) of all views of a batch."""
     clips = rearrange(batch["views"], "videos v c t h w -> (videos v) c t h w")
     labels = batch["labels"].repeat_interleave(batch["views"].shape[1], dim=0)
-    if device.type == "cuda":
+    if device.type == "cuda" and not labels.is_cuda:
         labels = labels.pin_memory()  # copies from pageable memory wait for the device
     return clips.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 

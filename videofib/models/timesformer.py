@@ -295,7 +295,7 @@ class TimeSformer(ClipEmbedding):
         part, _, rest = name.partition(".")
         if part == "blocks":
             return 1 + int(rest.partition(".")[0])
-        return self.num_layers if part in ("class_attention", "norm", "head") else 0
+        return self.num_layers if part in ("class_attention", "norm", "head", "feature_projection") else 0
 
     def share_tokens(self, context: ContextGroup) -> None:
         """From now on each process of ``context`` computes its slice of the tokens of every clip (context parallelism).

@@ -23,7 +23,7 @@ from videofib.data.lists.remote import is_remote
 from videofib.data.lists.shard_index import has_shards, shard_class_names
 from videofib.data.lists.splits import names_classes, split_class_names
 from videofib.distributed import processes
-from videofib.models.pretrained.weight_files import Weights
+from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.lists import list_options
 
 logger = logging.getLogger(__name__)
@@ -68,16 +68,34 @@ def read_class_names(cfg: CfgNode, split: str) -> list[str] | None:
     return names
 
 
+def class_names_to_train(cfg: CfgNode) -> list[str] | None:
+    """The names of the classes of a model to train: those of the train split, or of the teacher where none is read.
+
+    Raises:
+        ManifestError, ConfigError: as ``read_class_names``.
+        CheckpointError: the teacher's weights name another number of classes than MODEL.NUM_CLASSES.
+    """
+    if cfg.DISTILL.DATA_FREE == "none":
+        return read_class_names(cfg, "train")
+    weights = read_weights(cfg.DISTILL.CHECKPOINT, cfg.DISTILL.CHECKPOINT_PART)
+    return None if weights.classes is None else tested_class_names(cfg, weights)
+
+
 def trained_class_names(cfg: CfgNode) -> list[str] | None:
-    """The names of the classes of a model to train: those of the train split.
+    """The same as ``class_names_to_train``.
 
     Where only the val split names its classes, they cannot be compared, and a warning says so.
 
     Raises:
-        ManifestError, ConfigError: as ``read_class_names``.
+        ManifestError, ConfigError, CheckpointError: likewise.
     """
-    names = read_class_names(cfg, "train")
-    if names is None and data_class_names(cfg, "val") is not None and processes.is_main():
+    names = class_names_to_train(cfg)
+    if (
+        names is None
+        and cfg.DISTILL.DATA_FREE == "none"
+        and data_class_names(cfg, "val") is not None
+        and processes.is_main()
+    ):
         logger.warning(
             "in %s the val split names its classes by its folders, and the train split does not, so they cannot be "
             "compared; name the classes of the lists in %s",

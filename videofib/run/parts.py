@@ -69,7 +69,9 @@ def check_size(cfg: CfgNode, source: str) -> None:
 
 
 def teacher_from_config(cfg: CfgNode, class_names: Sequence[str] | None = None) -> nn.Module | None:
-    """The model that DISTILL names, with its weights, frozen and in evaluation mode; None where it names none.
+    """The model that DISTILL names, with its weights, frozen, in evaluation mode and on the device of this process.
+
+    None where it names none.
 
     Args:
         class_names: of the model that is trained; the teacher's logits come in this order.
@@ -97,7 +99,7 @@ def teacher_from_config(cfg: CfgNode, class_names: Sequence[str] | None = None) 
                 f"{name} ({report.unused[name]})" if name in report.unused else name for name in report.untrained
             )
         )
-    return teacher.eval().requires_grad_(False)
+    return teacher.to(processes.device()).eval().requires_grad_(False)
 
 
 def load_into_model(

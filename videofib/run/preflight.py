@@ -31,7 +31,7 @@ from videofib.distributed import processes
 from videofib.mixers.pattern_attention import PatternAttention
 from videofib.models.pretrained.load import load_pretrained
 from videofib.models.pretrained.weight_files import read_weights
-from videofib.run.class_names import data_class_names, read_class_names, tested_class_names
+from videofib.run.class_names import class_names_to_train, data_class_names, read_class_names, tested_class_names
 from videofib.run.loaders import (
     build_eval_loader,
     build_train_loader,
@@ -141,6 +141,8 @@ def _backend_faults(cfg: CfgNode, model: torch.nn.Module) -> list[str]:
 
 
 def _check_train_list(cfg: CfgNode) -> None:
+    if cfg.DISTILL.DATA_FREE != "none":
+        return  # there need not be one
     read_class_names(cfg, "train")
     checked_loader(cfg, "train").close()
 
@@ -148,7 +150,7 @@ def _check_train_list(cfg: CfgNode) -> None:
 def _check_validation(cfg: CfgNode) -> None:
     """Check the val list; where there is none, that no key asks for what validation finds."""
     if validates(cfg):
-        _check_eval_list(cfg, "val", read_class_names(cfg, "train"))
+        _check_eval_list(cfg, "val", class_names_to_train(cfg))
         return
     best = cfg.CHECKPOINT.METRIC not in ("auto", "none")
     asked = {
@@ -174,6 +176,11 @@ def _check_eval_list(cfg: CfgNode, split: str, class_names: Sequence[str] | None
 def _check_test_inputs(cfg: CfgNode) -> None:
     """Check the test list, and the weights to test unless the training that comes first writes them."""
     path = cfg.TEST.CHECKPOINT_FILE_PATH
+    if path == "best" and cfg.DISTILL.DATA_FREE != "none":
+        raise ConfigError(
+            "TEST.CHECKPOINT_FILE_PATH best would choose by real videos, which a run with DISTILL.DATA_FREE "
+            f"{cfg.DISTILL.DATA_FREE} does not learn from; test the newest checkpoint"
+        )
     if path == "best" and cfg.CHECKPOINT.METRIC == "none":
         raise ConfigError(
             "TEST.CHECKPOINT_FILE_PATH best needs a best checkpoint, and CHECKPOINT.METRIC none keeps none; set "
@@ -186,7 +193,7 @@ def _check_test_inputs(cfg: CfgNode) -> None:
         )
     faults, names = [], None
     if path in ("", "best") or Path(path).resolve().parent == Path(cfg.OUTPUT_DIR, "checkpoints").resolve():
-        names = read_class_names(cfg, "train")
+        names = class_names_to_train(cfg)
     else:
         try:
             weights = read_weights(path, cfg.TEST.CHECKPOINT_PART)

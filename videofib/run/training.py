@@ -24,7 +24,7 @@ from videofib.data.loading.multigrid import MultigridStage, stage_at
 from videofib.distributed import processes
 from videofib.distributed.fsdp import shard, unsharded_copy
 from videofib.distributed.mesh import data_rank, data_size, make_mesh
-from videofib.engine.distill import Distillation
+from videofib.engine.feature_match import FeatureMatch
 from videofib.engine.freezing import freeze, freeze_all_but
 from videofib.engine.losses import BinaryCrossEntropy, CrossEntropy
 from videofib.engine.objective import Objective, Supervised
@@ -41,6 +41,7 @@ from videofib.models.pretrained.weight_files import read_weights
 from videofib.report.markup.numbers import amount
 from videofib.run.class_names import trained_class_names, warn_of_absent_classes
 from videofib.run.class_weights import class_weights
+from videofib.run.distilling import distillation, feature_match, makes_clips, synthetic_clips, with_figures
 from videofib.run.loaders import (
     build_eval_loader,
     build_train_loader,
@@ -80,24 +81,32 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
     class_names = trained_class_names(cfg)
     with ExitStack() as stack:
         stack.enter_context(run_lock(cfg.OUTPUT_DIR))
-        train_loader = stack.enter_context(shared(build_train_loader(cfg, *part), mesh))
+        train_loader = None if makes_clips(cfg) else stack.enter_context(shared(build_train_loader(cfg, *part), mesh))
         val_loader = None
         if validates(cfg):
             val_loader = shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh)
             stack.enter_context(val_loader)
-        warn_of_flips(cfg, class_names)
-        splits = [loader.dataset.records for loader in (train_loader, val_loader) if loader]
-        warn_of_absent_classes(cfg, class_names, splits)
+        records = train_loader.dataset.records if train_loader else Records.unlabelled([])
+        if train_loader:
+            warn_of_flips(cfg, class_names)
+            splits = [records, *([val_loader.dataset.records] if val_loader else [])]
+            warn_of_absent_classes(cfg, class_names, splits)
 
-        model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
+        teacher = teacher_from_config(cfg, class_names)
+        model, ema, features = _build_model(cfg, mesh, amp_dtype, class_names, teacher)
         optimizer = _build_optimizer(cfg, model)
-        weights = class_weights(cfg, train_loader.dataset.records, class_names)
+        weights = class_weights(cfg, records, class_names)
         criterion = criterion_from_config(cfg, weights).to(device)
-        objective = Supervised(criterion, _distillation(cfg, device, class_names), added_losses(cfg))
+        objective = with_figures(cfg, Supervised(criterion, distillation(cfg, teacher, features), added_losses(cfg)))
         recipe = recipe_from_config(cfg, objective, amp_dtype, ema)
-        _log_sizes(cfg, model, train_loader, val_loader)
+        source = None
+        if train_loader is None:
+            assert teacher is not None  # a rule of the config
+            train_loader = synthetic_clips(cfg, teacher, model, part[1])
+            source = train_loader.source
+        _log_sizes(cfg, model, records, train_loader, val_loader)
 
-        state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
+        state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None, source)
         views = view_dataset(cfg, Records.unlabelled([]), 1, 1)
         description = ModelDescription(cfg.dump(), class_names, describe_input(views))
         checkpoints = _checkpoint_manager(cfg, state, description, validated=val_loader is not None)
@@ -154,9 +163,16 @@ def _checkpoint_manager(
 
 
 def _build_model(
-    cfg: CfgNode, mesh: DeviceMesh | None, amp_dtype: torch.dtype | None, class_names: Sequence[str] | None
-) -> tuple[nn.Module, ModelEmaV3 | None]:
-    """The model with its first weights, frozen and sharded as the config says, and their moving average."""
+    cfg: CfgNode,
+    mesh: DeviceMesh | None,
+    amp_dtype: torch.dtype | None,
+    class_names: Sequence[str] | None,
+    teacher: nn.Module | None,
+) -> tuple[nn.Module, ModelEmaV3 | None, FeatureMatch | None]:
+    """The model with its first weights, frozen and sharded as the config says, their moving average, and features.
+
+    The linear maps that a teacher's features take are a part of the model.
+    """
     seed_everything(cfg.RNG_SEED)  # the same first weights in every process
     model = model_from_config(cfg, mesh).to(processes.device())
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
@@ -167,11 +183,12 @@ def _build_model(
         raise ConfigError(f"TRAIN.FREEZE: {error}") from error
     if cfg.TRAIN.LINEAR_PROBE:
         freeze_all_but(model, classifier_names(model))
+    features = feature_match(cfg, model, teacher) if teacher else None
     ema = ModelEmaV3(model, decay=cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None
     if cfg.TRAIN.STRATEGY == "fsdp":
         for unsharded in [model, *([ema.module] if ema else [])]:
             shard(unsharded, amp_dtype if isinstance(model, TimeSformer) else None)
-    return model, ema
+    return model, ema, features
 
 
 def _build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -194,23 +211,27 @@ def _build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _distillation(cfg: CfgNode, device: torch.device, class_names: Sequence[str] | None) -> Distillation | None:
-    teacher = teacher_from_config(cfg, class_names)
-    return Distillation(teacher.to(device), cfg.DISTILL.ALPHA, cfg.DISTILL.TEMPERATURE) if teacher else None
-
-
-def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_loader: BatchLoader | None) -> None:
+def _log_sizes(
+    cfg: CfgNode, model: nn.Module, records: Records, train_loader: BatchLoader, val_loader: BatchLoader | None
+) -> None:
     logger.info(
         "%s with %s parameters, of which %s are trained; %d train and %d val videos; %d process(es) on %s",
         cfg.MODEL.MODEL_NAME,
         amount(sum(parameter.numel() for parameter in model.parameters())),
         amount(sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)),
-        len(train_loader.dataset.records),
+        len(records),
         len(val_loader.dataset.records) if val_loader else 0,
         processes.world_size(),
         processes.device().type,
     )
-    repeated, videos = train_loader.dataset.records.repeats()
+    if makes_clips(cfg):
+        logger.info(
+            "no videos are read to train: an epoch is %d batches by DISTILL.DATA_FREE %s, labelled by the teacher",
+            *(len(train_loader), cfg.DISTILL.DATA_FREE),
+        )
+        if val_loader is not None:
+            logger.info("real videos are validated to report figures alone, by which nothing is chosen")
+    repeated, videos = records.repeats() if len(records) else (0, 0)
     if repeated:
         logger.info(
             "the train list has %d rows that are repeated, of %d videos: an epoch takes each as often as it is listed",
@@ -223,7 +244,12 @@ def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_lo
 
 
 def _best_metric(cfg: CfgNode) -> str | None:
-    """The figure of validation by which the best checkpoint is chosen; None: there is no best."""
+    """The figure of validation by which the best checkpoint is chosen; None: there is no best.
+
+    Nor is there where training makes its clips: a choice by real videos would have learned from them.
+    """
+    if makes_clips(cfg):
+        return None
     auto = {"cross_entropy": "top1_acc", "bce_logit": "mAP"}[cfg.MODEL.LOSS_FUNC]
     return {"auto": auto, "none": None}.get(cfg.CHECKPOINT.METRIC, cfg.CHECKPOINT.METRIC)
 

@@ -39,6 +39,9 @@ _MAY_LACK = re.compile(
 )
 _POSITION_RESIZE = ("bicubic", "nearest")
 _TIME_RESIZE = ("nearest", "linear")
+_TRAINING_ONLY = (
+    "feature_projection.",
+)  # of a student, in its checkpoints: what its teacher's features were compared by
 _MAX_PROBLEMS = 6  # tensors that an error names; the rest are counted
 
 
@@ -152,7 +155,8 @@ def load_pretrained(
     model = unwrapped(model)
     check_memory(model, weights.name)
     try:
-        state, layout, resized = dict(weights.state), "its own names", {}
+        state = {name: value for name, value in weights.state.items() if not name.startswith(_TRAINING_ONLY)}
+        layout, resized = "its own names", {}
         dead: dict[str, str] = {}
         if isinstance(model, TimeSformer):
             layout, state = layouts.to_ours(state)
