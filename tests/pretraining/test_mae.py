@@ -11,8 +11,11 @@ from videofib.pretraining.mae import MaskedAutoencoder, MaskedPixels
 from videofib.pretraining.pixels import pixel_targets
 from videofib.pretraining.tubes import draw_visible, num_visible, others, take, tokens_of
 
-SIZES = dict(img_size=(24, 40), patch_size=8, num_frames=6, tubelet_size=2, embed_dim=24, depth=2, num_heads=3,
-             attention_type="joint_space_time", drop_path_rate=0.0, mixer_options={"fibottention": {"w_min": 2}})  # fmt: skip
+SIZES = {
+    **{"img_size": (24, 40), "patch_size": 8, "num_frames": 6, "tubelet_size": 2},
+    **{"embed_dim": 24, "depth": 2, "num_heads": 3, "drop_path_rate": 0.0},
+    **{"attention_type": "joint_space_time", "mixer_options": {"fibottention": {"w_min": 2}}},
+}
 ORDERS = {"hwt": "h w t", "thw": "t h w"}
 
 
@@ -126,7 +129,9 @@ def slow_loss(model, video, places):
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("attention", ["dense", "fibottention"])
-@pytest.mark.parametrize("changes", [{}, {"tubelet_size": 1, "num_registers": 2}, {"class_token": False, "pooling": "mean"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes", [{}, {"tubelet_size": 1, "num_registers": 2}, {"class_token": False, "pooling": "mean"}], ids=str
+)
 def test_the_loss_is_that_of_a_slow_loop(order, attention, changes):
     model = autoencoder(token_order=order, joint_attention=attention, **changes)
     video, places = clips(), draw_visible(2, 15, 0.7)

@@ -38,6 +38,9 @@ class Branch(nn.Module):
         class_head: from features (B, D) to scores.
         patch_head: from tokens to features of clips and patches; None: features are the encoder's.
         patch_scores: from features of patches to scores.
+
+    Raises:
+        ValueError: a patch head with an encoder that has no tokens of a clip, or pools them in a way that it bypasses.
     """
 
     def __init__(
@@ -51,6 +54,12 @@ class Branch(nn.Module):
         self.encoder = without_classifier(encoder)
         self.class_head, self.patch_head, self.patch_scores = class_head, patch_head, patch_scores
         if patch_head is not None:
+            for what, broken in {
+                "attention_type='space_only'": encoder.single_frames,
+                "pooling='class_attention'": encoder.pooling == "class_attention",
+            }.items():
+                if broken:
+                    raise ValueError(f"a patch head reads all tokens of a clip after the blocks, and {what} has none")
             self.encoder.norm.requires_grad_(False)
 
     def forward(self, clips: Tensor, *, is_teacher: bool, learns: bool) -> tuple[Tensor, Tensor | None]:
@@ -86,6 +95,11 @@ class SelfDistillation(nn.Module):
         self.teacher_ema = copy.deepcopy(student).requires_grad_(False)  # loaded by default, as a moving average
         self.loss = loss
         self.register_buffer("epoch", torch.zeros((), dtype=torch.float64))  # done, fractional
+
+    @property
+    def encoder(self) -> TimeSformer:
+        """The student's."""
+        return self.student.encoder
 
     def no_weight_decay(self) -> set[str]:
         names = {f"student.encoder.{name}" for name in self.student.encoder.no_weight_decay()}
@@ -161,7 +175,7 @@ class MatchedViews(Objective):
 
     def __call__(self, replica: nn.Module, clips: Tensor, targets: Tensor, batch: Mapping[str, Any]) -> Outcome:
         if self._epoch is None:
-            self._epoch = float(self.model.epoch)
+            self._epoch = 0.0 if self.model.epoch.is_meta else float(self.model.epoch)
         per_video = batch["views"].shape[1]
         if per_video != NUM_GLOBAL:
             raise ValueError(f"two clips of each video are compared, got {per_video}")

@@ -175,8 +175,8 @@ def check_encoder(encoder: TimeSformer) -> None:
     if found := [what for what, broken in needs_all.items() if broken]:
         raise ValueError(
             f"a masked autoencoder's encoder sees the visible tokens alone, and {found[0]} needs all tokens of a clip; "
-            "use joint_space_time attention with a mixer such as 'dense' or 'fibottention', and nothing else that mixes "
-            "neighbouring patches"
+            "use joint_space_time attention with a mixer such as 'dense' or 'fibottention', and nothing else that "
+            "mixes neighbouring patches"
         )
 
 

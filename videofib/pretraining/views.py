@@ -1,4 +1,4 @@
-"""Local views: small, short pieces of clips, cut on the device of the clips (multi-crop, arXiv 2104.14294, section 3.1).
+"""Local views: small, short pieces of clips, cut on the device of the clips (multi-crop, arXiv 2006.09882).
 
 Axes: B clips, C T H W channels, frames, height, width.
 """

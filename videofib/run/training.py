@@ -89,18 +89,18 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         warn_of_absent_classes(cfg, class_names, splits)
 
         model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
-        optimizer = _build_optimizer(cfg, model)
+        optimizer = optimizer_from_config(cfg, model)
         weights = class_weights(cfg, train_loader.dataset.records, class_names)
         criterion = criterion_from_config(cfg, weights).to(device)
         recipe = recipe_from_config(cfg, Supervised(criterion, _distillation(cfg, device, class_names)), amp_dtype, ema)
-        _log_sizes(cfg, model, train_loader, val_loader)
+        log_sizes(cfg, model, train_loader, val_loader)
 
         state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
         views = view_dataset(cfg, Records.unlabelled([]), 1, 1)
         description = ModelDescription(cfg.dump(), class_names, describe_input(views))
-        checkpoints = _checkpoint_manager(cfg, state, description, validated=val_loader is not None)
-        start = _resume(cfg, checkpoints)
-        schedule = _schedule(cfg, validated=val_loader is not None)
+        checkpoints = checkpoint_manager(cfg, state, description, validated=val_loader is not None)
+        start = resume_from_config(cfg, checkpoints)
+        schedule = schedule_from_config(cfg, validated=val_loader is not None)
         if not has_work(train_loader, schedule, checkpoints, start):
             early = start.epoch < schedule.epochs
             done = "training ended early (TRAIN.PATIENCE), %d" if early else "all %d"
@@ -138,7 +138,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
     return True
 
 
-def _checkpoint_manager(
+def checkpoint_manager(
     cfg: CfgNode, state: TrainingState, description: ModelDescription, *, validated: bool
 ) -> CheckpointManager:
     return CheckpointManager(
@@ -172,7 +172,7 @@ def _build_model(
     return model, ema
 
 
-def _build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+def optimizer_from_config(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     try:
         groups = parameter_groups(
             model,
@@ -197,7 +197,7 @@ def _distillation(cfg: CfgNode, device: torch.device, class_names: Sequence[str]
     return Distillation(teacher.to(device), cfg.DISTILL.ALPHA, cfg.DISTILL.TEMPERATURE) if teacher else None
 
 
-def _log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_loader: BatchLoader | None) -> None:
+def log_sizes(cfg: CfgNode, model: nn.Module, train_loader: BatchLoader, val_loader: BatchLoader | None) -> None:
     logger.info(
         "%s with %s parameters, of which %s are trained; %d train and %d val videos; %d process(es) on %s",
         cfg.MODEL.MODEL_NAME,
@@ -226,7 +226,7 @@ def _best_metric(cfg: CfgNode) -> str | None:
     return {"auto": auto, "none": None}.get(cfg.CHECKPOINT.METRIC, cfg.CHECKPOINT.METRIC)
 
 
-def _resume(cfg: CfgNode, checkpoints: CheckpointManager) -> Position:
+def resume_from_config(cfg: CfgNode, checkpoints: CheckpointManager) -> Position:
     """Load the newest checkpoint of this run, if there is one; returns the position to start from."""
     if not cfg.TRAIN.AUTO_RESUME:
         if find_checkpoints(checkpoints.directory):
@@ -248,7 +248,7 @@ def _resume(cfg: CfgNode, checkpoints: CheckpointManager) -> Position:
     return position
 
 
-def _schedule(cfg: CfgNode, *, validated: bool) -> Schedule:
+def schedule_from_config(cfg: CfgNode, *, validated: bool) -> Schedule:
     return Schedule(
         epochs=cfg.SOLVER.MAX_EPOCH,
         seed=cfg.RNG_SEED,

@@ -1,4 +1,4 @@
-"""SelfPatch: its head and its loss (``main_selfpatch.py``, ``selfpatch_vision_transformer.py`` of alinlab/SelfPatch)."""
+"""SelfPatch's head and loss (``main_selfpatch.py``, ``selfpatch_vision_transformer.py`` of alinlab/SelfPatch)."""
 
 import torch
 
