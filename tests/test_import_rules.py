@@ -18,6 +18,7 @@ ALLOWED = {
     "prep": {"classes", "data", "files", "parser", "printable", "signals", "starting"},
     "metrics": {"classes", "files", "printable"},
     "engine": {"checkpoint", "distributed", "files", "metrics", "printable", "tracking"},
+    "pretraining": {"attention", "engine", "mixers", "models"},
     "checkpoint": {"classes", "distributed", "files", "printable"},
     "distributed": {"printable", "starting"},
     "tracking": {"files", "printable"},
@@ -25,7 +26,7 @@ ALLOWED = {
     "config": {"printable"},
     "run": {
         *("attention", "checkpoint", "classes", "config", "data", "distributed", "engine", "files", "metrics"),
-        *("mixers", "models", "parser", "printable", "report", "signals", "starting", "tracking"),
+        *("mixers", "models", "parser", "pretraining", "printable", "report", "signals", "starting", "tracking"),
     },
     "bench": {"attention", "files", "mixers", "models", "parser", "printable", "signals"},
     "doctor": {"attention", "data", "prep", "printable", "tracking"},
@@ -93,6 +94,12 @@ def test_imports_go_one_way(file):
     used = {part(name) for name in imports(PACKAGE / file)} - {own, "."}
     allowed = EVERYTHING if own == "commands" else ALLOWED[own]
     assert used <= allowed | ({"config"} if file in READS_THE_CONFIG else set())
+
+
+def test_pretraining_knows_of_the_engine_what_an_objective_is_and_no_more():
+    files = [file for file in FILES if file.startswith("pretraining/")]
+    used = {name for file in files for name in imports(PACKAGE / file) if name.startswith("videofib.engine")}
+    assert {".".join(name.split(".")[:3]) for name in used} == {"videofib.engine.objective"}
 
 
 def test_attention_reads_in_order():

@@ -26,6 +26,7 @@ COMMANDS = {
     "browse": "show clips as a config reads, crops and augments them",
     "bench": "measure the speed of sparse against dense attention on this machine",
     "profile": "count a model's parameters, multiply-adds and activations",
+    "pretrain": "learn from videos without labels, before train",
     "train": "train",
     "test": "measure multi-view accuracy",
     "run": "train, then test",

@@ -23,7 +23,7 @@ from videofib.run.class_weights import class_weights
 from videofib.run.loaders import _clip_spec, _order, _train_transform, multigrid_stages
 from videofib.run.models import MODELS, build_model
 from videofib.run.preflight import choose_amp_dtype
-from videofib.run.training import _build_optimizer, added_losses, criterion_from_config, recipe_from_config
+from videofib.run.training import added_losses, criterion_from_config, optimizer_from_config, recipe_from_config
 
 ROOT = Path(__file__).parents[2]
 ATTENTION_TYPES = KEYS["TIMESFORMER.ATTENTION_TYPE"].choices
@@ -249,7 +249,7 @@ def observed_training(cfg):
     """What is seen of training beside the model: learning rates, optimizer, mixing, augmentation, clips, order."""
     torch.manual_seed(0)
     model = torch.nn.Linear(2, 2)
-    optimizer = _build_optimizer(cfg, model)
+    optimizer = optimizer_from_config(cfg, model)
     options = {id(p): {**group, "params": None} for group in optimizer.param_groups for p in group["params"]}
     frames = np.random.default_rng(0).integers(0, 255, (4, 40, 48, 3), dtype=np.uint8)
     views = [_train_transform(cfg)(frames, random.Random(number)) for number in range(20)]
@@ -425,9 +425,12 @@ def test_the_table_and_the_stages_name_keys_that_exist():
 def test_keys_of_a_stage_that_is_off_are_named():
     keys = ["SOLVER.BASE_LR", "TEST.NUM_ENSEMBLE_VIEWS", "DATA.NUM_FRAMES", "TRAIN.CONTEXT_PARALLEL", "TEST.BATCH_SIZE"]
     keys += ["TRAIN.CONTEXT_PARALLEL_MODE"]
-    assert idle_in(["train"], keys) == ["TEST.NUM_ENSEMBLE_VIEWS"]
-    assert idle_in(["test"], keys) == ["SOLVER.BASE_LR"]
-    assert idle_in(["train", "test"], keys) == []
+    assert idle_in(["train"], keys) == {"test": ["TEST.NUM_ENSEMBLE_VIEWS"]}
+    assert idle_in(["test"], keys) == {"train": ["SOLVER.BASE_LR"]}
+    assert idle_in(["train", "test"], keys) == {}
+    keys = ["PRETRAIN.METHOD", "TRAIN.PATIENCE", "TEST.BATCH_SIZE", "SOLVER.BASE_LR"]
+    assert idle_in(["train", "test"], keys) == {"pretrain": ["PRETRAIN.METHOD"]}
+    assert idle_in(["pretrain"], keys) == {"test": ["TEST.BATCH_SIZE"], "train from labels": ["TRAIN.PATIENCE"]}
 
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "configs").rglob("*.yaml")])

@@ -260,6 +260,56 @@ _C.SYNTHETIC.ADVERSARIAL_WEIGHT = number(
     0, above=0, off="none", about="weight of clips on which teacher and student still differ (DFAD)"
 )
 
+_C.PRETRAIN = Section("Pre-training: learning without labels (videofib pretrain).")
+_C.PRETRAIN.METHOD = one_of(
+    *("none", "mae", "dino", "selfpatch"),
+    off="no pre-training",
+    about="what is learned: the pixels of masked tubes (VideoMAE, arXiv 2203.12602), the same scores for views of a "
+    "video (DINO, arXiv 2104.14294), or also for neighbouring patches (SelfPatch, CVPR 2022)",
+)
+_C.PRETRAIN.MASK_RATIO = number(0.9, above=0, below=1, about="mae: fraction of a frame's patches that are masked")
+_C.PRETRAIN.NORM_TARGETS = switch(True, about="mae: predict pixels that are normalised in each token")
+_C.PRETRAIN.DECODER_DIM = integer(0, above=0, off="half of the encoder's", about="mae: width of the decoder")
+_C.PRETRAIN.DECODER_DEPTH = integer(4, above=0, about="mae: blocks of the decoder")
+_C.PRETRAIN.DECODER_HEADS = integer(0, above=0, off="half of the encoder's", about="mae: heads of the decoder's blocks")
+_C.PRETRAIN.LOCAL_VIEWS = integer(8, least=0, about="dino, selfpatch: local views, cut out of a video's two clips")
+_C.PRETRAIN.LOCAL_CROP_SIZE = integer(96, above=0, unit="pixels", about="side of a local view")
+_C.PRETRAIN.LOCAL_FRAMES = integer(
+    0, above=0, unit="frames", off="as DATA.NUM_FRAMES", about="neighbouring frames of a clip in a local view"
+)
+_C.PRETRAIN.LOCAL_SCALE = list_of(
+    number(above=0, most=1),
+    [0.1, 0.4],
+    length=2,
+    ascending=True,
+    about="range of the fraction of a clip's area that a local view shows",
+)
+_C.PRETRAIN.PROTOTYPES = integer(65536, above=0, about="dino, selfpatch: prototypes that views are compared with")
+_C.PRETRAIN.HEAD_HIDDEN_DIM = integer(2048, above=0, about="dino, selfpatch: hidden width of the heads' MLPs")
+_C.PRETRAIN.HEAD_DIM = integer(256, above=0, about="dino, selfpatch: width of a prototype")
+_C.PRETRAIN.STUDENT_TEMP = number(0.1, above=0, about="dino, selfpatch: divisor of the student's scores")
+_C.PRETRAIN.TEACHER_TEMP = number(0.04, above=0, about="dino, selfpatch: divisor of the teacher's scores")
+_C.PRETRAIN.WARMUP_TEACHER_TEMP = number(0.04, above=0, about="TEACHER_TEMP of the first epoch")
+_C.PRETRAIN.WARMUP_TEMP_EPOCHS = integer(
+    0, above=0, unit="epochs", off="TEACHER_TEMP throughout", about="epochs from WARMUP_TEACHER_TEMP to TEACHER_TEMP"
+)
+_C.PRETRAIN.CENTER_MOMENTUM = number(0.9, above=0, below=1, about="decay of the mean score that targets are freed of")
+_C.PRETRAIN.TEACHER_MOMENTUM = number(
+    0.996, above=0, most=1, about="decay of the moving average that the teacher is, at first; it rises to 1"
+)
+_C.PRETRAIN.FROZEN_EPOCHS = number(
+    1, above=0, unit="epochs", off="they learn throughout", about="first epochs, in which prototypes do not learn"
+)
+_C.PRETRAIN.PATCH_PROTOTYPES = integer(4096, above=0, about="selfpatch: prototypes that patches are compared with")
+_C.PRETRAIN.PATCH_WEIGHT = number(0.1, above=0, about="selfpatch: weight of the patches' loss")
+_C.PRETRAIN.NEIGHBOURS = one_of(
+    "space",
+    "space_time",
+    about="selfpatch: the 8 patches around one in its frame, or the 26 in its and the next frames",
+)
+_C.PRETRAIN.TOP_K = integer(4, above=0, about="selfpatch: how many of these, the most similar ones, make the target")
+_C.PRETRAIN.WRAP = switch(False, about="selfpatch: neighbours wrap around at the edges of a frame, as released")
+
 _C.MULTIGRID = Section("Early epochs on smaller clips in larger batches (arXiv 1912.00998).")
 _C.MULTIGRID.LONG_CYCLE = switch(False, about="train TimeSformer this way; learning rates grow with the batches")
 _C.MULTIGRID.LONG_CYCLE_FACTORS = list_of(

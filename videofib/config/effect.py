@@ -40,6 +40,12 @@ class Reader(NamedTuple):
 
 _MODEL, _TYPE = ("MODEL.MODEL_NAME",), ("TIMESFORMER.ATTENTION_TYPE",)
 _ORDERED = READ_BY["TIMESFORMER.TOKEN_ORDER"]
+_METHOD, _DECODER = ("PRETRAIN.METHOD",), ("DIM", "DEPTH", "HEADS")
+_OF_TEACHERS = (  # keys of PRETRAIN that self-distillation reads
+    *("LOCAL_VIEWS", "LOCAL_CROP_SIZE", "LOCAL_FRAMES", "LOCAL_SCALE", "PROTOTYPES", "HEAD_HIDDEN_DIM", "HEAD_DIM"),
+    *("STUDENT_TEMP", "TEACHER_TEMP", "WARMUP_TEACHER_TEMP", "WARMUP_TEMP_EPOCHS"),
+    *("CENTER_MOMENTUM", "TEACHER_MOMENTUM", "FROZEN_EPOCHS"),
+)
 _MIXERS = ("ATTENTION.SPACE", "ATTENTION.TIME", "ATTENTION.JOINT")
 
 
@@ -297,6 +303,36 @@ READERS = (
         "DISTILL.DATA_FREE generator",
     ),
     Reader(
+        ("PRETRAIN.MASK_RATIO", "PRETRAIN.NORM_TARGETS", *(f"PRETRAIN.DECODER_{name}" for name in _DECODER)),
+        _METHOD,
+        lambda c: c.PRETRAIN.METHOD == "mae",
+        "PRETRAIN.METHOD mae",
+    ),
+    Reader(
+        tuple(f"PRETRAIN.{name}" for name in _OF_TEACHERS),
+        _METHOD,
+        lambda c: c.PRETRAIN.METHOD in ("dino", "selfpatch"),
+        "PRETRAIN.METHOD dino or selfpatch",
+    ),
+    Reader(
+        tuple(f"PRETRAIN.{name}" for name in ("PATCH_PROTOTYPES", "PATCH_WEIGHT", "NEIGHBOURS", "TOP_K", "WRAP")),
+        _METHOD,
+        lambda c: c.PRETRAIN.METHOD == "selfpatch",
+        "PRETRAIN.METHOD selfpatch",
+    ),
+    Reader(
+        ("PRETRAIN.LOCAL_CROP_SIZE", "PRETRAIN.LOCAL_FRAMES", "PRETRAIN.LOCAL_SCALE"),
+        ("PRETRAIN.LOCAL_VIEWS",),
+        lambda c: c.PRETRAIN.LOCAL_VIEWS > 0,
+        "PRETRAIN.LOCAL_VIEWS above 0",
+    ),
+    Reader(
+        ("PRETRAIN.WARMUP_TEACHER_TEMP",),
+        ("PRETRAIN.WARMUP_TEMP_EPOCHS",),
+        lambda c: c.PRETRAIN.WARMUP_TEMP_EPOCHS > 0,
+        "PRETRAIN.WARMUP_TEMP_EPOCHS above 0",
+    ),
+    Reader(
         ("MULTIGRID.LONG_CYCLE_FACTORS",),
         ("MULTIGRID.LONG_CYCLE",),
         lambda c: c.MULTIGRID.LONG_CYCLE,
@@ -378,7 +414,11 @@ OF_STAGE = {
         *("TEST.RESUME", "TEST.SAVE_SECONDS"),
         *("TEST.MIXED_PRECISION", "TEST.MIXED_PRECISION_DTYPE", "TEST.COMPILE"),
     ),
+    "pretrain": ("PRETRAIN.*",),
 }
+_OF_LABELS = (  # of these, what pre-training, which runs the same trainer without labels, does not read
+    *("TRAIN.EVAL_PERIOD", "TRAIN.PATIENCE", "CHECKPOINT.METRIC", "MIXUP.LABEL_SMOOTH_VALUE", "MODEL.NUM_CLASSES"),
+)
 
 
 def reads(cfg: CfgNode, key: str) -> bool:
@@ -428,10 +468,13 @@ def _drop_options(cfg: CfgNode, written: Mapping[str, int], foreign: Collection[
     return notes
 
 
-def idle_in(stages: Collection[str], keys: Collection[str]) -> list[str]:
-    """Those of the keys that none of these stages (``train``, ``test``) reads."""
-    others = [key for stage, own in OF_STAGE.items() if stage not in stages for key in _expanded(own)]
-    return [key for key in keys if key in others]
+def idle_in(stages: Collection[str], keys: Collection[str]) -> dict[str, list[str]]:
+    """Those of the keys that none of these stages (``train``, ``test``, ``pretrain``) reads, by what would."""
+    others = {stage: own for stage, own in OF_STAGE.items() if stage not in stages}
+    if "pretrain" in stages:  # which validates nothing, either
+        others = {"test": ("TEST.*",), "train from labels": _OF_LABELS}
+    found = {stage: [key for key in keys if key in set(_expanded(own))] for stage, own in others.items()}
+    return {stage: idle for stage, idle in found.items() if idle}
 
 
 def _message(cfg: CfgNode, key: str, reader: Reader) -> str:

@@ -13,7 +13,7 @@ from videofib.checkpoint.manager import best_checkpoint, latest_checkpoint
 from videofib.classes import ClassesError, check_names
 from videofib.config import ConfigError, load_config, saved_config
 from videofib.models.pretrained.hub import locate
-from videofib.models.pretrained.load import load_pretrained
+from videofib.models.pretrained.load import classifier_names, load_pretrained
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.printable import printable
 from videofib.report.run_files import Unusable, read_object
@@ -82,6 +82,11 @@ def load(
         position_resize=cfg.TIMESFORMER.POSITION_RESIZE,
         time_resize=cfg.TIMESFORMER.TIME_RESIZE,
     )
+    if cfg.PRETRAIN.METHOD != "none" and classifier_names(model) == set(report.untrained):
+        raise CheckpointError(
+            f"{printable(weights.name)} is of pre-training, which has no classifier; train one from these weights "
+            "(videofib train with TRAIN.CHECKPOINT_FILE_PATH)"
+        )
     if report.untrained:
         raise CheckpointError(
             f"{printable(weights.name)} lacks weights of the model that its config describes: "

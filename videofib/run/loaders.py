@@ -188,13 +188,16 @@ def _view_loader(
     return _make_loader(cfg, dataset, sampler, batch_size, target)
 
 
-def read_records(cfg: CfgNode, split: str, class_names: Sequence[str] | None = None) -> Records:
+def read_records(
+    cfg: CfgNode, split: str, class_names: Sequence[str] | None = None, *, needs_labels: bool = True
+) -> Records:
     """The videos of a split, from its list, folder or shards, with the labels that these give.
 
     The rows of the train list may be repeated: an epoch takes each as often as it is listed.
 
     Args:
         class_names: of the model, which a list that names classes is read with; by default those of the data set.
+        needs_labels: whether the lists of training and validation must have them; that of a test need not.
 
     Raises:
         ManifestError: no usable list, folder or shards for the split.
@@ -211,7 +214,7 @@ def read_records(cfg: CfgNode, split: str, class_names: Sequence[str] | None = N
         cfg.DATA.PATH_TO_DATA_DIR,
         split,
         **options,
-        needs_labels=split != "test",
+        needs_labels=needs_labels and split != "test",
         classes=class_names or (),
         repeats=split == "train",
     )

@@ -24,6 +24,7 @@ from videofib.engine.interrupt import InterruptedRun, StopRequest, stop_noticed
 from videofib.engine.train import TrainingError
 from videofib.files import replacing
 from videofib.run.preflight import Faults, check_run
+from videofib.run.pretraining import check_pretraining, pretrain_from_config
 from videofib.run.reporting import report_from_config
 from videofib.run.testing import evaluate_run
 from videofib.run.training import train_from_config
@@ -37,16 +38,15 @@ from videofib.tracking.sinks import SinkError
 logger = logging.getLogger(__name__)
 
 _SWITCHES = ("TRAIN.ENABLE", "TEST.ENABLE")
-_OTHER = {"train": "test", "test": "train"}
 # Errors that a user can fix: reported in one line, without a traceback.
 USER_ERRORS = (ConfigError, ManifestError, CheckpointError, TrainingError, EvaluationError, SinkError, StartError)
 
 
 def main(stages: Sequence[str] | None, file: str | None, overrides: Sequence[str], *, prog: str | None = None) -> None:
-    """Run stages (``train``, ``test``) in as many processes as the config or torchrun says.
+    """Run stages (``train``, ``test``; ``pretrain``) in as many processes as the config or torchrun says.
 
     Args:
-        stages: by default those that TRAIN.ENABLE and TEST.ENABLE turn on.
+        stages: by default those that TRAIN.ENABLE and TEST.ENABLE turn on; ``pretrain`` is a stage of its own.
         file, overrides: the config's name or file, and KEY VALUE pairs that change it.
         prog: the command's name, for its messages.
 
@@ -66,8 +66,8 @@ def main(stages: Sequence[str] | None, file: str | None, overrides: Sequence[str
             raise ConfigError("TRAIN.ENABLE and TEST.ENABLE are both False, so there is nothing to do; set one to True")
         if torch.cuda.is_available() and torch.cuda.device_count() < cfg.NUM_GPUS:
             raise ConfigError(f"NUM_GPUS is {cfg.NUM_GPUS}, but this machine has {torch.cuda.device_count()} GPU(s)")
-        if idle := idle_in(stages, keys):
-            notes.append(f"no effect here: {', '.join(idle)}, since this run does not {_OTHER[stages[0]]}")
+        for other, idle in idle_in(stages, keys).items():
+            notes.append(f"no effect here: {', '.join(idle)}, since this run does not {other}")
     except USER_ERRORS as error:
         _fail(error)
     try:
@@ -93,7 +93,10 @@ def run(cfg: CfgNode, stages: Sequence[str], notes: Sequence[str] = ()) -> None:
             _open_log(cfg)
             for note in notes if processes.is_main() else ():
                 logger.warning("%s", note)
-            check_run(cfg, stages)
+            if "pretrain" in stages:
+                check_pretraining(cfg)
+            else:
+                check_run(cfg, stages)
             _run_stages(cfg, stages, stop)
             close_logging()  # sends what trackers still hold
     except InterruptedRun as reason:
@@ -112,8 +115,9 @@ def _run_stages(cfg: CfgNode, stages: Sequence[str], stop: StopRequest) -> None:
             _record(cfg, prefix)
         stop.has_something_to_save()
 
-    if "train" in stages:
-        trained = train_from_config(cfg, stop, accepted)
+    if "pretrain" in stages or "train" in stages:
+        train_stage = pretrain_from_config if "pretrain" in stages else train_from_config
+        trained = train_stage(cfg, stop, accepted)
         processes.barrier()  # until the last checkpoint is written
         if trained:
             report_from_config(cfg, tested=False)

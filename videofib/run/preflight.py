@@ -97,7 +97,7 @@ def check_model(cfg: CfgNode, stages: Sequence[str]) -> None:
             model = build_model(cfg).eval()
     except ValueError as error:
         raise Faults([f"the config describes no model: {error}"]) from error
-    faults = _backend_faults(cfg, model)
+    faults = backend_faults(cfg, model)
     for keys, num_frames, size in _clip_sizes(cfg, stages):
         try:
             with torch.no_grad():
@@ -123,7 +123,7 @@ def _clip_sizes(cfg: CfgNode, stages: Sequence[str]) -> list[tuple[str, int, int
     return sizes
 
 
-def _backend_faults(cfg: CfgNode, model: torch.nn.Module) -> list[str]:
+def backend_faults(cfg: CfgNode, model: torch.nn.Module) -> list[str]:
     """What ATTENTION.BACKEND cannot do on the device of this process, or with the model's dropout."""
     values = torch.empty(0, device=processes.device())
     faults: dict[str, None] = {}  # in order, each once

@@ -94,7 +94,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
 
         teacher = teacher_from_config(cfg, class_names)
         model, ema, features = _build_model(cfg, mesh, amp_dtype, class_names, teacher)
-        optimizer = _build_optimizer(cfg, model)
+        optimizer = optimizer_from_config(cfg, model)
         weights = class_weights(cfg, records, class_names)
         criterion = criterion_from_config(cfg, weights).to(device)
         objective = with_figures(cfg, Supervised(criterion, distillation(cfg, teacher, features), added_losses(cfg)))
@@ -104,14 +104,14 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
             assert teacher is not None  # a rule of the config
             train_loader = synthetic_clips(cfg, teacher, model, part[1])
             source = train_loader.source
-        _log_sizes(cfg, model, records, train_loader, val_loader)
+        log_sizes(cfg, model, records, train_loader, val_loader)
 
         state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None, source)
         views = view_dataset(cfg, Records.unlabelled([]), 1, 1)
         description = ModelDescription(cfg.dump(), class_names, describe_input(views))
-        checkpoints = _checkpoint_manager(cfg, state, description, validated=val_loader is not None)
-        start = _resume(cfg, checkpoints)
-        schedule = _schedule(cfg, validated=val_loader is not None)
+        checkpoints = checkpoint_manager(cfg, state, description, validated=val_loader is not None)
+        start = resume_from_config(cfg, checkpoints)
+        schedule = schedule_from_config(cfg, validated=val_loader is not None)
         if not has_work(train_loader, schedule, checkpoints, start):
             early = start.epoch < schedule.epochs
             done = "training ended early (TRAIN.PATIENCE), %d" if early else "all %d"
@@ -149,7 +149,7 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
     return True
 
 
-def _checkpoint_manager(
+def checkpoint_manager(
     cfg: CfgNode, state: TrainingState, description: ModelDescription, *, validated: bool
 ) -> CheckpointManager:
     return CheckpointManager(
@@ -191,7 +191,7 @@ def _build_model(
     return model, ema, features
 
 
-def _build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+def optimizer_from_config(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     try:
         groups = parameter_groups(
             model,
@@ -211,7 +211,7 @@ def _build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _log_sizes(
+def log_sizes(
     cfg: CfgNode, model: nn.Module, records: Records, train_loader: BatchLoader, val_loader: BatchLoader | None
 ) -> None:
     logger.info(
@@ -254,7 +254,7 @@ def _best_metric(cfg: CfgNode) -> str | None:
     return {"auto": auto, "none": None}.get(cfg.CHECKPOINT.METRIC, cfg.CHECKPOINT.METRIC)
 
 
-def _resume(cfg: CfgNode, checkpoints: CheckpointManager) -> Position:
+def resume_from_config(cfg: CfgNode, checkpoints: CheckpointManager) -> Position:
     """Load the newest checkpoint of this run, if there is one; returns the position to start from."""
     if not cfg.TRAIN.AUTO_RESUME:
         if find_checkpoints(checkpoints.directory):
@@ -276,7 +276,7 @@ def _resume(cfg: CfgNode, checkpoints: CheckpointManager) -> Position:
     return position
 
 
-def _schedule(cfg: CfgNode, *, validated: bool) -> Schedule:
+def schedule_from_config(cfg: CfgNode, *, validated: bool) -> Schedule:
     return Schedule(
         epochs=cfg.SOLVER.MAX_EPOCH,
         seed=cfg.RNG_SEED,

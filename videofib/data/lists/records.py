@@ -197,6 +197,11 @@ class Records(Sequence[VideoRecord]):
         records = cls.unlabelled([str(video) for video in found])
         return replace(records, segments=NamedSegments(found)) if any(video.segment for video in found) else records
 
+    def without_labels(self) -> Records:
+        """The same videos as if nobody had said their classes."""
+        unknown, ones = np.full(len(self), UNLABELLED), np.ones(len(self), np.int32)
+        return replace(self, classes=unknown, counts=ones, multi_label=False)
+
     @property
     def has_labels(self) -> bool:
         """Whether somebody has said the classes of the videos."""

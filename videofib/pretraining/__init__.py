@@ -1,0 +1,1 @@
+"""Learning without labels: objectives, with the modules that they train, for the trainer of ``engine/train.py``."""
