@@ -29,7 +29,7 @@ SKIP = "+skip"  # at the end of a name: some blocks skip attention
 
 
 def attention(name: str, skipped: Sequence[int] = ()) -> dict[str, Any]:
-    """The arguments of TimeSformer that a name such as ``joint``, ``joint+skip`` or ``divided_fibottention`` stands for.
+    """The arguments of TimeSformer for a name such as ``joint``, ``joint+skip`` or ``divided_fibottention``.
 
     Args:
         skipped: the blocks that skip attention where the name ends with ``+skip``.

@@ -30,7 +30,7 @@ class PrototypeHead(nn.Module):
             nn.GELU(),
             nn.Linear(hidden_dim, bottleneck_dim),
         )
-        for layer in self.mlp[::2]:
+        for layer in (each for each in self.mlp if isinstance(each, nn.Linear)):
             init.trunc_normal_(layer.weight, std=0.02)
             init.zeros_(layer.bias)
         last = nn.Linear(bottleneck_dim, num_prototypes, bias=False)

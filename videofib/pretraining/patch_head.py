@@ -5,6 +5,8 @@ Axes: B clips, N tokens frame after frame, M queries, n keys of each besides its
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
@@ -117,7 +119,8 @@ class PatchHead(nn.Module):
         c = self.cls_token.expand(len(x), -1, -1)
         for block in self.cls_blocks:
             u = block.norm1(x)
-            keys, values = block.attn.k(u), block.attn.v(u)
+            attn = cast(Any, block.attn)
+            keys, values = attn.k(u), attn.v(u)
             c = block(c, keys[:, None], values[:, None])
             if is_teacher:
                 near = (rearrange(y.gather(1, flat), "b (n k) d -> b n k d", n=count) for y in (keys, values))
