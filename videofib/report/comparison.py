@@ -21,12 +21,11 @@ from videofib.report.figures import (
     views_chart,
 )
 from videofib.report.markup.html import document, setting, table, text
-from videofib.report.markup.numbers import amount, interval, number, percent, points
+from videofib.report.markup.numbers import amount, interval, number, percent, points, probability
 from videofib.report.read import ReportError, Run, read_run
 from videofib.report.scored_videos import ScoredVideos, read_scored_videos
 
 _MOST_CLASSES = 40  # shown, those that differ most
-_SMALLEST_P = 0.0001  # that is written
 _ALWAYS_DIFFERENT = ("OUTPUT_DIR",)
 
 
@@ -134,7 +133,7 @@ class Comparison:
                     number(found["second_only"]),
                     points(found["difference"]),
                     " to ".join(map(points, found["interval"])),
-                    _probability(found["p_value"]),
+                    probability(found["p_value"]),
                 ]
             )
         return rows
@@ -226,10 +225,6 @@ def _with_distinct_names(runs: Sequence[Run], folders: Sequence[str | Path]) -> 
 def _with_interval(results: dict, key: str) -> str:
     bounds = interval_of(results, key)
     return percent(results.get(key)) + (f" ({interval(bounds)})" if bounds else "")
-
-
-def _probability(value: float) -> str:
-    return f"{value:.3g}" if value >= _SMALLEST_P else f"below {_SMALLEST_P}"
 
 
 def _by_class(results: dict) -> dict[str, float | None]:

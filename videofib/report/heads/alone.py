@@ -12,7 +12,7 @@ from videofib.report.heads.pictures import field_picture
 from videofib.report.heads.specialisation import FIGURES, Compared
 from videofib.report.markup.html import table, text
 from videofib.report.markup.matrix import matrix_table
-from videofib.report.markup.numbers import number, percent
+from videofib.report.markup.numbers import number, percent, probability
 
 _MOST_COLUMNS = 24  # classes of a table; of more, each head's best are listed
 _BEST = 5
@@ -24,8 +24,8 @@ _ALPHA = 0.05
 def alone_html(found: HeadsFound) -> str:
     """Each head's recall of each class, layer by layer."""
     intro = (
-        '<p class="sub">Recall of each class, in percent, by one head of a layer; in bold the best head for a class. '
-        f"By chance {percent(100 / len(found.classes))}.</p>"
+        '<p class="sub">Recall of each class, in percent, by one head of a layer; in bold the best head for a class, '
+        f"if it is above chance, {percent(100 / len(found.classes))}.</p>"
     )
     if len(found.classes) > _MOST_COLUMNS:
         return intro + "".join(_best_classes(layer, found.classes) for layer in found.layers)
@@ -35,7 +35,7 @@ def alone_html(found: HeadsFound) -> str:
 def _recall(layer: LayerFound, classes: Sequence[str]) -> str:
     values = 100 * layer.recall
     best = np.nan_to_num(values, nan=-1.0)
-    best = (best == best.max(axis=0)) & (best > 0)
+    best = (best == best.max(axis=0)) & (best > 100 / len(classes))
     caption = f"{layer.title}: all heads together {percent(layer.readout)}"
     written = [[f"{value:.0f}" if np.isfinite(value) else "" for value in row] for row in values]
     return matrix_table(caption, "head", layer.labels, classes, written, np.nan_to_num(layer.recall), own=best)
@@ -70,7 +70,7 @@ def _compared(title: str, figure: Compared, decimals: int, limit: float) -> list
     def write(value: float) -> str:
         return f"{value:.{decimals}f}".replace("-", "−") if np.isfinite(value) else "–"
 
-    p_value = f"{figure.p_value:.3f}{'*' if figure.p_value < limit else ''}"
+    p_value = f"{probability(figure.p_value)}{'*' if figure.p_value < limit else ''}"
     return [title, write(figure.value), write(figure.mean), f"{write(figure.low)} to {write(figure.high)}", p_value]
 
 

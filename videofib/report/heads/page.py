@@ -91,7 +91,9 @@ def _reading(found: HeadsFound) -> str:
     notes = [
         f"<strong>Outputs of heads</strong> are what the output projection takes, before it mixes heads, of "
         f"{text(found.pooled_from)}; layers that do not have it (attention over time) give the mean of their patches. "
-        "A head's name is its index and, where heads see different pairs, its offsets; heads are sorted by these.",
+        "A class token sees all patches in every head: what a head's offsets do in the same layer shows in "
+        "outputs of patches alone (--patches). A head's name is its index and, where heads see different pairs, its "
+        "offsets, by which heads are sorted.",
         "<strong>Alone</strong>: a linear readout of all heads of a layer is fitted on training videos; then only the "
         "weights of one head are kept, and the others are held at their training mean. A head that is poor alone may "
         "still be needed: look at what is lost without it.",

@@ -11,7 +11,7 @@ from videofib.report.heads.specialisation import off_diagonal_mean
 from videofib.report.markup.charts import Series, line_chart
 from videofib.report.markup.html import table, text
 from videofib.report.markup.matrix import matrix_table
-from videofib.report.markup.numbers import number, percent, points
+from videofib.report.markup.numbers import number, percent, points, probability
 
 _ALPHA = 0.05
 _KINDS = {  # of a matrix of heads by heads -> its name, and what 1 means
@@ -49,7 +49,7 @@ def _removals(caption: str, labels: Sequence[str], rows: Sequence[Removal], limi
             label,
             points(one.change),
             f"{points(one.interval[0])} to {points(one.interval[1])}",
-            f"{one.p_value:.3f}{'*' if one.p_value < limit else ''}",
+            f"{probability(one.p_value)}{'*' if one.p_value < limit else ''}",
             f"{one.log_probability:+.3f}".replace("-", "−"),
         ]
         for label, one in zip(labels, rows, strict=True)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 _ZERO = 1e-9  # of percentages: what sums of fractions miss a whole number by
 _MOST_DECIMALS = 8
 _PREFIXES = " kMGT"  # of thousands
+_SMALLEST_P = 0.0001  # that is written
 _SMALL = 1e-5  # below, numbers have an exponent
 
 
@@ -66,3 +67,8 @@ def points(value: float | None) -> str:
     """A difference of percentages, in percentage points, with its sign: ``+3.1``, ``−0.04``, ``0.0``."""
     written = fixed(value)
     return f"+{written}" if value is not None and value > 0 and float(written) else written
+
+
+def probability(value: float) -> str:
+    """A p-value: ``0.0412``, ``below 0.0001``."""
+    return f"{value:.3g}" if value >= _SMALLEST_P else f"below {_SMALLEST_P}"
