@@ -15,17 +15,27 @@ def check_options(name: str, mixer: Mixer, options: Mapping[str, object]) -> Non
 
     Which values of the right type can be used is the constructor's to say.
     """
-    known, hints = mixer.options, typing.get_type_hints(_constructor(mixer))
+    check_arguments(f"mixer {name!r}", _constructor(mixer), mixer.options, options)
+
+
+def check_arguments(
+    what: str, function: Callable[..., object], known: Mapping[str, object], options: Mapping[str, object]
+) -> None:
+    """Raise ValueError for an option that is not ``known``, and for a value of another type than the function takes.
+
+    Args:
+        what: whose options they are, for messages.
+        known: names of the options, with their defaults.
+    """
+    hints = typing.get_type_hints(function)
     for option, value in options.items():
         if option not in known:
             raise ValueError(
-                f"mixer {name!r} has no option {option!r} (got {option}={value!r}){suggestion(option, known)}; "
+                f"{what} has no option {option!r} (got {option}={value!r}){suggestion(option, known)}; "
                 f"its options: {', '.join(known) or 'none'}"
             )
         if option in hints and not _is_a(value, hints[option]):
-            raise ValueError(
-                f"the option {option!r} of mixer {name!r} must be {_words(hints[option])}, got {option}={value!r}"
-            )
+            raise ValueError(f"the option {option!r} of {what} must be {_words(hints[option])}, got {option}={value!r}")
 
 
 def _constructor(mixer: Mixer) -> Callable[..., object]:

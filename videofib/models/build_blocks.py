@@ -7,10 +7,19 @@ from dataclasses import replace
 
 from videofib.mixers import LayerSpec, MixerChoice
 from videofib.models.blocks import Block, BlockSpec, DividedBlock, TokenwiseBlock
+from videofib.models.expert_options import ExpertOptions
+from videofib.models.moe import with_experts
 
 
 def build_blocks(
-    attention_type: str, mixers: MixerChoice, layer: LayerSpec, spec: BlockSpec, drop_path: Sequence[float]
+    attention_type: str,
+    mixers: MixerChoice,
+    layer: LayerSpec,
+    spec: BlockSpec,
+    drop_path: Sequence[float],
+    *,
+    experts: ExpertOptions | None = None,
+    num_tasks: int = 0,
 ) -> list[TokenwiseBlock]:
     """The blocks, in order.
 
@@ -20,12 +29,15 @@ def build_blocks(
         layer: what the mixers of all blocks have in common.
         spec: what all blocks have in common besides.
         drop_path: of each block, the probability of skipping a residual branch.
+        experts: in place of the MLPs of some blocks; None: all have MLPs.
+        num_tasks: of the model, 0 where it has none.
 
     Raises:
         ValueError: a mixer that does not serve such a layer.
     """
     return [
-        _block(attention_type, mixers, replace(layer, index=index), spec, rate) for index, rate in enumerate(drop_path)
+        _block(attention_type, mixers, replace(layer, index=index), with_experts(spec, experts, index, num_tasks), rate)
+        for index, rate in enumerate(drop_path)
     ]
 
 

@@ -21,12 +21,15 @@ from videofib.models.blocks import ACTIVATIONS, LOSSES, BlockSpec, DividedBlock,
 from videofib.models.build_blocks import build_blocks
 from videofib.models.class_attention import ClassAttentionPooling
 from videofib.models.embed import POSITIONS, ClipEmbedding
+from videofib.models.expert_options import ExpertOptions
 from videofib.models.intermediates import FORMATS, Layout, taken_blocks
 from videofib.models.local_interaction import KERNELS, NORMS, LocalBranch
+from videofib.models.moe import Router, StackedLinear
 from videofib.models.patch_embed import STEMS
 from videofib.models.recompute import RECOMPUTE
 from videofib.models.slicing import AllTokens, SlicedTokens, check_slicing
 from videofib.models.stack import Outputs, Stack
+from videofib.models.tasks import TASK, ActiveTask, TaskHeads, TaskVectors, check_tasks
 
 ATTENTION_TYPES = ("divided_space_time", "joint_space_time", "space_only")
 TOKEN_ORDERS = {"hwt": "h w t", "thw": "t h w"}
@@ -100,6 +103,13 @@ class TimeSformer(ClipEmbedding):
         recompute: what is recomputed, see :mod:`videofib.models.recompute`.
         recompute_every: n, to recompute every n-th block only.
         attention_backend: see :func:`videofib.attention.sparse_attention`.
+        experts: options of experts in place of the MLPs of some blocks, such as ``{"num": 8, "top_k": 2}``, see
+            :class:`~videofib.models.expert_options.ExpertOptions`; None: no experts.
+        tasks: name of each task -> K of its own classifier, in place of the one of ``num_classes``; a forward pass is
+            for one of them, ``model(video, task=name)``.
+
+    Attributes:
+        task: the name of the task of a forward pass that names none; None: it has to.
 
     Raises:
         ValueError: sizes that do not divide, unknown names, a mixer that cannot serve such a model; the message shows
@@ -145,6 +155,8 @@ class TimeSformer(ClipEmbedding):
         recompute: str = "block",
         recompute_every: int = 1,
         attention_backend: str = "auto",
+        experts: Mapping[str, Any] | None = None,
+        tasks: Mapping[str, int] | None = None,
     ):
         _check_choices(
             attention_type=attention_type,
@@ -179,6 +191,11 @@ class TimeSformer(ClipEmbedding):
         self.token_order, self.position_init_std = token_order, position_init_std
         self.position, self.activation, self.local_interaction = position, activation, local_interaction
         self.num_heads, self.drop_rates = num_heads, (drop_rate, attn_drop_rate)
+        self.tasks = check_tasks(tasks or {})
+        self.task: str | None = None
+        self.experts = (
+            None if experts is None else ExpertOptions.checked(experts, embed_dim, depth, mlp_ratio, len(self.tasks))
+        )
         names = {
             "divided_space_time": {"space": space_attention, "time": time_attention},
             "joint_space_time": {"joint": joint_attention},
@@ -211,11 +228,16 @@ class TimeSformer(ClipEmbedding):
         branch = None if local_interaction == "none" else local
         spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation, branch)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
-        blocks = build_blocks(attention_type, self.mixers, layer, spec, rates)
+        experts_of = dict(experts=self.experts, num_tasks=len(self.tasks))
+        blocks = build_blocks(attention_type, self.mixers, layer, spec, rates, **experts_of)
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
         self.class_attention = ClassAttentionPooling(layer, spec) if pooling == "class_attention" else None
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
-        self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        reads_vectors = self.experts is not None and self.experts.routing == "task_embedding"
+        self.gate_task_represent = TaskVectors(len(self.tasks), self.experts.task_dim) if reads_vectors else None
+        self.head: nn.Module = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
+        if self.tasks:
+            self.head = TaskHeads(embed_dim, self.tasks)
         self._initialise()
 
     def reset_parameters(self) -> None:
@@ -244,6 +266,8 @@ class TimeSformer(ClipEmbedding):
                 nn.init.trunc_normal_(module.weight, std=std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, StackedLinear | Router):
+                module.reset_parameters(std)
         for block in self.blocks:
             if isinstance(block, DividedBlock):
                 nn.init.zeros_(block.temporal_fc.weight)
@@ -291,22 +315,51 @@ class TimeSformer(ClipEmbedding):
                 than processes.
         """
         check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling, self.local_interaction)
+        if self.experts is not None and self.experts.noise:
+            raise ValueError(
+                "processes that share tokens cannot add noise to the logits of experts, which draws more random numbers "
+                f"in a larger slice, got noise={self.experts.noise}; set 0"
+            )
         for mixer in self.blocks.mixers().values():
             mixer.share_tokens(context)
         self.tokens = SlicedTokens(context, self.num_prefix_tokens, self.pooling)
 
-    def forward(self, video: Tensor, *, with_losses: bool = False) -> Any:
+    def forward(self, video: Tensor, *, task: str | None = None, with_losses: bool = False) -> Any:
         """(B, C, T, H, W) -> (B, K).
 
         With ``with_losses`` also what the blocks add to the loss, by name: (logits, {name: scalar}).
+
+        Args:
+            task: of a model of several, whose logits to compute; by default that of ``self.task``.
+
+        Raises:
+            ValueError: no such task, or none is named.
         """
-        features, output = self._features(video)
-        logits = self.head(features)
+        task = self._named_task(task)
+        features, output = self._features(video, memory=self._memory(task))
+        logits = self.head(features) if task is None else self.head(features, task)
         return (logits, output.memory.get(LOSSES, {})) if with_losses else logits
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> the pooled and normalised features (B, D)."""
-        return self._features(video)[0]
+        """(B, C, T, H, W) -> the pooled and normalised features (B, D); of several tasks for that of ``self.task``."""
+        return self._features(video, memory=self._memory(self._named_task()))[0]
+
+    def _named_task(self, task: str | None = None) -> str | None:
+        """The task of a forward pass, None of a model without tasks."""
+        task = self.task if task is None else task
+        if task is None and self.tasks:
+            raise ValueError(f"this model has the tasks {', '.join(self.tasks)}; name one: model(video, task=...)")
+        if task is not None:
+            check_name("task", task, self.tasks)
+        return task
+
+    def _memory(self, task: str | None) -> Memory:
+        """What the first block is handed: the task, where there are some."""
+        if task is None:
+            return {}
+        index = list(self.tasks).index(task)
+        vectors = self.gate_task_represent
+        return {TASK: ActiveTask(index, None if vectors is None else vectors(index))}
 
     def forward_intermediates(
         self,
@@ -341,7 +394,8 @@ class TimeSformer(ClipEmbedding):
         check_name("output_fmt", output_fmt, FORMATS)
         wanted = taken_blocks(len(self.blocks), indices)
         self.tokens.check_all()
-        features, output = self._features(x, wanted, 1 + max(wanted) if stop_early else None)
+        memory = self._memory(self._named_task())
+        features, output = self._features(x, wanted, 1 + max(wanted) if stop_early else None, memory)
         kept = output.kept
         layout = Layout(self.patch_embed.grid_of(x), self.num_prefix_tokens, self.order, self.single_frames)
         found = [layout.split(self.norm(kept[i]) if norm else kept[i], output_fmt) for i in wanted]
