@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
 
+from videofib.attention import autocast
 from videofib.models.blocks import ACTIVATIONS, BlockSpec, Memory, add_losses
 from videofib.models.expert_options import ExpertOptions
 from videofib.models.routing import (
@@ -68,7 +69,7 @@ class Router(nn.Module):
 
     def forward(self, tokens: Tensor, vector: Tensor | None = None) -> Tensor:
         """``vector`` (d,) is joined to every token; its part of the product is the same for all of them."""
-        with torch.autocast(tokens.device.type, enabled=False):
+        with autocast.disabled(tokens.device.type):
             weight, dim = self.w_gate.float(), tokens.shape[1]
             logits = tokens.float() @ weight[:dim]
             return logits if vector is None else logits + vector.float() @ weight[dim:]
@@ -161,7 +162,7 @@ class MoeMlp(nn.Module):
     def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """(b, n, C) -> (b, n, C), and the memory, with losses in training."""
         task: ActiveTask = memory.get(TASK, ActiveTask(0))
-        tokens, among = rearrange(x, "b n c -> (b n) c"), self.ranges[task.index]
+        tokens, among = rearrange(x, "b n c -> (b n) c"), self.ranges[task.number]
         clean = self.logits(tokens, task)[:, among.start : among.stop]
         noisy = clean
         if self.training and self.noise:
@@ -170,12 +171,12 @@ class MoeMlp(nn.Module):
         y = self.experts(tokens, routes._replace(experts=routes.experts + among.start), among)
         if self.training:
             memory = add_losses(memory, self.losses(clean, noisy, routes))
-            y = y + untouched(self.idle_parameters(task.index)).to(y.dtype)
-        return rearrange(y, "(b n) c -> b n c", b=x.shape[0]), memory
+            y = y + untouched(self.idle_parameters(task.number)).to(y.dtype)
+        return rearrange(y, "(b n) c -> b n c", n=x.shape[1]), memory
 
     def logits(self, tokens: Tensor, task: ActiveTask) -> Tensor:
         """(S, C) -> (S, E), of all experts and without noise."""
-        router: Any = self.gate[task.index] if isinstance(self.gate, nn.ModuleList) else self.gate
+        router: Any = self.gate[task.number] if isinstance(self.gate, nn.ModuleList) else self.gate
         return router(tokens, task.vector if self.routing == "task_embedding" else None)
 
     def losses(self, clean: Tensor, noisy: Tensor, routes: Routes) -> dict[str, Tensor]:

@@ -80,7 +80,7 @@ def balance_loss(importance: Tensor, load: Tensor) -> Tensor:
 
 
 def squared_logits(logits: Tensor) -> Tensor:
-    """The sum over tokens of log² Σ exp(logits): over their number it is the router z-loss (arXiv 2202.08906, eq. 5)."""
+    """The sum over tokens of log² Σ exp(logits): over their number, the router z-loss (arXiv 2202.08906, eq. 5)."""
     return logits.logsumexp(dim=-1).square().sum()
 
 

@@ -22,11 +22,11 @@ class ActiveTask(NamedTuple):
     """The task of the clips of a forward pass.
 
     Attributes:
-        index: among the model's tasks.
+        number: among the model's tasks, from 0.
         vector: (d,), where routers read one.
     """
 
-    index: int
+    number: int
     vector: Tensor | None = None
 
 

@@ -228,8 +228,9 @@ class TimeSformer(ClipEmbedding):
         branch = None if local_interaction == "none" else local
         spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation, branch)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
-        experts_of = dict(experts=self.experts, num_tasks=len(self.tasks))
-        blocks = build_blocks(attention_type, self.mixers, layer, spec, rates, **experts_of)
+        blocks = build_blocks(
+            attention_type, self.mixers, layer, spec, rates, experts=self.experts, num_tasks=len(self.tasks)
+        )
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
         self.class_attention = ClassAttentionPooling(layer, spec) if pooling == "class_attention" else None
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
@@ -341,14 +342,14 @@ class TimeSformer(ClipEmbedding):
         return (logits, output.memory.get(LOSSES, {})) if with_losses else logits
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> the pooled and normalised features (B, D); of several tasks for that of ``self.task``."""
+        """(B, C, T, H, W) -> the pooled and normalised features (B, D), of several tasks for ``self.task``."""
         return self._features(video, memory=self._memory(self._named_task()))[0]
 
     def _named_task(self, task: str | None = None) -> str | None:
         """The task of a forward pass, None of a model without tasks."""
         task = self.task if task is None else task
         if task is None and self.tasks:
-            raise ValueError(f"this model has the tasks {', '.join(self.tasks)}; name one: model(video, task=...)")
+            raise ValueError(f"this model has the tasks {', '.join(self.tasks)}; set task to one of them")
         if task is not None:
             check_name("task", task, self.tasks)
         return task
@@ -357,9 +358,9 @@ class TimeSformer(ClipEmbedding):
         """What the first block is handed: the task, where there are some."""
         if task is None:
             return {}
-        index = list(self.tasks).index(task)
+        number = list(self.tasks).index(task)
         vectors = self.gate_task_represent
-        return {TASK: ActiveTask(index, None if vectors is None else vectors(index))}
+        return {TASK: ActiveTask(number, None if vectors is None else vectors(number))}
 
     def forward_intermediates(
         self,
