@@ -20,6 +20,7 @@ from videofib.data.video import decode
 from videofib.engine.optim import build_optimizer, lr_at
 from videofib.mixers import MIXERS
 from videofib.models import timesformer
+from videofib.models.expert_options import ROUTINGS
 from videofib.models.recompute import RECOMPUTE
 from videofib.run.models import MODELS
 
@@ -59,6 +60,7 @@ OFFERED = {
     "FIBOTTENTION.HEAD_ORDER": HEAD_ORDERS,
     "FIBOTTENTION.MASKING": MASKINGS,
     "TEST.VIEW_STARTS": VIEW_STARTS,
+    "EXPERTS.ROUTING": ROUTINGS,
 }
 
 

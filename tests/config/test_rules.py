@@ -8,6 +8,7 @@ from videofib.config import ConfigError, load_config
 from videofib.config.rules import RULES
 
 CONTEXT_PARALLEL = "NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 2"
+TASKS = 'TASKS.NAMES ["a","b"] TASKS.DATA_DIRS ["x","y"] TASKS.NUM_CLASSES [2,3]'
 BROKEN = [  # overrides and the message, in the order of the rules
     ("SHARD_ID 1", "SHARD_ID 1 must be below NUM_SHARDS 1; it counts from 0"),
     ("NUM_GPUS 4 TRAIN.CONTEXT_PARALLEL 3", "TRAIN.CONTEXT_PARALLEL 3 must divide NUM_GPUS x NUM_SHARDS = 4"),
@@ -146,6 +147,35 @@ BROKEN = [  # overrides and the message, in the order of the rules
         "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08,1.0]",
         "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08, 1.0] and DATA.TRAIN_JITTER_ASPECT_RELATIVE [] go together; set both, "
         "or neither",
+    ),
+    (
+        'TASKS.NAMES ["a","a"] TASKS.DATA_DIRS ["x","y"] TASKS.NUM_CLASSES [2,3]',
+        "TASKS.NAMES ['a', 'a'] has a name twice; give each task its own",
+    ),
+    (
+        'TASKS.NAMES ["a","b"] TASKS.DATA_DIRS ["x","y"] TASKS.NUM_CLASSES [2]',
+        "TASKS.DATA_DIRS ['x', 'y'] and TASKS.NUM_CLASSES [2] must have an entry for each of TASKS.NAMES ['a', 'b']",
+    ),
+    (
+        f"{TASKS} TASKS.WEIGHTS [1]",
+        "TASKS.WEIGHTS [1.0] must have an entry for each of TASKS.NAMES ['a', 'b'], or be empty",
+    ),
+    (
+        f"{TASKS} MIXUP.ENABLE True",
+        "MIXUP.ENABLE is for runs of one task, and TASKS.NAMES is ['a', 'b']; set MIXUP.ENABLE False",
+    ),
+    (
+        f"{TASKS} DISTILL.CONFIG a DISTILL.CHECKPOINT b",
+        "DISTILL is for runs of one task, and TASKS.NAMES is ['a', 'b']; set DISTILL.CONFIG ''",
+    ),
+    (
+        f"{TASKS} MULTIGRID.LONG_CYCLE True",
+        "MULTIGRID.LONG_CYCLE is for runs of one task, and TASKS.NAMES is ['a', 'b']; set MULTIGRID.LONG_CYCLE False",
+    ),
+    (
+        f"{TASKS} TRAIN.CLASS_WEIGHTS listed TRAIN.LISTED_WEIGHTS {[1] * 400}".replace(", ", ","),
+        "TRAIN.CLASS_WEIGHTS listed is for runs of one task, and TASKS.NAMES is ['a', 'b']; set TRAIN.CLASS_WEIGHTS "
+        "balanced or none",
     ),
 ]
 

@@ -254,7 +254,7 @@ def test_clips_without_values_cost_no_computing():
         assert model(torch.empty(1, *CLIP)).shape == (1, 5)
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_traced_model_computes_all_experts_and_the_same_logits(training):
     torch.manual_seed(0)
     model = TimeSformer(**SMALL, experts={"num": 4, "every": 1}).train(training)

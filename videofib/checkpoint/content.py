@@ -38,7 +38,7 @@ def check_content(content: dict[str, Any]) -> None:
     for state in states:
         _expect(isinstance(state, dict), "an entry of states", state, "a dict")
     _expect(isinstance(content["config"], str), "config", content["config"], "a text")
-    for name in ("input", "scaler_state"):
+    for name in ("tasks", "input", "scaler_state"):
         _expect(content[name] is None or isinstance(content[name], dict), name, content[name], "a dict or None")
     for name in _SCALER if content["scaler_state"] else ():
         value = content["scaler_state"].get(name)

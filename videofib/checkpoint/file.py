@@ -33,7 +33,7 @@ from videofib.printable import printable
 logger = logging.getLogger(__name__)
 
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
-_LATER_KEYS = {"step": 0, "states": [], "classes": None, "input": None}  # which old checkpoints lack
+_LATER_KEYS = {"step": 0, "states": [], "classes": None, "tasks": None, "input": None}  # which old checkpoints lack
 
 
 class CheckpointError(RuntimeError):
@@ -81,11 +81,13 @@ class ModelDescription:
         config: the run's configuration as YAML.
         classes: names of the classes, None where they have none.
         input: how a video becomes the model's input, as plain values; None where nothing is known.
+        tasks: of a model of several tasks, by name the names of the classes of each; None where there is one.
     """
 
     config: str = ""
     classes: Sequence[str] | None = None
     input: Mapping[str, Any] | None = None
+    tasks: Mapping[str, Sequence[str] | None] | None = None
 
 
 def write_checkpoint(
@@ -111,6 +113,7 @@ def write_checkpoint(
         "states": list(position.states),
         "config": description.config,
         "classes": None if description.classes is None else list(description.classes),
+        "tasks": description.tasks and {name: names and list(names) for name, names in description.tasks.items()},
         "input": None if description.input is None else dict(description.input),
         "versions": {"videofib": videofib.__version__, "torch": str(torch.__version__)},
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class CheckpointManager:
         resumed = None
         if found:
             path, content = found
-            self._keep_classes(path, content["classes"])
+            self._keep_classes(path, content["classes"], content["tasks"])
             restore(content, path, self.state)
             position = Position(content["epoch"], content["step"], content["states"])
             resumed = Resumed(path, position, content["config"])
@@ -101,16 +101,35 @@ class CheckpointManager:
             self._record.read(resumed.position.epoch if resumed else 0)
         return resumed
 
-    def _keep_classes(self, path: Path, classes: object) -> None:
-        """Compare the classes of a checkpoint with the run's; where the run does not name its own, it has these."""
-        ours = self.description.classes
+    def _keep_classes(self, path: Path, classes: object, tasks: dict | None) -> None:
+        """Compare the classes of a checkpoint with the run's; where the run does not name its own, it has these.
+
+        Args:
+            tasks: by name, the classes of each task of a run of several.
+        """
+        ours = self.description.tasks
+        if list(tasks or ()) != list(ours or ()):
+            raise CheckpointError(
+                f"{path} was trained on the tasks [{', '.join(map(str, tasks or ()))}], this run has "
+                f"[{', '.join(ours or ())}]; set TASKS.NAMES as they were, or train into another OUTPUT_DIR"
+            )
+        if tasks is None or ours is None:
+            kept = self._compared(path, classes, self.description.classes)
+            self.description = replace(self.description, classes=kept)
+        else:
+            by_task = {name: self._compared(path, tasks[name], names) for name, names in ours.items()}
+            self.description = replace(self.description, tasks=by_task)
+
+    @staticmethod
+    def _compared(path: Path, classes: object, ours: Sequence[str] | None) -> Sequence[str] | None:
+        """The names that the run and its checkpoint agree on."""
         if (classes is None) != (ours is None) and processes.is_main():
             logger.warning(
                 "%s not name its classes, so they cannot be compared with those of %s",
                 *((f"{path} does", "the data set") if classes is None else ("the data set does", path)),
             )
         if classes is None:
-            return
+            return ours
         try:
             names = check_names(classes)
             differs = difference(names, ours or names)
@@ -121,7 +140,7 @@ class CheckpointManager:
                 f"{path} was trained on other classes than the data set now has: {differs}; restore the names and "
                 "labels that the run began with, or train into another OUTPUT_DIR"
             )
-        self.description = replace(self.description, classes=names)
+        return names
 
     def save(self, position: Position) -> Path:
         """Save the run at this position, and remove what need not stay; returns the checkpoint's path.

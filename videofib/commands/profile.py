@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with sigint_deferred():
             from videofib.models.profiling import cost
             from videofib.run.models import build_model
-        model = build_model(cfg)
+            from videofib.run.tasks import choose_first_task
+        model = choose_first_task(build_model(cfg))
     except ValueError as error:  # a ConfigError, or sizes that describe no model
         raise SystemExit(printable(f"error: {error}")) from None
     size = cfg.DATA.TEST_CROP_SIZE

@@ -366,6 +366,29 @@ _C.FIBOTTENTION.MASKING = one_of(
     "exclude", "zero_logit", about="softmax over the support (paper), or over all with other logits 0 (released code)"
 )
 
+_C.EXPERTS = Section("Experts in place of TimeSformer's MLPs (M3ViT, V-MoE).")
+_C.EXPERTS.NUM = integer(0, above=0, off="MLPs", about="experts of a block, of which each token takes a few")
+_C.EXPERTS.TOP_K = integer(2, above=0, about="experts of a token")
+_C.EXPERTS.EVERY = integer(2, above=0, unit="blocks", about="every n-th block has experts, the others have an MLP")
+_C.EXPERTS.RATIO = number(
+    above=0, off="TIMESFORMER.MLP_RATIO / TOP_K", about="width of an expert's hidden layer over that of tokens"
+)
+_C.EXPERTS.ROUTING = one_of(
+    *("shared", "multi_gate", "task_embedding"),
+    about="with several TASKS: one router a block, one for each task, or one that reads a vector of the task",
+)
+_C.EXPERTS.TASK_DIM = integer(64, above=0, about="width of that vector")
+_C.EXPERTS.PER_TASK = integer(0, above=0, off="all", about="neighbouring experts from which each of the TASKS chooses")
+_C.EXPERTS.NOISE = number(above=0, off="none", about="spread of noise on the routers' logits in training, times NUM")
+_C.EXPERTS.BALANCE = number(0.01, above=0, off="none", about="weight of the loss that keeps experts evenly used")
+_C.EXPERTS.Z_LOSS = number(above=0, off="none", about="weight of the loss that keeps the routers' logits small")
+
+_C.TASKS = Section("Several tasks in one run of TimeSformer, each with data, a classifier and a loss of its own.")
+_C.TASKS.NAMES = list_of(text(), [], off="one task", about="names of the tasks, such as ['action', 'person']")
+_C.TASKS.DATA_DIRS = list_of(text(), [], off="none", about="of each task, what DATA.PATH_TO_DATA_DIR is otherwise")
+_C.TASKS.NUM_CLASSES = list_of(integer(above=0), [], off="none", about="classes of each task")
+_C.TASKS.WEIGHTS = list_of(number(above=0), [], off="all 1", about="weight of each task's loss")
+
 _C.SOLVER = Section("Optimizer and learning rates.")
 _C.SOLVER.OPTIMIZING_METHOD = one_of("sgd", "adamw", "lamb", "lion", about="optimizer")
 _C.SOLVER.BASE_LR = number(0.005, above=0, about="learning rate after warm-up")

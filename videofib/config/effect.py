@@ -65,7 +65,12 @@ def _read_by_mixers(key: str) -> Reader:
 
 READERS = (
     # models
-    Reader(("TIMESFORMER.*", "ATTENTION.*", "FIBOTTENTION.*"), _MODEL, _is_timesformer, "MODEL.MODEL_NAME TimeSformer"),
+    Reader(
+        ("TIMESFORMER.*", "ATTENTION.*", "FIBOTTENTION.*", "EXPERTS.*", "TASKS.*"),
+        _MODEL,
+        _is_timesformer,
+        "MODEL.MODEL_NAME TimeSformer",
+    ),
     Reader(("SLOWFAST.*",), _MODEL, lambda c: c.MODEL.MODEL_NAME == "SlowFast_R50", "MODEL.MODEL_NAME SlowFast_R50"),
     Reader(
         ("MODEL.DROPOUT_RATE",), _MODEL, lambda c: not _is_timesformer(c), "a MODEL.MODEL_NAME other than TimeSformer"
@@ -142,6 +147,34 @@ READERS = (
         ("TIMESFORMER.LOCAL_INTERACTION",),
         lambda c: c.TIMESFORMER.LOCAL_INTERACTION != "none",
         "a TIMESFORMER.LOCAL_INTERACTION",
+    ),
+    # experts and tasks
+    Reader(
+        tuple(key for key in KEYS if key.startswith("EXPERTS.") and key != "EXPERTS.NUM"),
+        ("EXPERTS.NUM",),
+        lambda c: c.EXPERTS.NUM > 0,
+        "EXPERTS.NUM above 0",
+    ),
+    Reader(
+        ("EXPERTS.ROUTING", "EXPERTS.PER_TASK"), ("TASKS.NAMES",), lambda c: len(c.TASKS.NAMES) > 1, "several TASKS"
+    ),
+    Reader(
+        ("EXPERTS.TASK_DIM",),
+        ("EXPERTS.ROUTING",),
+        lambda c: c.EXPERTS.ROUTING == "task_embedding",
+        "EXPERTS.ROUTING task_embedding",
+    ),
+    Reader(
+        ("TASKS.DATA_DIRS", "TASKS.NUM_CLASSES", "TASKS.WEIGHTS"),
+        ("TASKS.NAMES",),
+        lambda c: len(c.TASKS.NAMES) > 0,
+        "TASKS.NAMES",
+    ),
+    Reader(
+        ("DATA.PATH_TO_DATA_DIR", "MODEL.NUM_CLASSES"),
+        ("TASKS.NAMES",),
+        lambda c: not c.TASKS.NAMES,
+        "no TASKS.NAMES, since tasks have TASKS.DATA_DIRS and TASKS.NUM_CLASSES",
     ),
     # clips
     Reader(
@@ -285,6 +318,7 @@ OF_STAGE = {
     "train": (
         *("SOLVER.*", "AUG.*", "MIXUP.*", "DISTILL.*", "MULTIGRID.*", "CHECKPOINT.*"),
         *("GLOBAL_BATCH_SIZE", "LOG_PERIOD"),
+        *("EXPERTS.NOISE", "EXPERTS.BALANCE", "EXPERTS.Z_LOSS", "TASKS.WEIGHTS"),
         *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE", "DATA.RANDOM_FLIP"),
         *("DATA_LOADER.SAMPLER", "DATA_LOADER.SHARD_WINDOW"),
         *(key for key in KEYS if key.startswith("TRAIN.") and key not in ("TRAIN.ENABLE", "TRAIN.CONTEXT_PARALLEL")),

@@ -65,6 +65,12 @@ def _twice(c: CfgNode) -> list[str]:
     return [name.lower() for name in changed if name.lower() in options]
 
 
+def _of_one_task(what: str, is_on: Callable[[CfgNode], bool], off: str) -> Rule:
+    """What is refused beside several tasks; ``off``: what turns it off."""
+    message = f"{what} is for runs of one task, and TASKS.NAMES is {{c.TASKS.NAMES}}; set {off}"
+    return Rule(lambda c: len(c.TASKS.NAMES) > 0 and is_on(c), message)
+
+
 RULES = (
     # processes and batches
     Rule(
@@ -163,6 +169,28 @@ RULES = (
     Rule(
         lambda c: c.MULTIGRID.LONG_CYCLE and c.DISTILL.CONFIG != "",
         "the teacher of DISTILL takes clips of one size; set MULTIGRID.LONG_CYCLE False",
+    ),
+    # several tasks
+    Rule(
+        lambda c: len(set(c.TASKS.NAMES)) < len(c.TASKS.NAMES),
+        "TASKS.NAMES {c.TASKS.NAMES} has a name twice; give each task its own",
+    ),
+    Rule(
+        lambda c: any(len(c.TASKS[key]) != len(c.TASKS.NAMES) for key in ("DATA_DIRS", "NUM_CLASSES")),
+        "TASKS.DATA_DIRS {c.TASKS.DATA_DIRS} and TASKS.NUM_CLASSES {c.TASKS.NUM_CLASSES} must have an entry for each "
+        "of TASKS.NAMES {c.TASKS.NAMES}",
+    ),
+    Rule(
+        lambda c: 0 < len(c.TASKS.WEIGHTS) != len(c.TASKS.NAMES),
+        "TASKS.WEIGHTS {c.TASKS.WEIGHTS} must have an entry for each of TASKS.NAMES {c.TASKS.NAMES}, or be empty",
+    ),
+    _of_one_task("MIXUP.ENABLE", lambda c: c.MIXUP.ENABLE, "MIXUP.ENABLE False"),
+    _of_one_task("DISTILL", lambda c: c.DISTILL.CONFIG != "", "DISTILL.CONFIG ''"),
+    _of_one_task("MULTIGRID.LONG_CYCLE", lambda c: c.MULTIGRID.LONG_CYCLE, "MULTIGRID.LONG_CYCLE False"),
+    _of_one_task(
+        "TRAIN.CLASS_WEIGHTS listed",
+        lambda c: c.TRAIN.CLASS_WEIGHTS == "listed",
+        "TRAIN.CLASS_WEIGHTS balanced or none",
     ),
     # views
     Rule(

@@ -5,7 +5,7 @@ B clips of a batch, C T H W channels, frames, height, width; K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -69,7 +69,9 @@ class Supervised(Objective):
         self.criterion, self.distillation, self.added = criterion, distillation, dict(added or {})
         self.parts = (*(("teacher_loss",) if distillation else ()), *self.added)
 
-    def __call__(self, replica: nn.Module, clips: Tensor, targets: Tensor, batch: Mapping[str, Any]) -> Outcome:
+    def __call__(
+        self, replica: Callable[..., Any], clips: Tensor, targets: Tensor, batch: Mapping[str, Any]
+    ) -> Outcome:
         logits, losses = replica(clips, with_losses=True) if self.added else (replica(clips), {})
         loss, parts = self.criterion(logits, targets), {}
         if self.distillation:

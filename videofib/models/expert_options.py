@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from videofib.mixers import check_name
 from videofib.mixers.options import check_arguments
 from videofib.models.blocks import BlockSpec
+
+ROUTINGS = ("shared", "multi_gate", "task_embedding")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class ExpertOptions:
     top_k: int = 2
     every: int = 2
     ratio: float | None = None
-    routing: Literal["shared", "multi_gate", "task_embedding"] = "shared"
+    routing: str = "shared"
     task_dim: int = 64
     per_task: int | None = None
     noise: float = 0.0
@@ -48,6 +51,7 @@ class ExpertOptions:
         known = {name: field.default for name, field in cls.__dataclass_fields__.items()}
         check_arguments("experts", cls.__init__, known, options)
         made = cls(**options)
+        check_name("routing of experts", made.routing, ROUTINGS)
         width = made.num if made.per_task is None else made.per_task
         for name, value, least, most in (
             ("num", made.num, 1, None),

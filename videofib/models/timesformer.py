@@ -318,8 +318,8 @@ class TimeSformer(ClipEmbedding):
         check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling, self.local_interaction)
         if self.experts is not None and self.experts.noise:
             raise ValueError(
-                "processes that share tokens cannot add noise to the logits of experts, which draws more random numbers "
-                f"in a larger slice, got noise={self.experts.noise}; set 0"
+                "processes that share tokens cannot add noise to the logits of experts, as larger slices draw more "
+                f"random numbers, got noise={self.experts.noise}; set 0"
             )
         for mixer in self.blocks.mixers().values():
             mixer.share_tokens(context)
@@ -342,7 +342,7 @@ class TimeSformer(ClipEmbedding):
         return (logits, output.memory.get(LOSSES, {})) if with_losses else logits
 
     def forward_features(self, video: Tensor) -> Tensor:
-        """(B, C, T, H, W) -> the pooled and normalised features (B, D), of several tasks for ``self.task``."""
+        """(B, C, T, H, W) -> the pooled and normalised features (B, D); with tasks, of ``self.task``."""
         return self._features(video, memory=self._memory(self._named_task()))[0]
 
     def _named_task(self, task: str | None = None) -> str | None:

@@ -20,6 +20,7 @@ from videofib.report.run_files import Unusable, read_object
 from videofib.run.parts import check_size, model_from_config
 from videofib.run.published import settings_of
 from videofib.run.saved_model import PRECISIONS, SavedModel, missing_compiler, unsupported
+from videofib.run.tasks import ONE, choose_task, task_configs
 
 _CHECKPOINTS = "checkpoints"  # the folder of a run that has them
 _RESULTS = ("top1_acc", "top5_acc", "mAP", "num_videos", "num_views")
@@ -32,6 +33,7 @@ def load(
     *,
     checkpoint: str = "newest",
     part: str | None = None,
+    task: str | None = None,
     config: str | Path | None = None,
     classes: Sequence[str] | None = None,
     options: Mapping[str, object] | None = None,
@@ -49,6 +51,7 @@ def load(
             with videofib (``list_models(pretrained=True)``); or ``owner/model`` on the Hugging Face Hub.
         checkpoint: of a run's folder: ``newest``, which is what a test takes, or ``best``.
         part: of a file that holds several models, which one.
+        task: of a model of several tasks, which one; the others are not computed.
         config: a config file or the name of one of videofib's, in place of the one that is saved.
         classes: the names of the classes, where the weights do not have them.
         options: keys of the config and their values, over those of the saved one.
@@ -72,9 +75,11 @@ def load(
     path = locate(source, revision, token)
     weights = _weights(path, checkpoint, part)
     cfg = _config(weights, config, options or {})
-    names = _class_names(weights, cfg, classes)
+    cfg = _of_task(cfg, weights.name, task)
+    names = _class_names(weights, cfg, classes, task)
     check_size(cfg, weights.name)
     model = model_from_config(cfg)
+    choose_task(model, task or ONE)
     report = load_pretrained(
         model,
         weights,
@@ -93,7 +98,23 @@ def load(
             model.compile(dynamic=False)  # in place: weights keep their names
     except (RuntimeError, AssertionError, ImportError) as error:  # how torch refuses depends on the device
         raise ConfigError(f"the device {device} cannot be used: {str(error).splitlines()[0]}") from error
-    return SavedModel(model, names, cfg, weights.name, weights.epoch, _results(path, weights), precision, compiled)
+    results = {} if task else _results(path, weights)  # those of a run of several tasks are means over them
+    return SavedModel(model, names, cfg, weights.name, weights.epoch, results, precision, compiled, task)
+
+
+def _of_task(cfg: CfgNode, name: str, task: str | None) -> CfgNode:
+    """The config of a task of the model, or of its only one.
+
+    Raises:
+        ConfigError: a model of several tasks of which ``task`` names none, or one that has no tasks.
+    """
+    if not cfg.TASKS.NAMES and task is None:
+        return cfg
+    if task not in cfg.TASKS.NAMES:
+        known = f"has the tasks {', '.join(cfg.TASKS.NAMES)}" if cfg.TASKS.NAMES else "has one task without a name"
+        asked = f"no task {task!r}" if task else "name one (task=..., --task)"
+        raise ConfigError(printable(f"{name} {known}: {asked}"))
+    return task_configs(cfg)[task]
 
 
 def _device(name: str | torch.device | None) -> torch.device:
@@ -158,9 +179,10 @@ def _config(weights: Weights, config: str | Path | None, options: Mapping[str, o
     return load_config(None, [*settings, *pairs], notes=[])
 
 
-def _class_names(weights: Weights, cfg: CfgNode, given: Sequence[str] | None) -> list[str]:
+def _class_names(weights: Weights, cfg: CfgNode, given: Sequence[str] | None, task: str | None) -> list[str]:
     """Raises CheckpointError where the names are not as many as the model's classes."""
-    names, count = weights.classes if given is None else given, cfg.MODEL.NUM_CLASSES
+    saved = weights.classes if task is None else weights.tasks.get(task)
+    names, count = saved if given is None else given, cfg.MODEL.NUM_CLASSES
     if names is None:
         return [str(number) for number in range(count)]
     try:

@@ -52,7 +52,26 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         recompute=options.RECOMPUTE,
         recompute_every=options.RECOMPUTE_EVERY,
         attention_backend=attention.BACKEND,
+        experts=expert_options(cfg),
+        tasks=dict(zip(cfg.TASKS.NAMES, cfg.TASKS.NUM_CLASSES, strict=True)) or None,
     )
+
+
+def expert_options(cfg: CfgNode) -> dict[str, object] | None:
+    """The options of the experts that EXPERTS describes, None where it describes none."""
+    experts = cfg.EXPERTS
+    if not experts.NUM:
+        return None
+    return {
+        "num": experts.NUM,
+        "top_k": experts.TOP_K,
+        "every": experts.EVERY,
+        "ratio": experts.RATIO or None,
+        "routing": experts.ROUTING,
+        "task_dim": experts.TASK_DIM,
+        "per_task": experts.PER_TASK or None,
+        "noise": float(experts.NOISE),
+    }
 
 
 def mixer_options(cfg: CfgNode) -> dict[str, dict[str, object]]:

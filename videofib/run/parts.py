@@ -31,7 +31,7 @@ from videofib.tracking.log import log_unreadable
 
 logger = logging.getLogger(__name__)
 
-MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
+MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "EXPERTS", "TASKS", "DATA")
 TASKS = {"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}  # by MODEL.LOSS_FUNC
 _SAME_PIXELS = 1e-3  # figures are published with as many digits
 _MOST_OF_EACH = 4096  # blocks, frames and pixels of a side

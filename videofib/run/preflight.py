@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ from videofib.run.loaders import (
 )
 from videofib.run.models import build_model
 from videofib.run.saved_model import PRECISIONS, missing_compiler, unsupported
+from videofib.run.tasks import choose_first_task, task_configs, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +70,13 @@ def check_run(cfg: CfgNode, stages: Sequence[str]) -> None:
         Faults: with all that was found.
     """
     checks: list[Callable[[], None]] = [lambda: check_model(cfg, stages)]
-    if "test" in stages:
-        checks.append(lambda: _check_testing(cfg))
-    if "train" in stages:
-        checks += [lambda: _check_train_list(cfg), lambda: _check_validation(cfg)]
+    for name, own in task_configs(cfg).items():
         if "test" in stages:
-            checks.append(lambda: _check_test_inputs(cfg))
+            checks.append(partial(_check_testing, own))
+        if "train" in stages:
+            checks += [partial(_check_train_list, own), partial(_check_validation, own)]
+            if "test" in stages:
+                checks.append(partial(_check_test_inputs, own, name, Path(cfg.OUTPUT_DIR)))
     faults: list[str] = []
     for check in checks:
         try:
@@ -94,7 +97,7 @@ def check_model(cfg: CfgNode, stages: Sequence[str]) -> None:
     """
     try:
         with torch.device("meta"):
-            model = build_model(cfg).eval()
+            model = choose_first_task(build_model(cfg)).eval()
     except ValueError as error:
         raise Faults([f"the config describes no model: {error}"]) from error
     faults = _backend_faults(cfg, model)
@@ -171,7 +174,7 @@ def _check_eval_list(cfg: CfgNode, split: str, class_names: Sequence[str] | None
     checked_loader(cfg, split, class_names=class_names).close()
 
 
-def _check_test_inputs(cfg: CfgNode) -> None:
+def _check_test_inputs(cfg: CfgNode, task: str, run: Path) -> None:
     """Check the test list, and the weights to test unless the training that comes first writes them."""
     path = cfg.TEST.CHECKPOINT_FILE_PATH
     if path == "best" and cfg.CHECKPOINT.METRIC == "none":
@@ -185,11 +188,11 @@ def _check_test_inputs(cfg: CfgNode) -> None:
             "validate: TRAIN.EVAL_PERIOD is 0 or there is no val split; add one, or test the newest checkpoint"
         )
     faults, names = [], None
-    if path in ("", "best") or Path(path).resolve().parent == Path(cfg.OUTPUT_DIR, "checkpoints").resolve():
+    if path in ("", "best") or Path(path).resolve().parent == Path(run, "checkpoints").resolve():
         names = read_class_names(cfg, "train")
     else:
         try:
-            weights = read_weights(path, cfg.TEST.CHECKPOINT_PART)
+            weights = weights_of(read_weights(path, cfg.TEST.CHECKPOINT_PART), task)
             names = tested_class_names(cfg, weights) if weights.classes else read_class_names(cfg, "test")
             report = load_pretrained(build_model(cfg), weights, class_names=weights.classes)
             if report.untrained:

@@ -13,6 +13,7 @@ from videofib.distributed import processes
 from videofib.models.profiling import forward_multiply_adds
 from videofib.report.page import write_report
 from videofib.run.parts import check_size, model_from_config
+from videofib.run.tasks import choose_first_task
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def cost_of_folder(folder: str | Path) -> dict | None:
 def model_cost(cfg: CfgNode) -> dict:
     """``parameters`` of the config's model, and ``multiply_adds`` for a view of testing."""
     with torch.random.fork_rng(devices=[]):  # drawing its weights must not change the run's random state
-        model = model_from_config(cfg)
+        model = choose_first_task(model_from_config(cfg))
     size = cfg.DATA.TEST_CROP_SIZE
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),

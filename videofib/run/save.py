@@ -45,6 +45,11 @@ def save(saved: SavedModel, folder: str | Path) -> Path:
     Raises:
         CheckpointError: the folder cannot be written.
     """
+    if saved.task is not None:
+        raise CheckpointError(
+            "a model of several tasks cannot be saved into a folder, and this one has "
+            f"{', '.join(saved.cfg.TASKS.NAMES)}; load it from its checkpoint"
+        )
     model, note = saved.model, describe_saved(saved)
     if isinstance(model, TimeSformer):
         remote_code = not holds_dense(model)

@@ -110,6 +110,7 @@ class SavedModel:
             ``num_videos`` with ``num_views`` each; {} where nothing is known.
         precision: of ``PRECISIONS``: in which the model computes; its weights stay as they are.
         compiled: ``model`` is compiled (``torch.compile``), as what computes features then is, too.
+        task: of a model of several tasks, the one that it computes.
     """
 
     model: nn.Module
@@ -120,6 +121,7 @@ class SavedModel:
     results: Mapping[str, float] = field(default_factory=dict)
     precision: str = "fp32"
     compiled: bool = False
+    task: str | None = None
 
     @property
     def views(self) -> tuple[int, int]:

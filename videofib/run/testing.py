@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,12 +19,14 @@ from videofib.distributed.mesh import data_rank, data_size, make_mesh
 from videofib.engine.evaluate import write_results
 from videofib.engine.resume_cache import ResumeCache, describe
 from videofib.engine.shared_batches import shared
+from videofib.files import replacing
 from videofib.models.pretrained.weight_files import Weights, read_weights
 from videofib.run.class_names import tested_class_names
 from videofib.run.loaders import build_eval_loader
 from videofib.run.mistake_heat import write_mistake_heat
 from videofib.run.parts import MODEL_SECTIONS, evaluate_from_config, load_into_model, model_from_config
 from videofib.run.preflight import check_compiler, check_split, choose_amp_dtype
+from videofib.run.tasks import ONE, choose_task, joined_figures, task_configs, titled, weights_of
 from videofib.tracking.log import log_stats
 
 logger = logging.getLogger(__name__)
@@ -40,10 +43,29 @@ def evaluate_run(
 ) -> dict:
     """Multi-view accuracy of a checkpoint on the test split, written to OUTPUT_DIR; returns the figures.
 
+    With TASKS each is tested on its own data, and its results are written to ``OUTPUT_DIR/tasks/<name>``; those of all
+    tasks together, with means over tasks, are in ``OUTPUT_DIR/test_results.json``.
+
     ``accepted`` is called in all processes once all checks have passed. Once ``stop`` returns True, finished videos are
     kept, with TEST.RESUME, and ``InterruptedRun`` is raised.
     """
-    weights = _checkpoint(cfg)
+    weights, tasks = _checkpoint(cfg), task_configs(cfg)
+    results = {
+        name: _evaluate_task(own, name, weights_of(weights, name), accepted, stop) for name, own in tasks.items()
+    }
+    if ONE in results:
+        return results[ONE]
+    joined = {**joined_figures(results), "checkpoint": weights.name, "epoch": weights.epoch, "tasks": list(tasks)}
+    if processes.is_main():
+        with replacing(Path(cfg.OUTPUT_DIR) / "test_results.json") as partial:
+            partial.write_text(json.dumps(joined, indent=2) + "\n", encoding="utf-8")
+        log_stats({"_type": "test_final", **joined})
+    return joined
+
+
+def _evaluate_task(
+    cfg: CfgNode, name: str, weights: Weights, accepted: Callable[[], None], stop: Callable[[], bool]
+) -> dict:
     mesh, device = make_mesh(cfg.TRAIN.CONTEXT_PARALLEL), processes.device()
     amp_dtype = choose_amp_dtype(cfg, device, "TEST")
     check_compiler(cfg, device, "TEST")
@@ -53,6 +75,7 @@ def evaluate_run(
         check_split(cfg, records, "test")
         model = model_from_config(cfg, mesh)
         _load_all(cfg, model, weights)
+        choose_task(model, name)
         model.to(device)
         if cfg.TEST.COMPILE:
             model.compile(dynamic=False)  # in place: weights keep their names
@@ -68,7 +91,7 @@ def evaluate_run(
             shared(loader, mesh),
             class_names,
             amp_dtype,
-            title="test",
+            title=titled("test", name),
             num_crops=cfg.TEST.NUM_SPATIAL_CROPS,
             view_starts=cfg.TEST.VIEW_STARTS,
             details=True,
@@ -82,7 +105,8 @@ def evaluate_run(
         write_mistake_heat(cfg, model, records)
         if cache:
             cache.remove()
-        log_stats({"_type": "test_final", **results})
+        if name == ONE:
+            log_stats({"_type": "test_final", **results})
         logger.info("wrote the results to %s", Path(cfg.OUTPUT_DIR) / "test_results.json")
     return results
 

@@ -45,7 +45,6 @@ from videofib.run.loaders import (
     build_train_loader,
     describe_input,
     multigrid_stages,
-    validates,
     view_dataset,
 )
 from videofib.run.parts import evaluate_from_config, load_into_model, model_from_config, teacher_from_config
@@ -54,6 +53,18 @@ from videofib.run.preflight import (
     check_sharded_checkpoints,
     choose_amp_dtype,
     warn_of_flips,
+)
+from videofib.run.tasks import (
+    ONE,
+    all_validate,
+    choose_task,
+    joined_figures,
+    joined_loader,
+    joined_objective,
+    named_classes,
+    of_each,
+    task_configs,
+    titled,
 )
 
 logger = logging.getLogger(__name__)
@@ -76,31 +87,46 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
     check_compiler(cfg, device)
     check_sharded_checkpoints(cfg)
     part = (data_rank(mesh), data_size(mesh))
-    class_names = trained_class_names(cfg)
+    tasks = task_configs(cfg)
+    class_names = of_each(tasks, trained_class_names)
     with ExitStack() as stack:
         stack.enter_context(run_lock(cfg.OUTPUT_DIR))
-        train_loader = stack.enter_context(shared(build_train_loader(cfg, *part), mesh))
-        val_loader = None
-        if validates(cfg):
-            val_loader = shared(build_eval_loader(cfg, "val", *part, class_names=class_names), mesh)
-            stack.enter_context(val_loader)
-        warn_of_flips(cfg, class_names)
-        splits = [loader.dataset.records for loader in (train_loader, val_loader) if loader]
-        warn_of_absent_classes(cfg, class_names, splits)
+        train_loaders = {name: shared(build_train_loader(own, *part), mesh) for name, own in tasks.items()}
+        train_loader = stack.enter_context(joined_loader(train_loaders))
+        val_loaders: dict[str, BatchLoader] = {}
+        for name, own in tasks.items() if all_validate(tasks) else ():
+            loader = build_eval_loader(own, "val", *part, class_names=class_names[name])
+            val_loaders[name] = stack.enter_context(shared(loader, mesh))
+        for name, own in tasks.items():
+            warn_of_flips(own, class_names[name])
+            splits = [loaders[name].dataset.records for loaders in (train_loaders, val_loaders) if loaders]
+            warn_of_absent_classes(own, class_names[name], splits)
 
-        model, ema = _build_model(cfg, mesh, amp_dtype, class_names)
+        model, ema = _build_model(cfg, mesh, amp_dtype, class_names.get(ONE))
         optimizer = _build_optimizer(cfg, model)
-        weights = class_weights(cfg, train_loader.dataset.records, class_names)
-        criterion = criterion_from_config(cfg, weights).to(device)
-        recipe = recipe_from_config(cfg, Supervised(criterion, _distillation(cfg, device, class_names)), amp_dtype, ema)
-        _log_sizes(cfg, model, train_loader, val_loader)
+        weights = {
+            name: class_weights(own, train_loaders[name].dataset.records, class_names[name])
+            for name, own in tasks.items()
+        }
+        objectives = {
+            name: Supervised(
+                criterion_from_config(own, weights[name]).to(device),
+                _distillation(own, device, class_names[name]),
+                losses_of_experts(cfg),
+            )
+            for name, own in tasks.items()
+        }
+        recipe = recipe_from_config(cfg, joined_objective(cfg, objectives), amp_dtype, ema)
+        for name, own in tasks.items():
+            _log_sizes(own, model, train_loaders[name], val_loaders.get(name))
 
         state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
         views = view_dataset(cfg, Records.unlabelled([]), 1, 1)
-        description = ModelDescription(cfg.dump(), class_names, describe_input(views))
-        checkpoints = _checkpoint_manager(cfg, state, description, validated=val_loader is not None)
+        names = dict(classes=class_names.get(ONE), tasks=named_classes(class_names))
+        description = ModelDescription(cfg.dump(), input=describe_input(views), **names)
+        checkpoints = _checkpoint_manager(cfg, state, description, validated=bool(val_loaders))
         start = _resume(cfg, checkpoints)
-        schedule = _schedule(cfg, validated=val_loader is not None)
+        schedule = _schedule(cfg, validated=bool(val_loaders))
         if not has_work(train_loader, schedule, checkpoints, start):
             early = start.epoch < schedule.epochs
             done = "training ended early (TRAIN.PATIENCE), %d" if early else "all %d"
@@ -108,16 +134,26 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
             return False
         accepted()
 
-        loss = _LOSSES[cfg.MODEL.LOSS_FUNC](0.0, weights)
+        losses = {name: _LOSSES[own.MODEL.LOSS_FUNC](0.0, weights[name]) for name, own in tasks.items()}
 
         def validate() -> dict:
             evaluated = unsharded_copy(ema.module if ema else model, lambda: model_from_config(cfg, mesh))
-            assert val_loader is not None  # else the schedule has no validation
-            with val_loader:  # its workers end with the validation, and do not wait for the next one
-                figures, _ = evaluate_from_config(
-                    cfg, evaluated, val_loader, class_names, amp_dtype, "validate", loss=loss, mesh=mesh, stop=stop
-                )
-            return figures
+            figures = {}
+            for name, loader in val_loaders.items():
+                choose_task(evaluated, name)
+                with loader:  # its workers end with the validation, and do not wait for the next one
+                    figures[name], _ = evaluate_from_config(
+                        tasks[name],
+                        evaluated,
+                        loader,
+                        class_names[name],
+                        amp_dtype,
+                        titled("validate", name),
+                        loss=losses[name],
+                        mesh=mesh,
+                        stop=stop,
+                    )
+            return joined_figures(figures)
 
         if cfg.TRAIN.COMPILE:
             # in place: weights keep their names, and the copy that ema holds is not compiled; each size of clips is
@@ -264,6 +300,12 @@ def criterion_from_config(cfg: CfgNode, weights: Tensor | None = None) -> CrossE
     """The loss of labels, given weights of classes."""
     smoothing = 0.0 if cfg.MIXUP.ENABLE else cfg.MIXUP.LABEL_SMOOTH_VALUE  # mix smooths the labels it mixes
     return _LOSSES[cfg.MODEL.LOSS_FUNC](smoothing, weights)
+
+
+def losses_of_experts(cfg: CfgNode) -> dict[str, float]:
+    """The losses that the model's experts add, with their weights; none without experts."""
+    weights = {"balance": cfg.EXPERTS.BALANCE, "z": cfg.EXPERTS.Z_LOSS} if cfg.EXPERTS.NUM else {}
+    return {name: weight for name, weight in weights.items() if weight}
 
 
 def recipe_from_config(

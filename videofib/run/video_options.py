@@ -30,6 +30,7 @@ def add_model_options(parser: Parser) -> None:
     parser.add_argument("--model", required=True, metavar="FROM", help="a saved model")
     parser.add_argument("--checkpoint", choices=("newest", "best"), default="newest", help="of a run's folder")
     parser.add_argument("--part", metavar="NAME", help="which model of a file that holds several, such as teacher")
+    parser.add_argument("--task", metavar="NAME", help="which task of a model of several")
     parser.add_argument(
         "--cfg", metavar="NAME_OR_FILE", help="the config of the model, where it is not saved with the weights"
     )
@@ -122,6 +123,7 @@ def load_model(args: argparse.Namespace) -> SavedModel:
         args.model,
         checkpoint=args.checkpoint,
         part=args.part,
+        task=args.task,
         config=args.cfg,
         classes=read_class_names(classes) if classes else None,
         options=dict(zip(args.opts[::2], args.opts[1::2], strict=True)),

@@ -173,6 +173,8 @@ def _beyond_dense(model: TimeSformer) -> list[str]:
         "qk-norm": _qk_norm(model),
         "layer scale": not isinstance(model.blocks[0].ls2, nn.Identity),
         "a norm in front of the blocks": isinstance(model.norm_pre, nn.LayerNorm),
+        "experts": model.experts is not None,
+        "several tasks": bool(model.tasks),
         _sparse(model): bool(model.attention_settings()),
     }
     return [what for what, is_there in parts.items() if is_there]
@@ -251,6 +253,7 @@ def _remote_state(model: nn.Module) -> layouts.State:
         "a convolutional stem": isinstance(model.patch_embed, ConvStem),
         "fourier positions": model.fourier is not None,
         "local interaction": model.local_interaction != "none",
+        "experts": model.experts is not None,
     }
     if found := [what for what, is_there in beyond.items() if is_there]:
         raise CheckpointError(f"the remote code cannot compute a model with {', '.join(found)}")

@@ -384,8 +384,10 @@ def _rounded(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def classifier_names(model: nn.Module) -> set[str]:
-    """Names of the classifier's tensors: ``head``, or the last linear layer."""
+    """Names of the classifier's tensors, or of all tasks' classifiers: ``head``, or the last linear layer."""
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if isinstance(model, TimeSformer) and model.tasks:
+        return {name for name, _ in model.named_parameters() if name.startswith("head.")}
     last = "head" if isinstance(model, TimeSformer) else layers[-1] if layers else None
     return {f"{last}.weight", f"{last}.bias"}
 

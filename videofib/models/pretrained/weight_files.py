@@ -48,6 +48,7 @@ class Weights:
         settings: the config of the run that trained it, as YAML; of our own checkpoints and folders only.
         described, preprocessor: what a folder's ``config.json`` and ``preprocessor_config.json`` say.
         classes: the names of its classes, None where it has none or does not name them.
+        tasks: of a model of several tasks, the same of each by its name; empty where there is one.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Weights:
     described: Mapping[str, object] = field(default_factory=dict)
     preprocessor: Mapping[str, object] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
+    tasks: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
 
 
 def read_weights(
@@ -122,6 +124,7 @@ def _from_content(content: object, name: str, part: str | None) -> Weights:
     ours = content.keys() >= {"config", "versions"}
     beside = content if ours else content.get("videofib")
     classes = beside.get("classes") if isinstance(beside, Mapping) else None
+    tasks = content.get("tasks") if ours else None
     epoch = content.get("epoch")
     return Weights(
         name,
@@ -132,6 +135,10 @@ def _from_content(content: object, name: str, part: str | None) -> Weights:
         epoch=epoch if isinstance(epoch, int) else None,
         settings=str(content["config"]) if ours else "",
         classes=None if classes is None else _checked(classes, name),
+        tasks={
+            str(task): None if names is None else _checked(names, name)
+            for task, names in (tasks.items() if isinstance(tasks, Mapping) else ())
+        },
     )
 
 
