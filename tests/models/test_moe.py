@@ -84,13 +84,13 @@ def test_outputs_and_gradients_are_those_of_a_loop_over_tokens(case, way, monkey
         inputs = [x, *mlp.parameters(), *([vector] if vector is not None else [])]
         expected = reference(mlp, x.flatten(0, 1), task).view_as(x)
         found, _ = mlp(x, {TASK: task})
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)  # logits are in float32
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
         for a, b in zip(
             torch.autograd.grad((found * weight).sum(), inputs, allow_unused=True, materialize_grads=True),
             torch.autograd.grad((expected * weight).sum(), inputs, allow_unused=True, materialize_grads=True),
             strict=True,
         ):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
 def test_no_clips_give_no_tokens_and_gradients_of_zero():

@@ -51,7 +51,7 @@ class StackedLinear(nn.Module):
 
 
 class Router(nn.Module):
-    """Logits of experts, without a bias: (S, C) -> (S, E), in float32 whatever the precision of the tokens.
+    """Logits of experts, without a bias: (S, C) -> (S, E), in float32 also where tokens have 16 bits.
 
     Args:
         dim: C, plus d where tokens are joined with the vector of a task.
@@ -70,9 +70,10 @@ class Router(nn.Module):
     def forward(self, tokens: Tensor, vector: Tensor | None = None) -> Tensor:
         """``vector`` (d,) is joined to every token; its part of the product is the same for all of them."""
         with autocast.disabled(tokens.device.type):
-            weight, dim = self.w_gate.float(), tokens.shape[1]
-            logits = tokens.float() @ weight[:dim]
-            return logits if vector is None else logits + vector.float() @ weight[dim:]
+            dtype, dim = torch.promote_types(tokens.dtype, torch.float32), tokens.shape[1]
+            weight = self.w_gate.to(dtype)
+            logits = tokens.to(dtype) @ weight[:dim]
+            return logits if vector is None else logits + vector.to(dtype) @ weight[dim:]
 
 
 class Experts(nn.Module):
