@@ -1,7 +1,6 @@
 """Experts in several processes, which share the clips of a batch or the tokens of a clip, are those of one process."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -56,11 +55,13 @@ def in_processes():
         alone = without_processes(copy.deepcopy(model), clips, labels)
         for what, wrap in (("ddp", processes.replicate), ("fsdp", shard)):
             each = copy.deepcopy(model)
-            loss_of(wrap(each), clips[own], labels[own]).backward()
+            replica = wrap(each)  # kept until its gradients are averaged
+            loss_of(replica, clips[own], labels[own]).backward()
             compare(gradients(each), alone, what)
         shared = copy.deepcopy(model)
         shared.share_tokens(ContextGroup())
-        loss_of(processes.replicate(shared), clips, labels).backward()
+        replica = processes.replicate(shared)
+        loss_of(replica, clips, labels).backward()
         compare(gradients(shared), alone, "slices")
     several_tasks(clips, labels, own)
     with pytest.raises(ValueError, match=r"cannot add noise to the logits of experts.*noise=1.0"):
@@ -91,4 +92,4 @@ def without_processes(model, clips, labels, **task):
 
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_balance_experts_over_the_batch_of_all(count):
-    launch(partial(in_processes), processes=count)
+    launch(in_processes, processes=count)
