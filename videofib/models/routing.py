@@ -92,4 +92,4 @@ def summed_over_processes(values: Tensor) -> Tensor:
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return values
-    return values
+    return ContextGroup().sum(values)
