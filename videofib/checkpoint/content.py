@@ -32,6 +32,10 @@ def check_content(content: dict[str, Any]) -> None:
     _state_dict("model_state", content["model_state"])
     if content["ema_state"] is not None:
         _state_dict("ema_state", content["ema_state"])
+    only = content["training_state"]
+    _expect(isinstance(only, dict), "training_state", only, "a dict")
+    for name, state in only.items():
+        _state_dict(f"{printable(name)} of training_state", state)
     _expect(isinstance(content["optimizer_state"], dict), "optimizer_state", content["optimizer_state"], "a dict")
     states = content["states"]
     _expect(isinstance(states, list | tuple), "states", states, "a list")

@@ -33,7 +33,7 @@ from videofib.printable import printable
 logger = logging.getLogger(__name__)
 
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
-_LATER_KEYS = {"step": 0, "states": [], "classes": None, "input": None}  # which old checkpoints lack
+_LATER_KEYS = {"step": 0, "states": [], "classes": None, "input": None, "training_state": {}}  # which old checkpoints lack
 
 
 class CheckpointError(RuntimeError):
@@ -65,12 +65,15 @@ class TrainingState:
 
     Attributes:
         ema: the model that holds the averaged weights.
+        training_only: beginnings of names of what only training needs of the model. It lies in a section of its own,
+            ``training_state``, so that using the model does not come across it.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None = None
     ema: nn.Module | None = None
+    training_only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,14 @@ def write_checkpoint(
     Raises:
         CheckpointError: it cannot be written.
     """
+    model, model_only = _parted(state.model.state_dict(), state.training_only)
+    ema, ema_only = _parted(state.ema.state_dict() if state.ema else {}, state.training_only)
     content = {
-        "model_state": state.model.state_dict(),
+        "model_state": model,
         "optimizer_state": state.optimizer.state_dict(),
         "scaler_state": state.scaler.state_dict() if state.scaler else None,
-        "ema_state": state.ema.state_dict() if state.ema else None,
+        "ema_state": ema if state.ema else None,
+        "training_state": {"model_state": model_only, "ema_state": ema_only},
         "epoch": position.epoch,
         "step": position.step,
         "states": list(position.states),
@@ -208,12 +214,20 @@ def restore(checkpoint: dict[str, Any], source: str | Path, state: TrainingState
     Raises:
         CheckpointError: it does not fit.
     """
-    load_weights(state.model, checkpoint["model_state"], source)
+    only = checkpoint["training_state"]
+    load_weights(state.model, {**checkpoint["model_state"], **only.get("model_state", {})}, source)
     _restore_optimizer(state.optimizer, checkpoint["optimizer_state"], source)
     if state.scaler and checkpoint["scaler_state"]:
         state.scaler.load_state_dict(checkpoint["scaler_state"])  # one that is switched off takes nothing
     if state.ema:
-        load_weights(state.ema, checkpoint["ema_state"] or checkpoint["model_state"], source)
+        name = "ema_state" if checkpoint["ema_state"] else "model_state"
+        load_weights(state.ema, {**checkpoint[name], **only.get(name, {})}, source)
+
+
+def _parted(state: dict[str, Any], apart: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A state dict without the names that begin like this, and those alone."""
+    only = {name: value for name, value in state.items() if apart and name.startswith(apart)}
+    return {name: value for name, value in state.items() if name not in only}, only
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:

@@ -92,7 +92,9 @@ def unsharded_copy(model: nn.Module, make: Callable[[], nn.Module]) -> nn.Module
         return model
     with torch.random.fork_rng(devices=()):
         copy = make().to(next(model.parameters()).device)
-    for own, sharded in zip(copy.state_dict().values(), model.state_dict().values(), strict=True):
+    all_sharded = model.state_dict()  # which may hold what only training needs
+    for name, own in copy.state_dict().items():
+        sharded = all_sharded[name]
         if isinstance(sharded, DTensor):
             own.copy_(sharded.full_tensor())
         else:  # a buffer, such as a batch norm's mean: rank 0's counts, as under DDP

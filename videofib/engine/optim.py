@@ -19,7 +19,8 @@ def parameter_groups(
     """The trainable parameters in groups: those that decay and those that do not, of each layer or of all.
 
     Biases, norm scales (all 1-D parameters) and what ``model.no_weight_decay()`` names (class token, position and
-    time embeddings) do not decay, unless ``decay_all``.
+    time embeddings) do not decay, unless ``decay_all``. What ``model.lr_scales()`` names learns at that fraction of the
+    learning rate, which is the ``lr_scale`` of its group.
 
     Args:
         layer_decay: each layer's learning rate as a fraction of that of the layer above it, as BEiT and VideoMAE
@@ -31,6 +32,7 @@ def parameter_groups(
     """
     if layer_decay != 1 and not hasattr(model, "layer_of"):
         raise ValueError(f"layer_decay {layer_decay} needs numbered layers, which {type(model).__name__} does not have")
+    scales: dict[str, float] = model.lr_scales() if hasattr(model, "lr_scales") else {}
     exempt = set(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else set()
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
@@ -38,10 +40,11 @@ def parameter_groups(
             continue
         is_free = not decay_all and (parameter.ndim <= 1 or name.endswith(".bias") or name in exempt)
         layer = model.layer_of(name) if layer_decay != 1 else 0
+        scale = scales.get(name, 1.0)
         own: dict[str, Any] = {"params": [], "weight_decay": 0.0 if is_free else weight_decay}
-        if layer_decay != 1:
-            own["lr_scale"] = layer_decay ** (model.num_layers - layer)
-        groups.setdefault((layer, is_free), own)["params"].append(parameter)
+        if layer_decay != 1 or scale != 1:
+            own["lr_scale"] = scale * (layer_decay ** (model.num_layers - layer) if layer_decay != 1 else 1.0)
+        groups.setdefault((layer, is_free, scale), own)["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 

@@ -27,10 +27,11 @@ ACTIVATIONS: dict[str, Any] = {  # of the MLPs
 }
 
 # What the blocks of one forward pass hand on to each other: under the name of a mixer, such as "attn", its state; under
-# LOSSES, what a block adds to the loss. An input and an output, never an attribute, so that a block computed again in
-# the backward pass sees the same; tensors, or tuples, lists and dicts of them.
+# LOSSES, what a block adds to the loss; under GRID, the (t, h, w) of the tokens where they are no longer those of the
+# clip, and under SIZES how many patches each stands for, (B, N) (``models/reduction.py``). An input and an output, never an attribute, so that a block computed again in the
+# backward pass sees the same; tensors, or tuples, lists and dicts of them.
 Memory = dict[str, Any]
-LOSSES = "losses"
+LOSSES, GRID, SIZES = "losses", "grid", "sizes"
 
 
 def add_losses(memory: Memory, losses: Mapping[str, Tensor]) -> Memory:
@@ -100,6 +101,15 @@ class NoBranch(nn.Module):
         return x
 
 
+class AllTokensStay(nn.Module):
+    """No reduction of tokens (``models/reduction.py``)."""
+
+    keeps_places = True
+
+    def forward(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
+        return x, memory
+
+
 class TokenwiseBlock(nn.Module):
     """An MLP alone, token by token: a block without attention (LIT, arXiv 2105.14217, section 3.1).
 
@@ -114,6 +124,7 @@ class TokenwiseBlock(nn.Module):
 
     def _add_mlp(self, spec: BlockSpec, drop_path: float) -> None:
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.reduction: nn.Module = AllTokensStay()  # between the mixer and the MLP, as token merging reduces
         self.local = NoBranch() if spec.local is None else spec.local(spec)
         self.norm2 = spec.norm()
         self.mlp = spec.mlp()
@@ -126,13 +137,16 @@ class TokenwiseBlock(nn.Module):
     def forward(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
         """(b, p+N, d) -> (b, p+N, d), and what the next block is handed; N = t·h·w for ``grid`` = (t, h, w).
 
+        A reduction within the block returns fewer tokens, and hands on their grid.
+
         With context parallelism x holds the local tokens only.
         """
         return self.without_mixer(x, grid, memory)
 
     def without_mixer(self, x: Tensor, grid: Grid, memory: Memory) -> tuple[Tensor, Memory]:
         """x and what all other branches add to it."""
-        x = self.local(x, grid, self.drop_path)
+        x, memory = self.reduction(x, grid, memory)
+        x = self.local(x, memory.get(GRID, grid), self.drop_path)
         y, memory = self.mlp(self.norm2(x), memory)
         return x + self.drop_path(self.ls2(y)), memory
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from videofib.mixers import LayerSpec, MixerChoice
+from videofib.mixers import Grid, LayerSpec, MixerChoice
 from videofib.models.blocks import Block, BlockSpec, DividedBlock, TokenwiseBlock
 
 
 def build_blocks(
-    attention_type: str, mixers: MixerChoice, layer: LayerSpec, spec: BlockSpec, drop_path: Sequence[float]
+    attention_type: str,
+    mixers: MixerChoice,
+    layer: LayerSpec,
+    spec: BlockSpec,
+    drop_path: Sequence[float],
+    grids: Sequence[Grid] | None = None,
 ) -> list[TokenwiseBlock]:
     """The blocks, in order.
 
@@ -20,12 +25,14 @@ def build_blocks(
         layer: what the mixers of all blocks have in common.
         spec: what all blocks have in common besides.
         drop_path: of each block, the probability of skipping a residual branch.
+        grids: (t, h, w) of the tokens that each block takes; None: that of ``layer``, for all.
 
     Raises:
         ValueError: a mixer that does not serve such a layer.
     """
     return [
-        _block(attention_type, mixers, replace(layer, index=index), spec, rate) for index, rate in enumerate(drop_path)
+        _block(attention_type, mixers, replace(layer, index=index, grid=grid), spec, rate)
+        for index, (rate, grid) in enumerate(zip(drop_path, grids or [layer.grid] * len(drop_path), strict=True))
     ]
 
 

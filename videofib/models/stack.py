@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from videofib.mixers import Grid
-from videofib.models.blocks import Memory, TokenwiseBlock
+from videofib.models.blocks import GRID, AllTokensStay, Memory, TokenwiseBlock
 from videofib.models.recompute import recomputed
 
 
@@ -19,12 +19,14 @@ class Outputs(NamedTuple):
     Attributes:
         x: the tokens after the last block, (B, P+N, D).
         memory: what it hands on.
-        kept: by the index of a block, the tokens after it.
+        kept: by the index of a block, the tokens after it, and after its reduction, where there is one.
+        grids: (t, h, w) of these.
     """
 
     x: Tensor
     memory: Memory
     kept: dict[int, Tensor]
+    grids: dict[int, Grid]
 
 
 class Stack(nn.ModuleList):
@@ -45,6 +47,11 @@ class Stack(nn.ModuleList):
         blocks = [block for block in self if isinstance(block, TokenwiseBlock)]
         return {f"{i}.{name}": mixer for i, block in enumerate(blocks) for name, mixer in block.mixers().items()}
 
+    def first_slots(self) -> int | None:
+        """The index of the first block within which tokens lose their places (``reduction.py``); None: none."""
+        lost = (i for i, block in enumerate(self) if not getattr(block, "reduction", AllTokensStay()).keeps_places)
+        return next(lost, None)
+
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """(B, P+N, D) -> (B, P+N, D) with N = t·h·w for ``grid`` = (t, h, w)."""
         return self.outputs(x, grid).x
@@ -57,6 +64,7 @@ class Stack(nn.ModuleList):
         *,
         stop: int | None = None,
         memory: Memory | None = None,
+        reductions: Mapping[str, nn.Module] | None = None,
     ) -> Outputs:
         """What the blocks return.
 
@@ -65,13 +73,20 @@ class Stack(nn.ModuleList):
             indices: of blocks whose tokens are kept.
             stop: how many blocks are computed; None: all.
             memory: what the first block is handed; None: nothing.
+            reductions: by the index of a block, what reduces the tokens after it (``models/reduction.py``). They are
+                not modules of the stack, so that the blocks keep their names.
         """
-        memory, kept = memory or {}, {}
+        memory, reductions = memory or {}, reductions or {}
+        kept, grids = {}, {}
         for index, block in enumerate(islice(self, stop)):
             if self.recompute and self.training and index % self.recompute_every == 0:
                 x, memory = recomputed(block, x, grid, memory, recompute=self.recompute)
             else:
                 x, memory = block(x, grid, memory)
+            grid = memory.get(GRID, grid)
+            if str(index) in reductions:
+                x, memory = reductions[str(index)](x, grid, memory)
+                grid = memory.get(GRID, grid)
             if index in indices:
-                kept[index] = x
-        return Outputs(x, memory, kept)
+                kept[index], grids[index] = x, grid
+        return Outputs(x, memory, kept, grids)

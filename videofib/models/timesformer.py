@@ -19,12 +19,16 @@ from videofib.attention import ContextGroup
 from videofib.mixers import LayerSpec, MixerChoice, check_name
 from videofib.models.blocks import ACTIVATIONS, LOSSES, BlockSpec, DividedBlock, Memory
 from videofib.models.build_blocks import build_blocks
+from videofib.models.build_reductions import build_reductions
 from videofib.models.class_attention import ClassAttentionPooling
+from videofib.models.deformable_merging import OFFSET_LR
 from videofib.models.embed import POSITIONS, ClipEmbedding
-from videofib.models.intermediates import FORMATS, Layout, taken_blocks
+from videofib.models.intermediates import FORMATS, Layout, check_maps, taken_blocks
 from videofib.models.local_interaction import KERNELS, NORMS, LocalBranch
+from videofib.models.merging import counting_patches, merge_tokens
 from videofib.models.patch_embed import STEMS
 from videofib.models.recompute import RECOMPUTE
+from videofib.models.recovery import Recoveries
 from videofib.models.slicing import AllTokens, SlicedTokens, check_slicing
 from videofib.models.stack import Outputs, Stack
 
@@ -100,6 +104,12 @@ class TimeSformer(ClipEmbedding):
         recompute: what is recomputed, see :mod:`videofib.models.recompute`.
         recompute_every: n, to recompute every n-th block only.
         attention_backend: see :func:`videofib.attention.sparse_attention`.
+        slimming: options of :func:`~videofib.models.slimming.token_slimming`, ``{"after": [3, 7], "ratio": 0.5}``: behind
+            blocks 3 and 7, soft tokens replace the patches, half as many each time (SiT).
+        deformable_merging: ``{"after": [3]}``: behind block 3 one patch replaces 2 x 2, sampled where learned offsets
+            point (LIT).
+        merging: options of :func:`~videofib.models.merging.merge_tokens`, ``{"tokens": 16}``: in each block, so many
+            patches merge with others, without weights (ToMe).
 
     Raises:
         ValueError: sizes that do not divide, unknown names, a mixer that cannot serve such a model; the message shows
@@ -145,6 +155,9 @@ class TimeSformer(ClipEmbedding):
         recompute: str = "block",
         recompute_every: int = 1,
         attention_backend: str = "auto",
+        slimming: Mapping[str, Any] | None = None,
+        deformable_merging: Mapping[str, Any] | None = None,
+        merging: Mapping[str, Any] | None = None,
     ):
         _check_choices(
             attention_type=attention_type,
@@ -201,6 +214,10 @@ class TimeSformer(ClipEmbedding):
             proj_drop=drop_rate,
             backend=attention_backend,
         )
+        self.reductions = build_reductions(
+            attention_type, self.mixers, layer, local_interaction, slimming, deformable_merging, merging
+        )
+        self.recovery: Recoveries | None = None  # for training alone, see ``recovery.recover_tokens``
         local = partial(
             LocalBranch,
             order=self.order,
@@ -211,12 +228,14 @@ class TimeSformer(ClipEmbedding):
         branch = None if local_interaction == "none" else local
         spec = BlockSpec(embed_dim, mlp_ratio, drop_rate, norm_eps, layer_scale, activation, branch)
         rates = torch.linspace(0, drop_path_rate, depth, device="cpu").tolist()
-        blocks = build_blocks(attention_type, self.mixers, layer, spec, rates)
+        blocks = build_blocks(attention_type, self.mixers, layer, spec, rates, self.reductions.grids)
         self.blocks = Stack(blocks, recompute if gradient_checkpointing else None, recompute_every)
         self.class_attention = ClassAttentionPooling(layer, spec) if pooling == "class_attention" else None
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.head = nn.Linear(embed_dim, num_classes) if num_classes else nn.Identity()
         self._initialise()
+        if merging:
+            merge_tokens(self, **merging)
 
     def reset_parameters(self) -> None:
         """Give all parameters and buffers initial values again, those of a new model under the same seed.
@@ -250,6 +269,7 @@ class TimeSformer(ClipEmbedding):
         for mixer in self.blocks.mixers().values():
             if hasattr(mixer, "reset_parameters"):
                 mixer.reset_parameters()
+        self.reductions.reset_parameters()
 
     def attention_settings(self) -> dict[str, object]:
         """The mixers and their options as given; empty where all attention is dense."""
@@ -266,7 +286,11 @@ class TimeSformer(ClipEmbedding):
         for prefix, mixer in self.blocks.mixers().items():
             if hasattr(mixer, "no_weight_decay"):
                 names |= {f"blocks.{prefix}.{name}" for name in mixer.no_weight_decay()}
-        return names
+        return names | {f"reductions.{name}" for name in self.reductions.no_weight_decay()}
+
+    def lr_scales(self) -> dict[str, float]:
+        """Parameters whose learning rate is a fraction of that of all others: the weights of learned offsets."""
+        return {name: OFFSET_LR for name, _ in self.named_parameters() if name.endswith(".conv_offset.weight")}
 
     @property
     def num_layers(self) -> int:
@@ -276,9 +300,9 @@ class TimeSformer(ClipEmbedding):
     def layer_of(self, name: str) -> int:
         """The layer of a parameter: 0 in front of the blocks, then the blocks from 1 on, then ``num_layers``."""
         part, _, rest = name.partition(".")
-        if part == "blocks":
+        if part in ("blocks", "reductions"):
             return 1 + int(rest.partition(".")[0])
-        return self.num_layers if part in ("class_attention", "norm", "head") else 0
+        return self.num_layers if part in ("class_attention", "norm", "head", "recovery") else 0
 
     def share_tokens(self, context: ContextGroup) -> None:
         """From now on each process of ``context`` computes its slice of the tokens of every clip (context parallelism).
@@ -291,15 +315,30 @@ class TimeSformer(ClipEmbedding):
                 than processes.
         """
         check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling, self.local_interaction)
+        if self.reduces_tokens:
+            raise ValueError(
+                "processes that share tokens cannot reduce them, which needs all tokens of a clip; leave out slimming, "
+                "deformable_merging and merging, or let one process compute each clip"
+            )
         for mixer in self.blocks.mixers().values():
             mixer.share_tokens(context)
         self.tokens = SlicedTokens(context, self.num_prefix_tokens, self.pooling)
 
-    def forward(self, video: Tensor, *, with_losses: bool = False) -> Any:
+    @property
+    def reduces_tokens(self) -> bool:
+        """Whether the last block has fewer tokens than the first."""
+        return bool(len(self.reductions)) or self.blocks.first_slots() is not None
+
+    def forward(self, video: Tensor, *, with_losses: bool = False, recover: bool = False) -> Any:
         """(B, C, T, H, W) -> (B, K).
 
-        With ``with_losses`` also what the blocks add to the loss, by name: (logits, {name: scalar}).
+        With ``with_losses`` also what the blocks add to the loss, by name: (logits, {name: scalar}). With ``recover``
+        also as many tokens as at first, of each block that ``recovery`` names: (logits, [(B, N, D), ...]).
         """
+        if recover:
+            assert self.recovery is not None  # whoever asks has added it
+            features, kept = self.forward_intermediates(video, self.recovery.indices, output_fmt="NLC")
+            return self.head(features), self.recovery(kept)
         features, output = self._features(video)
         logits = self.head(features)
         return (logits, output.memory.get(LOSSES, {})) if with_losses else logits
@@ -328,7 +367,8 @@ class TimeSformer(ClipEmbedding):
             norm: apply the last norm to each token.
             stop_early: compute no block after the last of ``indices``; the features are then of that block.
             output_fmt: of the patches: ``NCTHW``, feature maps (B, D, t, h, w), or ``NLC``, tokens (B, t·h·w, D),
-                frame after frame whatever the model's token order is.
+                frame after frame whatever the model's token order is. Maps behind deformable merging are smaller; soft
+                and merged tokens are no maps.
             intermediates_only: return the intermediates alone.
 
         Returns:
@@ -336,15 +376,21 @@ class TimeSformer(ClipEmbedding):
             patches that this block returns. A model without prefix tokens gives no pairs.
 
         Raises:
-            ValueError: no such block or format, or processes share the tokens of a clip.
+            ValueError: no such block or format, maps of tokens without places, or processes share the tokens of a
+                clip.
         """
         check_name("output_fmt", output_fmt, FORMATS)
         wanted = taken_blocks(len(self.blocks), indices)
         self.tokens.check_all()
+        slots = self.blocks.first_slots()
+        check_maps(wanted, output_fmt, self.reductions.first_slots() if slots is None else slots)
         features, output = self._features(x, wanted, 1 + max(wanted) if stop_early else None)
-        kept = output.kept
-        layout = Layout(self.patch_embed.grid_of(x), self.num_prefix_tokens, self.order, self.single_frames)
-        found = [layout.split(self.norm(kept[i]) if norm else kept[i], output_fmt) for i in wanted]
+        length, found = self.patch_embed.grid_of(x)[0], []
+        for index in wanted:
+            grid, tokens = output.grids[index], output.kept[index]
+            own = (length, *grid[1:]) if self.single_frames else grid
+            layout = Layout(own, self.num_prefix_tokens, self.order, self.single_frames)
+            found.append(layout.split(self.norm(tokens) if norm else tokens, output_fmt))
         pairs = return_prefix_tokens and self.num_prefix_tokens
         intermediates = found if pairs else [patches for patches, _ in found]
         return intermediates if intermediates_only else (features, intermediates)
@@ -357,8 +403,8 @@ class TimeSformer(ClipEmbedding):
         self.mixers.check_grid(self.grid, grid)
         x = self.norm_pre(self.tokens.take(self.embed(video)))
         own = (1, *grid[1:]) if self.single_frames else grid
-        output = self.blocks.outputs(x, own, wanted, stop=stop, memory=memory)
-        x = output.x
+        output = self.blocks.outputs(x, own, wanted, stop=stop, memory=memory, reductions=self.reductions)
+        x = counting_patches(output.x, output.memory, self.num_prefix_tokens) if self.pooling == "mean" else output.x
         if self.single_frames:
             x = reduce(x, "(b t) n d -> b n d", "mean", t=grid[0])
         if self.class_attention is not None:
