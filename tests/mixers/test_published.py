@@ -25,10 +25,8 @@ SYSTEMS = {
 }
 LATER = {  # what changes more than how one block mixes its tokens
     "lavit": "LaViT: attention of earlier layers",
-    "lit_merge": "LIT's merging of tokens",
     "m3vit": "M3ViT: experts",
     "selfpatch": "SelfPatch: a loss of pre-training",
-    "sit": "SiT: fewer tokens",
     "skipat": "SkipAt: attention of earlier layers",
 }
 

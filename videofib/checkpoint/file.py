@@ -33,7 +33,13 @@ from videofib.printable import printable
 logger = logging.getLogger(__name__)
 
 _KEYS = {"model_state", "optimizer_state", "scaler_state", "ema_state", "epoch", "config", "versions"}
-_LATER_KEYS = {"step": 0, "states": [], "classes": None, "input": None, "training_state": {}}  # which old checkpoints lack
+_LATER_KEYS = {
+    "step": 0,
+    "states": [],
+    "classes": None,
+    "input": None,
+    "training_state": {},
+}  # which old checkpoints lack
 
 
 class CheckpointError(RuntimeError):

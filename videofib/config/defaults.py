@@ -366,6 +366,38 @@ _C.FIBOTTENTION.MASKING = one_of(
     "exclude", "zero_logit", about="softmax over the support (paper), or over all with other logits 0 (released code)"
 )
 
+_C.SLIMMING = Section("Token slimming of TimeSformer: soft tokens instead of many (SiT, arXiv 2111.12624).")
+_C.SLIMMING.AFTER = list_of(
+    integer(least=0), [], ascending=True, off="all tokens in all blocks", about="blocks, from 0, behind which it slims"
+)
+_C.SLIMMING.RATIO = number(0.5, above=0, below=1, about="tokens kept at each of them, as a fraction of those before")
+_C.SLIMMING.PER_FRAME = switch(
+    False, about="slim each frame by itself, as attention that is not joint always does, or the clip"
+)
+_C.SLIMMING.TEACHER = text(
+    off="no teacher", about="weights of the same model unslimmed, whose tokens and scores it learns beside the labels"
+)
+_C.SLIMMING.TOKEN_WEIGHT = number(2, least=0, about="weight of the loss of tokens, which are recovered for it")
+_C.SLIMMING.LOGIT_WEIGHT = number(2, least=0, about="weight of the loss of the teacher's scores")
+_C.SLIMMING.TEMPERATURE = number(1, above=0, about="divisor of both models' logits")
+_C.SLIMMING.EVERY = integer(
+    1, above=0, unit="blocks", about="recover the tokens of every n-th block only, from the last"
+)
+
+_C.DEFORMABLE_MERGING = Section("Deformable token merging of TimeSformer (LIT, arXiv 2105.14217).")
+_C.DEFORMABLE_MERGING.AFTER = list_of(
+    *(integer(least=0), []),
+    ascending=True,
+    off="all tokens in all blocks",
+    about="blocks, from 0, behind which one token replaces 2 x 2 of a frame",
+)
+
+_C.MERGING = Section("Token merging of TimeSformer's dense attention, without training (ToMe, arXiv 2210.09461).")
+_C.MERGING.TOKENS = integer(
+    0, above=0, unit="tokens", off="none merge", about="pairs that merge in each block: of a clip, or of each frame"
+)
+_C.MERGING.PROPORTIONAL = switch(True, about="a merged token counts in attention as often as it stands for patches")
+
 _C.SOLVER = Section("Optimizer and learning rates.")
 _C.SOLVER.OPTIMIZING_METHOD = one_of("sgd", "adamw", "lamb", "lion", about="optimizer")
 _C.SOLVER.BASE_LR = number(0.005, above=0, about="learning rate after warm-up")

@@ -66,6 +66,9 @@ def _read_by_mixers(key: str) -> Reader:
 READERS = (
     # models
     Reader(("TIMESFORMER.*", "ATTENTION.*", "FIBOTTENTION.*"), _MODEL, _is_timesformer, "MODEL.MODEL_NAME TimeSformer"),
+    Reader(
+        ("SLIMMING.*", "DEFORMABLE_MERGING.*", "MERGING.*"), _MODEL, _is_timesformer, "MODEL.MODEL_NAME TimeSformer"
+    ),
     Reader(("SLOWFAST.*",), _MODEL, lambda c: c.MODEL.MODEL_NAME == "SlowFast_R50", "MODEL.MODEL_NAME SlowFast_R50"),
     Reader(
         ("MODEL.DROPOUT_RATE",), _MODEL, lambda c: not _is_timesformer(c), "a MODEL.MODEL_NAME other than TimeSformer"
@@ -143,6 +146,26 @@ READERS = (
         lambda c: c.TIMESFORMER.LOCAL_INTERACTION != "none",
         "a TIMESFORMER.LOCAL_INTERACTION",
     ),
+    # fewer tokens
+    Reader(
+        ("SLIMMING.RATIO", "SLIMMING.PER_FRAME", "SLIMMING.TEACHER"),
+        ("SLIMMING.AFTER",),
+        lambda c: len(c.SLIMMING.AFTER) > 0,
+        "blocks in SLIMMING.AFTER",
+    ),
+    Reader(
+        ("SLIMMING.PER_FRAME",),
+        _TYPE,
+        lambda c: c.TIMESFORMER.ATTENTION_TYPE == "joint_space_time",
+        "TIMESFORMER.ATTENTION_TYPE joint_space_time",
+    ),
+    Reader(
+        ("SLIMMING.TOKEN_WEIGHT", "SLIMMING.LOGIT_WEIGHT", "SLIMMING.TEMPERATURE", "SLIMMING.EVERY"),
+        ("SLIMMING.TEACHER",),
+        lambda c: c.SLIMMING.TEACHER != "",
+        "weights in SLIMMING.TEACHER",
+    ),
+    Reader(("MERGING.PROPORTIONAL",), ("MERGING.TOKENS",), lambda c: c.MERGING.TOKENS > 0, "MERGING.TOKENS above 0"),
     # clips
     Reader(
         ("DATA.SAMPLING_RATE", "DATA.TARGET_FPS"),
@@ -284,6 +307,13 @@ READERS = (
 OF_STAGE = {
     "train": (
         *("SOLVER.*", "AUG.*", "MIXUP.*", "DISTILL.*", "MULTIGRID.*", "CHECKPOINT.*"),
+        *(
+            "SLIMMING.TEACHER",
+            "SLIMMING.TOKEN_WEIGHT",
+            "SLIMMING.LOGIT_WEIGHT",
+            "SLIMMING.TEMPERATURE",
+            "SLIMMING.EVERY",
+        ),
         *("GLOBAL_BATCH_SIZE", "LOG_PERIOD"),
         *("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE", "DATA.RANDOM_FLIP"),
         *("DATA_LOADER.SAMPLER", "DATA_LOADER.SHARD_WINDOW"),

@@ -164,6 +164,18 @@ RULES = (
         lambda c: c.MULTIGRID.LONG_CYCLE and c.DISTILL.CONFIG != "",
         "the teacher of DISTILL takes clips of one size; set MULTIGRID.LONG_CYCLE False",
     ),
+    Rule(
+        lambda c: c.SLIMMING.TEACHER != "" and c.DISTILL.CONFIG != "",
+        "a model learns from one teacher: set SLIMMING.TEACHER '' or DISTILL.CONFIG ''",
+    ),
+    Rule(
+        lambda c: c.SLIMMING.TEACHER != "" and c.MULTIGRID.LONG_CYCLE,
+        "SLIMMING.TEACHER recovers as many tokens as clips of one size have; set MULTIGRID.LONG_CYCLE False",
+    ),
+    Rule(
+        lambda c: c.SLIMMING.TEACHER != "" and _several_classes(c),
+        "SLIMMING.TEACHER compares scores of one class a video; set MODEL.LOSS_FUNC cross_entropy",
+    ),
     # views
     Rule(
         lambda c: c.DATA.SAMPLING == "uniform" and c.TEST.VIEW_STARTS == "published" and c.TEST.NUM_ENSEMBLE_VIEWS > 1,

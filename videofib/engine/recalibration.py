@@ -1,4 +1,4 @@
-"""Feature recalibration distillation (SiT, arXiv 2111.12624, section 3.3): a model with fewer tokens learns from one with all.
+"""Feature recalibration distillation (SiT, arXiv 2111.12624, section 3.3): learning from a model that has all tokens.
 
 B clips of a batch, C T H W channels, frames, height, width; K classes; N tokens, D width.
 """
@@ -19,9 +19,7 @@ Teacher = Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]]
 
 def token_loss(found: Sequence[Tensor], taught: Sequence[Tensor]) -> Tensor:
     """The mean over blocks of the mean squared difference of their tokens (B, N, D), in 32 bits."""
-    losses = [
-        F.mse_loss(_wide(own), _wide(other)) for own, other in zip(found, taught, strict=True)
-    ]
+    losses = [F.mse_loss(_wide(own), _wide(other)) for own, other in zip(found, taught, strict=True)]
     return torch.stack(losses).mean()
 
 

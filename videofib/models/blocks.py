@@ -27,9 +27,9 @@ ACTIVATIONS: dict[str, Any] = {  # of the MLPs
 }
 
 # What the blocks of one forward pass hand on to each other: under the name of a mixer, such as "attn", its state; under
-# LOSSES, what a block adds to the loss; under GRID, the (t, h, w) of the tokens where they are no longer those of the
-# clip, and under SIZES how many patches each stands for, (B, N) (``models/reduction.py``). An input and an output, never an attribute, so that a block computed again in the
-# backward pass sees the same; tensors, or tuples, lists and dicts of them.
+# LOSSES, what a block adds to the loss; and where tokens were reduced (``models/reduction.py``), under GRID their
+# (t, h, w), and under SIZES how many patches each stands for, (B, N). An input and an output, never an attribute, so
+# that a block computed again in the backward pass sees the same; tensors, or tuples, lists and dicts of them.
 Memory = dict[str, Any]
 LOSSES, GRID, SIZES = "losses", "grid", "sizes"
 

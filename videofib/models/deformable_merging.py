@@ -1,4 +1,4 @@
-"""Deformable token merging: a token of each 2 x 2, sampled where learned offsets point (LIT, arXiv 2105.14217, section 3.3).
+"""Deformable token merging: one token for 2 x 2, sampled where learned offsets point (LIT, arXiv 2105.14217, 3.3).
 
 Axes: b batch, t frames, h w grid of patches, p prefix tokens, d width, k = 4 places of the kernel.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from videofib.mixers import Grid, LayerSpec
 from videofib.models.blocks import GRID, Memory
-from videofib.models.reduction import Reductions
+from videofib.models.reduction import Reduction, Reductions
 
 SIDE = 2  # of the kernel, and its stride
 OFFSET_LR = 0.01  # learning rate of the weights of offsets, over that of all others, as published
@@ -33,7 +33,7 @@ def bilinear_samples(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
     height, width = maps.shape[2:]
     flat = rearrange(maps, "b d h w -> b d (h w)")
     top, left = y.detach().floor(), x.detach().floor()
-    total = 0
+    total = maps.new_zeros(())
     for dy in (0, 1):
         for dx in (0, 1):
             row, column = top + dy, left + dx
@@ -46,7 +46,7 @@ def bilinear_samples(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 class DeformableConv(nn.Conv2d):
-    """A convolution of 2 x 2 at stride 2 whose four samples lie at learned offsets (arXiv 1703.06211): (B, D, h, w) -> half.
+    """A convolution of 2 x 2 at stride 2 whose four samples lie at learned offsets (arXiv 1703.06211).
 
     ``conv_offset`` finds the offsets, in tokens, of each window: for place 2u+v of the kernel those in y and in x. They
     have 32 bits, also under autocast, since 16 would not tell neighbouring positions apart.
@@ -60,6 +60,7 @@ class DeformableConv(nn.Conv2d):
         self.conv_offset = nn.Conv2d(dim, 2 * SIDE * SIDE, SIDE, stride=SIDE)
 
     def forward(self, maps: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, D, h, w) -> (B, out_dim, h/2, w/2), for even h and w."""
         places = SIDE * SIDE
         offsets = self.conv_offset(maps)
         offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
@@ -76,11 +77,11 @@ class DeformableConv(nn.Conv2d):
         return rearrange(merged, "b (h w) d -> b d h w", h=height)
 
 
-class DeformableMerging(nn.Module):
-    """Half as many tokens along both sides of each frame: deformable convolution, batch norm, GELU; (t, h, w) -> (t, h/2, w/2).
+class DeformableMerging(Reduction):
+    """Half as many tokens along both sides of each frame: deformable convolution, batch norm, GELU.
 
-    Parameters are named as published. As published, too, processes have batch statistics of their own, unless the model is
-    converted to ``SyncBatchNorm``.
+    Parameters are named as published. Processes have batch statistics of their own, unless the model is converted to
+    ``SyncBatchNorm``.
 
     Args:
         dim: width of the tokens.

@@ -3,14 +3,14 @@
 In each block, between attention and MLP, the patches are divided into two sets, every other one; each of the first set
 finds the one of the second whose key is the most alike; and the r pairs that are the most alike are merged ::
 
-    first    0  2  4  6          the r = 2 best of the lines merge: (2, 3) and (4, 3)
-             |   \ |  |          left: 0 6 1 3' 5 7, the first set in front,
-    second   1  3  5  7          with 3' the mean of 2, 3 and 4, each counted as often as patches are in it
+    first    0  2  4  6          each finds one of the second set: 0 → 1, 2 → 3, 4 → 3, 6 → 7
+    second   1  3  5  7          the r = 2 most alike merge, say 2 → 3 and 4 → 3; left are 0 6 1 3' 5 7,
+                                 with 3' the mean of 2, 3 and 4, each counted by the patches it stands for
 
 A merged token stands for several patches, so the keys of attention count as often ("proportional attention").
 
-Axes: B batch, t frames, P prefix tokens, n patches that are left (of each frame in divided attention), H heads, D width,
-C numbers of a token.
+Axes: B batch, t frames, P prefix tokens, n patches that are left (of each frame in divided attention), H heads, D
+width, C numbers of a token.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from videofib.mixers import Grid
 from videofib.mixers.dense_attention import DenseAttention
 from videofib.models.blocks import GRID, SIZES, Block, Memory
+from videofib.models.reduction import Reduction
 
 Matching = tuple[Tensor, Tensor, Tensor]
 
@@ -70,7 +71,7 @@ def _columns(index: Tensor, rows: Tensor) -> Tensor:
 
 
 def merge_reference(x: Tensor, sizes: Tensor, keys: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """The same as :func:`match` and :func:`merge`, token by token, to compare with: (n, C), (n), (n, C') of one clip."""
+    """The same as :func:`match` and :func:`merge`, token by token, to compare with; of one clip, (n, C) and so on."""
     n = len(x)
     pairs = []
     for i in range(0, n, 2):
@@ -82,11 +83,10 @@ def merge_reference(x: Tensor, sizes: Tensor, keys: Tensor, r: int) -> tuple[Ten
     for _, i, j in merging:
         groups[j].append(i)
     alone = [[i] for i in range(0, n, 2) if i not in [i for _, i, _ in merging]]
-    tokens, counts = [], []
-    for group in [*alone, *groups.values()]:
-        counts.append(sum(sizes[i] for i in group))
-        tokens.append(sum(sizes[i] * x[i] for i in group) / counts[-1])
-    return torch.stack(tokens), torch.stack(counts)
+    left = [*alone, *groups.values()]
+    counts = torch.stack([sizes[group].sum() for group in left])
+    tokens = torch.stack([(sizes[group, None] * x[group]).sum(dim=0) for group in left])
+    return tokens / counts[:, None], counts
 
 
 class MergingAttention(nn.Module):
@@ -96,19 +96,27 @@ class MergingAttention(nn.Module):
 
     Args:
         dense: the layer.
+
+    Attributes:
         proportional: whether a key counts as often as its token stands for patches: its logit grows by the logarithm of
             that number (section 3, "Tracking Token Size").
     """
 
-    def __init__(self, dense: DenseAttention, proportional: bool):
+    proportional = True
+
+    def __init__(self, dense: DenseAttention):
         super().__init__()
-        self.num_heads, self.num_prefix_tokens, self.attn_drop = dense.num_heads, dense.num_prefix_tokens, dense.attn_drop
+        self.head_dim = dense.proj.in_features // dense.num_heads
+        self.num_heads, self.num_prefix_tokens, self.attn_drop = (
+            dense.num_heads,
+            dense.num_prefix_tokens,
+            dense.attn_drop,
+        )
         self.qkv, self.q_norm, self.k_norm = dense.qkv, dense.q_norm, dense.k_norm
         self.proj, self.proj_drop = dense.proj, dense.proj_drop
-        self.proportional = proportional
 
     def forward(self, x: Tensor, grid: Grid, state: Any = None) -> tuple[Tensor, Any]:
-        """(B·f, P+n, H·D) -> the same, and a state {"sizes": (B, n) or None, "keys": (B·f, H, n, D)}, f frames each."""
+        """(B·f, P+n, H·D) -> the same, and a state {"sizes": (B, n) or None, "keys": (B·f, H, n, D)} of f frames."""
         sizes = state["sizes"] if state else None
         q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads)
         q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
@@ -123,17 +131,17 @@ class MergingAttention(nn.Module):
         return self.proj_drop(self.proj(rearrange(out, "b h n d -> b n (h d)"))), {"sizes": sizes, "keys": keys}
 
     def multiply_adds(self, grid: Grid) -> int:
-        """Of one sequence of the n tokens of ``grid``: four products with weights, and scores and values of all pairs."""
+        """Of one sequence of tokens: four products with weights, and scores and values of all pairs."""
         dim, tokens = self.proj.in_features, self.num_prefix_tokens + grid[0] * grid[1] * grid[2]
         return 4 * tokens * dim**2 + 2 * tokens**2 * dim
 
 
-class TokenMerging(nn.Module):
+class TokenMerging(Reduction):
     """Merges r pairs of patches within a block, behind its :class:`MergingAttention`: (B, P+n, D) -> (B, P+n-r, D).
 
-    Where n is too small, n // 2 pairs merge. In divided attention r pairs of each frame merge, the same in all frames of a
-    clip, by the mean of their cosines: so a token stands for the same positions in all frames, and attention over time
-    stays what it is. This is ours; the paper has images.
+    Where n is too small, n // 2 pairs merge. In divided attention r pairs of each frame merge, the same in all frames
+    of a clip, by the mean of their cosines: so a token stands for the same positions in all frames, and attention over
+    time stays what it is. This is ours; the paper has images.
 
     Args:
         r: pairs.
@@ -197,7 +205,7 @@ def merge_tokens(model: Any, tokens: int, *, proportional: bool = True) -> Any:
     """Let every block of a TimeSformer merge so many pairs of patches; in place, and returned. No weight changes.
 
     Args:
-        model: a :class:`~videofib.models.TimeSformer`, trained or not, all of whose attention is dense. Called again, it
+        model: a :class:`~videofib.models.TimeSformer`, trained or not, with dense attention alone. Called again, it
             sets another number; 0 merges nothing.
         tokens: r, pairs that merge in each block: of a clip in joint attention, of each frame in the others.
         proportional: see :class:`MergingAttention`; off for models trained without it where that does better, such as
@@ -223,14 +231,14 @@ def merge_tokens(model: Any, tokens: int, *, proportional: bool = True) -> Any:
     model.tokens.check_all()
     for block in model.blocks:
         if isinstance(block, Block):
-            if isinstance(block.attn, DenseAttention):
-                block.attn = MergingAttention(block.attn, proportional)
-            block.attn.proportional = proportional
+            attention = block.attn if isinstance(block.attn, MergingAttention) else MergingAttention(block.attn)
+            attention.proportional = proportional
+            block.attn = attention.train(block.training)
             block.reduction = TokenMerging(
                 tokens,
                 order=model.order,
                 num_prefix_tokens=model.num_prefix_tokens,
                 frames=model.attention_type == "divided_space_time",
-                head_dim=block.attn.proj.in_features // block.attn.num_heads,
+                head_dim=attention.head_dim,
             )
     return model

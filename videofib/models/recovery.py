@@ -1,4 +1,4 @@
-"""From slots back to as many tokens as there were: what a slimmed model learns from an unslimmed one by (SiT, section 3.3).
+"""From slots back to as many tokens as there were: a slimmed model learns from an unslimmed one (SiT, section 3.3).
 
 Only training needs it ("reverse token slimming", arXiv 2111.12624). It is part of the model, as ``model.recovery``, so
 that its gradients are averaged over processes; checkpoints keep it apart from the weights of the model.
@@ -9,6 +9,7 @@ Axes: B batch, t frames, K slots, N tokens that are recovered, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
@@ -16,6 +17,9 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from videofib.models.slimming import NORM_EPS, TokenSlimming
+
+if TYPE_CHECKING:
+    from videofib.models.timesformer import TimeSformer
 
 TOKEN_RATIO, CHANNEL_RATIO = 4, 4  # hidden widths, over N and over D
 PREFIX = "recovery."  # of the names of these parameters in a model
@@ -38,6 +42,7 @@ class TokenRecovery(nn.Module):
 
     def __init__(self, dim: int, slots: int, tokens: int):
         super().__init__()
+        self.dim, self.slots, self.tokens = dim, slots, tokens
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp1 = Mlp(slots, TOKEN_RATIO * tokens, tokens)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -49,8 +54,8 @@ class TokenRecovery(nn.Module):
 
     def multiply_adds(self) -> int:
         """Of one sequence: D·(4·K·N + 4·N²) + 8·N·D²."""
-        slots, tokens, dim = self.mlp1.fc1.in_features, self.mlp1.fc2.out_features, self.mlp2.fc1.in_features
-        return dim * TOKEN_RATIO * tokens * (slots + tokens) + 2 * CHANNEL_RATIO * tokens * dim**2
+        over_tokens = self.dim * TOKEN_RATIO * self.tokens * (self.slots + self.tokens)
+        return over_tokens + 2 * CHANNEL_RATIO * self.tokens * self.dim**2
 
 
 class Recoveries(nn.ModuleDict):
@@ -85,7 +90,7 @@ class TokenTeacher(nn.Module):
         indices: of the blocks.
     """
 
-    def __init__(self, model: nn.Module, indices: Sequence[int]):
+    def __init__(self, model: TimeSformer, indices: Sequence[int]):
         super().__init__()
         self.model, self.indices = model.eval().requires_grad_(False), list(indices)
 
@@ -96,7 +101,7 @@ class TokenTeacher(nn.Module):
         return self.model.head(features), tokens
 
 
-def recover_tokens(model: nn.Module, every: int = 1) -> Recoveries:
+def recover_tokens(model: TimeSformer, every: int = 1) -> Recoveries:
     """Give a slimmed TimeSformer what recovers its tokens, as ``model.recovery``, and return that.
 
     Args:

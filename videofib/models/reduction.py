@@ -9,8 +9,8 @@ A reduction is a module with the interface of a block ::
 
 and two attributes: ``keeps_places``, whether the n tokens are a smaller grid of patches still (where not, they are n/t
 slots in each of t frames, and their grid is (t, n/t, 1), with t = 1 where a clip's slots are of no frame); and
-``grid_after(grid)``, the (t, h, w) that it makes of another. It stands behind a block (``Stack.outputs``), or within one,
-between mixer and MLP (``TokenwiseBlock.reduction``).
+``grid_after(grid)``, the (t, h, w) that it makes of another. It stands behind a block (``Stack.outputs``), or within
+one, between mixer and MLP (``TokenwiseBlock.reduction``).
 
 Axes: B batch, P prefix tokens, N patches, n tokens that are left, D width.
 """
@@ -19,15 +19,27 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from videofib.mixers import MIXERS, Grid, MixerChoice
-from videofib.mixers.mixer import check_name, suggestion
+from videofib.mixers.mixer import suggestion
 
 # Mixers of slots: the order of tokens is nothing to them, or, to Linformer's projections, what it is to any list.
 SLOT_MIXERS = ("none", "dense", "bixt", "efficient", "linformer", "performer", "topk", "tost", "xcit")
+
+
+class Reduction(nn.Module):
+    """Fewer tokens instead of some, see above."""
+
+    keeps_places: bool
+
+    def grid_after(self, grid: Grid) -> Grid:
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Set what starts from other values than the model's linear layers."""
 
 
 class Reductions(nn.ModuleDict):
@@ -35,7 +47,7 @@ class Reductions(nn.ModuleDict):
 
     Args:
         after: indices of blocks, from 0, rising.
-        make: makes the reduction of a grid (t, h, w); called once for each of ``after``, with how many there were before.
+        make: makes the reduction of tokens on a grid (t, h, w); called with how many reductions precede it, and that.
         grid: (t, h, w) of the tokens of the first block.
         depth: the number of blocks.
 
@@ -49,7 +61,7 @@ class Reductions(nn.ModuleDict):
     def __init__(
         self,
         after: Sequence[int] = (),
-        make: Callable[[int, Grid], nn.Module] | None = None,
+        make: Callable[[int, Grid], Reduction] | None = None,
         *,
         grid: Grid,
         depth: int,
@@ -67,8 +79,7 @@ class Reductions(nn.ModuleDict):
     def reset_parameters(self) -> None:
         """What differs from the model's initial values of linear layers."""
         for reduction in self.values():
-            if hasattr(reduction, "reset_parameters"):
-                reduction.reset_parameters()
+            cast(Reduction, reduction).reset_parameters()
 
     def no_weight_decay(self) -> set[str]:
         """Parameters an optimizer should not decay, besides the one-dimensional ones."""
@@ -125,13 +136,14 @@ def check_options(mode: str, constructor: Callable[..., Any], own: int, options:
                 f"{', '.join(known)}"
             )
     if missing := [p.name for p in parameters if p.default is p.empty and p.name not in options]:
-        raise ValueError(f"{mode} needs the option {missing[0]!r}, got {dict(options)}; its options: {', '.join(known)}")
+        raise ValueError(
+            f"{mode} needs the option {missing[0]!r}, got {dict(options)}; its options: {', '.join(known)}"
+        )
 
 
 def _check_blocks(after: Sequence[int], depth: int) -> None:
     for index in after:
-        if not isinstance(index, int) or isinstance(index, bool):
-            raise ValueError(f"after lists indices of blocks, got {list(after)}")
-        check_name("block in after", index, range(depth))
+        if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < depth:
+            raise ValueError(f"after lists indices of blocks, 0 to {depth - 1}, got {list(after)}")
     if list(after) != sorted(set(after)):
         raise ValueError(f"after names each block once, in rising order, got {list(after)}")

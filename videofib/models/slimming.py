@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from videofib.mixers import Grid, LayerSpec
 from videofib.models.blocks import GRID, Memory
-from videofib.models.reduction import Reductions
+from videofib.models.reduction import Reduction, Reductions
 
 NORM_EPS = 1e-5  # of the norm in front of the scores, as published
 
@@ -29,7 +29,7 @@ def slim(tokens: Tensor, scores: Tensor) -> Tensor:
     return einsum(weights.to(tokens.dtype), tokens, "b n k, b n d -> b k d")
 
 
-class TokenSlimming(nn.Module):
+class TokenSlimming(Reduction):
     """K slots, each a convex combination of all tokens, with weights that the tokens have: (B, P+N, D) -> (B, P+K, D).
 
     Any N will do. Parameters are named as published.
@@ -46,7 +46,13 @@ class TokenSlimming(nn.Module):
 
     def __init__(self, dim: int, slots: int, *, order: str = "h w t", num_prefix_tokens: int = 0, frames: bool = False):
         super().__init__()
-        self.slots, self.order, self.num_prefix_tokens, self.frames = slots, order, num_prefix_tokens, frames
+        self.dim, self.slots, self.order, self.num_prefix_tokens, self.frames = (
+            dim,
+            slots,
+            order,
+            num_prefix_tokens,
+            frames,
+        )
         self.weight = nn.Sequential(
             nn.LayerNorm(dim, eps=NORM_EPS), nn.Linear(dim, dim // 2), nn.GELU(), nn.Linear(dim // 2, slots)
         )
@@ -71,8 +77,8 @@ class TokenSlimming(nn.Module):
 
     def multiply_adds(self, grid: Grid) -> int:
         """Of one sequence: N·D²/2 + N·K·D/2 for the scores, N·K·D for the sums."""
-        dim, hidden = self.weight[1].in_features, self.weight[1].out_features
-        return math.prod(grid) * (dim * hidden + hidden * self.slots + dim * self.slots)
+        hidden = self.dim // 2
+        return math.prod(grid) * (self.dim * hidden + hidden * self.slots + self.dim * self.slots)
 
 
 def token_slimming(
@@ -108,9 +114,7 @@ def _slimming(layer: LayerSpec, tokens: int, ratio: float, frames: bool, before:
     slots = int(tokens * ratio ** (before + 1))
     if slots < 1:
         raise ValueError(
-            f"slimming {tokens} tokens to {ratio} of them {before + 1} times leaves none; name fewer blocks in after, or "
-            "a larger ratio"
+            f"slimming {tokens} tokens to {ratio} of them {before + 1} times leaves none; name fewer blocks in after, "
+            "or a larger ratio"
         )
-    return TokenSlimming(
-        layer.dim, slots, order=layer.order, num_prefix_tokens=layer.num_prefix_tokens, frames=frames
-    )
+    return TokenSlimming(layer.dim, slots, order=layer.order, num_prefix_tokens=layer.num_prefix_tokens, frames=frames)

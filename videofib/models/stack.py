@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ class Stack(nn.ModuleList):
         *,
         stop: int | None = None,
         memory: Memory | None = None,
-        reductions: Mapping[str, nn.Module] | None = None,
+        reductions: nn.ModuleDict | None = None,
     ) -> Outputs:
         """What the blocks return.
 
@@ -76,8 +76,8 @@ class Stack(nn.ModuleList):
             reductions: by the index of a block, what reduces the tokens after it (``models/reduction.py``). They are
                 not modules of the stack, so that the blocks keep their names.
         """
-        memory, reductions = memory or {}, reductions or {}
-        kept, grids = {}, {}
+        memory, kept, grids = memory or {}, {}, {}
+        reductions = nn.ModuleDict() if reductions is None else reductions
         for index, block in enumerate(islice(self, stop)):
             if self.recompute and self.training and index % self.recompute_every == 0:
                 x, memory = recomputed(block, x, grid, memory, recompute=self.recompute)

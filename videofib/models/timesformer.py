@@ -104,8 +104,8 @@ class TimeSformer(ClipEmbedding):
         recompute: what is recomputed, see :mod:`videofib.models.recompute`.
         recompute_every: n, to recompute every n-th block only.
         attention_backend: see :func:`videofib.attention.sparse_attention`.
-        slimming: options of :func:`~videofib.models.slimming.token_slimming`, ``{"after": [3, 7], "ratio": 0.5}``: behind
-            blocks 3 and 7, soft tokens replace the patches, half as many each time (SiT).
+        slimming: options of :func:`~videofib.models.slimming.token_slimming`, ``{"after": [3, 7], "ratio": 0.5}``:
+            behind blocks 3 and 7, soft tokens replace the patches, half as many each time (SiT).
         deformable_merging: ``{"after": [3]}``: behind block 3 one patch replaces 2 x 2, sampled where learned offsets
             point (LIT).
         merging: options of :func:`~videofib.models.merging.merge_tokens`, ``{"tokens": 16}``: in each block, so many
@@ -315,7 +315,7 @@ class TimeSformer(ClipEmbedding):
                 than processes.
         """
         check_slicing(self.attention_type, self.mixers, self.drop_rates, self.pooling, self.local_interaction)
-        if self.reduces_tokens:
+        if self.first_reduction() is not None:
             raise ValueError(
                 "processes that share tokens cannot reduce them, which needs all tokens of a clip; leave out slimming, "
                 "deformable_merging and merging, or let one process compute each clip"
@@ -324,10 +324,10 @@ class TimeSformer(ClipEmbedding):
             mixer.share_tokens(context)
         self.tokens = SlicedTokens(context, self.num_prefix_tokens, self.pooling)
 
-    @property
-    def reduces_tokens(self) -> bool:
-        """Whether the last block has fewer tokens than the first."""
-        return bool(len(self.reductions)) or self.blocks.first_slots() is not None
+    def first_reduction(self) -> int | None:
+        """The index of the first block that returns fewer tokens than patches; None: all blocks return all."""
+        behind = min(map(int, self.reductions), default=None)
+        return self.blocks.first_slots() if behind is None else behind
 
     def forward(self, video: Tensor, *, with_losses: bool = False, recover: bool = False) -> Any:
         """(B, C, T, H, W) -> (B, K).

@@ -1,5 +1,7 @@
 """From a config to a model."""
 
+from typing import Any
+
 from fvcore.common.config import CfgNode
 from torch import nn
 
@@ -52,7 +54,20 @@ def timesformer(cfg: CfgNode) -> TimeSformer:
         recompute=options.RECOMPUTE,
         recompute_every=options.RECOMPUTE_EVERY,
         attention_backend=attention.BACKEND,
+        **fewer_tokens(cfg),
     )
+
+
+def fewer_tokens(cfg: CfgNode) -> dict[str, Any]:
+    """The options of SLIMMING, DEFORMABLE_MERGING and MERGING, None for each that is off."""
+    slimming, deformable, merging = cfg.SLIMMING, cfg.DEFORMABLE_MERGING, cfg.MERGING
+    slim = {"after": slimming.AFTER, "ratio": slimming.RATIO, "per_frame": slimming.PER_FRAME}
+    merge = {"tokens": merging.TOKENS, "proportional": merging.PROPORTIONAL}
+    return {
+        "slimming": slim if slimming.AFTER else None,
+        "deformable_merging": {"after": deformable.AFTER} if deformable.AFTER else None,
+        "merging": merge if merging.TOKENS else None,
+    }
 
 
 def mixer_options(cfg: CfgNode) -> dict[str, dict[str, object]]:

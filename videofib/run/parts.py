@@ -31,7 +31,10 @@ from videofib.tracking.log import log_unreadable
 
 logger = logging.getLogger(__name__)
 
-MODEL_SECTIONS = ("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA")
+MODEL_SECTIONS = (
+    *("MODEL", "SLOWFAST", "TIMESFORMER", "ATTENTION", "FIBOTTENTION", "DATA"),
+    *("SLIMMING", "DEFORMABLE_MERGING", "MERGING"),
+)
 TASKS = {"cross_entropy": SINGLE_LABEL, "bce_logit": MULTI_LABEL}  # by MODEL.LOSS_FUNC
 _SAME_PIXELS = 1e-3  # figures are published with as many digits
 _MOST_OF_EACH = 4096  # blocks, frames and pixels of a side
@@ -84,12 +87,25 @@ def teacher_from_config(cfg: CfgNode, class_names: Sequence[str] | None = None) 
                 f"the teacher is given the clips of the model that is trained, but {key} is {value_of(own, key)} in "
                 f"{cfg.DISTILL.CONFIG} and {value_of(cfg, key)} here; make them the same"
             )
-    teacher = model_from_config(own)
     weights = read_weights(cfg.DISTILL.CHECKPOINT, cfg.DISTILL.CHECKPOINT_PART)
+    return load_teacher(own, weights, f"its model of {cfg.DISTILL.CONFIG}", class_names)
+
+
+def load_teacher(own: CfgNode, weights: Weights, what: str, class_names: Sequence[str] | None = None) -> nn.Module:
+    """The model of a config with these weights, frozen and in evaluation mode.
+
+    Args:
+        what: the model, for messages.
+        class_names: of the model that is trained; the teacher's logits come in this order.
+
+    Raises:
+        CheckpointError: the weights lack some that the model has.
+    """
+    teacher = model_from_config(own)
     report = load_into_model(own, teacher, weights, class_names)
     if report.untrained:
         raise CheckpointError(
-            f"{cfg.DISTILL.CHECKPOINT} lacks what its model of {cfg.DISTILL.CONFIG} needs: "
+            f"{weights.name} lacks what {what} needs: "
             + ", ".join(
                 f"{name} ({report.unused[name]})" if name in report.unused else name for name in report.untrained
             )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from fvcore.common.config import CfgNode
@@ -37,6 +38,7 @@ from videofib.engine.train import has_work, train
 from videofib.models import TimeSformer
 from videofib.models.pretrained.load import classifier_names
 from videofib.models.pretrained.weight_files import read_weights
+from videofib.models.recovery import PREFIX as RECOVERY
 from videofib.report.markup.numbers import amount
 from videofib.run.class_names import trained_class_names, warn_of_absent_classes
 from videofib.run.class_weights import class_weights
@@ -55,6 +57,7 @@ from videofib.run.preflight import (
     choose_amp_dtype,
     warn_of_flips,
 )
+from videofib.run.recalibrating import add_recovery, recalibration
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +95,10 @@ def train_from_config(cfg: CfgNode, stop: Callable[[], bool], accepted: Callable
         optimizer = _build_optimizer(cfg, model)
         weights = class_weights(cfg, train_loader.dataset.records, class_names)
         criterion = criterion_from_config(cfg, weights).to(device)
-        recipe = recipe_from_config(cfg, Supervised(criterion, _distillation(cfg, device, class_names)), amp_dtype, ema)
+        recipe = recipe_from_config(cfg, _objective(cfg, model, criterion, device, class_names), amp_dtype, ema)
         _log_sizes(cfg, model, train_loader, val_loader)
 
-        state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None)
+        state = TrainingState(model, optimizer, recipe.scaler, ema.module if ema else None, (RECOVERY,))
         views = view_dataset(cfg, Records.unlabelled([]), 1, 1)
         description = ModelDescription(cfg.dump(), class_names, describe_input(views))
         checkpoints = _checkpoint_manager(cfg, state, description, validated=val_loader is not None)
@@ -159,6 +162,8 @@ def _build_model(
     model = model_from_config(cfg, mesh).to(processes.device())
     if source := cfg.TRAIN.CHECKPOINT_FILE_PATH:
         load_into_model(cfg, model, read_weights(source, cfg.TRAIN.CHECKPOINT_PART), class_names)
+    if cfg.SLIMMING.TEACHER:
+        add_recovery(cfg, cast(TimeSformer, model))
     try:
         freeze(model, cfg.TRAIN.FREEZE)
     except ValueError as error:
@@ -190,6 +195,14 @@ def _build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         nesterov=cfg.SOLVER.NESTEROV,
         betas=cfg.SOLVER.BETAS,
     )
+
+
+def _objective(
+    cfg: CfgNode, model: nn.Module, criterion: nn.Module, device: torch.device, class_names: Sequence[str] | None
+) -> Objective:
+    if cfg.SLIMMING.TEACHER:
+        return recalibration(cfg, cast(TimeSformer, model), criterion, device, class_names)
+    return Supervised(criterion, _distillation(cfg, device, class_names))
 
 
 def _distillation(cfg: CfgNode, device: torch.device, class_names: Sequence[str] | None) -> Distillation | None:

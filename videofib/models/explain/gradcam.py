@@ -76,6 +76,8 @@ def grad_cam(model: nn.Module, video: Tensor, classes: Tensor, *, block: int | N
 
 def last_block(model: TimeSformer) -> int:
     """The default of :func:`grad_cam`'s ``block``, as a number from 0."""
+    if (first := model.first_reduction()) is not None:
+        return first  # behind it there are fewer tokens than patches
     if model.tokens.pooling != "class_token":
         return len(model.blocks)
     return max(int(name.partition(".")[0]) for name in model.blocks.mixers())  # later blocks show it no patches
@@ -98,6 +100,8 @@ def _tokens(model: TimeSformer, video: Tensor, block: int | None) -> _Layer:
     if block is not None and not -depth <= block <= depth:
         raise ValueError(f"no block {block} in a model of {depth}; name {-depth} to {last}")
     block = last if block is None else block % depth if block < 0 else block
+    if block > last and model.first_reduction() is not None:
+        raise ValueError(f"block {block} has fewer tokens than there are patches; name {-depth} to {last}")
     if block > last:
         raise ValueError(
             f"patches that the last block returns have no influence on the class token; name {-depth} to {last}"

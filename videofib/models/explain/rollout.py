@@ -164,6 +164,8 @@ def _obstacle(model: nn.Module) -> str:
         return f"attention rollout needs a TimeSformer, got {type(model).__name__}"
     if model.class_attention is not None:
         return "attention rollout does not pass through pooling='class_attention'"
+    if model.first_reduction() is not None:
+        return "attention rollout follows each patch through all blocks, and this model reduces its tokens"
     if model.local_interaction != "none":
         return f"attention rollout knows attention alone, and there is local_interaction={model.local_interaction!r}"
     for name, mixer in model.blocks.mixers().items():

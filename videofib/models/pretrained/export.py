@@ -166,6 +166,7 @@ def _beyond_dense(model: TimeSformer) -> list[str]:
         f"{model.position} positions": model.pos_embed is None,
         "a convolutional stem": isinstance(model.patch_embed, ConvStem),
         "local interaction": model.local_interaction != "none",
+        "fewer tokens in later blocks": model.first_reduction() is not None,
         "positions of all tokens": model.joint_positions,
         f"activation {model.activation}": model.activation != "gelu",
         "pooling by the mean": model.pooling == "mean",
@@ -251,6 +252,7 @@ def _remote_state(model: nn.Module) -> layouts.State:
         "a convolutional stem": isinstance(model.patch_embed, ConvStem),
         "fourier positions": model.fourier is not None,
         "local interaction": model.local_interaction != "none",
+        "fewer tokens in later blocks": model.first_reduction() is not None,
     }
     if found := [what for what, is_there in beyond.items() if is_there]:
         raise CheckpointError(f"the remote code cannot compute a model with {', '.join(found)}")

@@ -33,7 +33,7 @@ from videofib.printable import printable
 
 # What a model may have and the weights lack; if they lack anything else, they belong to another model.
 _MAY_LACK = re.compile(
-    r"(head|norm_pre|class_attention|fourier)\..*|(cls|reg)_token|(pos|time)_embed|"
+    r"(head|norm_pre|class_attention|fourier|reductions)\..*|(cls|reg)_token|(pos|time)_embed|"
     r".*\.(temporal_.*|local\..*|ls[12]\.gamma|[qk]_norm\.(weight|bias)|attn\.temperature)"
 )
 _POSITION_RESIZE = ("bicubic", "nearest")
