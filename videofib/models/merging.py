@@ -15,7 +15,7 @@ width, C numbers of a token.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -231,9 +231,9 @@ def merge_tokens(model: Any, tokens: int, *, proportional: bool = True) -> Any:
     model.tokens.check_all()
     for block in model.blocks:
         if isinstance(block, Block):
-            attention = block.attn if isinstance(block.attn, MergingAttention) else MergingAttention(block.attn)
+            attention = _merging(block.attn)
             attention.proportional = proportional
-            block.attn = attention.train(block.training)
+            block.attn = attention
             block.reduction = TokenMerging(
                 tokens,
                 order=model.order,
@@ -241,4 +241,9 @@ def merge_tokens(model: Any, tokens: int, *, proportional: bool = True) -> Any:
                 frames=model.attention_type == "divided_space_time",
                 head_dim=attention.head_dim,
             )
+            block.train(block.training)  # also what is new
     return model
+
+
+def _merging(attention: nn.Module) -> MergingAttention:
+    return attention if isinstance(attention, MergingAttention) else MergingAttention(cast(DenseAttention, attention))

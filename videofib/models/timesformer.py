@@ -244,7 +244,8 @@ class TimeSformer(ClipEmbedding):
         """
         for module in self.modules():  # what torch's own layers draw when they are built
             reset = getattr(module, "reset_parameters", None)
-            if reset is not None and next(module.children(), None) is None:
+            is_leaf = next(module.children(), None) is None or isinstance(module, nn.Conv2d)  # which may be deformable
+            if reset is not None and is_leaf:
                 reset()
         self._initialise()
 
