@@ -215,7 +215,9 @@ def test_time_may_be_mixed_by_place_where_frames_are_slimmed():
 
 def test_the_exported_graph_is_the_model(way):
     model = TimeSformer(**SIZES, attention_type="joint_space_time", **way).eval()
-    program = torch.export.export(model, (VIDEO,), dynamic_shapes={"video": {0: torch.export.Dim("batch", min=1, max=8)}})
+    program = torch.export.export(
+        model, (VIDEO,), dynamic_shapes={"video": {0: torch.export.Dim("batch", min=1, max=8)}}
+    )
     other = VIDEO.repeat(2, 1, 1, 1, 1)[:3]
     torch.testing.assert_close(program.module()(other), model(other), rtol=1e-4, atol=1e-5)
 

@@ -60,7 +60,9 @@ def test_slots_that_are_the_tokens_in_another_order_change_nothing(attention_typ
     order = torch.randperm(15, generator=torch.Generator().manual_seed(0))
     one_hot = 1e9 * torch.eye(15)[:, order]
     reduction.weight = torch.nn.Identity()
-    monkeypatch.setattr("videofib.models.slimming.slim", lambda tokens, scores: slim(tokens, one_hot.expand(len(tokens), -1, -1)))
+    monkeypatch.setattr(
+        "videofib.models.slimming.slim", lambda tokens, scores: slim(tokens, one_hot.expand(len(tokens), -1, -1))
+    )
     video = torch.randn(2, 3, 3, 24, 40)
     with torch.no_grad():
         torch.testing.assert_close(slimmed(video), unslimmed(video), rtol=1e-4, atol=1e-5)
@@ -101,7 +103,9 @@ def test_recovered_tokens_are_as_many_as_those_of_the_unslimmed_model(attention_
     assert [tuple(each.shape) for each in tokens] == [(2, 45, 16)] * len(range(2, -1, -every))
     assert all(name.startswith("recovery.") for name in set(model.state_dict()) - without)
     sum(each.square().sum() for each in tokens).backward()
-    assert all(p.grad is not None for name, p in model.named_parameters() if name.startswith(("recovery", "reductions")))
+    assert all(
+        p.grad is not None for name, p in model.named_parameters() if name.startswith(("recovery", "reductions"))
+    )
 
 
 def test_blocks_before_slimming_are_recovered_as_they_are():

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _READING = (VIDEO_PROCESSOR_FILE, *(Path(module.__file__) for module in (sampling, clock, display, rgb)))
 _FIGURES = ("top1_acc", "top5_acc", "mAP")
 _PATHS = (("DATA", "PATH_TO_DATA_DIR"), ("DATA", "PATH_PREFIX"), ("TEST", "CHECKPOINT_FILE_PATH"))
+_OF_TRAINING = tuple(  # in sections of the model
+    ("SLIMMING", key) for key in ("TEACHER", "TOKEN_WEIGHT", "LOGIT_WEIGHT", "TEMPERATURE", "EVERY")
+)
 _LOCAL = re.compile(r"[/\\~].|[A-Za-z]:[/\\]|\w+://|\.\.?[/\\]")  # how paths and URLs begin
 _SHOWN_CLASSES = 20  # that a model card names
 
@@ -46,7 +49,7 @@ def save(saved: SavedModel, folder: str | Path) -> Path:
         CheckpointError: the folder cannot be written.
     """
     model, note = saved.model, describe_saved(saved)
-    if isinstance(model, TimeSformer):
+    if isinstance(model, TimeSformer) and model.first_reduction() is None:
         remote_code = not holds_dense(model)
         save_hugging_face(
             model,
@@ -89,7 +92,7 @@ def _portable(cfg: CfgNode) -> CfgNode:
     """The sections that using the model takes, without the paths of the machine that trained it."""
     kept, defaults = CfgNode({name: cfg[name].clone() for name in (*MODEL_SECTIONS, "TEST")}), default_config()
     kept.defrost()
-    for section, key in _PATHS:
+    for section, key in (*_PATHS, *_OF_TRAINING):
         kept[section][key] = defaults[section][key]
     for section, values in kept.items():  # of keys that a later version adds
         for key, value in values.items():

@@ -184,7 +184,13 @@ def of_hugging_face(config: Mapping[str, object]) -> Settings:
     elif kind == OWN_MODEL_TYPE:
         pooling = _POOLINGS.get(str(config.get("pooling")), config.get("pooling"))
         known |= {**_PLAIN, "pooling": pooling, "positions": _LEARNED.get(str(config.get("position")))}
-    elif kind not in ("timesformer", "vivit", *_IMAGE_MODELS, None):
+    elif kind not in (
+        "timesformer",
+        "vivit",
+        "videofib",
+        *_IMAGE_MODELS,
+        None,
+    ):  # videofib: its config has all settings
         known |= {"blocks": f"of {kind}"}
     return {name: value for name, value in known.items() if value is not None}
 
