@@ -102,6 +102,18 @@ BROKEN = [  # overrides and the message, in the order of the rules
         "the teacher of DISTILL takes clips of one size; set MULTIGRID.LONG_CYCLE False",
     ),
     (
+        "SLIMMING.AFTER [1] SLIMMING.TEACHER a DISTILL.CONFIG b DISTILL.CHECKPOINT c",
+        "a model learns from one teacher: set SLIMMING.TEACHER '' or DISTILL.CONFIG ''",
+    ),
+    (
+        "SLIMMING.AFTER [1] SLIMMING.TEACHER a MULTIGRID.LONG_CYCLE True",
+        "SLIMMING.TEACHER recovers as many tokens as clips of one size have; set MULTIGRID.LONG_CYCLE False",
+    ),
+    (
+        "SLIMMING.AFTER [1] SLIMMING.TEACHER a MODEL.LOSS_FUNC bce_logit",
+        "SLIMMING.TEACHER compares scores of one class a video; set MODEL.LOSS_FUNC cross_entropy",
+    ),
+    (
         "DATA.SAMPLING uniform TEST.VIEW_STARTS published TEST.NUM_ENSEMBLE_VIEWS 2",
         "TEST.VIEW_STARTS published takes the same frames of a video in each of TEST.NUM_ENSEMBLE_VIEWS 2 clips where "
         "DATA.SAMPLING is uniform; set TEST.NUM_ENSEMBLE_VIEWS 1",

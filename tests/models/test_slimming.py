@@ -66,7 +66,7 @@ def test_slots_that_are_the_tokens_in_another_order_change_nothing(attention_typ
     video = torch.randn(2, 3, 3, 24, 40)
     with torch.no_grad():
         torch.testing.assert_close(slimmed(video), unslimmed(video), rtol=1e-4, atol=1e-5)
-        features, tokens = unslimmed.forward_intermediates(video, [2], output_fmt="NLC")
+        _, tokens = unslimmed.forward_intermediates(video, [2], output_fmt="NLC")
         _, slots = slimmed.forward_intermediates(video, [2], output_fmt="NLC")
     frames = tokens[0].unflatten(1, (3, 15))[:, :, order]
     torch.testing.assert_close(slots[0].unflatten(1, (3, 15)), frames, rtol=1e-4, atol=1e-4)
