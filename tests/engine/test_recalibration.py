@@ -1,4 +1,4 @@
-"""Feature recalibration distillation: the loss by hand, what learns, and a resumed run that reaches the same weights."""
+"""Feature recalibration distillation: the loss by hand, what learns, and an interrupted run that is resumed exactly."""
 
 import copy
 

@@ -6,12 +6,16 @@ import math
 import pytest
 import torch
 
-from videofib.mixers import MIXERS
+from videofib.checkpoint.file import CheckpointError
+from videofib.mixers import MIXERS, LayerSpec
 from videofib.models import TimeSformer
-from videofib.models.blocks import LOSSES
+from videofib.models.explain.gradcam import grad_cam
+from videofib.models.explain.rollout import attention_rollout
 from videofib.models.merging import MergingAttention
+from videofib.models.pretrained.export import holds_dense, save_hugging_face
 from videofib.models.profiling import cost, forward_multiply_adds
-from videofib.models.reduction import SLOT_MIXERS
+from videofib.models.reduction import PLACELESS_MIXERS
+from videofib.run.feature_model import FeatureModel
 
 TYPES = ["joint_space_time", "divided_space_time", "space_only"]
 SIZES = dict(img_size=(32, 64), patch_size=8, num_classes=5, num_frames=3, embed_dim=16, depth=3, num_heads=2)
@@ -125,7 +129,7 @@ def test_it_works_in_16_bits(way, attention_type):
     model = TimeSformer(**SIZES, attention_type=attention_type, **way).eval()
     with torch.autocast("cpu", torch.bfloat16):
         logits, losses = model(VIDEO, with_losses=True)
-    assert losses == {} == {}.get(LOSSES, {})
+    assert losses == {}
     torch.testing.assert_close(logits.float(), model(VIDEO), rtol=0.1, atol=0.1)
     model.train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -145,13 +149,17 @@ def test_what_blocks_return(way, attention_type):
     assert all(each.shape[::2] == (2, 16) for each in tokens)
     early = model.forward_intermediates(VIDEO, [1], output_fmt="NLC", stop_early=True, intermediates_only=True)
     assert torch.equal(early[0], tokens[1])
-    slots = model.blocks.first_slots() if model.blocks.first_slots() is not None else model.reductions.first_slots()
-    if slots is None:
+    placeless = (
+        model.blocks.first_placeless()
+        if model.blocks.first_placeless() is not None
+        else model.reductions.first_placeless()
+    )
+    if placeless is None:
         assert model.forward_intermediates(VIDEO, intermediates_only=True)[2].shape == (2, 16, 3, 2, 4)
     else:
-        with pytest.raises(ValueError, match=f"no places behind block {slots}; set output_fmt='NLC'"):
+        with pytest.raises(ValueError, match=f"no places behind block {placeless}; set output_fmt='NLC'"):
             model.forward_intermediates(VIDEO, [2])
-    if slots == 1:
+    if placeless == 1:
         (maps,) = model.forward_intermediates(VIDEO, [0], intermediates_only=True)
         assert torch.equal(maps.flatten(2).mT, tokens[0])
 
@@ -194,11 +202,42 @@ def test_sparse_blocks_may_stand_in_front_of_slimming():
     assert model.eval()(VIDEO).shape == (2, 5)
 
 
-@pytest.mark.parametrize("name", [name for name in SLOT_MIXERS if name not in ("none", "linformer")])
-def test_places_are_nothing_to_the_mixers_of_slots(name):
-    torch.manual_seed(0)
-    from videofib.mixers import LayerSpec
+def test_processes_cannot_share_tokens_that_are_reduced(way):
+    model = TimeSformer(**SIZES, attention_type="joint_space_time", pooling="mean", **way)
+    with pytest.raises(ValueError, match="processes that share tokens cannot reduce them"):
+        model.share_tokens(None)
 
+
+def test_what_looks_at_patches_stops_where_there_are_fewer(way):
+    model = TimeSformer(**SIZES, attention_type="joint_space_time", pooling="mean", **way).eval()
+    with pytest.raises(ValueError, match=r"this model reduces its tokens; Grad-CAM serves this model"):
+        attention_rollout(model, VIDEO)
+    heat, _ = grad_cam(model, VIDEO, torch.tensor([0, 1]))
+    assert heat.shape == (2, 3, 4, 8)
+    first = model.first_reduction()
+    assert torch.equal(heat, grad_cam(model, VIDEO, torch.tensor([0, 1]), block=first)[0])
+    with pytest.raises(ValueError, match=f"block 2 has fewer tokens than there are patches; name -3 to {first}"):
+        grad_cam(model, VIDEO, torch.tensor([0, 1]), block=2)
+
+
+def test_layouts_of_others_do_not_hold_it(way, tmp_path):
+    model = TimeSformer(**SIZES, **way)
+    assert not holds_dense(model)
+    for remote_code in (False, True):
+        with pytest.raises(CheckpointError, match="fewer tokens in later blocks"):
+            save_hugging_face(model, tmp_path, remote_code=remote_code)
+
+
+def test_features_are_of_the_tokens_that_are_left(way):
+    model = TimeSformer(**SIZES, **way).eval()
+    _, (tokens,) = model.forward_intermediates(VIDEO, [1], norm=True, output_fmt="NLC")
+    assert torch.equal(FeatureModel(model, "tokens", 1)(VIDEO), tokens)
+    assert FeatureModel(model, "pooled", 1)(VIDEO).shape == (2, 16)
+
+
+@pytest.mark.parametrize("name", [name for name in PLACELESS_MIXERS if name not in ("none", "linformer")])
+def test_places_are_nothing_to_the_mixers_of_placeless_tokens(name):
+    torch.manual_seed(0)
     mixer = MIXERS[name].build(LayerSpec(16, 2, 1, (1, 9, 1))).eval()
     for parameter in mixer.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

@@ -11,7 +11,7 @@ from videofib.models.slimming import TokenSlimming, slim
 SIZES = dict(img_size=(24, 40), patch_size=8, num_classes=5, num_frames=3, embed_dim=16, depth=3, num_heads=2)
 
 
-def test_a_slot_is_a_convex_combination_of_all_tokens():
+def test_a_soft_token_is_a_convex_combination_of_all_tokens():
     torch.manual_seed(0)
     tokens, scores = torch.randn(2, 7, 4, dtype=torch.double), torch.randn(2, 7, 3, dtype=torch.double)
     found = slim(tokens, scores)
@@ -34,29 +34,31 @@ def test_frames_are_slimmed_one_by_one_with_the_same_weights(order):
     assert torch.equal(x[:, :2], prefix)
     alone = TokenSlimming(d, 4)
     alone.load_state_dict(slimming.state_dict())
-    slots = x[:, 2:].unflatten(1, (t, 4) if order == "t h w" else (4, t))
+    soft = x[:, 2:].unflatten(1, (t, 4) if order == "t h w" else (4, t))
     for i in range(t):
         expected, _ = alone(frames[:, i].flatten(1, 2), (1, h, w), {})
-        torch.testing.assert_close(slots[:, i] if order == "t h w" else slots[:, :, i], expected)
+        torch.testing.assert_close(soft[:, i] if order == "t h w" else soft[:, :, i], expected)
 
 
 @pytest.mark.parametrize(("ratio", "left"), [(0.5, [22, 11]), (0.3, [13, 4])])
-def test_numbers_of_slots_are_fractions_of_all_tokens_rounded_down(ratio, left):
+def test_numbers_of_soft_tokens_are_fractions_of_all_tokens_rounded_down(ratio, left):
     model = TimeSformer(**SIZES, attention_type="joint_space_time", slimming={"after": [0, 1], "ratio": ratio})
-    assert [module.slots for module in model.reductions.values()] == left  # of 3 · 3 · 5 = 45
+    assert [module.num_soft for module in model.reductions.values()] == left  # of 3 · 3 · 5 = 45
     assert [grid[1] for grid in model.reductions.grids[1:]] == left
 
 
 @pytest.mark.parametrize("attention_type", ["joint_space_time", "divided_space_time", "space_only"])
 @pytest.mark.parametrize("pooling", ["class_token", "mean", "class_attention"])
-def test_slots_that_are_the_tokens_in_another_order_change_nothing(attention_type, pooling, randomize, monkeypatch):
+def test_soft_tokens_that_are_the_tokens_in_another_order_change_nothing(
+    attention_type, pooling, randomize, monkeypatch
+):
     """With K = N and one-hot weights the later blocks see the same set of tokens, and position is nothing to them."""
     options = {**SIZES, "attention_type": attention_type, "pooling": pooling}
     unslimmed = randomize(TimeSformer(**options))
     slimmed = TimeSformer(**options, slimming={"after": [1], "ratio": 0.99999999, "per_frame": True}).eval()
     slimmed.load_state_dict(unslimmed.state_dict(), strict=False)
     (reduction,) = slimmed.reductions.values()
-    reduction.slots = 15
+    reduction.num_soft = 15
     order = torch.randperm(15, generator=torch.Generator().manual_seed(0))
     one_hot = 1e9 * torch.eye(15)[:, order]
     reduction.weight = torch.nn.Identity()
@@ -67,9 +69,9 @@ def test_slots_that_are_the_tokens_in_another_order_change_nothing(attention_typ
     with torch.no_grad():
         torch.testing.assert_close(slimmed(video), unslimmed(video), rtol=1e-4, atol=1e-5)
         _, tokens = unslimmed.forward_intermediates(video, [2], output_fmt="NLC")
-        _, slots = slimmed.forward_intermediates(video, [2], output_fmt="NLC")
+        _, soft = slimmed.forward_intermediates(video, [2], output_fmt="NLC")
     frames = tokens[0].unflatten(1, (3, 15))[:, :, order]
-    torch.testing.assert_close(slots[0].unflatten(1, (3, 15)), frames, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(soft[0].unflatten(1, (3, 15)), frames, rtol=1e-4, atol=1e-4)
 
 
 def test_recovery_mixes_tokens_then_channels():

@@ -20,7 +20,7 @@ def test_the_config_describes_the_model(experiment):
     file = experiment / "config.yaml"
     slim = build_model(load_config(file, [*SLIM, "SLIMMING.RATIO", "0.4", "SLIMMING.PER_FRAME", "True"]))
     assert list(slim.reductions) == ["0"]
-    assert (slim.reductions["0"].slots, slim.reductions["0"].frames) == (1, True)  # of 2 x 2
+    assert (slim.reductions["0"].num_soft, slim.reductions["0"].frames) == (1, True)  # of 2 x 2
     merging = build_model(load_config(file, [*DENSE, "MERGING.TOKENS", "2", "MERGING.PROPORTIONAL", "False"]))
     assert merging.blocks[0].reduction.r == 2
     assert not merging.blocks[0].attn.proportional

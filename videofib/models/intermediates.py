@@ -36,20 +36,20 @@ def taken_blocks(depth: int, indices: int | Sequence[int] | None) -> list[int]:
     return [index % depth for index in indices]
 
 
-def check_maps(indices: Sequence[int], output_fmt: str, first_slots: int | None) -> None:
+def check_maps(indices: Sequence[int], output_fmt: str, first_placeless: int | None) -> None:
     """Raise ValueError where feature maps are asked for of tokens without places.
 
     Args:
         indices: of the blocks.
         output_fmt: of ``FORMATS``.
-        first_slots: the index of the first block behind which tokens have no place; None: they always have one.
+        first_placeless: the index of the first block behind which tokens have no place; None: they always have one.
     """
-    if output_fmt == "NLC" or first_slots is None:
+    if output_fmt == "NLC" or first_placeless is None:
         return
-    if without := [index for index in indices if index >= first_slots]:
+    if without := [index for index in indices if index >= first_placeless]:
         raise ValueError(
             f"the tokens of block {without[0]} are no feature map, since tokens have no places behind block "
-            f"{first_slots}; set output_fmt='NLC', or indices below {first_slots}"
+            f"{first_placeless}; set output_fmt='NLC', or indices below {first_placeless}"
         )
 
 

@@ -1,9 +1,9 @@
-"""From slots back to as many tokens as there were: a slimmed model learns from an unslimmed one (SiT, section 3.3).
+"""From soft tokens back to as many as there were, to learn from an unslimmed model (SiT, section 3.3).
 
 Only training needs it ("reverse token slimming", arXiv 2111.12624). It is part of the model, as ``model.recovery``, so
 that its gradients are averaged over processes; checkpoints keep it apart from the weights of the model.
 
-Axes: B batch, t frames, K slots, N tokens that are recovered, D width.
+Axes: B batch, t frames, K soft tokens, N tokens that are recovered, D width.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class TokenRecovery(nn.Module):
 
     Args:
         dim: D.
-        slots, tokens: K and N.
+        num_soft, tokens: K and N.
     """
 
-    def __init__(self, dim: int, slots: int, tokens: int):
+    def __init__(self, dim: int, num_soft: int, tokens: int):
         super().__init__()
-        self.dim, self.slots, self.tokens = dim, slots, tokens
+        self.dim, self.num_soft, self.tokens = dim, num_soft, tokens
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp1 = Mlp(slots, TOKEN_RATIO * tokens, tokens)
+        self.mlp1 = Mlp(num_soft, TOKEN_RATIO * tokens, tokens)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp2 = Mlp(dim, CHANNEL_RATIO * dim)
 
@@ -54,7 +54,7 @@ class TokenRecovery(nn.Module):
 
     def multiply_adds(self) -> int:
         """Of one sequence: D·(4·K·N + 4·N²) + 8·N·D²."""
-        over_tokens = self.dim * TOKEN_RATIO * self.tokens * (self.slots + self.tokens)
+        over_tokens = self.dim * TOKEN_RATIO * self.tokens * (self.num_soft + self.tokens)
         return over_tokens + 2 * CHANNEL_RATIO * self.tokens * self.dim**2
 
 
@@ -77,9 +77,9 @@ class Recoveries(nn.ModuleDict):
             for index, patches in zip(self.indices, kept, strict=True)
         ]
 
-    def _recovered(self, recovery: nn.Module, slots: Tensor) -> Tensor:
-        slots = rearrange(slots, "b (t k) d -> (b t) k d", t=self.frames)
-        return rearrange(recovery(slots), "(b t) n d -> b (t n) d", t=self.frames)
+    def _recovered(self, recovery: nn.Module, soft: Tensor) -> Tensor:
+        soft = rearrange(soft, "b (t k) d -> (b t) k d", t=self.frames)
+        return rearrange(recovery(soft), "(b t) n d -> b (t n) d", t=self.frames)
 
 
 class TokenTeacher(nn.Module):
@@ -120,10 +120,10 @@ def recover_tokens(model: TimeSformer, every: int = 1) -> Recoveries:
     frames = length if model.single_frames or next(iter(slimmings.values())).frames else 1
     tokens, dim = length * height * width // frames, model.norm.normalized_shape[0]
     indices = list(range(depth - 1, -1, -every))[::-1]
-    recoveries, slots = Recoveries(indices, frames), None
+    recoveries, num_soft = Recoveries(indices, frames), None
     for index in range(depth):
-        slots = slimmings[index].slots if index in slimmings else slots
-        if slots is not None and index in indices:
-            recoveries[str(index)] = TokenRecovery(dim, slots, tokens)
+        num_soft = slimmings[index].num_soft if index in slimmings else num_soft
+        if num_soft is not None and index in indices:
+            recoveries[str(index)] = TokenRecovery(dim, num_soft, tokens)
     model.recovery = recoveries
     return recoveries

@@ -8,7 +8,7 @@ A reduction is a module with the interface of a block ::
     memory  holds the grid of the n tokens under GRID
 
 and two attributes: ``keeps_places``, whether the n tokens are a smaller grid of patches still (where not, they are n/t
-slots in each of t frames, and their grid is (t, n/t, 1), with t = 1 where a clip's slots are of no frame); and
+tokens without a place in each of t frames, and their grid is (t, n/t, 1), with t = 1 where they are of no frame); and
 ``grid_after(grid)``, the (t, h, w) that it makes of another. It stands behind a block (``Stack.outputs``), or within
 one, between mixer and MLP (``TokenwiseBlock.reduction``).
 
@@ -26,8 +26,8 @@ from torch import nn
 from videofib.mixers import MIXERS, Grid, MixerChoice
 from videofib.mixers.mixer import suggestion
 
-# Mixers of slots: the order of tokens is nothing to them, or, to Linformer's projections, what it is to any list.
-SLOT_MIXERS = ("none", "dense", "bixt", "efficient", "linformer", "performer", "topk", "tost", "xcit")
+# Mixers for tokens without places: their order is nothing to these, or, to Linformer, that of any list.
+PLACELESS_MIXERS = ("none", "dense", "bixt", "efficient", "linformer", "performer", "topk", "tost", "xcit")
 
 
 class Reduction(nn.Module):
@@ -85,7 +85,7 @@ class Reductions(nn.ModuleDict):
         """Parameters an optimizer should not decay, besides the one-dimensional ones."""
         return {f"{index}.scale" for index, reduction in self.items() if hasattr(reduction, "scale")}
 
-    def first_slots(self) -> int | None:
+    def first_placeless(self) -> int | None:
         """The index of the first block behind which tokens have no place; None: they always have one."""
         return next((int(index) for index, reduction in self.items() if not reduction.keeps_places), None)
 
@@ -98,10 +98,10 @@ class Reductions(nn.ModuleDict):
         first = min(map(int, self), default=None)
         if first is None:
             return
-        slots = self.first_slots()
-        if slots is not None and local_interaction != "none":
+        placeless = self.first_placeless()
+        if placeless is not None and local_interaction != "none":
             raise ValueError(
-                f"tokens behind block {slots} have no neighbours, and all blocks mix those of a patch; set "
+                f"tokens behind block {placeless} have no neighbours, and all blocks mix those of a patch; set "
                 f"local_interaction='none', got {local_interaction!r}"
             )
         for kind, names in mixers.names.items():
@@ -112,11 +112,11 @@ class Reductions(nn.ModuleDict):
                         f"{where} continues what earlier blocks found of more tokens, and there are fewer behind block "
                         f"{first}; set {kind}_attention to another mixer there"
                     )
-                is_over_slots = slots is not None and index > slots and kind != "time"
-                if is_over_slots and name not in SLOT_MIXERS:
+                is_behind = placeless is not None and index > placeless and kind != "time"
+                if is_behind and name not in PLACELESS_MIXERS:
                     raise ValueError(
-                        f"{where} mixes tokens by their places, which they do not have behind block {slots}; set "
-                        f"{kind}_attention of the blocks behind it to one of {', '.join(SLOT_MIXERS)}"
+                        f"{where} mixes tokens by their places, which they do not have behind block {placeless}; set "
+                        f"{kind}_attention of the blocks behind it to one of {', '.join(PLACELESS_MIXERS)}"
                     )
 
 

@@ -47,7 +47,7 @@ class Stack(nn.ModuleList):
         blocks = [block for block in self if isinstance(block, TokenwiseBlock)]
         return {f"{i}.{name}": mixer for i, block in enumerate(blocks) for name, mixer in block.mixers().items()}
 
-    def first_slots(self) -> int | None:
+    def first_placeless(self) -> int | None:
         """The index of the first block within which tokens lose their places (``reduction.py``); None: none."""
         lost = (i for i, block in enumerate(self) if not getattr(block, "reduction", AllTokensStay()).keeps_places)
         return next(lost, None)

@@ -328,7 +328,7 @@ class TimeSformer(ClipEmbedding):
     def first_reduction(self) -> int | None:
         """The index of the first block that returns fewer tokens than patches; None: all blocks return all."""
         behind = min(map(int, self.reductions), default=None)
-        return self.blocks.first_slots() if behind is None else behind
+        return self.blocks.first_placeless() if behind is None else behind
 
     def forward(self, video: Tensor, *, with_losses: bool = False, recover: bool = False) -> Any:
         """(B, C, T, H, W) -> (B, K).
@@ -383,8 +383,8 @@ class TimeSformer(ClipEmbedding):
         check_name("output_fmt", output_fmt, FORMATS)
         wanted = taken_blocks(len(self.blocks), indices)
         self.tokens.check_all()
-        slots = self.blocks.first_slots()
-        check_maps(wanted, output_fmt, self.reductions.first_slots() if slots is None else slots)
+        placeless = self.blocks.first_placeless()
+        check_maps(wanted, output_fmt, self.reductions.first_placeless() if placeless is None else placeless)
         features, output = self._features(x, wanted, 1 + max(wanted) if stop_early else None)
         length, found = self.patch_embed.grid_of(x)[0], []
         for index in wanted:

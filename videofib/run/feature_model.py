@@ -53,9 +53,8 @@ class FeatureModel(nn.Module):
             forward: Callable[[Tensor], Tensor] = getattr(self.inner, "forward_features")  # noqa: B009, mypy sees a Tensor
             return forward(video)
         intermediates: Callable[..., Any] = getattr(self.inner, "forward_intermediates")  # noqa: B009
-        pooled, (feature_map,) = intermediates(video, [self.block], norm=True, stop_early=True)
+        layout = "NCTHW" if self.kind == "frames" else "NLC"
+        pooled, (found,) = intermediates(video, [self.block], norm=True, stop_early=True, output_fmt=layout)
         if self.kind == "pooled":
             return pooled
-        if self.kind == "frames":
-            return reduce(feature_map, "b d t h w -> b t d", "mean")
-        return feature_map.flatten(2).mT
+        return reduce(found, "b d t h w -> b t d", "mean") if self.kind == "frames" else found

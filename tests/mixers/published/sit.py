@@ -60,11 +60,11 @@ class Network(nn.Module):
             return TokenSlimming(dim, int(tokens * ratio ** (before + 1)), order="t h w", num_prefix_tokens=1)
 
         self.reductions = Reductions(after, make, grid=(1, *grid), depth=depth)
-        self.recovery, slots = nn.ModuleDict(), None
+        self.recovery, num_soft = nn.ModuleDict(), None
         for index in range(depth):
-            slots = self.reductions[str(index)].slots if index in after else slots
-            if slots is not None:
-                self.recovery[str(index)] = TokenRecovery(dim, slots, tokens)
+            num_soft = self.reductions[str(index)].num_soft if index in after else num_soft
+            if num_soft is not None:
+                self.recovery[str(index)] = TokenRecovery(dim, num_soft, tokens)
         self.norm, self.head = spec.norm(), nn.Linear(dim, args["num_classes"])
         self.grid, self.depth = (1, *grid), depth
 
