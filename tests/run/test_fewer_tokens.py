@@ -119,3 +119,15 @@ def test_tokens_of_a_loaded_model_merge(experiment, unslimmed):
     plain, merged = videofib.load(unslimmed), videofib.load(unslimmed, options=options)
     assert merged.model.first_reduction() == 0
     assert not torch.equal(plain.features(video), merged.features(video))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_train_the_same_student(experiment, unslimmed, tmp_path, strategy):
+    settings = [*taught(unslimmed), "TEST.ENABLE", "False"]
+    one = run(experiment, tmp_path / "one", *settings)
+    two = run(experiment, tmp_path / "two", *settings, "NUM_GPUS", "2", "TRAIN.STRATEGY", strategy)
+    one, two = (load_checkpoint(newest(each)) for each in (one, two))
+    for part in ("model_state", "ema_state"):
+        torch.testing.assert_close(two[part], one[part], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(two["training_state"][part], one["training_state"][part], rtol=1e-4, atol=1e-5)
